@@ -1,0 +1,58 @@
+# Everything below makes its own environment in .venv on first use. Needs Python 3.11+ and a C++ compiler.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMPS := $(VENV)/.stamps
+SOURCES := CMakeLists.txt pyproject.toml $(wildcard cmake/*) $(shell find csrc -type f)
+SEARCH ?= --budget 60
+TESTS ?= tests
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help build search test bench lint format sanitize evidence clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
+
+$(STAMPS)/environment: constraints.txt pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "pynas needs Python 3.11 or later: install it or run make PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "pynas needs Python 3.11 or later, found $$($(PYTHON) --version): run make PYTHON=/path/to/python3.11"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -c constraints.txt pip "$$(grep '^torch==' constraints.txt)" scikit-build-core pybind11 ninja cmake
+	@mkdir -p $(STAMPS) && touch $@
+
+# An incremental build: ninja compiles what changed, the Python files are used in place.
+$(STAMPS)/build: $(STAMPS)/environment $(SOURCES)
+	$(BIN)/pip install -q -c constraints.txt --no-build-isolation -e '.[dev,tables]'
+	@touch $@
+
+build: $(STAMPS)/build  ## compile and install into .venv
+
+search: build  ## search NAS-Bench-201 without training and write report.html
+	$(BIN)/pynas search --space nasbench201 --strategy evolution --images digits --table analog --report report.html $(SEARCH)
+
+test: build  ## run the tests
+	$(BIN)/python -m pytest $(TESTS)
+
+bench: build  ## run the benchmarks
+	$(BIN)/python -m pytest benches --benchmark-enable --benchmark-only --benchmark-group-by=group --benchmark-columns=median,iqr,rounds
+
+lint: build  ## ruff, mypy and clang-format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'tests/cpp/*.h' 'tests/cpp/*.cpp' 'tests/cpp/*.cu')
+
+format: build  ## rewrite the sources in the house's form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'tests/cpp/*.h' 'tests/cpp/*.cpp' 'tests/cpp/*.cu')
+
+sanitize: build  ## operator tests under AddressSanitizer and UBSan
+	$(BIN)/cmake -S . -B build/sanitize -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DPYNAS_CUDA=OFF -DPYNAS_SANITIZE=address,undefined \
+	  -DPython_EXECUTABLE=$(abspath $(BIN)/python) -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir) -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja)
+	$(BIN)/cmake --build build/sanitize
+	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1 \
+	  PYNAS_EXTENSION=$(abspath build/sanitize) $(BIN)/python -m pytest tests/ops -q -p no:cacheprovider
+
+clean:  ## remove what was built
+	rm -rf build $(STAMPS)/build

@@ -1,0 +1,54 @@
+# Kernel files are free of torch and are found by name: csrc/ops/*/*_cpu.cpp is compiled once per instruction set,
+# *_cuda.cu by nvcc, *_torch.cpp and bindings/ against torch. Adding an operator needs no line here.
+
+set(PYNAS_WARNINGS -Wall -Wextra -Werror -Wno-unknown-pragmas -Wno-psabi)
+
+function(pynas_isa_library name)
+  cmake_parse_arguments(ARG "" "" "FLAGS" ${ARGN})
+  file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/csrc/ops/*/*_cpu.cpp)
+  add_library(pynas_cpu_${name} OBJECT ${sources})
+  target_include_directories(pynas_cpu_${name} PRIVATE ${PROJECT_SOURCE_DIR}/csrc)
+  target_compile_definitions(pynas_cpu_${name} PRIVATE PYNAS_ISA_NS=${name})
+  # No trapping or errno semantics to keep; NaN and infinity keep theirs.
+  target_compile_options(pynas_cpu_${name} PRIVATE ${PYNAS_WARNINGS} ${ARG_FLAGS} -O3 -fno-math-errno -fno-trapping-math)
+  target_sources(_C PRIVATE $<TARGET_OBJECTS:pynas_cpu_${name}>)
+endfunction()
+
+function(pynas_add_module)
+  file(GLOB bindings CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/csrc/ops/*/*_torch.cpp ${PROJECT_SOURCE_DIR}/csrc/bindings/*.cpp)
+  pybind11_add_module(_C MODULE NO_EXTRAS ${bindings} ${PROJECT_SOURCE_DIR}/csrc/common/isa.cpp)
+  target_include_directories(_C PRIVATE ${PROJECT_SOURCE_DIR}/csrc)
+  target_include_directories(_C SYSTEM PRIVATE ${TORCH_DIR}/include ${TORCH_DIR}/include/torch/csrc/api/include)
+  target_link_libraries(_C PRIVATE ${TORCH_DIR}/lib/libc10.so ${TORCH_DIR}/lib/libtorch_cpu.so)
+  target_compile_options(_C PRIVATE $<$<COMPILE_LANGUAGE:CXX>:${PYNAS_WARNINGS}>)
+  target_compile_definitions(_C PRIVATE PYNAS_TORCH_VERSION="${TORCH_VERSION}"
+    PYNAS_COMPILER="${CMAKE_CXX_COMPILER_ID} ${CMAKE_CXX_COMPILER_VERSION}")
+  set_target_properties(_C PROPERTIES INSTALL_RPATH "$ORIGIN/../torch/lib" CXX_VISIBILITY_PRESET hidden)
+
+  pynas_isa_library(generic)
+  if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+    pynas_isa_library(avx2 FLAGS -march=x86-64-v3)
+    pynas_isa_library(avx512 FLAGS -march=x86-64-v4 -mprefer-vector-width=512)
+  endif()
+
+  if(PYNAS_WITH_CUDA)
+    file(GLOB kernels CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/csrc/ops/*/*_cuda.cu)
+    add_library(pynas_cuda OBJECT ${kernels})
+    target_include_directories(pynas_cuda PRIVATE ${PROJECT_SOURCE_DIR}/csrc)
+    set_target_properties(pynas_cuda PROPERTIES CUDA_STANDARD 17 CUDA_VISIBILITY_PRESET hidden)
+    target_compile_options(pynas_cuda PRIVATE -Werror=all-warnings -Xcompiler=-Wall,-Wextra,-Werror)
+    list(JOIN CMAKE_CUDA_ARCHITECTURES ";" archs)
+    string(REPLACE ";" "," archs "${archs}")
+    target_compile_definitions(_C PRIVATE PYNAS_WITH_CUDA PYNAS_CUDA_ARCHS="${archs}")
+    target_sources(_C PRIVATE $<TARGET_OBJECTS:pynas_cuda>)
+  endif()
+
+  if(PYNAS_SANITIZE)
+    foreach(target IN ITEMS _C pynas_cpu_generic pynas_cpu_avx2 pynas_cpu_avx512)
+      if(TARGET ${target})
+        target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${PYNAS_SANITIZE} -fno-omit-frame-pointer -g>)
+      endif()
+    endforeach()
+    target_link_options(_C PRIVATE -fsanitize=${PYNAS_SANITIZE})
+  endif()
+endfunction()

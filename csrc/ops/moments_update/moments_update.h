@@ -1,0 +1,33 @@
+// Running moments of successive gradients, by Welford's update. With g the n-th gradient, element by element:
+//   delta     = g - mean
+//   mean     += delta / n
+//   abs_mean += (|g| - abs_mean) / n
+//   m2       += delta (g - mean)          (the centred second moment, sum_k (g_k - mean)^2)
+#pragma once
+
+#include <cstdint>
+
+#include "common/dtype.h"
+#include "common/isa.h"
+#include "common/parallel.h"
+
+namespace pynas {
+
+struct MomentsUpdateParams {
+  const void* grad = nullptr;  // [n] of grad_dtype
+  void* mean = nullptr;        // [n] float64 when grad_dtype is float64, else float32; so are the next two
+  void* abs_mean = nullptr;    // [n]
+  void* m2 = nullptr;          // [n]
+  int64_t n = 0;
+  int64_t count = 0;  // gradients seen, this one included; >= 1
+  DType grad_dtype = DType::kFloat32;
+};
+
+namespace cpu {
+PYNAS_DECLARE_PER_ISA(void moments_update(const MomentsUpdateParams&, const Parallel&))
+}
+namespace cuda {
+void moments_update(const MomentsUpdateParams&, void* stream);  // stream: a cudaStream_t
+}
+
+}  // namespace pynas

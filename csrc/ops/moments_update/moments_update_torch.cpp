@@ -1,0 +1,42 @@
+#include "bindings/tensor.h"
+#include "ops/moments_update/moments_update.h"
+
+namespace pynas {
+namespace {
+
+void moments_update_torch(const at::Tensor& grad, at::Tensor& mean, at::Tensor& abs_mean, at::Tensor& m2,
+                          int64_t count) {
+  TORCH_CHECK_VALUE(count >= 1,
+                    "moments_update: count: expected the number of gradients including this one, >= 1, got ",
+                    count);
+  const at::ScalarType state = accumulate_type(dtype_of(grad, "moments_update", "grad"));
+  for (const auto& [tensor, name] : {std::pair{&mean, "mean"}, {&abs_mean, "abs_mean"}, {&m2, "m2"}}) {
+    TORCH_CHECK_VALUE(tensor->scalar_type() == state && tensor->is_contiguous() &&
+                          tensor->sizes() == grad.sizes() && tensor->device() == grad.device(),
+                      "moments_update: ", name, ": expected a contiguous ", state, " tensor of shape ",
+                      grad.sizes(), " on ", grad.device(), ", got ", tensor->scalar_type(), " ",
+                      tensor->sizes(), " on ", tensor->device());
+  }
+  const at::Tensor dense = grad.contiguous();
+  MomentsUpdateParams params;
+  params.grad = dense.const_data_ptr();
+  params.mean = mean.mutable_data_ptr();
+  params.abs_mean = abs_mean.mutable_data_ptr();
+  params.m2 = m2.mutable_data_ptr();
+  params.n = grad.numel();
+  params.count = count;
+  params.grad_dtype = dtype_of(grad, "moments_update", "grad");
+  if (params.n == 0) return;
+  PYNAS_DISPATCH_DEVICE(grad, moments_update, params);
+}
+
+}  // namespace
+
+TORCH_LIBRARY_FRAGMENT(pynas, m) {
+  m.set_python_module("pynas.ops.moments_update");
+  m.def("moments_update(Tensor grad, Tensor(a!) mean, Tensor(b!) abs_mean, Tensor(c!) m2, int count) -> ()",
+        {at::Tag::pt2_compliant_tag});
+}
+PYNAS_REGISTER(moments_update, moments_update_torch)
+
+}  // namespace pynas

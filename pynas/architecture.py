@@ -1,0 +1,38 @@
+"""The value that says what a network looks like."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """One point of a search space: frozen, hashable, JSON-serialisable, without weights.
+
+    Attributes:
+        space: Name of the search space that the decisions belong to.
+        decisions: One integer per decision of that space, the index of the choice taken.
+    """
+
+    space: str
+    decisions: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        # Lists and numpy integers would break hashing and JSON far from the place that made them.
+        object.__setattr__(self, "decisions", tuple(int(d) for d in self.decisions))
+
+    def to_json(self) -> str:
+        """Serialise to a compact JSON object."""
+        return json.dumps({"space": self.space, "decisions": self.decisions}, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Architecture:
+        """Read what :meth:`to_json` wrote; anything else raises ValueError."""
+        try:
+            record = json.loads(text)
+            return cls(str(record["space"]), tuple(record["decisions"]))
+        except (TypeError, KeyError, ValueError) as error:
+            raise ValueError(
+                f'text: expected an architecture as {{"space": ..., "decisions": [...]}}, got {text!r}'
+            ) from error

@@ -1,0 +1,80 @@
+"""What evaluating an architecture gives: values shared by strategies, stores and reports."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol
+
+from pynas.architecture import Architecture
+
+
+class Status(StrEnum):
+    """How an evaluation ended."""
+
+    OK = "ok"
+    FAILED = "failed"
+    INFEASIBLE = "infeasible"
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """The outcome of evaluating one architecture.
+
+    Attributes:
+        status: ``OK`` only when every objective has a finite score.
+        scores: What the search maximises, by proxy name.
+        metrics: What is known beside it (params, flops, tabular accuracy); never shown to a strategy as a goal.
+        message: Why it failed, for people.
+        seconds: Wall-clock seconds spent.
+    """
+
+    status: Status
+    scores: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    message: str = ""
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready record. Non-finite numbers become None: JSON has no name for them."""
+        return {
+            "status": self.status.value,
+            "scores": {k: v if math.isfinite(v) else None for k, v in self.scores.items()},
+            "metrics": {k: v if math.isfinite(v) else None for k, v in self.metrics.items()},
+            "message": self.message,
+            "seconds": self.seconds,
+        }
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Evaluation:
+        """Inverse of :meth:`to_dict`; None becomes NaN."""
+
+        def numbers(values: Mapping[str, float | None]) -> dict[str, float]:
+            return {k: math.nan if v is None else float(v) for k, v in values.items()}
+
+        return cls(
+            status=Status(record["status"]),
+            scores=numbers(record["scores"]),
+            metrics=numbers(record["metrics"]),
+            message=str(record["message"]),
+            seconds=float(record["seconds"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One architecture that a search asked for, and what came of it."""
+
+    number: int
+    architecture: Architecture
+    evaluation: Evaluation
+
+
+class Evaluator(Protocol):
+    """Turns an architecture into an :class:`Evaluation`."""
+
+    def __call__(self, architecture: Architecture) -> Evaluation:
+        """Evaluate; failures are a status, not an exception."""
+        ...

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder with real images and tables; tests that need it skip where it is absent."""
+    folder = Path(os.environ.get("PYNAS_DATA", ROOT.parent / "shared" / "data"))
+    if not (folder / "nb201_accuracy.npz").is_file():
+        pytest.skip(f"needs the data folder {folder} (set PYNAS_DATA)")
+    return folder
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Take the compiled core from another folder (a sanitizer build) when PYNAS_EXTENSION names one."""
+    folder = os.environ.get("PYNAS_EXTENSION")
+    if folder:
+        import torch  # noqa: F401  (its libraries must be loaded first)
+
+        (path,) = Path(folder).glob("_C*.so")
+        spec = importlib.util.spec_from_file_location("pynas._C", path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules["pynas._C"] = module
+        spec.loader.exec_module(module)
