@@ -1,0 +1,40 @@
+"""Search spaces: pure descriptions of sets of architectures, and how to build each as a network.
+
+    space = pynas.spaces.get("nasbench201")
+    arch = space.sample(random.Random(0))
+    model = space.build(arch, num_classes=10)
+
+To add a space: one file with a :class:`SearchSpace` subclass, its import below and its ``register`` line.
+:mod:`pynas.testing.spaces` holds the tests that every space passes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pynas.spaces._base import SPACES, Edge, SearchSpace
+from pynas.spaces.nasbench201 import NASBench201
+
+__all__ = ["Edge", "NASBench201", "SearchSpace", "get", "names", "register"]
+
+
+def register(space: type[SearchSpace]) -> type[SearchSpace]:
+    """Make a space known under its ``name``; usable as a class decorator. A taken name raises ValueError."""
+    return SPACES.register(space.name, space)
+
+
+def get(name: str, **options: Any) -> SearchSpace:
+    """The search space called ``name``, with the options of its constructor.
+
+    Raises:
+        UserError: ``name`` is unknown; the message lists the choices.
+    """
+    return SPACES.get(name)(**options)
+
+
+def names() -> tuple[str, ...]:
+    """Names of all registered spaces, sorted."""
+    return SPACES.names()
+
+
+register(NASBench201)
