@@ -1,0 +1,62 @@
+"""Fused operators on gradients: statistics over samples without the samples' gradients.
+
+Each operator is one file: the public function, its pure-PyTorch `<op>_reference`, and its registrations. The compiled
+kernels are `torch.ops.pynas.<op>` for CPU and CUDA.
+"""
+
+from __future__ import annotations
+
+from pynas.ops._moments import MOMENTS, GradMoments, Moments
+from pynas.ops.affine_grad_moments import affine_grad_moments, affine_grad_moments_reference
+from pynas.ops.affine_grad_rows import (
+    affine_grad_gram,
+    affine_grad_gram_reference,
+    affine_grad_norms,
+    affine_grad_norms_reference,
+)
+from pynas.ops.conv2d_grad_gram import conv2d_grad_gram, conv2d_grad_gram_reference
+from pynas.ops.conv2d_grad_moments import conv2d_grad_moments, conv2d_grad_moments_reference
+from pynas.ops.conv2d_grad_norms import conv2d_grad_norms, conv2d_grad_norms_reference
+from pynas.ops.embedding_grad_moments import embedding_grad_moments, embedding_grad_moments_reference
+from pynas.ops.embedding_grad_norms import (
+    embedding_grad_gram,
+    embedding_grad_gram_reference,
+    embedding_grad_norms,
+    embedding_grad_norms_reference,
+)
+from pynas.ops.linear_grad_gram import linear_grad_gram, linear_grad_gram_reference
+from pynas.ops.linear_grad_moments import linear_grad_moments, linear_grad_moments_reference
+from pynas.ops.linear_grad_norms import linear_grad_norms, linear_grad_norms_reference
+from pynas.ops.moments_update import moments_update, moments_update_reference
+
+__all__ = [
+    "MOMENTS",
+    "GradMoments",
+    "Moments",
+    "affine_grad_gram",
+    "affine_grad_gram_reference",
+    "affine_grad_moments",
+    "affine_grad_moments_reference",
+    "affine_grad_norms",
+    "affine_grad_norms_reference",
+    "conv2d_grad_gram",
+    "conv2d_grad_gram_reference",
+    "conv2d_grad_moments",
+    "conv2d_grad_moments_reference",
+    "conv2d_grad_norms",
+    "conv2d_grad_norms_reference",
+    "embedding_grad_gram",
+    "embedding_grad_gram_reference",
+    "embedding_grad_moments",
+    "embedding_grad_moments_reference",
+    "embedding_grad_norms",
+    "embedding_grad_norms_reference",
+    "linear_grad_gram",
+    "linear_grad_gram_reference",
+    "linear_grad_moments",
+    "linear_grad_moments_reference",
+    "linear_grad_norms",
+    "linear_grad_norms_reference",
+    "moments_update",
+    "moments_update_reference",
+]

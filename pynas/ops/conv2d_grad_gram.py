@@ -1,0 +1,120 @@
+"""Inner products of a convolution's per-sample gradients, without the gradients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from pynas.ops._checks import Pair
+from pynas.ops._conv2d import check_conv2d, conv2d_flops, conv2d_group_gradients
+from pynas.ops._moments import accumulate_dtype
+from pynas.ops._registration import _pending
+
+_NAME = "conv2d_grad_gram"
+
+
+def conv2d_grad_gram(
+    grad_output: Tensor,
+    input: Tensor,
+    kernel_size: Pair,
+    *,
+    stride: Pair = 1,
+    padding: Pair = 0,
+    dilation: Pair = 1,
+    groups: int = 1,
+    group_size: int = 1,
+    bias: bool = False,
+) -> Tensor:
+    """<g_b, g_c> of a conv2d's weight gradients for all pairs of sample groups, g_b as in `conv2d_grad_moments`.
+
+    Not differentiable: the result carries no autograd graph.
+
+    Args:
+        grad_output: [B, O, Ho, Wo] gradient of the loss at the layer's output; float32, float64, bfloat16, float16.
+        input: [B, C, H, W] the layer's input, of the same dtype and device.
+        kernel_size: height and width of the kernel, an int or two, as the next three.
+        stride: step between output positions.
+        padding: zeros around the input on each side.
+        dilation: step between kernel taps.
+        groups: channel groups of the convolution.
+        group_size: number of consecutive samples whose gradients are added to one g; divides B.
+        bias: count the bias gradient's entries too.
+
+    Returns:
+        Inner products [G, G] with G = B / group_size, float32 (float64 for float64 inputs).
+
+    Raises:
+        ValueError: shapes, geometry, groups or group_size do not fit.
+        TypeError: an input is not of a floating dtype, or the dtypes differ.
+    """
+    geometry = check_conv2d(
+        _NAME, grad_output, input, kernel_size, stride, padding, dilation, groups, group_size
+    )
+    if _pending(_NAME):
+        return _reference(grad_output, input, geometry, group_size, bias)
+    result: Tensor = torch.ops.pynas.conv2d_grad_gram.default(
+        grad_output.detach(), input.detach(), *geometry, group_size, bias
+    )
+    return result
+
+
+def conv2d_grad_gram_reference(
+    grad_output: Tensor,
+    input: Tensor,
+    kernel_size: Pair,
+    *,
+    stride: Pair = 1,
+    padding: Pair = 0,
+    dilation: Pair = 1,
+    groups: int = 1,
+    group_size: int = 1,
+    bias: bool = False,
+) -> Tensor:
+    """The same from explicit gradients."""
+    geometry = check_conv2d(
+        _NAME, grad_output, input, kernel_size, stride, padding, dilation, groups, group_size
+    )
+    return _reference(grad_output, input, geometry, group_size, bias)
+
+
+def _reference(grad_output: Tensor, input: Tensor, geometry: Any, group_size: int, bias: bool) -> Tensor:
+    weight, bias_gradients = conv2d_group_gradients(grad_output, input, geometry, group_size)
+    g = weight.flatten(1)
+    if bias:
+        g = torch.cat([g, bias_gradients], 1)
+    return g @ g.T
+
+
+if not _pending(_NAME):
+
+    @torch.library.register_fake("pynas::conv2d_grad_gram")
+    def _fake(
+        grad_output: Tensor,
+        input: Tensor,
+        kernel_size: list[int],
+        stride: list[int],
+        padding: list[int],
+        dilation: list[int],
+        groups: int,
+        group_size: int,
+        bias: bool,
+    ) -> Tensor:
+        count = grad_output.shape[0] // group_size
+        return grad_output.new_empty((count, count), dtype=accumulate_dtype(grad_output.dtype))
+
+    @register_flop_formula(torch.ops.pynas.conv2d_grad_gram)
+    def _flops(
+        grad_output_shape: torch.Size,
+        input_shape: torch.Size,
+        kernel_size: list[int],
+        stride: list[int],
+        padding: list[int],
+        dilation: list[int],
+        groups: int,
+        *args: Any,
+        **kwargs: Any,
+    ) -> int:
+        return conv2d_flops(grad_output_shape, input_shape, kernel_size, groups)

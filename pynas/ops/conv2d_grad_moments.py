@@ -1,0 +1,133 @@
+"""Moments over samples of a convolution's weight and bias gradients, without the gradients of the samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from pynas.ops._checks import Pair
+from pynas.ops._conv2d import check_conv2d, conv2d_flops, conv2d_group_gradients
+from pynas.ops._moments import GradMoments, accumulate_dtype, count_moments, moment_mask, moments_of, unpack
+from pynas.ops._registration import _pending
+
+_NAME = "conv2d_grad_moments"
+
+
+def conv2d_grad_moments(
+    grad_output: Tensor,
+    input: Tensor,
+    kernel_size: Pair,
+    *,
+    stride: Pair = 1,
+    padding: Pair = 0,
+    dilation: Pair = 1,
+    groups: int = 1,
+    moments: Iterable[str] = ("sum", "abs", "square", "sign"),
+    group_size: int = 1,
+    bias: bool = False,
+) -> GradMoments:
+    """Sums over sample groups b of g_b, |g_b|, g_b^2, sign(g_b), (g_b - mean g)^2 of a conv2d's weight gradient.
+
+    g_b[o, c, i, j] = sum over the group's samples and positions t of grad_output[t, o] input[patch(t), c, i, j]
+
+    Nothing of size [B, O, C, kh, kw] is allocated. Not differentiable: the results carry no autograd graph.
+
+    Args:
+        grad_output: [B, O, Ho, Wo] gradient of the loss at the layer's output; float32, float64, bfloat16, float16.
+        input: [B, C, H, W] the layer's input, of the same dtype and device. Any strides; channels_last is native.
+        kernel_size: height and width of the kernel, an int or two, as the next three.
+        stride: step between output positions.
+        padding: zeros around the input on each side.
+        dilation: step between kernel taps.
+        groups: channel groups of the convolution (C for depthwise).
+        moments: which sums, names out of `pynas.ops.MOMENTS`.
+        group_size: number of consecutive samples whose gradients are added to one g; divides B.
+        bias: also the moments of the bias gradient, g_b[o] = sum_t grad_output[t, o].
+
+    Returns:
+        Moments with tensors [O, C / groups, kh, kw] for the weight and [O] for the bias, float32 (float64 for float64
+        inputs), and `count` = B / group_size.
+
+    Raises:
+        ValueError: shapes, geometry, groups, group_size or moments do not fit.
+        TypeError: an input is not of a floating dtype, or the dtypes differ.
+    """
+    mask = moment_mask(_NAME, moments)
+    geometry = check_conv2d(
+        _NAME, grad_output, input, kernel_size, stride, padding, dilation, groups, group_size
+    )
+    if _pending(_NAME):
+        return _reference(grad_output, input, geometry, mask, group_size, bias)
+    weight, bias_rows = torch.ops.pynas.conv2d_grad_moments.default(
+        grad_output.detach(), input.detach(), *geometry, mask, group_size, bias
+    )
+    count = grad_output.shape[0] // group_size
+    return GradMoments(unpack(weight, mask, count), unpack(bias_rows, mask, count) if bias else None)
+
+
+def conv2d_grad_moments_reference(
+    grad_output: Tensor,
+    input: Tensor,
+    kernel_size: Pair,
+    *,
+    stride: Pair = 1,
+    padding: Pair = 0,
+    dilation: Pair = 1,
+    groups: int = 1,
+    moments: Iterable[str] = ("sum", "abs", "square", "sign"),
+    group_size: int = 1,
+    bias: bool = False,
+) -> GradMoments:
+    """The same by the definition: every group's gradient explicitly, then the sums."""
+    mask = moment_mask(_NAME, moments)
+    geometry = check_conv2d(
+        _NAME, grad_output, input, kernel_size, stride, padding, dilation, groups, group_size
+    )
+    return _reference(grad_output, input, geometry, mask, group_size, bias)
+
+
+def _reference(
+    grad_output: Tensor, input: Tensor, geometry: Any, mask: int, group_size: int, bias: bool
+) -> GradMoments:
+    weight, bias_gradients = conv2d_group_gradients(grad_output, input, geometry, group_size)
+    return GradMoments(moments_of(weight, mask), moments_of(bias_gradients, mask) if bias else None)
+
+
+if not _pending(_NAME):
+
+    @torch.library.register_fake("pynas::conv2d_grad_moments")
+    def _fake(
+        grad_output: Tensor,
+        input: Tensor,
+        kernel_size: list[int],
+        stride: list[int],
+        padding: list[int],
+        dilation: list[int],
+        groups: int,
+        moments: int,
+        group_size: int,
+        bias: bool,
+    ) -> tuple[Tensor, Tensor]:
+        rows, out_channels = count_moments(moments), grad_output.shape[1]
+        dtype = accumulate_dtype(grad_output.dtype)
+        shape = (rows, out_channels, input.shape[1] // groups, kernel_size[0], kernel_size[1])
+        bias_shape = (rows, out_channels) if bias else (0,)
+        return grad_output.new_empty(shape, dtype=dtype), grad_output.new_empty(bias_shape, dtype=dtype)
+
+    @register_flop_formula(torch.ops.pynas.conv2d_grad_moments)
+    def _flops(
+        grad_output_shape: torch.Size,
+        input_shape: torch.Size,
+        kernel_size: list[int],
+        stride: list[int],
+        padding: list[int],
+        dilation: list[int],
+        groups: int,
+        *args: Any,
+        **kwargs: Any,
+    ) -> int:
+        return conv2d_flops(grad_output_shape, input_shape, kernel_size, groups)

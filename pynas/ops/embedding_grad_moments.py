@@ -1,0 +1,95 @@
+"""Moments over samples of an embedding's gradient, for the rows that the batch touches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from pynas.ops._embedding import NO_PADDING, check_embedding, embedding_group_gradients
+from pynas.ops._moments import GradMoments, accumulate_dtype, count_moments, moment_mask, moments_of, unpack
+from pynas.ops._registration import _pending
+
+_NAME = "embedding_grad_moments"
+
+
+def embedding_grad_moments(
+    grad_output: Tensor,
+    indices: Tensor,
+    num_embeddings: int,
+    *,
+    padding_idx: int | None = None,
+    moments: Iterable[str] = ("sum", "abs", "square", "sign"),
+    group_size: int = 1,
+) -> tuple[Tensor, GradMoments]:
+    """Sums over sample groups b of g_b, |g_b|, g_b^2, sign(g_b), (g_b - mean g)^2 of an embedding's rows.
+
+    g_b[v] = sum over the group's positions t with indices[t] = v of grad_output[t]; zero where a group has no v.
+
+    Only touched rows are computed and returned; in all others every sum is zero. Groups without a row count as zeros
+    in its sums. Not differentiable: the results carry no autograd graph.
+
+    Args:
+        grad_output: [B, ..., D] gradient of the loss at the layer's output; float32, float64, bfloat16 or float16.
+        indices: [B, ...] int64 or int32 rows looked up, 0 <= index < num_embeddings.
+        num_embeddings: number of rows V of the layer.
+        padding_idx: row whose gradient is zero by definition, as in `torch.nn.Embedding`; negative counts from V.
+        moments: which sums, names out of `pynas.ops.MOMENTS`.
+        group_size: number of consecutive samples whose gradients are added to one g; divides B.
+
+    Returns:
+        The touched rows [U], int64, ascending, and their moments with tensors [U, D] in `weight`, float32 (float64 for
+        float64 inputs).
+
+    Raises:
+        ValueError: shapes, indices, padding_idx, group_size or moments do not fit.
+        TypeError: wrong dtypes.
+    """
+    mask = moment_mask(_NAME, moments)
+    delta, rows, padding = check_embedding(
+        _NAME, grad_output, indices, num_embeddings, padding_idx, group_size
+    )
+    if _pending(_NAME):
+        return _reference(delta, rows, num_embeddings, padding, mask, group_size)
+    touched, values = torch.ops.pynas.embedding_grad_moments.default(delta, rows, padding, mask, group_size)
+    return touched, GradMoments(unpack(values, mask, delta.shape[0] // group_size))
+
+
+def embedding_grad_moments_reference(
+    grad_output: Tensor,
+    indices: Tensor,
+    num_embeddings: int,
+    *,
+    padding_idx: int | None = None,
+    moments: Iterable[str] = ("sum", "abs", "square", "sign"),
+    group_size: int = 1,
+) -> tuple[Tensor, GradMoments]:
+    """The same by the definition, through the dense [G, V, D]."""
+    mask = moment_mask(_NAME, moments)
+    delta, rows, padding = check_embedding(
+        _NAME, grad_output, indices, num_embeddings, padding_idx, group_size
+    )
+    return _reference(delta, rows, num_embeddings, padding, mask, group_size)
+
+
+def _reference(
+    delta: Tensor, indices: Tensor, num_embeddings: int, padding: int, mask: int, group_size: int
+) -> tuple[Tensor, GradMoments]:
+    touched = torch.unique(indices)
+    if padding != NO_PADDING:
+        touched = touched[touched != padding]
+    gradients = embedding_group_gradients(delta, indices, num_embeddings, padding, group_size)
+    return touched, GradMoments(moments_of(gradients[:, touched], mask))
+
+
+if not _pending(_NAME):
+
+    @torch.library.register_fake("pynas::embedding_grad_moments")
+    def _fake(
+        grad_output: Tensor, indices: Tensor, padding_idx: int, moments: int, group_size: int
+    ) -> tuple[Tensor, Tensor]:
+        touched = torch.library.get_ctx().new_dynamic_size()
+        shape = (count_moments(moments), touched, grad_output.shape[2])
+        values = grad_output.new_empty(shape, dtype=accumulate_dtype(grad_output.dtype))
+        return indices.new_empty((touched,), dtype=torch.int64), values

@@ -1,0 +1,69 @@
+"""Inner products of a linear layer's per-sample gradients, without the gradients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from pynas.ops._linear import check_linear, linear_flops, linear_group_gradients
+from pynas.ops._moments import accumulate_dtype
+from pynas.ops._registration import _pending
+
+_NAME = "linear_grad_gram"
+
+
+def linear_grad_gram(
+    grad_output: Tensor, input: Tensor, *, group_size: int = 1, bias: bool = False
+) -> Tensor:
+    """<g_b, g_c> of a linear layer's weight gradients for all pairs of sample groups, g_b as in `linear_grad_moments`.
+
+    Not differentiable: the result carries no autograd graph.
+
+    Args:
+        grad_output: [B, ..., O] gradient of the loss at the layer's output; float32, float64, bfloat16, float16.
+        input: [B, ..., I] the layer's input, of the same dtype and device.
+        group_size: number of consecutive samples whose gradients are added to one g; divides B.
+        bias: count the bias gradient's entries too.
+
+    Returns:
+        Inner products [G, G] with G = B / group_size, float32 (float64 for float64 inputs).
+
+    Raises:
+        ValueError: shapes or group_size do not fit.
+        TypeError: an input is not of a floating dtype, or the dtypes differ.
+    """
+    delta, rows = check_linear(_NAME, grad_output, input, group_size)
+    if _pending(_NAME):
+        return _reference(delta, rows, group_size, bias)
+    result: Tensor = torch.ops.pynas.linear_grad_gram.default(delta, rows, group_size, bias)
+    return result
+
+
+def linear_grad_gram_reference(
+    grad_output: Tensor, input: Tensor, *, group_size: int = 1, bias: bool = False
+) -> Tensor:
+    """The same from explicit gradients."""
+    return _reference(*check_linear(_NAME, grad_output, input, group_size), group_size, bias)
+
+
+def _reference(delta: Tensor, rows: Tensor, group_size: int, bias: bool) -> Tensor:
+    weight, bias_gradients = linear_group_gradients(delta, rows, group_size)
+    g = weight.flatten(1)
+    if bias:
+        g = torch.cat([g, bias_gradients], 1)
+    return g @ g.T
+
+
+if not _pending(_NAME):
+
+    @torch.library.register_fake("pynas::linear_grad_gram")
+    def _fake(grad_output: Tensor, input: Tensor, group_size: int, bias: bool) -> Tensor:
+        count = grad_output.shape[0] // group_size
+        return grad_output.new_empty((count, count), dtype=accumulate_dtype(grad_output.dtype))
+
+    @register_flop_formula(torch.ops.pynas.linear_grad_gram)
+    def _flops(grad_output_shape: torch.Size, input_shape: torch.Size, *args: Any, **kwargs: Any) -> int:
+        return linear_flops(grad_output_shape, input_shape)

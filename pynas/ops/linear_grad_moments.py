@@ -1,0 +1,91 @@
+"""Moments over samples of a linear layer's weight and bias gradients, without the gradients of the samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from pynas.ops._linear import check_linear, linear_flops, linear_group_gradients
+from pynas.ops._moments import GradMoments, accumulate_dtype, count_moments, moment_mask, moments_of, unpack
+from pynas.ops._registration import _pending
+
+_NAME = "linear_grad_moments"
+
+
+def linear_grad_moments(
+    grad_output: Tensor,
+    input: Tensor,
+    *,
+    moments: Iterable[str] = ("sum", "abs", "square", "sign"),
+    group_size: int = 1,
+    bias: bool = False,
+) -> GradMoments:
+    """Sums over sample groups b of g_b, |g_b|, g_b^2, sign(g_b), (g_b - mean g)^2 of a linear layer's weight gradient.
+
+    g_b[o, i] = sum over the group's samples and positions t of grad_output[t, o] input[t, i]
+
+    Nothing of size [B, O, I] is allocated. Not differentiable: the results carry no autograd graph.
+
+    Args:
+        grad_output: [B, ..., O] gradient of the loss at the layer's output; float32, float64, bfloat16, float16.
+        input: [B, ..., I] the layer's input, of the same dtype and device; axes between are positions of a sample.
+        moments: which sums, names out of `pynas.ops.MOMENTS`.
+        group_size: number of consecutive samples whose gradients are added to one g; divides B.
+        bias: also the moments of the bias gradient, g_b[o] = sum_t grad_output[t, o].
+
+    Returns:
+        Moments with tensors [O, I] for the weight and [O] for the bias, float32 (float64 for float64 inputs), and
+        `count` = B / group_size.
+
+    Raises:
+        ValueError: shapes, group_size or moments do not fit.
+        TypeError: an input is not of a floating dtype, or the dtypes differ.
+    """
+    mask = moment_mask(_NAME, moments)
+    delta, rows = check_linear(_NAME, grad_output, input, group_size)
+    if _pending(_NAME):
+        return _reference(delta, rows, mask, group_size, bias)
+    weight, bias_rows = torch.ops.pynas.linear_grad_moments.default(delta, rows, mask, group_size, bias)
+    count = delta.shape[0] // group_size
+    return GradMoments(unpack(weight, mask, count), unpack(bias_rows, mask, count) if bias else None)
+
+
+def linear_grad_moments_reference(
+    grad_output: Tensor,
+    input: Tensor,
+    *,
+    moments: Iterable[str] = ("sum", "abs", "square", "sign"),
+    group_size: int = 1,
+    bias: bool = False,
+) -> GradMoments:
+    """The same by the definition: every group's gradient explicitly, then the sums."""
+    mask = moment_mask(_NAME, moments)
+    delta, rows = check_linear(_NAME, grad_output, input, group_size)
+    return _reference(delta, rows, mask, group_size, bias)
+
+
+def _reference(delta: Tensor, rows: Tensor, mask: int, group_size: int, bias: bool) -> GradMoments:
+    weight, bias_gradients = linear_group_gradients(delta, rows, group_size)
+    return GradMoments(moments_of(weight, mask), moments_of(bias_gradients, mask) if bias else None)
+
+
+if not _pending(_NAME):
+
+    @torch.library.register_fake("pynas::linear_grad_moments")
+    def _fake(
+        grad_output: Tensor, input: Tensor, moments: int, group_size: int, bias: bool
+    ) -> tuple[Tensor, Tensor]:
+        rows, dtype = count_moments(moments), accumulate_dtype(grad_output.dtype)
+        bias_shape = (rows, grad_output.shape[2]) if bias else (0,)
+        return (
+            grad_output.new_empty((rows, grad_output.shape[2], input.shape[2]), dtype=dtype),
+            grad_output.new_empty(bias_shape, dtype=dtype),
+        )
+
+    @register_flop_formula(torch.ops.pynas.linear_grad_moments)
+    def _flops(grad_output_shape: torch.Size, input_shape: torch.Size, *args: Any, **kwargs: Any) -> int:
+        return linear_flops(grad_output_shape, input_shape)
