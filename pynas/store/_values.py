@@ -1,0 +1,68 @@
+"""What the store holds, as values."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """What makes a search this search: two with equal configurations give the same trials.
+
+    Attributes:
+        space: Name of the search space.
+        strategy: Name of the search strategy.
+        seed: Seed of the strategy.
+        objectives: Names of the scores that are maximised.
+        constraints: Upper bounds by name of the cost.
+        config: Everything else that proposals or scores depend on, as a JSON object: options of the space and
+            of the
+            strategy, the evaluator's settings, data, table.
+    """
+
+    space: str
+    strategy: str
+    seed: int
+    objectives: tuple[str, ...]
+    constraints: Mapping[str, float] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    def key(self) -> str:
+        """A hash of the configuration."""
+        return hashlib.sha256(to_json(asdict(self)).encode()).hexdigest()
+
+    def differences(self, other: RunConfig) -> list[str]:
+        """One phrase for each setting that differs, ``seed: 1 instead of 0``, in alphabetical order."""
+        mine, theirs = (dict(_leaves(json.loads(to_json(asdict(c))))) for c in (self, other))
+        return [
+            f"{name}: {json.dumps(mine.get(name))} instead of {json.dumps(theirs.get(name))}"
+            for name in sorted(mine.keys() | theirs.keys())
+            if mine.get(name) != theirs.get(name)
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A search: its configuration, what it ran with, and its number in the store (None outside one)."""
+
+    id: int | None
+    config: RunConfig
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
+def to_json(value: object) -> str:
+    """Compact JSON with sorted keys; ValueError for NaN and infinity."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _leaves(value: object, name: str = "") -> Iterator[tuple[str, object]]:
+    """Dotted names and values of a nested JSON object."""
+    if isinstance(value, dict) and (value or not name):
+        for key, inner in value.items():
+            yield from _leaves(inner, f"{name}.{key}" if name else key)
+    else:
+        yield name, value

@@ -1,0 +1,74 @@
+"""Search strategies: one file each, all behind :class:`SearchStrategy`. None of them knows torch."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from pynas._errors import UserError
+from pynas._registry import Registry
+from pynas.strategies._base import Exhausted, Feasible, Infeasible, SearchStrategy
+from pynas.strategies.evolution import RegularizedEvolution
+from pynas.strategies.exhaustive import ExhaustiveSearch
+from pynas.strategies.random import RandomSearch
+
+if TYPE_CHECKING:
+    from pynas.spaces import SearchSpace
+
+REGISTRY: Registry[type[SearchStrategy]] = Registry("search strategy")
+REGISTRY.register("evolution", RegularizedEvolution)
+REGISTRY.register("exhaustive", ExhaustiveSearch)
+REGISTRY.register("random", RandomSearch)
+
+_SHARED_ARGUMENTS = frozenset(inspect.signature(SearchStrategy).parameters)
+
+
+def get(name: str) -> type[SearchStrategy]:
+    """The strategy class called ``name``; an unknown name raises UserError with the choices."""
+    return REGISTRY.get(name)
+
+
+def names() -> tuple[str, ...]:
+    """All strategy names, sorted."""
+    return REGISTRY.names()
+
+
+def options(name: str) -> dict[str, Any]:
+    """The options that the strategy called ``name`` takes, with their defaults."""
+    parameters = inspect.signature(get(name)).parameters.items()
+    return {key: parameter.default for key, parameter in parameters if key not in _SHARED_ARGUMENTS}
+
+
+def create(
+    name: str,
+    space: SearchSpace,
+    *,
+    seed: int = 0,
+    feasible: Feasible | None = None,
+    objectives: Sequence[str] = (),
+    **chosen: Any,
+) -> SearchStrategy:
+    """Make the strategy called ``name``; options that it does not take raise UserError with those it does."""
+    known = options(name)
+    for key in chosen:
+        if key not in known:
+            takes = ", ".join(f"{k} (default {v!r})" for k, v in known.items()) or "none"
+            raise UserError(f"unknown option {key!r} of search strategy {name!r}; it takes: {takes}")
+    return get(name)(space, seed=seed, feasible=feasible, objectives=objectives, **chosen)
+
+
+__all__ = [
+    "REGISTRY",
+    "Exhausted",
+    "ExhaustiveSearch",
+    "Feasible",
+    "Infeasible",
+    "RandomSearch",
+    "RegularizedEvolution",
+    "SearchStrategy",
+    "create",
+    "get",
+    "names",
+    "options",
+]

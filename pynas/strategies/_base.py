@@ -1,0 +1,155 @@
+"""The ask/tell protocol of search strategies, and what they share: seeds, constraints, duplicates, state."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pynas._errors import UserError
+from pynas.architecture import Architecture
+from pynas.trial import Trial
+
+if TYPE_CHECKING:
+    from pynas.spaces import SearchSpace
+
+Feasible = Callable[[Architecture], bool]
+
+ENUMERATION_LIMIT = 100_000
+"""Spaces up to this size are searched exactly when sampling finds nothing new (seconds at most)."""
+
+SAMPLES_BEFORE_ENUMERATION = 200
+SAMPLES_WITHOUT_ENUMERATION = 10_000
+
+
+class Exhausted(Exception):  # noqa: N818  (an outcome of ask(), like StopIteration, not an error)
+    """Every feasible architecture has been proposed."""
+
+
+class Infeasible(UserError):  # noqa: N818
+    """No architecture meets the constraints."""
+
+
+class SearchStrategy(ABC):
+    """Proposes architectures and learns from their evaluations.
+
+    The life of a trial: ``ask()`` proposes an architecture, somebody evaluates it, ``tell()`` hands the trial
+    back. Several asks may be open at a time. No two proposals have the same canonical form, and all of them
+    are feasible.
+
+    ``state()`` is a JSON value that holds everything, the random generator included: a strategy made with the
+    same arguments and given that state by ``load_state()`` continues with exactly the proposals the first one
+    would make.
+
+    To add a strategy: subclass this in a file of its own, implement ``_propose`` (through ``_claim`` and
+    ``_sample``), override ``tell``, ``state`` and ``load_state`` where there is more to remember, and
+    register it in ``pynas/strategies/__init__.py``. ``pynas.testing.strategies`` holds the checks that it
+    must pass.
+
+    Args:
+        space: Where to search.
+        seed: Seed of the strategy's own random generator.
+        feasible: The hard constraints as a predicate; None allows every architecture.
+        objectives: Names of the scores to maximise; empty means all scores of each evaluation.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        seed: int = 0,
+        feasible: Feasible | None = None,
+        objectives: Sequence[str] = (),
+    ) -> None:
+        self.space = space
+        self.objectives = tuple(objectives)
+        self._rng = random.Random(seed)
+        self._feasible = feasible or (lambda architecture: True)
+        # Canonical decisions of everything proposed or told; a dict, whose order is repeatable, as a set.
+        self._seen: dict[tuple[int, ...], None] = {}
+        # What is left of the space, by canonical decisions; None until sampling has become too slow.
+        self._remaining: dict[tuple[int, ...], Architecture] | None = None
+
+    def ask(self) -> Architecture:
+        """Propose an architecture to evaluate.
+
+        Raises:
+            Exhausted: every feasible architecture has been proposed.
+            Infeasible: no architecture meets the constraints (exact for spaces of up to ``ENUMERATION_LIMIT``
+                architectures, else after ``SAMPLES_WITHOUT_ENUMERATION`` samples).
+        """
+        return self._propose()
+
+    def tell(self, trial: Trial) -> None:
+        """Learn from a trial, failed ones included; it need not come from ``ask``."""
+        self._remember(self.space.canonical(trial.architecture).decisions)
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the next proposals depend on, as a JSON value."""
+        version, internal, gauss = self._rng.getstate()
+        return {
+            "rng": [version, list(internal), gauss],
+            "seen": [list(key) for key in self._seen],
+            "enumerated": self._remaining is not None,
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Continue from what ``state()`` returned to a strategy made with the same arguments."""
+        version, internal, gauss = state["rng"]
+        self._rng.setstate((version, tuple(internal), gauss))
+        self._seen = {tuple(key): None for key in state["seen"]}
+        self._remaining = self._enumerate() if state["enumerated"] else None
+
+    @abstractmethod
+    def _propose(self) -> Architecture:
+        """Return an architecture that ``_claim`` accepted, or raise as ``ask`` does."""
+
+    def _claim(self, architecture: Architecture) -> bool:
+        """Take ``architecture`` as the next proposal if it is new and feasible (the dearer check)."""
+        key = self.space.canonical(architecture).decisions
+        if key in self._seen or not self._feasible(architecture):
+            return False
+        self._remember(key)
+        return True
+
+    def _sample(self) -> Architecture:
+        """Claim a random architecture: by sampling while that finds new ones, then by enumeration."""
+        if self._remaining is None:
+            enumerable = self.space.size <= ENUMERATION_LIMIT
+            for _ in range(SAMPLES_BEFORE_ENUMERATION if enumerable else SAMPLES_WITHOUT_ENUMERATION):
+                architecture = self.space.sample(self._rng)
+                if self._claim(architecture):
+                    return architecture
+            if not enumerable:
+                raise self._nothing_left(f"{SAMPLES_WITHOUT_ENUMERATION:,} samples tried")
+            self._remaining = self._enumerate()
+        if not self._remaining:
+            raise self._nothing_left(f"all {self.space.size:,} checked")
+        position = self._rng.randrange(len(self._remaining))
+        architecture = next(itertools.islice(self._remaining.values(), position, None))
+        self._remember(self.space.canonical(architecture).decisions)
+        return architecture
+
+    def _remember(self, key: tuple[int, ...]) -> None:
+        self._seen[key] = None
+        if self._remaining is not None:
+            self._remaining.pop(key, None)
+
+    def _enumerate(self) -> dict[tuple[int, ...], Architecture]:
+        """The first feasible architecture of each canonical form not seen yet, in the space's order."""
+        remaining: dict[tuple[int, ...], Architecture] = {}
+        for architecture in self.space.all():
+            key = self.space.canonical(architecture).decisions
+            if key not in self._seen and key not in remaining and self._feasible(architecture):
+                remaining[key] = architecture
+        return remaining
+
+    def _nothing_left(self, how_known: str) -> Exception:
+        if self._seen:
+            count = f"{len(self._seen):,} proposed"
+            return Exhausted(
+                f"no new feasible architecture of {self.space.name} is left ({count}; {how_known})"
+            )
+        return Infeasible(f"no architecture of {self.space.name} meets the constraints ({how_known})")

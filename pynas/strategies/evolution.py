@@ -1,0 +1,105 @@
+"""Regularised (ageing) evolution.
+
+Real, Aggarwal, Huang, Le: Regularized Evolution for Image Classifier Architecture Search. AAAI 2019,
+arXiv 1802.01548.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pynas._multiobjective import mean_ranks
+from pynas.architecture import Architecture
+from pynas.strategies._base import Feasible, SearchStrategy
+from pynas.trial import Status, Trial
+
+if TYPE_CHECKING:
+    from pynas.spaces import SearchSpace
+
+ATTEMPTS = 64
+ATTEMPTS_PER_MUTATION = 16
+
+
+class RegularizedEvolution(SearchStrategy):
+    """Mutates the best of a random sample of the population; the oldest member dies with each birth.
+
+    The population starts with random architectures. Children that are infeasible or whose canonical form was
+    proposed before are bred again; around a well-explored optimum that can fail often, so every
+    ``ATTEMPTS_PER_MUTATION`` attempts the child gets one mutation more, and after ``ATTEMPTS`` a random
+    architecture takes its place. Trials that failed or have a non-finite score never enter the population.
+    With several objectives the best of a sample is the one of the highest mean rank within the sample.
+
+    Args:
+        space: Where to search.
+        seed: Seed of the strategy's own random generator.
+        feasible: The hard constraints as a predicate; None allows every architecture.
+        objectives: Names of the scores to maximise; empty means all scores of each evaluation.
+        population_size: Members alive at a time (P in the paper).
+        sample_size: Candidates drawn, with replacement, for each choice of a parent (S in the paper).
+        crossover: Probability that a child has two parents, in [0, 1]; the paper has none.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        seed: int = 0,
+        feasible: Feasible | None = None,
+        objectives: Sequence[str] = (),
+        population_size: int = 50,
+        sample_size: int = 10,
+        crossover: float = 0.0,
+    ) -> None:
+        super().__init__(space, seed=seed, feasible=feasible, objectives=objectives)
+        if population_size < 1:
+            raise ValueError(f"population_size: expected at least 1, got {population_size}")
+        if sample_size < 1:
+            raise ValueError(f"sample_size: expected at least 1, got {sample_size}")
+        if not 0 <= crossover <= 1:
+            raise ValueError(f"crossover: expected a probability in [0, 1], got {crossover}")
+        self.population_size = population_size
+        self.sample_size = sample_size
+        self.crossover = crossover
+        self._population: deque[tuple[Architecture, tuple[float, ...]]] = deque(maxlen=population_size)
+
+    def tell(self, trial: Trial) -> None:  # noqa: D102
+        super().tell(trial)
+        scores = trial.evaluation.scores
+        names = self.objectives or tuple(sorted(scores))
+        fitness = tuple(scores.get(name, math.nan) for name in names)
+        if trial.evaluation.status is Status.OK and fitness and all(map(math.isfinite, fitness)):
+            self._population.append((trial.architecture, fitness))  # a full deque drops its oldest member
+
+    def state(self) -> dict[str, Any]:  # noqa: D102
+        members = [[list(arch.decisions), list(fitness)] for arch, fitness in self._population]
+        return super().state() | {"population": members}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:  # noqa: D102
+        super().load_state(state)
+        self._population.clear()
+        for decisions, fitness in state["population"]:
+            self._population.append((Architecture(self.space.name, tuple(decisions)), tuple(fitness)))
+
+    def _propose(self) -> Architecture:
+        if len(self._population) == self.population_size and self.space.size > 1:
+            for attempt in range(ATTEMPTS):
+                child = self._breed(1 + attempt // ATTEMPTS_PER_MUTATION)
+                if self._claim(child):
+                    return child
+        return self._sample()
+
+    def _breed(self, mutations: int) -> Architecture:
+        child = self._parent()
+        if self.crossover and self._rng.random() < self.crossover:
+            child = self.space.crossover(child, self._parent(), self._rng)
+        for _ in range(mutations):
+            child = self.space.mutate(child, self._rng)
+        return child
+
+    def _parent(self) -> Architecture:
+        drawn = self._rng.choices(self._population, k=self.sample_size)
+        ranks = mean_ranks([fitness for _, fitness in drawn])
+        return drawn[ranks.index(max(ranks))][0]

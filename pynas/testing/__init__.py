@@ -1,0 +1,1 @@
+"""Conformance suites: what pynas asks of its own parts, for checking yours."""
