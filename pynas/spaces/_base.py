@@ -161,7 +161,10 @@ class SearchSpace(ABC):
     # ---- identity and notation -------------------------------------------------------------------
 
     def canonical(self, arch: Architecture) -> Architecture:
-        """The representative of all architectures that are the same network; by default ``arch``."""
+        """The representative of all architectures that are the same network; by default ``arch``.
+
+        It has no more parameters than any other of them.
+        """
         self.check(arch)
         return arch
 
@@ -170,7 +173,11 @@ class SearchSpace(ABC):
         return "-".join(map(str, self.check(arch)))
 
     def parse(self, text: str) -> Architecture:
-        """Read an architecture string. A malformed one raises UserError pointing at the first bad token."""
+        """Read an architecture string; blanks around it are ignored.
+
+        A malformed string raises UserError that points at the first bad token and says what is allowed there.
+        """
+        text = text.strip()
         decisions = []
         start = 0
         for i, token in enumerate(text.split("-")):
