@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 
@@ -20,8 +20,7 @@ class RunConfig:
         objectives: Names of the scores that are maximised.
         constraints: Upper bounds by name of the cost.
         config: Everything else that proposals or scores depend on, as a JSON object: options of the space and
-            of the
-            strategy, the evaluator's settings, data, table.
+            of the strategy, the evaluator's settings, data, table.
     """
 
     space: str
@@ -33,11 +32,14 @@ class RunConfig:
 
     def key(self) -> str:
         """A hash of the configuration."""
-        return hashlib.sha256(to_json(asdict(self)).encode()).hexdigest()
+        return hashlib.sha256(to_json(self._record()).encode()).hexdigest()
+
+    def _record(self) -> dict[str, Any]:
+        return {each.name: getattr(self, each.name) for each in fields(self)}
 
     def differences(self, other: RunConfig) -> list[str]:
         """One phrase for each setting that differs, ``seed: 1 instead of 0``, in alphabetical order."""
-        mine, theirs = (dict(_leaves(json.loads(to_json(asdict(c))))) for c in (self, other))
+        mine, theirs = (dict(_leaves(json.loads(to_json(c._record())))) for c in (self, other))
         return [
             f"{name}: {json.dumps(mine.get(name))} instead of {json.dumps(theirs.get(name))}"
             for name in sorted(mine.keys() | theirs.keys())
