@@ -117,9 +117,12 @@ class NASBench201(SearchSpace):
 
     def _expect(self, text: str, position: int, literal: str) -> int:
         """Return the position after ``literal``, which must stand at ``position``."""
-        if not text.startswith(literal, position):
-            raise self._parse_error(text, position, min(1, len(text) - position), repr(literal))
-        return position + len(literal)
+        for character in literal:
+            if text[position : position + 1] != character:
+                expected = literal[literal.index(character) :]
+                raise self._parse_error(text, position, min(1, len(text) - position), repr(expected))
+            position += 1
+        return position
 
     def graph(self, arch: Architecture) -> tuple[Edge, ...]:
         """The six edges of the cell, from the input node 0 to the output node 3."""

@@ -1,0 +1,83 @@
+"""A real CIFAR-10 accuracy of every NAS-Bench-201 cell, from the package analog-nasbench.
+
+The package carries its table as a pickle of its own classes. It is read here from the installed file, with
+stand-ins for these classes: the package itself, which needs a module that setuptools has dropped, is never
+imported.
+"""
+
+from __future__ import annotations
+
+import math
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from pynas._errors import UserError
+from pynas._unpickle import unpickle
+from pynas.architecture import Architecture
+from pynas.benchmarks._base import Table
+from pynas.spaces import NASBench201, SearchSpace
+from pynas.spaces.nasbench201 import AVG_POOL, CONV_1X1, CONV_3X3, EDGES, NONE, SKIP
+
+DEFAULT_METRIC = "baseline_accuracy"  # floating point, without the simulated analog hardware
+
+_DISTRIBUTION = "analog-nasbench"
+_FILE = "analognasbench/data.anb"
+_CODES = (SKIP, NONE, CONV_3X3, CONV_1X1, AVG_POOL)  # our operation of each of the package's codes
+_EDGES = ((0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3))  # the package's order of edges
+_ORDER = tuple(_EDGES.index(edge) for edge in EDGES)
+
+
+def read(rest: str, space: SearchSpace, metric: str | None) -> Table:
+    """Read ``analog``: test accuracy in percent on CIFAR-10, after the package's own training.
+
+    Raises:
+        UserError: The package is absent (the message has the command that installs it), its file is damaged
+        or
+            not the expected one, the metric is unknown, or ``space`` is not NAS-Bench-201.
+    """
+    if rest:
+        raise UserError(f"table analog: takes no argument, got {rest!r}")
+    if not isinstance(space, NASBench201):
+        raise UserError(f"table analog: holds architectures of nasbench201, not of {space.name}")
+    try:
+        distribution = metadata.distribution(_DISTRIBUTION)
+    except metadata.PackageNotFoundError:
+        raise UserError(
+            f"table analog: needs the package {_DISTRIBUTION}; install it with: "
+            "pip install 'pynas-torch[tables]'"
+        ) from None
+    return read_file(Path(str(distribution.locate_file(_FILE))), space, metric)
+
+
+def read_file(path: Path, space: NASBench201, metric: str | None = None) -> Table:
+    """Read the package's file at ``path``: ``{(six operation codes): record of accuracies}``."""
+
+    class Record:
+        """Takes whatever attributes the pickle sets. Made anew for each reading: a pickle can write to it."""
+
+    allowed = {("analognasbench.data", name): Record for name in ("Architecture", "DriftMeasurement")}
+    content = unpickle(path, allowed, what="the table of analog-nasbench")
+    chosen = DEFAULT_METRIC if metric is None else metric
+    values: dict[int, float] = {}
+    try:
+        for codes, record in content.items():
+            decisions = tuple(_CODES[codes[position]] for position in _ORDER)
+            values[space.index(Architecture(space.name, decisions))] = _accuracy(record, chosen)
+    except (AttributeError, IndexError, TypeError) as error:
+        raise UserError(f"{path}: not the table of analog-nasbench 0.1.3: {error}") from error
+    if len(values) != space.size or len(content) != space.size:
+        raise UserError(f"{path}: expected {space.size} architectures, got {len(content)}")
+    return Table(_DISTRIBUTION, chosen, "cifar10", space, values)
+
+
+def _accuracy(record: Any, metric: str) -> float:
+    """The finite number called ``metric`` of a record."""
+    fields: dict[str, Any] = vars(record)
+    value = fields.get(metric)
+    if not isinstance(value, float):
+        choices = ", ".join(sorted(name for name, field in fields.items() if isinstance(field, float)))
+        raise UserError(f"table analog: no metric {metric!r}; it has: {choices}")
+    if not math.isfinite(value):
+        raise UserError(f"table analog: {metric} of an architecture is {value}")
+    return value
