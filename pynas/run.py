@@ -127,7 +127,7 @@ def search(
             "space": _constructor_options(space),
             "strategy": strategies.options(strategy) | chosen,
             "evaluator": dict(getattr(evaluator, "config", {})),
-            "table": getattr(table, "name", None),
+            "table": _table_facts(table),
             "num_classes": num_classes,
             "image_size": image_size,
             **(config or {}),
@@ -271,6 +271,12 @@ def _summarise(trials: Sequence[Trial], objectives: Sequence[str]) -> tuple[Tria
     ranks = mean_ranks(scores)
     points = [[*row, -trial.evaluation.metrics["flops"]] for row, trial in zip(scores, valid, strict=True)]
     return valid[ranks.index(max(ranks))], tuple(valid[i] for i in pareto_front(points))
+
+
+def _table_facts(table: Table | None) -> dict[str, str] | None:
+    if table is None:
+        return None
+    return {"name": table.name, "metric": table.metric, "dataset": table.dataset}
 
 
 def _constructor_options(space: SearchSpace) -> dict[str, Any]:
