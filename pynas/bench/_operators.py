@@ -1,0 +1,160 @@
+"""Cases for the gradient operators: conv2d_grad_moments, linear_grad_moments and the small ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from pynas import ops
+from pynas.bench._harness import CASES, Case, Problem
+
+BATCH = 64
+# (channels, side): the three stages of NAS-Bench-201 and three of ResNet-18 at 32x32.
+NASBENCH201 = ((16, 32), (32, 16), (64, 8))
+RESNET = ((128, 16), (256, 8), (512, 4))
+
+
+def _close(got: Tensor | None, expected: Tensor, tolerance: float, what: str) -> None:
+    assert got is not None
+    error = ((got.double() - expected.double()).norm() / expected.double().norm()).item()
+    assert error <= tolerance, f"{what}: relative error {error:.2e} above {tolerance:.0e}"
+
+
+def conv2d_case(channels: int, side: int, kernel: int, stride: int = 1, groups: int = 1) -> Problem:
+    """All four moments of a convolution's per-sample weight gradients against its one ordinary weight gradient."""
+    generator = torch.Generator().manual_seed(0)
+    out_side = (side + 2 * (kernel // 2) - kernel) // stride + 1
+    x = torch.randn(BATCH, channels, side, side, generator=generator)
+    delta = torch.randn(BATCH, channels, out_side, out_side, generator=generator)
+    x_last = x.to(memory_format=torch.channels_last)
+    delta_last = delta.to(memory_format=torch.channels_last)
+    shape = (channels, channels // groups, kernel, kernel)
+    geometry = {"stride": stride, "padding": kernel // 2, "groups": groups}
+
+    def moments() -> ops.GradMoments:
+        return ops.conv2d_grad_moments(delta_last, x_last, (kernel, kernel), **geometry)
+
+    def weight(x: Tensor, delta: Tensor) -> Tensor:
+        return torch.nn.grad.conv2d_weight(x, shape, delta, **geometry)
+
+    def check() -> None:
+        result = moments().weight
+        _close(result.sum, weight(x.double(), delta.double()), 1e-5, "sum")
+        # The moments that are no gradient, on a slice small enough for one gradient per sample.
+        few = 4
+        rows = torch.stack([weight(x[b : b + 1].double(), delta[b : b + 1].double()) for b in range(few)])
+        part = ops.conv2d_grad_moments(delta_last[:few], x_last[:few], (kernel, kernel), **geometry).weight
+        _close(part.abs, rows.abs().sum(0), 1e-5, "abs")
+        _close(part.square, rows.square().sum(0), 1e-5, "square")
+        assert part.sign is not None
+        assert (part.sign.double() != rows.sign().sum(0)).double().mean() < 1e-3, "sign"
+
+    return Problem(
+        contenders={
+            "pynas": moments,
+            "weight gradient, NCHW": lambda: weight(x, delta),
+            "weight gradient, channels_last": lambda: weight(x_last, delta_last),
+        },
+        check=check,
+        flops=2.0 * BATCH * out_side**2 * math.prod(shape),
+        bytes=4.0 * (x.numel() + delta.numel() + 4 * math.prod(shape)),
+    )
+
+
+def linear_case(positions: int, inputs: int, outputs: int, batch: int = BATCH) -> Problem:
+    """All four moments of a linear layer's per-sample weight gradients against its one ordinary weight gradient."""
+    generator = torch.Generator().manual_seed(0)
+    lead = (batch,) if positions == 1 else (batch, positions)
+    a = torch.randn(*lead, inputs, generator=generator)
+    delta = torch.randn(*lead, outputs, generator=generator)
+
+    def moments() -> ops.GradMoments:
+        return ops.linear_grad_moments(delta, a)
+
+    def check() -> None:
+        result = moments().weight
+        rows = torch.einsum("bto,bti->boi", delta.view(batch, positions, -1), a.view(batch, positions, -1))
+        for got, expected in ((result.sum, rows), (result.abs, rows.abs()), (result.square, rows.square())):
+            _close(got, expected.double().sum(0), 1e-4, "moment")
+
+    return Problem(
+        contenders={
+            "pynas": moments,
+            "weight gradient": lambda: delta.reshape(-1, outputs).t() @ a.reshape(-1, inputs),
+        },
+        check=check,
+        flops=2.0 * batch * positions * inputs * outputs,
+        bytes=4.0 * (a.numel() + delta.numel() + 4 * inputs * outputs),
+    )
+
+
+def moments_update_case(n: int = 4_000_000) -> Problem:
+    """The fused running moments against the same in plain PyTorch."""
+    grad = torch.randn(n)
+    ours = [torch.zeros(n) for _ in range(3)]
+    plain = [torch.zeros(n) for _ in range(3)]
+
+    def eager() -> None:
+        mean, abs_mean, m2 = plain
+        delta = grad - mean
+        mean.add_(delta, alpha=0.5)
+        abs_mean.add_(grad.abs() - abs_mean, alpha=0.5)
+        m2.add_(delta * (grad - mean))
+
+    def check() -> None:
+        ops.moments_update(grad, *ours, 2)
+        eager()
+        for got, expected in zip(ours, plain, strict=True):
+            _close(got, expected, 1e-5, "state")
+
+    return Problem(
+        contenders={"pynas": lambda: ops.moments_update(grad, *ours, 2), "eager": eager}, check=check, bytes=28.0 * n
+    )
+
+
+def affine_case(layer: str) -> Problem:
+    """Moments of a normalisation layer's affine gradients against its ordinary affine gradient."""
+    if layer == "batch_norm":
+        x = torch.randn(BATCH, 64, 16, 16).to(memory_format=torch.channels_last)
+        x3 = x.flatten(2)
+        mean, rstd = x.mean((0, 2, 3)).view(1, -1, 1), x.var((0, 2, 3), correction=0).rsqrt().view(1, -1, 1)
+    else:  # layer_norm over the last dimension of [B, T, C]
+        x3 = torch.randn(BATCH, 64, 256).transpose(1, 2)
+        mean, rstd = x3.mean(1, keepdim=True), x3.var(1, correction=0, keepdim=True).rsqrt()
+    delta = torch.randn_like(x3)
+
+    def moments() -> ops.GradMoments:
+        return ops.affine_grad_moments(delta, x3, mean, rstd, moments=("sum", "abs", "square", "sign"))
+
+    def per_sample() -> Tensor:
+        return torch.einsum("bct,bct->bc", delta, (x3 - mean) * rstd)
+
+    def check() -> None:
+        _close(moments().weight.abs, per_sample().abs().sum(0), 1e-4, "abs")
+
+    return Problem({"pynas": moments, "eager": per_sample}, check, bytes=8.0 * x3.numel())
+
+
+def _add(name: str, make: Callable[[], Problem], must: float | None = None, aim: float | None = None) -> None:
+    CASES.register(name, Case(name, make, must, aim))
+
+
+for _channels, _side in NASBENCH201 + RESNET:
+    for _kernel in (3, 1) if (_channels, _side) in NASBENCH201 else (3,):
+        _add(
+            f"conv2d_grad_moments/{_channels}@{_side}_k{_kernel}",
+            lambda c=_channels, s=_side, k=_kernel: conv2d_case(c, s, k),  # type: ignore[misc]
+            1.05,
+            0.85,
+        )
+_add("conv2d_grad_moments/64@16_k3_stride2", lambda: conv2d_case(64, 16, 3, stride=2))
+_add("conv2d_grad_moments/64@16_k3_depthwise", lambda: conv2d_case(64, 16, 3, groups=64))
+_add("linear_grad_moments/T64_256x1024", lambda: linear_case(64, 256, 1024), 1.3, 1.05)
+_add("linear_grad_moments/T64_1024x256", lambda: linear_case(64, 1024, 256), 1.3, 1.05)
+_add("linear_grad_moments/T1_512x1000", lambda: linear_case(1, 512, 1000), 5.0, 3.0)
+_add("moments_update/4M", moments_update_case)
+_add("affine_grad_moments/batch_norm", lambda: affine_case("batch_norm"))
+_add("affine_grad_moments/layer_norm", lambda: affine_case("layer_norm"))

@@ -1,0 +1,5 @@
+"""``python -m pynas.cli``."""
+
+from pynas.cli import main
+
+main()

@@ -1,0 +1,29 @@
+"""Options that several commands share, so that one name means one thing everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print data for machines instead of text.")]
+Images = Annotated[
+    str,
+    typer.Option(help="Images: digits (embedded) | cifar10:DIR | npz:FILE | folder:DIR."),
+]
+Table = Annotated[
+    str | None,
+    typer.Option(help="Known accuracies: analog (the 'tables' extra) | npz:FILE."),
+]
+Space = Annotated[str, typer.Option(help="Search space; see 'pynas spaces'.")]
+Precision = Annotated[str, typer.Option(help="float32 | bfloat16 | float64. Never mix them in one ranking.")]
+Batch = Annotated[int, typer.Option(help="Images per evaluation, drawn once; zico splits them in two.", min=1)]
+Seed = Annotated[int, typer.Option(help="Seed of initialisation, drawn images and search.")]
+Threads = Annotated[int | None, typer.Option(help="CPU threads of torch and of the kernels.", min=1)]
+OutputFile = Annotated[Path | None, typer.Option(help="Write an HTML page to look at, here.")]
+
+
+def comma_separated(text: str) -> list[str]:
+    """Split ``"zico, params"`` into its names; empty ones vanish."""
+    return [name for name in (part.strip() for part in text.split(",")) if name]

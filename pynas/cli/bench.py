@@ -1,0 +1,82 @@
+"""``pynas bench``: how much faster, on this machine."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pynas._errors import UserError
+from pynas.cli import _options, _output
+
+
+def bench(
+    pattern: Annotated[str, typer.Argument(help="Only cases whose name contains this; 'list' lists them.")] = "",
+    seconds: Annotated[float, typer.Option(help="Time for the timed rounds of each case.", min=0.01)] = 2.0,
+    slow: Annotated[bool, typer.Option("--slow", help="Also the cases that take minutes.")] = False,
+    threads: _options.Threads = None,
+    save: Annotated[Path | None, typer.Option(help="Append the records to this file, a JSON line each.")] = None,
+    seed: _options.Seed = 0,
+    json: _options.Json = False,
+) -> None:
+    """Time the kernels against what PyTorch offers, alternated in one process, each result checked.
+
+    Example: pynas bench conv2d --seconds 5 --save benches/results/my-machine.jsonl
+    """
+    import torch
+
+    from pynas.bench import CASES, Record, describe, measure, peak
+
+    chosen = [CASES.get(name) for name in CASES.names() if pattern == "list" or pattern in name]
+    if pattern == "list":
+        return _output.print_json([case.name for case in chosen]) if json else print("\n".join(c.name for c in chosen))
+    if not chosen:
+        raise UserError(f"no benchmark has {pattern!r} in its name; 'pynas bench list' lists them")
+    skipped = [case for case in chosen if case.slow and not slow]
+    chosen = [case for case in chosen if case not in skipped]
+    if threads is not None:
+        torch.set_num_threads(threads)
+    machine, best = describe(), peak()
+    records: list[Record] = []
+    with _output.progress(quiet=json) as bar:
+        task = bar.add_task("benchmarks", total=len(chosen), note="")
+        for case in chosen:
+            bar.update(task, note=case.name)
+            record = measure(case, seconds=seconds, seed=seed, peak=best, machine=machine)
+            records.append(record)
+            if save is not None:  # after each case: a long run that is cut off keeps what it has
+                save.parent.mkdir(parents=True, exist_ok=True)
+                with save.open("a") as file:
+                    file.write(jsonlib.dumps(record.to_dict()) + "\n")
+            bar.advance(task)
+    if json:
+        return _output.print_json([record.to_dict() for record in records])
+    title = f"{machine['device']}, {machine['threads']} threads, {machine['isa']}, torch {machine['torch']}; "
+    title += f"peak {best[0] / 1e9:.0f} GFLOP/s, {best[1] / 1e9:.0f} GB/s"
+    _output.print_table(
+        title,
+        ["case", "pynas ms", "floor ms", "best other", "its ms", "ratio", "20-80 %", "must", "aim"],
+        [_row(record) for record in records],
+    )
+    if skipped:
+        print(f"{len(skipped)} slow cases left out (--slow): {', '.join(case.name for case in skipped)}")
+    return None
+
+
+def _row(record: Any) -> list[object]:
+    floor = record.floor_seconds
+    other = record.timings[record.best_other] if record.best_other else None
+    spread = record.ratio_spread
+    return [
+        record.case,
+        round(record.timings["pynas"].p50 * 1e3, 3),
+        round(floor * 1e3, 3) if floor else None,
+        record.best_other,
+        round(other.p50 * 1e3, 3) if other else None,
+        round(record.ratio, 3) if record.ratio is not None else None,
+        f"{spread[0]:.2f}-{spread[1]:.2f}" if spread else None,
+        record.must,
+        record.aim,
+    ]

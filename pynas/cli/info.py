@@ -1,0 +1,129 @@
+"""``pynas spaces | proxies | doctor``: what is there."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+from typing import Any
+
+import pynas
+from pynas.cli import _options, _output
+
+
+def spaces(json: _options.Json = False) -> None:
+    """List the search spaces.
+
+    Example: pynas spaces --json
+    """
+    from pynas import spaces as registry
+
+    records = []
+    for name in registry.names():
+        space = registry.get(name)
+        records.append({"name": name, "size": space.size, "decisions": len(space.num_choices), "summary": space.summary})
+    if json:
+        return _output.print_json(records)
+    _output.print_table(
+        "Search spaces",
+        ["name", "architectures", "decisions", "what"],
+        [(r["name"], r["size"], r["decisions"], r["summary"]) for r in records],
+    )
+    return None
+
+
+def proxies(json: _options.Json = False) -> None:
+    """List the zero-shot proxies.
+
+    Example: pynas proxies
+    """
+    from pynas import proxies as registry
+
+    records = []
+    for name in registry.names():
+        proxy = registry.get(name)
+        summary = (type(proxy).__doc__ or "").strip().splitlines()[0]
+        records.append({"name": name, "higher_is_better": proxy.higher_is_better, "summary": summary})
+    if json:
+        return _output.print_json(records)
+    _output.print_table(
+        "Zero-shot proxies",
+        ["name", "better", "what"],
+        [(r["name"], "higher" if r["higher_is_better"] else "lower", r["summary"]) for r in records],
+    )
+    return None
+
+
+def doctor(json: _options.Json = False) -> None:
+    """Show versions, instruction set, GPU, ABI, and what is missing.
+
+    Example: pynas doctor
+    """
+    facts, problems = _facts(), _problems()
+    if json:
+        return _output.print_json({"facts": facts, "problems": problems})
+    _output.print_table("pynas doctor", ["what", "value"], list(facts.items()))
+    for problem in problems:
+        print(f"! {problem}")
+    if not problems:
+        print("Nothing is missing.")
+    return None
+
+
+def _facts() -> dict[str, Any]:
+    import torch
+
+    facts: dict[str, Any] = {
+        "pynas": f"{pynas.__version__} in {os.path.dirname(pynas.__file__)}",
+        "python": f"{platform.python_version()} in {sys.prefix}",
+        "system": platform.platform(),
+        "torch": torch.__version__,
+        "C++ ABI": "cxx11" if torch.compiled_with_cxx11_abi() else "pre-cxx11",
+        "CPU threads": torch.get_num_threads(),
+        "torch's instruction set": torch.backends.cpu.get_cpu_capability(),
+    }
+    try:
+        from pynas import _C
+
+        facts |= {
+            "core built against torch": _C.torch_version,
+            "core built by": _C.compiler,
+            "core's instruction set": f"{_C.isa()} (of {', '.join(_C.available_isas())}; PYNAS_ISA chooses)",
+            "core's CUDA kernels": f"sm_{_C.cuda_archs.replace(',', ', sm_')}" if _C.has_cuda else "not compiled",
+        }
+    except ImportError as error:
+        facts["core"] = f"does not load: {error}"
+    facts["GPU"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    facts["nvcc"] = shutil.which("nvcc") or "none"
+    for extra, distribution in (("tables", "analog-nasbench"), ("images", "pillow")):
+        try:
+            facts[f"extra '{extra}'"] = f"{distribution} {importlib.metadata.version(distribution)}"
+        except importlib.metadata.PackageNotFoundError:
+            facts[f"extra '{extra}'"] = "not installed"
+    return facts
+
+
+def _problems() -> list[str]:
+    import torch
+
+    found = []
+    try:
+        from pynas import _C
+
+        if _C.torch_version.split("+")[0] != torch.__version__.split("+")[0]:
+            found.append(
+                f"the core was built against torch {_C.torch_version} and runs with {torch.__version__}: "
+                "rebuild it (make build, or pip install --no-build-isolation --force-reinstall --no-deps pynas-torch)"
+            )
+        if torch.cuda.is_available() and not _C.has_cuda:
+            found.append("there is a GPU but the core has no CUDA kernels: install nvcc and rebuild")
+    except ImportError as error:
+        found.append(f"the compiled core does not load ({error}): run make build")
+    if importlib.util.find_spec("analognasbench") is None:
+        found.append("--table analog needs the extra 'tables': pip install 'pynas-torch[tables]'")
+    if importlib.util.find_spec("PIL") is None:
+        found.append("--images folder:DIR needs the extra 'images': pip install 'pynas-torch[images]'")
+    return found

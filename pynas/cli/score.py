@@ -1,0 +1,102 @@
+"""``pynas score``: proxies of one network, from a space or from the user's own code."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from pynas._errors import UserError
+from pynas.cli import _options, _output
+
+
+def score(
+    architecture: Annotated[str | None, typer.Argument(help="Architecture string of --space.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="package.module:factory, called without arguments, instead of a string.")
+    ] = None,
+    proxies: Annotated[str, typer.Option(help="Comma-separated names; see 'pynas proxies'.")] = "zico,params,flops",
+    space: _options.Space = "nasbench201",
+    images: _options.Images = "digits",
+    batch: _options.Batch = 256,
+    image_size: Annotated[int | None, typer.Option(help="Resize images to this many pixels.", min=1)] = None,
+    precision: _options.Precision = "float32",
+    seed: _options.Seed = 0,
+    threads: _options.Threads = None,
+    layers: Annotated[bool, typer.Option("--layers", help="Show what each layer contributes.")] = False,
+    json: _options.Json = False,
+) -> None:
+    """Score one untrained network.
+
+    Examples:
+      pynas score '|nor_conv_3x3~0|+|none~0|skip_connect~1|+|nor_conv_1x1~0|none~1|nor_conv_3x3~2|'
+      pynas score --model torchvision.models:resnet18 --images cifar10:data/cifar-10-batches-py --proxies zico,snip
+    """
+    if (architecture is None) == (model is None):
+        raise UserError("give either an architecture string or --model package.module:factory")
+    names = _options.comma_separated(proxies)
+
+    import torch
+
+    import pynas
+    from pynas import data
+    from pynas import proxies as proxy_registry
+
+    for name in names:
+        proxy_registry.get(name)  # a typo should not wait for the images to load
+    if threads is not None:
+        torch.set_num_threads(threads)
+    # The string is parsed before the images are read, for the same reason.
+    parsed = None if architecture is None else (pynas.spaces.get(space), pynas.spaces.get(space).parse(architecture))
+    factory = None if model is None else load_factory(model)
+    source = data.load_images(images) if image_size is None else data.load_images(images, size=image_size)
+    inputs, targets = data.batch(source, batch, seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if parsed is not None:
+            network = parsed[0].build(parsed[1], num_classes=source.num_classes)
+        else:
+            assert factory is not None
+            network = factory()
+    if not isinstance(network, torch.nn.Module):
+        raise UserError(f"--model {model}: expected a function that returns a torch.nn.Module, got {type(network).__name__}")
+    scores = pynas.score(network, inputs, targets, proxies=names, precision=precision, seed=seed)
+    if json:
+        return _output.print_json(
+            {
+                name: {"value": s.value, "status": str(s.status), "message": s.message, "seconds": s.seconds, "layers": dict(s.layers)}
+                for name, s in scores.items()
+            }
+        )
+    _output.print_table(
+        f"{architecture or model} on {source.name}, {batch} images, {precision}",
+        ["proxy", "score", "status", "seconds"],
+        [(name, s.value, s.status if not s.message else f"{s.status}: {s.message}", s.seconds) for name, s in scores.items()],
+    )
+    if layers:
+        for name, s in scores.items():
+            if s.layers:
+                _output.print_table(f"{name} by layer", ["layer", "contribution"], list(s.layers.items()))
+    return None
+
+
+def load_factory(text: str) -> Any:
+    """Import ``package.module:factory``; UserError says which part is wrong."""
+    module_name, separator, attribute = text.partition(":")
+    if not (module_name and separator and attribute):
+        raise UserError(f"--model: expected package.module:factory, got {text!r}")
+    sys.path.insert(0, os.getcwd())  # as python -m does: a model beside the user's prompt is found
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise UserError(f"--model: cannot import {module_name!r}: {error}") from error
+    finally:
+        sys.path.pop(0)
+    factory = getattr(module, attribute, None)
+    if not callable(factory):
+        callables = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
+        raise UserError(f"--model: {module_name!r} has no function {attribute!r}; it has: {', '.join(callables[:12])}")
+    return factory
