@@ -1,0 +1,33 @@
+"""Gradient statistics of any model: one probing pass yields all that is asked for.
+
+A statistic is one file here: a frozen subclass of :class:`Statistic` that says what to take of a gradient product.
+"""
+
+from __future__ import annotations
+
+from pynas.ops import Moments
+from pynas.stats._base import ParameterInfo, Statistic, Statistics
+from pynas.stats._probe import UnsupportedLayerError
+from pynas.stats._products import GradientProduct
+from pynas.stats.collect import collect
+from pynas.stats.grad_gram import GradGram
+from pynas.stats.grad_moments import GradMoments
+from pynas.stats.grad_norms import GradNorms
+from pynas.stats.gradients import Gradients
+from pynas.stats.running_grad_moments import RunningGradMoments, RunningMoments
+
+__all__ = [
+    "GradGram",
+    "GradMoments",
+    "GradNorms",
+    "GradientProduct",
+    "Gradients",
+    "Moments",
+    "ParameterInfo",
+    "RunningGradMoments",
+    "RunningMoments",
+    "Statistic",
+    "Statistics",
+    "UnsupportedLayerError",
+    "collect",
+]

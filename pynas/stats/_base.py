@@ -1,0 +1,131 @@
+"""What a statistic is, and how results are handed out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from pynas._errors import UserError
+from pynas.stats._products import GradientProduct
+
+T = TypeVar("T")
+Parameters = Literal["all", "weights"]
+
+
+@dataclass(frozen=True)
+class Statistic(ABC, Generic[T]):
+    """Something to observe in a probing pass. A new one is a subclass in a file of its own.
+
+    Attributes:
+        parameters: ``"all"`` trainable parameters, or only ``"weights"``: what multiplies its input in a convolution
+            or linear call (no bias, no normalisation, no embedding).
+    """
+
+    parameters: Parameters = field(default="all", kw_only=True)
+    needs_pass: ClassVar[bool] = True  # False: known from the model and the shape of its inputs alone
+    successive: ClassVar[bool] = False  # True: can be taken over several passes (micro-batches)
+
+    def __post_init__(self) -> None:
+        if self.parameters not in ("all", "weights"):
+            raise UserError(
+                f"{type(self).__name__}: parameters must be 'all' or 'weights', got {self.parameters!r}"
+            )
+
+    def check(self, batch: int, group_size: int, passes: int) -> None:
+        """Raise UserError when the statistic is not defined for these sizes."""
+        if passes > 1 and not self.successive:
+            raise UserError(
+                f"micro_batches={passes}: {type(self).__name__} is taken in one pass; "
+                "ask for it in a collect() of its own or with micro_batches=1"
+            )
+
+    def merge(self, other: Self) -> Self:
+        """One statistic that answers both, so that a pass takes it once."""
+        return other if self.parameters == "weights" else self
+
+    def wants(self, matrix: bool) -> bool:
+        """Whether a weight that multiplies its input (``matrix``), or any other parameter, is asked for."""
+        return matrix or self.parameters == "all"
+
+    def observe(
+        self,
+        product: GradientProduct,
+        weight: str | None,
+        bias: str | None,
+        group_size: int,
+        results: dict[str, T],
+    ) -> None:
+        """Take what is needed from one complete gradient, during the backward pass.
+
+        Args:
+            product: The gradient in factors; nothing of it may be kept.
+            weight: Name of the weight's parameter, or None when it is not asked for.
+            bias: Name of the bias's parameter, or None.
+            group_size: Consecutive samples that form one group.
+            results: The values so far, by parameter name; to be added to.
+        """
+        raise NotImplementedError(f"{type(self).__name__} observes no gradients")
+
+    def observe_model(self, model: nn.Module, inputs: Any) -> dict[str, T]:
+        """For statistics without a pass: their values by name."""
+        raise NotImplementedError(f"{type(self).__name__} needs a probing pass")
+
+    def finish(self, results: dict[str, T]) -> dict[str, T]:
+        """Last touch on the values before they are handed out."""
+        return results
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterInfo:
+    """Where a parameter was seen.
+
+    Attributes:
+        name: As in ``model.named_parameters()``.
+        layer: Name of the module that owns it.
+        operator: The functional call that used it (``"conv2d"``, ``"linear"``, ...).
+        shape: Its shape.
+        uses: How many calls used it in one pass; their gradients are summed before anything is taken of them.
+    """
+
+    name: str
+    layer: str
+    operator: str
+    shape: torch.Size
+    uses: int
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What :func:`pynas.stats.collect` saw.
+
+    ``statistics[GradMoments]["layer.weight"]`` is the value of one statistic for one parameter. A parameter that
+    the loss does not depend on has no value (its gradient is zero).
+
+    Attributes:
+        batch: Number of samples B in each pass.
+        group_size: Consecutive samples that form one group; there are B / group_size groups.
+        losses: The loss of each pass.
+        parameters: Every parameter that a supported call used, by name.
+        weights: The model's own tensors, by name, for proxies that multiply by the weight; not copies.
+        values: Results by statistic and name.
+    """
+
+    batch: int
+    group_size: int
+    losses: tuple[float, ...]
+    parameters: Mapping[str, ParameterInfo]
+    weights: Mapping[str, Tensor]
+    values: Mapping[type[Statistic[Any]], Mapping[str, Any]]
+
+    def __getitem__(self, statistic: type[Statistic[T]]) -> Mapping[str, T]:
+        """Values of one statistic, by parameter name; UserError when it was not collected."""
+        try:
+            return cast(Mapping[str, T], self.values[statistic])
+        except KeyError:
+            known = ", ".join(sorted(s.__name__ for s in self.values)) or "none"
+            raise UserError(f"{statistic.__name__} was not collected (needs= had: {known})") from None

@@ -1,0 +1,104 @@
+"""The loss of a pass, and what can be wrong with the data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pynas._errors import UserError
+
+LossFn = Callable[[Any, Any], Tensor]
+
+
+def check_data(inputs: Any, targets: Any) -> int:
+    """The number of samples B; UserError for an empty batch, sizes that differ, NaN or infinity."""
+    sizes = set()
+    for argument, value in (("inputs", inputs), ("targets", targets)):
+        for tensor in leaves(value):
+            if tensor.dim() == 0:
+                raise UserError(f"{argument}: expected a batch of samples, got a scalar tensor")
+            sizes.add(tensor.shape[0])
+            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+                bad = int((~torch.isfinite(tensor)).sum())
+                raise UserError(f"{argument}: {bad} of {tensor.numel()} values are NaN or infinite; clean the data")
+    if not sizes or 0 in sizes:
+        raise UserError("inputs: the batch is empty; pass at least one sample")
+    if len(sizes) > 1:
+        raise UserError(f"inputs and targets differ in their number of samples: {sorted(sizes)}")
+    return sizes.pop()
+
+
+def leaves(value: Any) -> list[Tensor]:
+    """The tensors of a tensor, a tuple or list of them, or a dictionary of them."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, dict):
+        value = list(value.values())
+    return [t for v in value for t in leaves(v)] if isinstance(value, tuple | list) else []
+
+
+def ordinary(value: Any) -> Any:
+    """The same data as tensors that autograd may save: inference tensors are copied."""
+    if isinstance(value, Tensor):
+        return value.clone() if value.is_inference() else value
+    if isinstance(value, dict):
+        return {k: ordinary(v) for k, v in value.items()}
+    return type(value)(map(ordinary, value)) if isinstance(value, tuple | list) else value
+
+
+def cut(value: Any, start: int, length: int) -> Any:
+    """Samples ``start`` to ``start + length`` of inputs or targets."""
+    if isinstance(value, Tensor):
+        return value.narrow(0, start, length)
+    if isinstance(value, dict):
+        return {k: cut(v, start, length) for k, v in value.items()}
+    return type(value)(cut(v, start, length) for v in value) if isinstance(value, tuple | list) else value
+
+
+def call_model(model: Callable[..., Any], inputs: Any) -> Any:
+    """``model(x)``, ``model(*tuple)`` or ``model(**dict)``."""
+    if isinstance(inputs, dict):
+        return model(**inputs)
+    return model(*inputs) if isinstance(inputs, tuple | list) else model(inputs)
+
+
+def loss_of(outputs: Any, targets: Any, loss_fn: LossFn | None, batch: int, num_groups: int) -> Tensor:
+    """sum over sample groups of loss_fn(outputs, targets); cross-entropy (mean) when there is no ``loss_fn``.
+
+    Raises:
+        UserError: Labels out of range, or a loss that is not a scalar.
+    """
+    if loss_fn is None:
+        return _cross_entropy(outputs, targets) * num_groups
+    if num_groups == 1:
+        loss = loss_fn(outputs, targets)
+    else:
+        size = batch // num_groups
+        parts = [
+            loss_fn(cut(outputs, s, size), None if targets is None else cut(targets, s, size))
+            for s in range(0, batch, size)
+        ]
+        loss = torch.stack(parts).sum()
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        raise UserError("loss_fn: expected a scalar tensor; reduce it over samples (mean or sum)")
+    return loss
+
+
+def _cross_entropy(outputs: Any, targets: Any) -> Tensor:
+    if not isinstance(targets, Tensor) or not isinstance(outputs, Tensor) or outputs.dim() < 2:
+        raise UserError("targets: without loss_fn, expected a tensor of class labels and a model that gives logits [B, C]")
+    if targets.dtype == torch.int64:
+        low, high = int(targets.min()), int(targets.max())
+        if low < 0 or high >= outputs.shape[1]:
+            raise UserError(
+                f"targets: labels go from {low} to {high}, but the model has {outputs.shape[1]} outputs "
+                f"(labels 0 to {outputs.shape[1] - 1}); build it with more classes or fix the labels"
+            )
+    elif not targets.is_floating_point():
+        raise UserError(f"targets: expected int64 labels or class probabilities, got {targets.dtype}")
+    logits = outputs.float() if outputs.dtype in (torch.float16, torch.bfloat16) else outputs
+    return F.cross_entropy(logits, targets)

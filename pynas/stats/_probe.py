@@ -1,0 +1,193 @@
+"""Intercepts every functional call that uses a trainable parameter during one forward pass."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from pynas._errors import UserError
+from pynas.stats._calls import Call, record
+from pynas.stats._collector import Collector
+
+
+class UnsupportedLayerError(UserError):
+    """A parameter reaches the loss through an operator that no rule covers."""
+
+
+class Probe(TorchFunctionMode):
+    """Replaces calls whose weight or bias *is* a trainable parameter by nodes that report to a collector.
+
+    It sees functional calls, not modules: attention projections, tied weights and modules called twice need no
+    special case. Calls without a rule are let through; if one of them makes something differentiable out of a
+    parameter that must be seen, that is an error which names it.
+
+    Args:
+        collector: Where gradient products go.
+        model: For names of layers in messages.
+        strict: Identities of parameters that must be covered by a rule.
+        batch: Number of samples B.
+        batch_norm: ``"batch"``, ``"group"`` or ``"frozen"``.
+    """
+
+    def __init__(
+        self, collector: Collector, model: nn.Module, strict: frozenset[int], batch: int, batch_norm: str
+    ) -> None:
+        super().__init__()
+        from pynas.stats._rules import RULES  # the rules are functions of this class
+
+        self.rules: Mapping[Callable[..., Any], Callable[..., Any]] = RULES
+        self.collector = collector
+        self.model = model
+        self.strict = strict
+        self.batch = batch
+        self.batch_norm = batch_norm
+        self.anchor = torch.zeros((), requires_grad=True)
+        self.sample_dim: int | None = None  # set inside calls that lay out their samples otherwise
+        self.own = {id(p): n for n, p in model.named_parameters()}
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        rule = self.rules.get(func)
+        if rule is not None:
+            return rule(self, func, *args, **kwargs)
+        touched = [a for a in _tensors(args, kwargs) if id(a) in self.own]
+        return self._other(func, args, kwargs, touched) if touched else func(*args, **kwargs)
+
+    @property
+    def num_groups(self) -> int:
+        """Number of sample groups."""
+        return self.batch // self.collector.group_size
+
+    def record(
+        self,
+        operator: str,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        call: Callable[[Tensor | None, Tensor | None], Call],
+        matrix: bool = False,
+    ) -> Tensor | None:
+        """Run a call through the collector; None when nobody asks for its parameters.
+
+        Args:
+            operator: Name of the functional call, for messages and :class:`ParameterInfo`.
+            x: Its input.
+            weight: The weight as passed by the model.
+            bias: The bias as passed by the model.
+            call: Makes the call from detached weight and bias.
+            matrix: Whether the weight multiplies the input.
+        """
+        use = self.collector.use(operator, weight, bias, matrix)
+        if use is None:
+            return None
+        collector = self.collector
+        w, b = (t.detach() if t is not None else None for t in (weight, bias))
+        return record(self.anchor, x, call(w, b), lambda product: collector.deliver(use, product))
+
+    def through(self, x: Tensor, call: Call) -> Tensor:
+        """Run a call whose parameters nobody asks for."""
+        return record(self.anchor, x, call, lambda product: None)
+
+    def samples_first(self, operator: str, weight: Tensor | None, x: Tensor) -> Callable[[Tensor], Tensor]:
+        """How to bring the sample dimension of ``x``, and of anything laid out like it, to the front.
+
+        Samples are dimension 0 when it has the batch's size; else the one dimension (features excluded) that has.
+        """
+        if self.sample_dim is not None:
+            return _mover(self.sample_dim, self.batch, folded=x.dim() == 2)
+        if x.dim() and x.shape[0] == self.batch:
+            return lambda t: t
+        found = [d for d in range(1, x.dim() - 1) if x.shape[d] == self.batch]
+        if len(found) == 1:
+            return _mover(found[0], self.batch, folded=False)
+        name = self.own.get(id(weight), "a weight")
+        raise UnsupportedLayerError(
+            f"{self._where(name)}: {operator} got an input of shape {tuple(x.shape)}, in which no dimension counts "
+            f"the {self.batch} samples; keep samples in a dimension of their own, or "
+            f"{self._remedy(name)}"
+        )
+
+    def descend(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Run a functional written in Python with this mode active inside it.
+
+        PyTorch hands such a function to the mode as a whole and asks again on every call while a mode is active, so a
+        copy of it runs whose own question is answered no; what it calls is intercepted as usual.
+        """
+        with self:
+            return _without_override_check(func)(*args, **kwargs)
+
+    def _other(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], touched: list[Tensor]
+    ) -> Any:
+        name = getattr(func, "__name__", str(func))
+        if name.endswith("_") and not name.endswith("__") and args and id(args[0]) in self.own:
+            raise UserError(
+                f"model: its forward changes parameter {self.own[id(args[0])]!r} in place ({name}); "
+                "statistics are of a model that stays as it is"
+            )
+        if isinstance(func, types.FunctionType) and func.__module__ == F.__name__:
+            return self.descend(func, args, kwargs)
+        result = func(*args, **kwargs)
+        missed = next((t for t in touched if id(t) in self.strict), None)
+        if missed is not None and any(
+            t.requires_grad and t is not missed for t in _tensors((result,), {})
+        ):
+            raise self.unsupported(self.own[id(missed)], name)
+        return result
+
+    def unsupported(self, parameter: str, operator: str) -> UnsupportedLayerError:
+        """The error for a parameter that ``operator`` uses."""
+        return UnsupportedLayerError(
+            f"{self._where(parameter)} is used by {operator}, for which there is no per-sample rule; "
+            f"{self._remedy(parameter)}"
+        )
+
+    def _where(self, parameter: str) -> str:
+        layer = parameter.rpartition(".")[0]
+        kind = type(self.model.get_submodule(layer)).__name__ if "." in parameter or not layer else "?"
+        return f"parameter {parameter!r} of layer {layer!r} ({kind})"
+
+    def _remedy(self, parameter: str) -> str:
+        layer = parameter.rpartition(".")[0]
+        return (
+            f"pass fallback=({layer!r},) to compute that layer's gradients group by group through torch.func "
+            "(slower), or set requires_grad=False on the parameter to leave it out"
+        )
+
+
+def _tensors(args: Iterable[Any], kwargs: Mapping[str, Any]) -> Iterable[Tensor]:
+    for value in (*args, *kwargs.values()) if kwargs else args:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from (v for v in value if isinstance(v, Tensor))
+
+
+def _mover(dim: int, batch: int, folded: bool) -> Callable[[Tensor], Tensor]:
+    def move(x: Tensor) -> Tensor:
+        if folded:  # [T * B, E], samples fastest
+            return x.unflatten(0, (-1, batch)).transpose(0, 1)
+        return x.movedim(dim, 0)
+
+    return move
+
+
+def _without_override_check(func: Callable[..., Any]) -> Callable[..., Any]:
+    assert isinstance(func, types.FunctionType)
+    checks = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
+    scope = {**func.__globals__, **dict.fromkeys(checks, lambda *_: False)}
+    copy = types.FunctionType(func.__code__, scope, func.__name__, func.__defaults__, func.__closure__)
+    copy.__kwdefaults__ = func.__kwdefaults__
+    return copy

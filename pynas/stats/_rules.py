@@ -1,0 +1,300 @@
+"""Which functional calls are understood, and how each becomes a recorded call.
+
+A rule has the signature of the function it stands for, after the probe and the function itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pynas._errors import UserError
+from pynas.stats._calls import BatchNormCall, ConvCall, EmbeddingCall, GroupNormCall, LayerNormCall, LinearCall
+from pynas.stats._probe import Probe
+
+Func = Callable[..., Any]
+Sizes = int | tuple[int, ...]
+
+
+def _linear(probe: Probe, func: Func, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
+    def call(w: Tensor | None, b: Tensor | None) -> LinearCall:
+        assert w is not None
+        return LinearCall(w, b, probe.samples_first("linear", weight, input))
+
+    y = probe.record("linear", input, weight, bias, call, matrix=True)
+    return func(input, weight, bias) if y is None else y
+
+
+def _conv(
+    probe: Probe,
+    func: Func,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Sizes = 1,
+    padding: Sizes | str = 0,
+    dilation: Sizes = 1,
+    groups: int = 1,
+) -> Any:
+    dims = weight.dim() - 2
+
+    def call(w: Tensor | None, b: Tensor | None) -> ConvCall:
+        assert w is not None
+        return ConvCall(w, b, _sizes(stride, dims), _sizes(amount, dims), _sizes(dilation, dims), groups)
+
+    x, amount = input, padding
+    if isinstance(padding, str):
+        x, amount = _explicit_padding(input, weight, padding, _sizes(dilation, dims))
+    _check_batched(probe, f"conv{dims}d", x, weight)
+    y = probe.record(f"conv{dims}d", x, weight, bias, call, matrix=True)
+    return func(input, weight, bias, stride, padding, dilation, groups) if y is None else y
+
+
+def _explicit_padding(x: Tensor, weight: Tensor, padding: str, dilation: tuple[int, ...]) -> tuple[Tensor, Sizes]:
+    if padding == "valid":
+        return x, 0
+    total = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
+    if all(t % 2 == 0 for t in total):
+        return x, tuple(t // 2 for t in total)
+    pads = [side for t in reversed(total) for side in (t // 2, t - t // 2)]
+    return F.pad(x, pads), 0
+
+
+def _conv_transpose(
+    probe: Probe,
+    func: Func,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Sizes = 1,
+    padding: Sizes = 0,
+    output_padding: Sizes = 0,
+    groups: int = 1,
+    dilation: Sizes = 1,
+) -> Any:
+    dims = weight.dim() - 2
+
+    def call(w: Tensor | None, b: Tensor | None) -> ConvCall:
+        assert w is not None
+        return ConvCall(
+            w, b, _sizes(stride, dims), _sizes(padding, dims), _sizes(dilation, dims), groups,
+            transposed=True, output_padding=_sizes(output_padding, dims),
+        )  # fmt: skip
+
+    _check_batched(probe, f"conv_transpose{dims}d", input, weight)
+    y = probe.record(f"conv_transpose{dims}d", input, weight, bias, call, matrix=True)
+    return func(input, weight, bias, stride, padding, output_padding, groups, dilation) if y is None else y
+
+
+def _batch_norm(
+    probe: Probe,
+    func: Func,
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    *_: Any,
+) -> Any:
+    """How to normalise is the probe's choice, whatever mode the module is in. Running statistics are not updated."""
+    _check_batched(probe, "batch_norm", input, weight)
+    running = None
+    if probe.batch_norm == "frozen":
+        if running_mean is None or running_var is None:
+            raise UserError('batch_norm="frozen": the model has a batch norm without running statistics')
+        running = (running_mean, running_var)
+    groups = probe.num_groups if probe.batch_norm == "group" else 1
+    if running is None and input.numel() // input.shape[1] // groups < 2:
+        raise UserError(
+            f"inputs: batch norm has one value per channel to normalise ({tuple(input.shape)} in {groups} group(s)); "
+            'pass more samples or a larger group_size, or batch_norm="frozen"'
+        )
+
+    def call(w: Tensor | None, b: Tensor | None) -> BatchNormCall:
+        return BatchNormCall(w, b, eps, groups, running)
+
+    y = probe.record("batch_norm", input, weight, bias, call)
+    if y is None and groups > 1:
+        y = probe.through(input, call(_detached(weight), _detached(bias)))
+    if y is None:
+        mean, variance = running or (None, None)
+        y = torch.batch_norm(
+            input, _detached(weight), _detached(bias), mean, variance, running is None, 0.0, eps,
+            torch.backends.cudnn.enabled,
+        )  # fmt: skip
+    return y
+
+
+def _torch_batch_norm(
+    probe: Probe,
+    func: Func,
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+    *_: Any,
+) -> Any:
+    return _batch_norm(probe, func, input, running_mean, running_var, weight, bias, training, momentum, eps)
+
+
+def _layer_norm(
+    probe: Probe,
+    func: Func,
+    input: Tensor,
+    normalized_shape: tuple[int, ...],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    *_: Any,
+) -> Any:
+    def call(w: Tensor | None, b: Tensor | None) -> LayerNormCall:
+        return LayerNormCall(
+            w, b, eps, tuple(normalized_shape), probe.samples_first("layer_norm", weight, input)
+        )
+
+    y = probe.record("layer_norm", input, weight, bias, call)
+    return func(input, normalized_shape, _detached(weight), _detached(bias), eps) if y is None else y
+
+
+def _rms_norm(
+    probe: Probe,
+    func: Func,
+    input: Tensor,
+    normalized_shape: tuple[int, ...],
+    weight: Tensor | None = None,
+    eps: float | None = None,
+) -> Any:
+    def call(w: Tensor | None, b: Tensor | None) -> LayerNormCall:
+        arrange = probe.samples_first("rms_norm", weight, input)
+        smallest = torch.finfo(input.dtype).eps if eps is None else eps
+        return LayerNormCall(w, None, smallest, tuple(normalized_shape), arrange, rms=True)
+
+    y = probe.record("rms_norm", input, weight, None, call)
+    return func(input, normalized_shape, _detached(weight), eps) if y is None else y
+
+
+def _group_norm(
+    probe: Probe,
+    func: Func,
+    input: Tensor,
+    num_groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    *_: Any,
+) -> Any:
+    def call(w: Tensor | None, b: Tensor | None) -> GroupNormCall:
+        return GroupNormCall(w, b, eps, num_groups)
+
+    y = probe.record("group_norm", input, weight, bias, call)
+    return func(input, num_groups, _detached(weight), _detached(bias), eps) if y is None else y
+
+
+def _instance_norm(
+    probe: Probe,
+    func: Func,
+    input: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    *_: Any,
+) -> Any:
+    """Samples do not mix here, so the choice for batch norm has no say. Running statistics are not updated."""
+    _check_batched(probe, "instance_norm", input, weight)
+
+    def call(w: Tensor | None, b: Tensor | None) -> GroupNormCall | BatchNormCall:
+        if use_input_stats:
+            return GroupNormCall(w, b, eps, input.shape[1])
+        assert running_mean is not None
+        assert running_var is not None
+        return BatchNormCall(w, b, eps, running=(running_mean, running_var))
+
+    y = probe.record("instance_norm", input, weight, bias, call)
+    if y is None:
+        given = (None, None) if use_input_stats else (running_mean, running_var)
+        y = F.instance_norm(input, *given, _detached(weight), _detached(bias), use_input_stats, 0.0, eps)
+    return y
+
+
+def _embedding(
+    probe: Probe,
+    func: Func,
+    input: Tensor,
+    weight: Tensor,
+    padding_idx: int | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+) -> Any:
+    name = probe.own.get(id(weight), "a table")
+    if max_norm is not None:
+        raise UserError(f"model: embedding {name!r} has max_norm, which rescales its rows in forward; unset it")
+    index = -1 if padding_idx is None else padding_idx + (weight.shape[0] if padding_idx < 0 else 0)
+
+    def call(w: Tensor | None, b: Tensor | None) -> EmbeddingCall:
+        assert w is not None
+        if scale_grad_by_freq:
+            raise UserError(f"model: embedding {name!r} scales gradients by frequency, which couples samples; unset it")
+        return EmbeddingCall(w, index, probe.samples_first("embedding", weight, input.unsqueeze(-1)))
+
+    y = probe.record("embedding", input, weight, None, call)
+    return F.embedding(input, _detached(weight), padding_idx) if y is None else y  # type: ignore[arg-type]
+
+
+def _attention(probe: Probe, func: Func, query: Tensor, *args: Any, **kwargs: Any) -> Any:
+    """Inside, queries, keys and values are [T, B, E] and the output projection sees [T * B, E]."""
+    outer, probe.sample_dim = probe.sample_dim, 1
+    try:
+        return probe.descend(func, (query, *args), kwargs)
+    finally:
+        probe.sample_dim = outer
+
+
+def _check_batched(probe: Probe, operator: str, x: Tensor, weight: Tensor | None) -> None:
+    if x.shape[0] != probe.batch:
+        probe.samples_first(operator, weight, x.new_empty(0).expand(x.shape[0], 0))
+
+
+def _sizes(value: Any, dims: int) -> tuple[int, ...]:
+    sizes = (value,) if isinstance(value, int) else tuple(value)
+    return sizes * dims if len(sizes) == 1 else sizes
+
+
+def _detached(t: Tensor | None) -> Tensor | None:
+    return None if t is None else t.detach()
+
+
+RULES: dict[Func, Func] = {
+    F.linear: _linear,
+    F.conv1d: _conv,
+    F.conv2d: _conv,
+    F.conv_transpose1d: _conv_transpose,
+    F.conv_transpose2d: _conv_transpose,
+    F.batch_norm: _batch_norm,
+    torch.batch_norm: _torch_batch_norm,
+    F.layer_norm: _layer_norm,
+    torch.layer_norm: _layer_norm,
+    F.rms_norm: _rms_norm,
+    torch.rms_norm: _rms_norm,
+    F.group_norm: _group_norm,
+    torch.group_norm: _group_norm,
+    F.instance_norm: _instance_norm,
+    F.embedding: _embedding,
+    F.multi_head_attention_forward: _attention,
+}

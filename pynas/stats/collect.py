@@ -1,0 +1,175 @@
+"""Gradient statistics of any model from one forward and backward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, get_args
+
+import torch
+from torch import nn
+
+from pynas._errors import UserError
+from pynas.stats import _fallback
+from pynas.stats._base import Statistic, Statistics
+from pynas.stats._collector import Collector
+from pynas.stats._loss import LossFn, call_model, check_data, cut, loss_of, ordinary
+from pynas.stats._probe import Probe
+from pynas.stats._state import preserved
+
+BatchNorm = Literal["batch", "group", "frozen"]
+MATRIX_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.Conv3d)
+
+
+def collect(
+    model: nn.Module,
+    inputs: Any,
+    targets: Any = None,
+    loss_fn: LossFn | None = None,
+    *,
+    needs: Sequence[Statistic[Any]],
+    group_size: int = 1,
+    batch_norm: BatchNorm = "batch",
+    micro_batches: int = 1,
+    fallback: Sequence[str] = (),
+    training: bool | None = None,
+    seed: int | None = None,
+) -> Statistics:
+    r"""Statistics of the gradients g_b that samples b (or groups of samples) contribute to dL/dw = sum_b g_b.
+
+    One probing pass yields everything in ``needs``. The ordinary weight gradient is computed only when a statistic
+    asks for it, and nothing of size [B, P] is held. A weight used by several calls (tied weights, a module called
+    twice) has as g_b the sum over its uses, taken before any absolute value or square. The model comes back bit for
+    bit as it was: weights, buffers, ``.grad``, flags, modes, hooks, and random states too.
+
+    Samples are the first dimension of ``inputs``. Inside the model they may be elsewhere as long as one dimension
+    has the size of the batch.
+
+    With a loss that is a mean over the batch each g_b carries its factor 1/B.
+
+    Args:
+        model: Any module. Parameters with ``requires_grad=False`` are left out.
+        inputs: Tensor [B, ...], or a tuple or dictionary of such tensors.
+        targets: Handed to the loss; for the default loss int64 labels [B] or probabilities.
+        loss_fn: ``loss_fn(outputs, targets)`` to a scalar; default: mean cross-entropy.
+        needs: The statistics to take.
+        group_size: m consecutive samples form one group, whose gradient is the sum over them; divides B.
+        batch_norm: How batch norm normalises, whatever mode its module is in. ``"batch"``: by the statistics of the
+            whole batch, so that samples are coupled and g_b is sample b's contribution to the batch gradient.
+            ``"group"``: each group by its own statistics, and the loss of each group by itself, summed: g is exactly
+            the gradient of a forward pass of that group alone. ``"frozen"``: by the running statistics.
+        micro_batches: Split the batch into so many equal parts and make one pass of each, for statistics over
+            successive gradients (:class:`RunningGradMoments`).
+        fallback: Names of layers (as in ``model.named_modules()``) without a rule, to be treated by torch.func group by
+            group: slower, and their samples must not depend on each other.
+        training: Put all modules in this mode for the passes; None leaves modes alone.
+        seed: Seed torch's generators with it for the passes (dropout); None draws from their present state.
+
+    Returns:
+        Statistics: ``statistics[GradMoments]["layer.weight"]`` and so on.
+
+    Raises:
+        UserError: Bad data (empty, NaN, labels out of range, sizes that do not divide), a model without trainable
+            parameters, or a parameter in a layer without a rule (the message says what to do).
+    """
+    batch = check_data(inputs, targets)
+    needs = _merged(needs)
+    passes = _divided("micro_batches", micro_batches, batch)
+    size = batch // passes
+    _divided("group_size", group_size, size)
+    if batch_norm not in get_args(BatchNorm):
+        raise UserError(f"batch_norm: expected one of {', '.join(get_args(BatchNorm))}, got {batch_norm!r}")
+    _check_model(model, fallback)
+    for statistic in needs:
+        statistic.check(size, group_size, passes)
+
+    values: dict[type[Statistic[Any]], dict[str, Any]] = {type(s): {} for s in needs}
+    taken = [s for s in needs if s.needs_pass]
+    trainable = {id(p): name for name, p in model.named_parameters() if p.requires_grad}
+    seen, losses = {}, []
+    with preserved(model), _gradients_on(model, training, seed):
+        inputs, targets = ordinary(inputs), ordinary(targets)
+        strict, matrices = _strictly(model, trainable, taken)
+        for p in model.parameters():
+            p.requires_grad_(id(p) in strict)
+        for i in range(passes if taken else 0):
+            collector = Collector(taken, group_size, trainable, matrices, values)
+            probe = Probe(collector, model, strict, size, batch_norm)
+            part = (cut(inputs, i * size, size), cut(targets, i * size, size)) if passes > 1 else (inputs, targets)
+            losses.append(_run(probe, *part, loss_fn, fallback))
+            seen.update(collector.seen)
+        for statistic in needs:
+            if not statistic.needs_pass:
+                values[type(statistic)] = statistic.observe_model(model, inputs)
+    weights = {name: p.detach() for name, p in model.named_parameters()}
+    for statistic in needs:
+        values[type(statistic)] = statistic.finish(values[type(statistic)])
+    return Statistics(size, group_size, tuple(losses), seen, weights, values)
+
+
+def _run(probe: Probe, inputs: Any, targets: Any, loss_fn: LossFn | None, fallback: Sequence[str]) -> float:
+    model, groups = probe.model, probe.num_groups if probe.batch_norm == "group" else 1
+    with _fallback.installed(probe, fallback), probe:
+        outputs = call_model(model, inputs)
+    loss = loss_of(outputs, targets, loss_fn, probe.batch, groups)
+    del outputs  # or the logits would live through the backward pass
+    if loss.requires_grad:
+        strict = {id(p): (name, p) for name, p in model.named_parameters() if id(p) in probe.strict}
+        # Recorded calls cut the path to their parameters, so any gradient found here came by another way.
+        with torch.autocast(loss.device.type, enabled=False):  # statistics keep the precision they accumulate in
+            found = torch.autograd.grad(loss, [probe.anchor, *(p for _, p in strict.values())], allow_unused=True)
+        for (name, _), gradient in zip(strict.values(), found[1:], strict=True):
+            if gradient is not None:
+                raise probe.unsupported(name, "an operator that could not be intercepted (compiled or scripted)")
+        probe.collector.flush()
+    return float(loss.detach())
+
+
+def _merged(needs: Sequence[Statistic[Any]]) -> list[Statistic[Any]]:
+    merged: dict[type[Statistic[Any]], Statistic[Any]] = {}
+    for statistic in needs:
+        if not isinstance(statistic, Statistic):
+            raise TypeError(f"needs: expected statistics such as GradMoments(), got {statistic!r}")
+        known = merged.get(type(statistic))
+        merged[type(statistic)] = statistic if known is None else known.merge(statistic)
+    if not merged:
+        raise UserError("needs: expected at least one statistic, got none")
+    return list(merged.values())
+
+
+def _divided(argument: str, parts: int, batch: int) -> int:
+    if parts < 1 or batch % parts:
+        raise UserError(f"{argument}: expected a divisor of the {batch} samples, got {parts}")
+    return parts
+
+
+def _check_model(model: nn.Module, fallback: Sequence[str]) -> None:
+    if not any(p.requires_grad for p in model.parameters()):
+        raise UserError("model: it has no trainable parameters, so there are no gradients to take statistics of")
+    modules = dict(model.named_modules())
+    for name in (fallback,) if isinstance(fallback, str) else fallback:
+        if name not in modules:
+            raise UserError(f"fallback: no layer {name!r} in the model; layers: {', '.join(filter(None, modules))}")
+    if isinstance(fallback, str):
+        raise UserError(f"fallback: expected a sequence of layer names, got the string {fallback!r}")
+
+
+def _strictly(
+    model: nn.Module, trainable: dict[int, str], needs: Sequence[Statistic[Any]]
+) -> tuple[frozenset[int], frozenset[str]]:
+    """Which parameters must be covered by a rule, and which count as weights whatever uses them."""
+    matrices = {
+        id(m.weight) for m in model.modules() if isinstance(m, MATRIX_LAYERS) and isinstance(m.weight, nn.Parameter)
+    }
+    strict = trainable.keys() if any(s.parameters == "all" for s in needs) else matrices & trainable.keys()
+    return frozenset(strict), frozenset(trainable[i] for i in matrices & trainable.keys())
+
+
+@contextmanager
+def _gradients_on(model: nn.Module, training: bool | None, seed: int | None) -> Iterator[None]:
+    with torch.inference_mode(False), torch.enable_grad():
+        if training is not None:
+            model.train(training)
+        if seed is not None:
+            torch.manual_seed(seed)
+        yield

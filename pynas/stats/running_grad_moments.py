@@ -1,0 +1,66 @@
+"""Moments of the gradient over successive micro-batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from pynas import ops
+from pynas._errors import UserError
+from pynas.stats._base import Statistic
+from pynas.stats._products import GradientProduct
+from pynas.stats._rows import widen
+
+
+@dataclass
+class RunningMoments:
+    """Mean of g, mean of |g| and sum of (g - mean g)^2 over ``count`` gradients; the variance is ``m2 / count``."""
+
+    mean: Tensor
+    abs_mean: Tensor
+    m2: Tensor
+    count: int = 0
+
+    def update(self, gradient: Tensor) -> None:
+        """Take in one more gradient (Welford)."""
+        self.count += 1
+        ops.moments_update(gradient, self.mean, self.abs_mean, self.m2, self.count)
+
+
+@dataclass(frozen=True)
+class RunningGradMoments(Statistic[RunningMoments]):
+    """mean g, mean |g| and sum (g - mean g)^2 over the gradients of successive passes, ``collect(micro_batches=k)``.
+
+    Each pass forwards one micro-batch by itself, as the published ZiCo does with its two batches.
+
+    Values: :class:`RunningMoments` by parameter name.
+    """
+
+    successive: ClassVar[bool] = True
+
+    def check(self, batch: int, group_size: int, passes: int) -> None:
+        if passes < 2:
+            raise UserError(
+                f"micro_batches={passes}: moments over successive gradients need two micro-batches or more"
+            )
+
+    def observe(
+        self,
+        product: GradientProduct,
+        weight: str | None,
+        bias: str | None,
+        group_size: int,
+        results: dict[str, RunningMoments],
+    ) -> None:
+        found = []
+        if weight is not None:
+            found.append((weight, product.gradient()))
+        if bias is not None:
+            found.append((bias, product.bias_rows(product.batch)[0]))
+        for name, gradient in found:
+            wide = widen(gradient).contiguous()
+            if name not in results:
+                results[name] = RunningMoments(wide.new_zeros(wide.shape), wide.new_zeros(wide.shape), wide.new_zeros(wide.shape))  # fmt: skip
+            results[name].update(wide)
