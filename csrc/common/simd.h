@@ -49,7 +49,7 @@ PYNAS_INLINE Vec<T> zero() {
 }
 template <class T>
 PYNAS_INLINE Vec<T> broadcast(T value) {
-  return Vec<T>{} + value;
+  return value - Vec<T>{};  // x - 0 is x also for x = -0, so no add is left; 0 + x would need one
 }
 // The first n lanes from memory, zeros behind them.
 template <class T>

@@ -1,0 +1,388 @@
+// Forms every tile of every sample group and hands it to the sink. Include only from sample_grad_cpu.cpp, once per
+// instruction set.
+#pragma once
+
+#include "ops/sample_grad/form.h"
+#include "ops/sample_grad/operands.h"
+#include "ops/sample_grad/plan.h"
+#include "ops/sample_grad/sinks.h"
+#include "ops/sample_grad/write.h"
+
+namespace pynas::cpu::PYNAS_ISA_NS {
+namespace {
+
+// Scratch handed out front to back, in lines of the cache; with a null base it only adds up.
+class Arena {
+ public:
+  explicit Arena(void* base) : base_(static_cast<char*>(base)) {}
+
+  template <class U>
+  U* take(int64_t n) {
+    U* result = base_ == nullptr ? nullptr : reinterpret_cast<U*>(base_ + used_);
+    used_ += divide_up(n * static_cast<int64_t>(sizeof(U)), 64) * 64 + 64;
+    return result;
+  }
+  int64_t used() const { return used_; }
+
+ private:
+  char* base_;
+  int64_t used_ = 0;
+};
+
+template <class T>
+class Engine {
+ public:
+  Engine(const SampleGradParams& params, int threads)
+      : plan_(make_plan<T>(params, threads, moment_rows(params.moments))),
+        operands_(plan_),
+        threads_(threads),
+        mask_(params.moments),
+        rows_(moment_rows(params.moments)),
+        add_(moments_for<T>(params.moments)) {
+    arrange(params.workspace);
+  }
+
+  int64_t workspace_bytes() const { return workspace_bytes_; }
+
+  void run(const Parallel& parallel) {
+    if (plan_.sample_groups > 0 && plan_.vectors() > 0) {
+      switch (plan_.split) {
+        case Split::kSamples:
+          by_samples(parallel);
+          break;
+        case Split::kWithinGroup:
+          within_groups(parallel);
+          break;
+        case Split::kWeights:
+          by_weights(parallel);
+          break;
+      }
+    } else {
+      write_zeros();
+    }
+    if (plan_.p.with_bias) finish_bias(parallel);
+  }
+
+ private:
+  static constexpr int kL = kLanes<T>;
+  static constexpr int64_t kSumBytes = 256 << 10;  // sums of the weights that a thread works on under kWeights
+
+  bool moments() const { return plan_.p.sink == SampleGradSink::kMoments; }
+  bool gram() const { return plan_.p.sink == SampleGradSink::kGram; }
+  int64_t groups() const { return plan_.sample_groups; }
+
+  // What a thread keeps to itself.
+  struct Private {
+    T* x = nullptr;          // packed samples
+    T* d = nullptr;
+    T* gradients = nullptr;  // [group][vector][lane] of one tile
+    T* sums = nullptr;       // moments, or the part of one group's gradient under kWithinGroup
+    T* scratch = nullptr;
+    double* products = nullptr;  // norms [G] or gram [G, G]
+  };
+
+  int64_t bundles_per_task() const {
+    const int64_t bundle = plan_.max_bundle_vectors() * kL * rows_ * static_cast<int64_t>(sizeof(T));
+    const int64_t fit = larger(1, kSumBytes / larger(bundle, 1));
+    return larger(1, smaller(fit, plan_.bundles() / (4 * threads_)));
+  }
+  int64_t private_vectors() const {
+    if (plan_.split != Split::kWeights) return plan_.vectors();
+    return bundles_per_task() * plan_.max_bundle_vectors();
+  }
+  // Groups whose tiles are formed before the sink sees them.
+  int64_t block_groups() const {
+    if (gram()) return groups();
+    if (plan_.split == Split::kWeights) return 4;
+    return larger(1, plan_.block_samples / larger(plan_.group_size, 1));
+  }
+  int64_t block_samples() const {
+    return plan_.split == Split::kWithinGroup ? plan_.block_samples : block_groups() * plan_.group_size;
+  }
+
+  void arrange(void* workspace) {
+    Arena arena(workspace);
+    const bool within = plan_.split == Split::kWithinGroup, all = plan_.split == Split::kWeights;
+    const int64_t packed = all ? plan_.p.batch : block_samples();
+    if (all) {
+      all_x_ = arena.template take<T>(plan_.x.direct ? 0 : packed * plan_.x.sample);
+      all_d_ = arena.template take<T>(plan_.d.direct ? 0 : packed * plan_.d.sample);
+    }
+    bias_ = arena.template take<T>(plan_.p.with_bias ? plan_.p.batch * plan_.padded_out_channels() : 0);
+    bias_sums_ = arena.template take<T>(plan_.p.with_bias ? plan_.padded_out_channels() * rows_ : 0);
+    total_ = arena.template take<T>(within && moments() ? plan_.vectors() * kL * rows_ : 0);
+    private_ = arena.template take<Private>(threads_);
+    counts_ = arena.template take<int64_t>(threads_);
+    sums_ = arena.template take<T*>(threads_);
+    for (int t = 0; t < threads_; ++t) {
+      Private mine;
+      if (!all) {
+        mine.x = arena.template take<T>(plan_.x.direct ? 0 : packed * plan_.x.sample);
+        mine.d = arena.template take<T>(plan_.d.direct ? 0 : packed * plan_.d.sample);
+      }
+      mine.gradients = arena.template take<T>((within ? 1 : block_groups()) *
+                                              larger(plan_.max_tile_vectors(), within ? plan_.max_bundle_vectors() : 0) *
+                                              kL);
+      const int64_t rows = within ? 1 : moments() ? rows_ : 0;
+      mine.sums = arena.template take<T>(private_vectors() * kL * rows);
+      mine.scratch = arena.template take<T>(moments() ? kNumMoments * kL * plan_.taps : 0);
+      mine.products = arena.template take<double>(moments() ? 0 : gram() ? groups() * groups() : groups());
+      if (workspace != nullptr) {
+        private_[t] = mine;
+        sums_[t] = mine.sums;
+        counts_[t] = 0;
+      }
+    }
+    workspace_bytes_ = arena.used();
+  }
+
+  // Runs body(t) for every thread's share t.
+  template <class F>
+  void each_thread(const Parallel& parallel, F&& body) const {
+    parallel(threads_, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t t = begin; t < end; ++t) body(t);
+    });
+  }
+
+  static void clear(T* values, int64_t n) { __builtin_memset(values, 0, static_cast<size_t>(n) * sizeof(T)); }
+
+  // Forms all tiles of a bundle for `count` groups from `first` on, whose samples begin at x and d.
+  template <class Sink>
+  void form_bundle(const Bundle& b, const T* x, const T* d, int64_t count, T* gradients, Sink&& sink) const {
+    for (int64_t i = 0; i < plan_.tiles(); ++i) {
+      const Tile tile = plan_.tile(b, i);
+      const int64_t vectors = tile.columns * plan_.tile_outputs;
+      for (int64_t g = 0; g < count; ++g) {
+        T* to = gradients + g * vectors * kL;
+        form(plan_, b, tile, x + g * plan_.group_size * plan_.x.sample, d + g * plan_.group_size * plan_.d.sample,
+             plan_.group_size, to);
+        if (!moments()) clear_slack(plan_, b, tile, to);
+      }
+      sink(tile.first_column * plan_.tile_outputs, vectors);
+    }
+  }
+
+  void by_samples(const Parallel& parallel) {
+    each_thread(parallel, [&](int64_t t) {
+      const Private& mine = private_[t];
+      const Range range = part(groups(), threads_, t);
+      counts_[t] = range.size();
+      if (moments()) clear(mine.sums, plan_.vectors() * kL * rows_);
+      if (!moments()) __builtin_memset(mine.products, 0, static_cast<size_t>(groups()) * sizeof(double));
+      for (int64_t g = range.begin; g < range.end;) {
+        const int64_t n = smaller(block_groups(), range.end - g), seen = g - range.begin;
+        const T *x, *d;
+        operands_.pack(g * plan_.group_size, n * plan_.group_size, mine.x, mine.d, bias_, x, d);
+        for (int64_t i = 0; i < plan_.bundles(); ++i) {
+          const Bundle b = plan_.bundle(i);
+          form_bundle(b, x, d, n, mine.gradients, [&](int64_t v, int64_t vectors) {
+            if (moments()) return add_(mine.gradients, n, vectors, seen, mine.sums + (b.first_vector + v) * kL * rows_);
+            add_norms(mine, g, n, vectors);
+          });
+        }
+        g += n;
+      }
+    });
+    finish(parallel, {sums_, counts_, threads_});
+  }
+
+  void within_groups(const Parallel& parallel) {
+    if (moments()) clear(total_, plan_.vectors() * kL * rows_);
+    const AddMoments<T> add_part = moments_for<T>(kMomentSum);
+    if (!moments()) each_thread(parallel, [&](int64_t t) {
+      __builtin_memset(private_[t].products, 0, static_cast<size_t>(groups()) * sizeof(double));
+    });
+    for (int64_t g = 0; g < groups(); ++g) {
+      each_thread(parallel, [&](int64_t t) {
+        const Private& mine = private_[t];
+        const Range range = part(plan_.group_size, threads_, t);
+        clear(mine.sums, plan_.vectors() * kL);
+        for (int64_t s = range.begin; s < range.end;) {
+          const int64_t n = smaller(plan_.block_samples, range.end - s);
+          const T *x, *d;
+          operands_.pack(g * plan_.group_size + s, n, mine.x, mine.d, bias_, x, d);
+          for (int64_t i = 0; i < plan_.bundles(); ++i) {
+            const Bundle b = plan_.bundle(i);
+            for (int64_t k = 0; k < plan_.tiles(); ++k) {
+              const Tile tile = plan_.tile(b, k);
+              form(plan_, b, tile, x, d, n, mine.gradients);
+              if (!moments()) clear_slack(plan_, b, tile, mine.gradients);
+              add_part(mine.gradients, 1, tile.columns * plan_.tile_outputs, 0,
+                       mine.sums + (b.first_vector + tile.first_column * plan_.tile_outputs) * kL);
+            }
+          }
+          s += n;
+        }
+      });
+      each_thread(parallel, [&](int64_t t) { finish_group(g, t); });
+    }
+    T* sums[] = {total_};
+    const int64_t counts[] = {groups()};
+    finish(parallel, {sums, counts, 1});
+  }
+
+  // Adds the threads' parts of group g's gradient up and gives the sink thread t's share of it.
+  void finish_group(int64_t g, int64_t t) const {
+    const Range bundles = part(plan_.bundles(), threads_, t);
+    const Private& mine = private_[t];
+    for (int64_t i = bundles.begin; i < bundles.end; ++i) {
+      const Bundle b = plan_.bundle(i);
+      const int64_t vectors = plan_.bundle_vectors(b);
+      for (int64_t v = 0; v < vectors; ++v) {
+        const int64_t offset = (b.first_vector + v) * kL;
+        Vec<T> total = load(sums_[0] + offset);
+        for (int k = 1; k < threads_; ++k) total += load(sums_[k] + offset);
+        store(mine.gradients + v * kL, total);
+      }
+      if (moments()) add_(mine.gradients, 1, vectors, g, total_ + b.first_vector * kL * rows_);
+      else mine.products[g] += squared_norm(mine.gradients, vectors);
+    }
+  }
+
+  void by_weights(const Parallel& parallel) {
+    const T *x = nullptr, *d = nullptr;
+    parallel(plan_.p.batch, 1, [&](int64_t begin, int64_t end) {
+      const T *from_x, *from_d;
+      operands_.pack(begin, end - begin, all_x_ + begin * plan_.x.sample, all_d_ + begin * plan_.d.sample,
+                     bias_, from_x, from_d);
+    });
+    operands_.pack(0, 0, all_x_, all_d_, bias_, x, d);
+    const int64_t step = bundles_per_task(), tasks = divide_up(plan_.bundles(), step);
+    each_thread(parallel, [&](int64_t t) {
+      const Private& mine = private_[t];
+      if (!moments()) {
+        const int64_t n = gram() ? groups() * groups() : groups();
+        __builtin_memset(mine.products, 0, static_cast<size_t>(n) * sizeof(double));
+      }
+      const Range range = part(tasks, threads_, t);
+      for (int64_t task = range.begin; task < range.end; ++task) {
+        work_on(mine, task * step, smaller((task + 1) * step, plan_.bundles()), x, d);
+      }
+    });
+    if (!moments()) finish(parallel, {});
+  }
+
+  // All samples through the tiles of bundles [begin, end).
+  void work_on(const Private& mine, int64_t begin, int64_t end, const T* x, const T* d) const {
+    const int64_t origin = plan_.bundle(begin).first_vector;
+    if (moments()) {
+      const Bundle last = plan_.bundle(end - 1);
+      clear(mine.sums, (last.first_vector + plan_.bundle_vectors(last) - origin) * kL * rows_);
+    }
+    for (int64_t g = 0; g < groups();) {
+      const int64_t n = smaller(block_groups(), groups() - g), first = g * plan_.group_size;
+      for (int64_t i = begin; i < end; ++i) {
+        const Bundle b = plan_.bundle(i);
+        form_bundle(b, x + first * plan_.x.sample, d + first * plan_.d.sample, n, mine.gradients,
+                    [&](int64_t v, int64_t vectors) {
+                      if (gram()) return add_gram(mine.gradients, n, vectors, mine.products);
+                      if (!moments()) return add_norms(mine, g, n, vectors);
+                      add_(mine.gradients, n, vectors, g, mine.sums + (b.first_vector - origin + v) * kL * rows_);
+                    });
+      }
+      g += n;
+    }
+    if (!moments()) return;
+    T* sums[] = {mine.sums};
+    const int64_t counts[] = {groups()};
+    for (int64_t i = begin; i < end; ++i) {
+      const Bundle b = plan_.bundle(i);
+      write_bundle<T>(plan_, b, {sums, counts, 1}, b.first_vector - origin, true, mine.scratch);
+    }
+  }
+
+  void add_norms(const Private& mine, int64_t g, int64_t n, int64_t vectors) const {
+    for (int64_t i = 0; i < n; ++i) {
+      mine.products[g + i] += squared_norm(mine.gradients + i * vectors * kL, vectors);
+    }
+  }
+
+  void finish(const Parallel& parallel, Partials<T> partials) const {
+    T* result = static_cast<T*>(plan_.p.weight);
+    if (moments()) {
+      each_thread(parallel, [&](int64_t t) {
+        const Range range = part(plan_.bundles(), threads_, t);
+        for (int64_t i = range.begin; i < range.end; ++i) {
+          const Bundle b = plan_.bundle(i);
+          write_bundle(plan_, b, partials, b.first_vector, false, private_[t].scratch);
+        }
+      });
+      return;
+    }
+    const int64_t G = groups();
+    for (int64_t i = 0; i < (gram() ? G * G : G); ++i) {
+      const int64_t from = gram() && i % G > i / G ? i % G * G + i / G : i;  // the lower triangle holds both
+      double total = 0;
+      for (int t = 0; t < threads_; ++t) total += private_[t].products[from];
+      result[i] = static_cast<T>(total);
+    }
+  }
+
+  void write_zeros() {
+    const SampleGradParams& p = plan_.p;
+    const int64_t weights = p.out_channels * p.group_channels() * p.kernel[0] * p.kernel[1], G = groups();
+    const int64_t n = moments() ? count_moments(mask_) * weights : gram() ? G * G : G;
+    clear(static_cast<T*>(p.weight), n);
+    if (p.with_bias) operands_.sum_bias(0, p.batch, bias_);
+  }
+
+  // The bias gradients of all samples are small and already there, [batch, padded out_channels].
+  void finish_bias(const Parallel& parallel) const {
+    const int64_t size = plan_.padded_out_channels(), G = groups();
+    for (int64_t g = 0; g < G; ++g) {  // in place: row g is read before it is written
+      T* row = bias_ + g * size;
+      for (int64_t o = 0; o < size; ++o) {
+        T total = bias_[g * plan_.group_size * size + o];
+        for (int64_t i = 1; i < plan_.group_size; ++i) total += bias_[(g * plan_.group_size + i) * size + o];
+        row[o] = total;
+      }
+    }
+    if (moments()) return finish_bias_moments();
+    T* result = static_cast<T*>(plan_.p.weight);
+    parallel(G, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t g = begin; g < end; ++g) {
+        for (int64_t h = gram() ? 0 : g; h < (gram() ? G : g + 1); ++h) {
+          double product = 0;
+          for (int64_t o = 0; o < size; ++o) product += static_cast<double>(bias_[g * size + o] * bias_[h * size + o]);
+          T& at = result[gram() ? g * G + h : g];
+          at = static_cast<T>(static_cast<double>(at) + product);
+        }
+      }
+    });
+  }
+
+  void finish_bias_moments() const {
+    const int64_t size = plan_.padded_out_channels(), channels = plan_.p.out_channels;
+    clear(bias_sums_, size * rows_);
+    add_(bias_, groups(), size / kL, 0, bias_sums_);
+    T* sums[] = {bias_sums_};
+    const int64_t counts[] = {groups()};
+    T rows[kNumMoments][kL];
+    for (int64_t v = 0; v < size / kL; ++v) {
+      merge_vector<T>({sums, counts, 1}, mask_, v, rows);
+      for (int k = 0; k < count_moments(mask_); ++k) {
+        T* to = static_cast<T*>(plan_.p.bias) + k * channels + v * kL;
+        for (int64_t lane = 0; lane < smaller(kL, channels - v * kL); ++lane) to[lane] = rows[k][lane];
+      }
+    }
+  }
+
+  Plan plan_;
+  Operands<T> operands_;
+  int threads_;
+  uint32_t mask_;
+  int64_t rows_;
+  AddMoments<T> add_;
+  int64_t workspace_bytes_ = 0;
+  T* all_x_ = nullptr;
+  T* all_d_ = nullptr;
+  T* bias_ = nullptr;       // [batch, padded out_channels]
+  T* bias_sums_ = nullptr;
+  T* total_ = nullptr;      // moments under kWithinGroup
+  Private* private_ = nullptr;
+  int64_t* counts_ = nullptr;
+  T** sums_ = nullptr;
+};
+
+}  // namespace
+}  // namespace pynas::cpu::PYNAS_ISA_NS

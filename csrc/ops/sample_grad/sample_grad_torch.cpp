@@ -1,0 +1,172 @@
+#include "ops/sample_grad/sample_grad_binding.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <string>
+
+namespace pynas {
+namespace {
+
+void check_operands(const char* op, const at::Tensor& grad_output, const at::Tensor& input, int64_t dims,
+                    int64_t group_size) {
+  TORCH_CHECK_VALUE(grad_output.dim() == dims, op, ": grad_output: expected ", dims, " axes, got shape ",
+                    grad_output.sizes());
+  TORCH_CHECK_VALUE(input.dim() == dims, op, ": input: expected ", dims, " axes, got shape ", input.sizes());
+  TORCH_CHECK_TYPE(input.scalar_type() == grad_output.scalar_type(), op, ": input: expected the dtype of grad_output, ",
+                   grad_output.scalar_type(), ", got ", input.scalar_type());
+  TORCH_CHECK_VALUE(input.device() == grad_output.device(), op, ": input: expected the device of grad_output, ",
+                    grad_output.device(), ", got ", input.device());
+  TORCH_CHECK_VALUE(input.size(0) == grad_output.size(0), op, ": input: expected the batch of grad_output, ",
+                    grad_output.size(0), ", got ", input.size(0));
+  TORCH_CHECK_VALUE(group_size >= 1 && input.size(0) % group_size == 0, op, ": group_size: expected a divisor of the batch ",
+                    input.size(0), ", got ", group_size);
+}
+
+void check_pair(const char* op, const char* name, at::IntArrayRef values, int64_t least) {
+  TORCH_CHECK_VALUE(values.size() == 2 && values[0] >= least && values[1] >= least, op, ": ", name,
+                    ": expected two integers >= ", least, ", got ", values);
+}
+
+size_t workspace_bytes(const SampleGradParams& params, [[maybe_unused]] const at::Tensor& like) {
+  size_t bytes = 0;
+#if defined(PYNAS_WITH_CUDA)
+  if (like.is_cuda()) {
+    cuda::sample_grad_workspace(params, bytes);
+    return bytes;
+  }
+#endif
+  PYNAS_DISPATCH_ISA(sample_grad_workspace, params, at::get_num_threads(), bytes)
+  return bytes;
+}
+
+// Fresh pages cost more than the sums that go into them: ask for huge ones where the result is large.
+at::Tensor allocate(at::IntArrayRef sizes, const at::TensorOptions& options) {
+  at::Tensor tensor = at::empty(sizes, options);
+#if defined(MADV_HUGEPAGE)
+  constexpr uintptr_t kHuge = uintptr_t{2} << 20;
+  if (tensor.device().is_cpu() && tensor.nbytes() >= 2 * kHuge) {
+    const uintptr_t begin = reinterpret_cast<uintptr_t>(tensor.data_ptr());
+    const uintptr_t first = (begin + kHuge - 1) / kHuge * kHuge, last = (begin + tensor.nbytes()) / kHuge * kHuge;
+    if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+  }
+#endif
+  return tensor;
+}
+
+void run(SampleGradParams& params, const at::Tensor& like) {
+  constexpr int64_t kAlign = 64;
+  const int64_t bytes = static_cast<int64_t>(workspace_bytes(params, like));
+  const at::Tensor workspace = allocate({bytes + kAlign}, like.options().dtype(at::kByte));
+  const uintptr_t begin = reinterpret_cast<uintptr_t>(workspace.data_ptr());
+  params.workspace = reinterpret_cast<void*>((begin + kAlign - 1) / kAlign * kAlign);
+  PYNAS_DISPATCH_DEVICE(like, sample_grad, params)
+}
+
+at::TensorOptions result_options(const SampleGradParams& params, const at::Tensor& like) {
+  return like.options().dtype(accumulate_type(params.dtype)).memory_format(c10::nullopt);
+}
+
+}  // namespace
+
+SampleGradParams conv2d_sample_grad(const char* op, const at::Tensor& grad_output, const at::Tensor& input,
+                                    const ConvGeometry& geometry, int64_t group_size, bool bias) {
+  check_operands(op, grad_output, input, 4, group_size);
+  check_pair(op, "kernel_size", geometry.kernel_size, 1);
+  check_pair(op, "stride", geometry.stride, 1);
+  check_pair(op, "padding", geometry.padding, 0);
+  check_pair(op, "dilation", geometry.dilation, 1);
+  TORCH_CHECK_VALUE(geometry.groups >= 1 && input.size(1) % geometry.groups == 0 &&
+                        grad_output.size(1) % geometry.groups == 0,
+                    op, ": groups: expected a divisor of the ", input.size(1), " input and ", grad_output.size(1),
+                    " output channels, got ", geometry.groups);
+  SampleGradParams p;
+  p.dtype = dtype_of(grad_output, op, "grad_output");
+  p.grad_output = grad_output.const_data_ptr();
+  p.input = input.const_data_ptr();
+  p.batch = input.size(0);
+  p.group_size = group_size;
+  p.with_bias = bias;
+  p.in_channels = input.size(1);
+  p.out_channels = grad_output.size(1);
+  p.groups = geometry.groups;
+  p.height = input.size(2);
+  p.width = input.size(3);
+  p.out_height = grad_output.size(2);
+  p.out_width = grad_output.size(3);
+  for (int axis = 0; axis < 2; ++axis) {
+    p.kernel[axis] = geometry.kernel_size[axis];
+    p.stride[axis] = geometry.stride[axis];
+    p.padding[axis] = geometry.padding[axis];
+    p.dilation[axis] = geometry.dilation[axis];
+    const int64_t reach = input.size(2 + axis) + 2 * p.padding[axis] - p.dilation[axis] * (p.kernel[axis] - 1) - 1;
+    const int64_t expected = reach < 0 ? 0 : reach / p.stride[axis] + 1;
+    TORCH_CHECK_VALUE(grad_output.size(2 + axis) == expected, op, ": grad_output: expected ", axis == 0 ? "height " : "width ",
+                      expected, " for an input of ", input.size(2 + axis), " with kernel_size ", p.kernel[axis], ", stride ",
+                      p.stride[axis], ", padding ", p.padding[axis], ", dilation ", p.dilation[axis], ", got ",
+                      grad_output.size(2 + axis));
+  }
+  for (int axis = 0; axis < 4; ++axis) {
+    p.grad_output_strides[axis] = grad_output.stride(axis);
+    p.input_strides[axis] = input.stride(axis);
+  }
+  return p;
+}
+
+SampleGradParams linear_sample_grad(const char* op, const at::Tensor& grad_output, const at::Tensor& input,
+                                    int64_t group_size, bool bias) {
+  check_operands(op, grad_output, input, 3, group_size);
+  TORCH_CHECK_VALUE(grad_output.size(1) == input.size(1), op, ": input: expected ", grad_output.size(1),
+                    " positions as in grad_output, got ", input.size(1));
+  SampleGradParams p;
+  p.dtype = dtype_of(grad_output, op, "grad_output");
+  p.grad_output = grad_output.const_data_ptr();
+  p.input = input.const_data_ptr();
+  p.batch = input.size(0);
+  p.group_size = group_size;
+  p.with_bias = bias;
+  p.in_channels = input.size(2);
+  p.out_channels = grad_output.size(2);
+  p.height = p.out_height = 1;
+  p.width = p.out_width = input.size(1);
+  const auto strides = [](const at::Tensor& tensor, int64_t* to) {
+    to[0] = tensor.stride(0);
+    to[1] = tensor.stride(2);
+    to[2] = tensor.stride(0);
+    to[3] = tensor.stride(1);
+  };
+  strides(grad_output, p.grad_output_strides);
+  strides(input, p.input_strides);
+  return p;
+}
+
+std::pair<at::Tensor, at::Tensor> run_moments(const char* op, SampleGradParams params, const at::Tensor& like,
+                                              int64_t moments, at::IntArrayRef weight_sizes) {
+  TORCH_CHECK_VALUE(moments >= 1 && moments <= int64_t{kMomentAll}, op, ": moments: expected a bit mask from 1 to ",
+                    int64_t{kMomentAll}, ", got ", moments);
+  params.sink = SampleGradSink::kMoments;
+  params.moments = static_cast<uint32_t>(moments);
+  const int64_t rows = count_moments(params.moments);
+  const at::TensorOptions options = result_options(params, like);
+  std::vector<int64_t> sizes{rows};
+  sizes.insert(sizes.end(), weight_sizes.begin(), weight_sizes.end());
+  at::Tensor weight = allocate(sizes, options);
+  at::Tensor bias = params.with_bias ? at::empty({rows, params.out_channels}, options) : at::empty({0}, options);
+  params.weight = weight.mutable_data_ptr();
+  params.bias = bias.mutable_data_ptr();
+  run(params, like);
+  return {weight, bias};
+}
+
+at::Tensor run_products(SampleGradParams params, const at::Tensor& like, SampleGradSink sink) {
+  params.sink = sink;
+  const int64_t groups = params.sample_groups();
+  const at::TensorOptions options = result_options(params, like);
+  at::Tensor result =
+      sink == SampleGradSink::kGram ? at::empty({groups, groups}, options) : at::empty({groups}, options);
+  params.weight = result.mutable_data_ptr();
+  run(params, like);
+  return result;
+}
+
+}  // namespace pynas
