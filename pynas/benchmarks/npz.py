@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pynas._errors import UserError
+from pynas._npz import open_npz
 from pynas.benchmarks._base import Table
 from pynas.spaces import SearchSpace
 
@@ -28,7 +27,8 @@ def read(path_text: str, space: SearchSpace, metric: str | None) -> Table:
     if not path_text:
         raise UserError("table npz: say which file, as in npz:nb201_accuracy.npz")
     path = Path(path_text)
-    arrays = _load(path)
+    with open_npz(path) as archive:
+        arrays: dict[str, NDArray[Any]] = {key: archive[key] for key in archive.files}
     strings = arrays.get("arch_str")
     if strings is None or strings.ndim != 1 or strings.dtype.kind not in "SU":
         raise UserError(
@@ -56,16 +56,3 @@ def read(path_text: str, space: SearchSpace, metric: str | None) -> Table:
     if not values:
         raise UserError(f"{path}: {chosen} holds no number")
     return Table(path.name, chosen, chosen.partition("_")[2] or "unknown", space, values)
-
-
-def _load(path: Path) -> dict[str, NDArray[Any]]:
-    """All arrays of the archive that are not pickled objects."""
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    if not zipfile.is_zipfile(path):
-        raise UserError(f"{path}: not an .npz archive")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path}: not a readable .npz archive: {error}") from error

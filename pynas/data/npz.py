@@ -1,0 +1,35 @@
+"""Images in NumPy archives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pynas._errors import UserError
+from pynas._npz import open_npz
+from pynas.data._base import Images, Select, make_images
+
+_KEYS = (("images", "labels"), ("train_images", "train_labels"))
+
+
+def read(rest: str, size: int | None, select: Select) -> Images:
+    """Read ``npz:FILE`` with ``images`` [N, H, W, 3] and ``labels`` [N].
+
+    ``train_images`` and ``train_labels`` are read where these are absent. Images are uint8 or floating point,
+    grey ones may be [N, H, W]; an array ``class_names`` says how many classes there are.
+
+    Raises:
+        UserError: The file is absent or damaged, or what it holds is not that.
+    """
+    if not rest:
+        raise UserError("images npz: say which file, as in npz:images.npz")
+    path = Path(rest)
+    with open_npz(path) as archive:
+        keys = next((pair for pair in _KEYS if set(pair) <= set(archive.files)), None)
+        if keys is None:
+            wanted = " or ".join(" and ".join(pair) for pair in _KEYS)
+            raise UserError(f"{path}: expected the keys {wanted}, got {', '.join(archive.files) or 'none'}")
+        pixels, labels = archive[keys[0]], archive[keys[1]]
+        num_classes = len(archive["class_names"]) if "class_names" in archive.files else None
+    return make_images(
+        pixels, labels, name=path.stem, what=str(path), size=size, select=select, num_classes=num_classes
+    )
