@@ -1,7 +1,7 @@
 """Fused operators on gradients: statistics over samples without the samples' gradients.
 
-Each operator is one file: the public function, its pure-PyTorch `<op>_reference`, and its registrations. The compiled
-kernels are `torch.ops.pynas.<op>` for CPU and CUDA.
+Each operator is one file: the public function, its pure-PyTorch `<op>_reference`, and its registrations. The
+compiled kernels are `torch.ops.pynas.<op>` for CPU and CUDA.
 """
 
 from __future__ import annotations

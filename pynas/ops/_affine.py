@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from pynas.ops._checks import check_device, check_float, check_group_size, check_like
@@ -12,7 +11,7 @@ from pynas.ops._moments import accumulate_dtype, sum_groups
 def check_affine(
     op: str, grad_output: Tensor, input: Tensor, mean: Tensor, rstd: Tensor, group_size: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Validates the arguments; returns them detached, the statistics in the accumulation dtype and of one shape."""
+    """Validates; returns all detached, the statistics in the accumulation dtype and of one shape."""
     check_float(op, "grad_output", grad_output)
     check_float(op, "input", input)
     check_like(op, "input", input, "grad_output", grad_output)
@@ -24,7 +23,8 @@ def check_affine(
             )
     if input.shape != grad_output.shape:
         raise ValueError(
-            f"{op}: input: expected the shape {tuple(grad_output.shape)} of grad_output, got {tuple(input.shape)}"
+            f"{op}: input: expected the shape {tuple(grad_output.shape)} of grad_output, "
+            f"got {tuple(input.shape)}"
         )
     check_group_size(op, grad_output.shape[0], group_size)
     batch, channels, positions = input.shape
@@ -38,15 +38,16 @@ def check_affine(
             or (channels % tensor.shape[1] if tensor.shape[1] else channels)
         ):
             raise ValueError(
-                f"{op}: {name}: expected [{batch} or 1, a divisor of the {channels} channels, {positions} or 1], got "
-                f"{tuple(tensor.shape)}"
+                f"{op}: {name}: expected [{batch} or 1, a divisor of the {channels} channels, "
+                f"{positions} or 1], got {tuple(tensor.shape)}"
             )
     if mean.shape[1] != rstd.shape[1] and 1 not in (mean.shape[1], rstd.shape[1]):
         raise ValueError(
             f"{op}: rstd: expected as many channel groups as mean, {mean.shape[1]}, or 1, got {rstd.shape[1]}"
         )
     dtype = accumulate_dtype(input.dtype)
-    mean, rstd = torch.broadcast_tensors(mean.detach().to(dtype), rstd.detach().to(dtype))
+    shape = [b if a == 1 else a for a, b in zip(mean.shape, rstd.shape, strict=True)]
+    mean, rstd = (tensor.detach().to(dtype).expand(shape) for tensor in (mean, rstd))
     return grad_output.detach(), input.detach(), mean, rstd
 
 

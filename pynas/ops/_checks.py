@@ -1,4 +1,4 @@
-"""Argument checks shared by the operators: each message names the argument, what was expected, what came, what to do."""
+"""Argument checks shared by the operators: messages name the argument, what was expected and what came."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-Pair: TypeAlias = int | Sequence[int]
+Pair: TypeAlias = int | Sequence[int] | str  # strings only to be refused with advice
 
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -58,7 +58,8 @@ def check_batch(op: str, name: str, tensor: Tensor, other_name: str, other: Tens
     """Both have the same number of samples."""
     if tensor.shape[0] != other.shape[0]:
         raise ValueError(
-            f"{op}: {name}: expected {other.shape[0]} samples (axis 0) as in {other_name}, got {tensor.shape[0]}"
+            f"{op}: {name}: expected {other.shape[0]} samples (axis 0) as in {other_name}, "
+            f"got {tensor.shape[0]}"
         )
 
 

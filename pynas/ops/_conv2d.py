@@ -13,7 +13,7 @@ from pynas.ops._moments import accumulate_dtype, sum_groups
 
 
 class Geometry(NamedTuple):
-    """Arguments of a convolution that decide which input meets which output position; pairs are (height, width)."""
+    """What decides which input of a convolution meets which output position; pairs are (height, width)."""
 
     kernel_size: tuple[int, int]
     stride: tuple[int, int]
@@ -54,8 +54,8 @@ def check_conv2d(
     check_group_size(op, grad_output.shape[0], group_size)
     if groups < 1 or input.shape[1] % groups != 0 or grad_output.shape[1] % groups != 0:
         raise ValueError(
-            f"{op}: groups: expected a positive divisor of the {input.shape[1]} input and {grad_output.shape[1]} "
-            f"output channels, got {groups}"
+            f"{op}: groups: expected a positive divisor of the {input.shape[1]} input and "
+            f"{grad_output.shape[1]} output channels, got {groups}"
         )
     for axis, name in ((0, "height"), (1, "width")):
         reach = geometry.dilation[axis] * (geometry.kernel_size[axis] - 1)
@@ -63,10 +63,10 @@ def check_conv2d(
         expected = size // geometry.stride[axis] + 1
         if grad_output.shape[2 + axis] != expected:
             raise ValueError(
-                f"{op}: grad_output: expected {name} {expected} for an input of {name} {input.shape[2 + axis]} with "
-                f"kernel_size {geometry.kernel_size[axis]}, stride {geometry.stride[axis]}, padding "
-                f"{geometry.padding[axis]}, dilation {geometry.dilation[axis]}, got {grad_output.shape[2 + axis]}; "
-                f"pass the geometry of the layer that made grad_output"
+                f"{op}: grad_output: expected {name} {expected} for an input of {input.shape[2 + axis]} "
+                f"with kernel_size {geometry.kernel_size[axis]}, stride {geometry.stride[axis]}, "
+                f"padding {geometry.padding[axis]}, dilation {geometry.dilation[axis]}, "
+                f"got {grad_output.shape[2 + axis]}; pass the geometry of the layer that made grad_output"
             )
     return geometry
 
@@ -76,7 +76,8 @@ def conv2d_group_gradients(
 ) -> tuple[Tensor, Tensor]:
     """The gradients themselves, [G, O, C/groups, kh, kw] and [G, O]: clear, and as large as they look.
 
-    g[b, o, c, i, j] = sum_{y, x} grad_output[b, o, y, x] padded[b, c, y stride + i dilation, x stride + j dilation].
+    g[b, o, c, i, j] = sum_{y, x} grad_output[b, o, y, x] padded[b, c, y s + i d, x s + j d] for stride s and
+    dilation d.
     """
     (kh, kw), (sh, sw), (ph, pw), (dh, dw), groups = geometry
     dtype = accumulate_dtype(grad_output.dtype)
@@ -89,7 +90,9 @@ def conv2d_group_gradients(
         for j in range(kw):
             rows = slice(i * dh, i * dh + sh * (height - 1) + 1, sh) if height else slice(0, 0)
             columns = slice(j * dw, j * dw + sw * (width - 1) + 1, sw) if width else slice(0, 0)
-            patch = padded[:, :, rows, columns].unflatten(1, (groups, input.shape[1] // groups))
+            patch = padded[:, :, rows, columns].reshape(
+                batch, groups, input.shape[1] // groups, height, width
+            )
             taps.append(torch.einsum("bgohw,bgchw->bgoc", delta_groups, patch))
     weight = torch.stack(taps, -1).reshape(batch, out_channels, input.shape[1] // groups, kh, kw)
     return sum_groups(weight, group_size), sum_groups(delta.sum((2, 3)), group_size)

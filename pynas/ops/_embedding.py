@@ -19,15 +19,15 @@ def check_embedding(
     padding_idx: int | None,
     group_size: int,
 ) -> tuple[Tensor, Tensor, int]:
-    """Validates the arguments; returns gradients [B, T, D], indices [B, T] and the padding index or NO_PADDING."""
+    """Validates; returns gradients [B, T, D], indices [B, T] and the padding index or NO_PADDING."""
     check_float(op, "grad_output", grad_output)
     if indices.dtype not in (torch.int64, torch.int32):
         raise TypeError(f"{op}: indices: expected int64 or int32, got {indices.dtype}")
     check_device(op, "indices", indices, "grad_output", grad_output)
     if indices.dim() < 1 or grad_output.dim() < 2 or grad_output.shape[:-1] != indices.shape:
         raise ValueError(
-            f"{op}: grad_output: expected the shape of indices and a feature axis, {tuple(indices.shape)} and D, got "
-            f"{tuple(grad_output.shape)}"
+            f"{op}: grad_output: expected the shape of indices and a feature axis, "
+            f"{tuple(indices.shape)} and D, got {tuple(grad_output.shape)}"
         )
     if num_embeddings < 1:
         raise ValueError(f"{op}: num_embeddings: expected at least 1, got {num_embeddings}")
@@ -40,7 +40,7 @@ def check_embedding(
         padding = padding_idx % num_embeddings
     batch = indices.shape[0]
     check_group_size(op, batch, group_size)
-    # Elsewhere the look-up of the forward pass has checked them, and reading them here would stall the device.
+    # Elsewhere the look-up of the forward pass has checked them; reading them here would stall the device.
     if indices.device.type == "cpu" and not torch.compiler.is_compiling() and indices.numel():
         low, high = (int(v) for v in torch.aminmax(indices))
         if low < 0 or high >= num_embeddings:
@@ -59,12 +59,12 @@ def check_embedding(
 def embedding_group_gradients(
     grad_output: Tensor, indices: Tensor, num_embeddings: int, padding: int, group_size: int
 ) -> Tensor:
-    """The gradients themselves, [G, V, D]: g[b, v] = sum over the group's positions t with index v of grad_output[t]."""
-    batch, positions, features = grad_output.shape
+    """The gradients themselves, [G, V, D]: g[b, v] = sum of grad_output[t] where indices[t] = v."""
+    batch, _, features = grad_output.shape
     dtype = accumulate_dtype(grad_output.dtype)
     gradients = grad_output.new_zeros((batch // group_size * num_embeddings, features), dtype=dtype)
     group = torch.arange(batch, device=indices.device).div(group_size, rounding_mode="floor")
     target = (group[:, None] * num_embeddings + indices).reshape(-1)
     kept = (indices != padding).reshape(-1)
     gradients.index_add_(0, target[kept], grad_output.reshape(-1, features)[kept].to(dtype))
-    return gradients.unflatten(0, (batch // group_size, num_embeddings))
+    return gradients.reshape(batch // group_size, num_embeddings, features)

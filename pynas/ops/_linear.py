@@ -1,4 +1,4 @@
-"""What the linear gradient operators share: checks, one layout for all inputs, the explicit per-group gradients."""
+"""What the linear gradient operators share: checks, one layout, the explicit per-group gradients."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def check_linear(op: str, grad_output: Tensor, input: Tensor, group_size: int) -
     check_batch(op, "input", input, "grad_output", grad_output)
     if input.shape[1:-1] != grad_output.shape[1:-1]:
         raise ValueError(
-            f"{op}: input: expected the positions {tuple(grad_output.shape[1:-1])} of grad_output between the batch and "
-            f"the feature axis, got {tuple(input.shape[1:-1])}"
+            f"{op}: input: expected the positions {tuple(grad_output.shape[1:-1])} of grad_output between "
+            f"the batch and the feature axis, got {tuple(input.shape[1:-1])}"
         )
     check_group_size(op, grad_output.shape[0], group_size)
     positions = grad_output.shape[1:-1].numel()

@@ -92,4 +92,4 @@ def accumulate_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def sum_groups(gradients: Tensor, group_size: int) -> Tensor:
     """Per-sample gradients [B, ...] to gradients of groups of consecutive samples [B / group_size, ...]."""
-    return gradients.unflatten(0, (gradients.shape[0] // group_size, group_size)).sum(1)
+    return gradients.reshape(gradients.shape[0] // group_size, group_size, *gradients.shape[1:]).sum(1)

@@ -25,17 +25,18 @@ def affine_grad_moments(
 ) -> GradMoments:
     """Sums over sample groups b of g_b, |g_b|, g_b^2, sign(g_b), (g_b - mean g)^2 of y = gamma xhat + beta.
 
-    g_gamma,b[c] = sum over the group's samples and positions t of grad_output[t, c] (input[t, c] - mean) rstd;
+    g_gamma,b[c] = sum over the group's samples and positions t of grad_output[t, c] xhat[t, c], where
+    xhat = (input - mean) rstd;
     g_beta,b[c] = sum_t grad_output[t, c].
 
-    The shape of `mean` and `rstd` says which norm it is: BatchNorm [1, C, 1], LayerNorm [B, 1, T], GroupNorm [B, G, 1],
-    InstanceNorm [B, C, 1], RMSNorm a mean of zero [1, 1, 1] and an rstd [B, 1, T]; channel c uses group
-    c // (C / G). Under batch statistics g_b is sample b's contribution to the batch gradient: they sum to it exactly.
-    Not differentiable: the results carry no autograd graph.
+    The shape of `mean` and `rstd` says which norm it is: BatchNorm [1, C, 1], LayerNorm [B, 1, T], GroupNorm
+    [B, G, 1], InstanceNorm [B, C, 1], RMSNorm a mean of zero [1, 1, 1] and an rstd [B, 1, T]; channel c uses
+    group c // (C / G). Under batch statistics g_b is sample b's contribution to the batch gradient: they sum
+    to it exactly. Not differentiable: the results carry no autograd graph.
 
     Args:
-        grad_output: [B, C, T] gradient of the loss at the layer's output; float32, float64, bfloat16 or float16. Any
-            strides: channels first and channels last are both read in place.
+        grad_output: [B, C, T] gradient at the layer's output; float32, float64, bfloat16 or float16.
+            Any strides: channels first and channels last are both read in place.
         input: [B, C, T] the layer's input, of the same dtype and device.
         mean: [B or 1, G, T or 1] mean that the layer subtracted; G divides C.
         rstd: as `mean`, 1 / sqrt(variance + eps).
@@ -43,7 +44,8 @@ def affine_grad_moments(
         group_size: number of consecutive samples whose gradients are added to one g; divides B.
 
     Returns:
-        Moments with tensors [C] for the weight (gamma) and for the bias (beta), float32 (float64 for float64 inputs).
+        Moments with tensors [C] for the weight (gamma) and for the bias (beta), float32 (float64 for float64
+        inputs).
 
     Raises:
         ValueError: shapes, group_size or moments do not fit.
@@ -79,12 +81,13 @@ def _reference(
     return GradMoments(moments_of(weight, mask), moments_of(bias, mask))
 
 
-if not _pending(_NAME):
+def _fake(
+    grad_output: Tensor, input: Tensor, mean: Tensor, rstd: Tensor, moments: int, group_size: int
+) -> tuple[Tensor, Tensor]:
+    shape = (count_moments(moments), input.shape[1])
+    dtype = accumulate_dtype(input.dtype)
+    return input.new_empty(shape, dtype=dtype), input.new_empty(shape, dtype=dtype)
 
-    @torch.library.register_fake("pynas::affine_grad_moments")
-    def _fake(
-        grad_output: Tensor, input: Tensor, mean: Tensor, rstd: Tensor, moments: int, group_size: int
-    ) -> tuple[Tensor, Tensor]:
-        shape = (count_moments(moments), input.shape[1])
-        dtype = accumulate_dtype(input.dtype)
-        return input.new_empty(shape, dtype=dtype), input.new_empty(shape, dtype=dtype)
+
+if not _pending(_NAME):
+    torch.library.register_fake("pynas::affine_grad_moments", _fake)

@@ -23,7 +23,7 @@ def affine_grad_norms(
     Works through the channels in blocks. Not differentiable: the result carries no autograd graph.
 
     Args:
-        grad_output: [B, C, T] gradient of the loss at the layer's output; float32, float64, bfloat16 or float16.
+        grad_output: [B, C, T] gradient at the layer's output; float32, float64, bfloat16 or float16.
         input: [B, C, T] the layer's input, of the same dtype and device.
         mean: [B or 1, G, T or 1] mean that the layer subtracted; G divides C.
         rstd: as `mean`, 1 / sqrt(variance + eps).
@@ -54,7 +54,7 @@ def affine_grad_norms_reference(
 def affine_grad_gram(
     grad_output: Tensor, input: Tensor, mean: Tensor, rstd: Tensor, *, group_size: int = 1, bias: bool = False
 ) -> Tensor:
-    """<g_b, g_c> of a norm layer's scale gradients for all pairs of sample groups; arguments of `affine_grad_norms`.
+    """<g_b, g_c> of a norm layer's scale gradients for all pairs of groups; arguments of `affine_grad_norms`.
 
     Returns:
         Inner products [G, G] with G = B / group_size, float32 (float64 for float64 inputs).
@@ -91,7 +91,7 @@ def _zeros(input: Tensor, shape: tuple[int, ...]) -> Tensor:
 def _blocks(
     grad_output: Tensor, input: Tensor, mean: Tensor, rstd: Tensor, group_size: int, bias: bool
 ) -> Iterator[Tensor]:
-    """Gradients [1 or 2, G, channels of a block] of the scale and, with `bias`, the shift, block after block."""
+    """Gradients [1 or 2, G, channels of a block] of the scale and, with `bias`, the shift, block by block."""
     count, channels = input.shape[0] // group_size, input.shape[1]
     groups = mean.shape[1]
     per_group = channels // groups if groups else 1
@@ -116,9 +116,10 @@ def _rows(grad_output: Tensor, input: Tensor, mean: Tensor, rstd: Tensor, group_
     return rows
 
 
-if not _pending(_NAME):
+def _fake(grad_output: Tensor, input: Tensor, mean: Tensor, rstd: Tensor, group_size: int) -> Tensor:
+    shape = (2, input.shape[0] // group_size, input.shape[1])
+    return input.new_empty(shape, dtype=accumulate_dtype(input.dtype))
 
-    @torch.library.register_fake("pynas::affine_grad_rows")
-    def _fake(grad_output: Tensor, input: Tensor, mean: Tensor, rstd: Tensor, group_size: int) -> Tensor:
-        shape = (2, input.shape[0] // group_size, input.shape[1])
-        return input.new_empty(shape, dtype=accumulate_dtype(input.dtype))
+
+if not _pending(_NAME):
+    torch.library.register_fake("pynas::affine_grad_rows", _fake)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from pynas.ops._checks import Pair
-from pynas.ops._conv2d import check_conv2d, conv2d_flops, conv2d_group_gradients
+from pynas.ops._conv2d import Geometry, check_conv2d, conv2d_flops, conv2d_group_gradients
 from pynas.ops._moments import accumulate_dtype
 from pynas.ops._registration import _pending
 
@@ -28,12 +28,12 @@ def conv2d_grad_gram(
     group_size: int = 1,
     bias: bool = False,
 ) -> Tensor:
-    """<g_b, g_c> of a conv2d's weight gradients for all pairs of sample groups, g_b as in `conv2d_grad_moments`.
+    """<g_b, g_c> of a conv2d's weight gradients for all pairs of groups, g_b as in `conv2d_grad_moments`.
 
     Not differentiable: the result carries no autograd graph.
 
     Args:
-        grad_output: [B, O, Ho, Wo] gradient of the loss at the layer's output; float32, float64, bfloat16, float16.
+        grad_output: [B, O, Ho, Wo] gradient at the layer's output; float32, float64, bfloat16 or float16.
         input: [B, C, H, W] the layer's input, of the same dtype and device.
         kernel_size: height and width of the kernel, an int or two, as the next three.
         stride: step between output positions.
@@ -80,7 +80,7 @@ def conv2d_grad_gram_reference(
     return _reference(grad_output, input, geometry, group_size, bias)
 
 
-def _reference(grad_output: Tensor, input: Tensor, geometry: Any, group_size: int, bias: bool) -> Tensor:
+def _reference(grad_output: Tensor, input: Tensor, geometry: Geometry, group_size: int, bias: bool) -> Tensor:
     weight, bias_gradients = conv2d_group_gradients(grad_output, input, geometry, group_size)
     g = weight.flatten(1)
     if bias:
@@ -88,33 +88,35 @@ def _reference(grad_output: Tensor, input: Tensor, geometry: Any, group_size: in
     return g @ g.T
 
 
+def _fake(
+    grad_output: Tensor,
+    input: Tensor,
+    kernel_size: list[int],
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+    group_size: int,
+    bias: bool,
+) -> Tensor:
+    count = grad_output.shape[0] // group_size
+    return grad_output.new_empty((count, count), dtype=accumulate_dtype(grad_output.dtype))
+
+
+def _flops(
+    grad_output_shape: torch.Size,
+    input_shape: torch.Size,
+    kernel_size: list[int],
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+    *args: Any,
+    **kwargs: Any,
+) -> int:
+    return conv2d_flops(grad_output_shape, input_shape, kernel_size, groups)
+
+
 if not _pending(_NAME):
-
-    @torch.library.register_fake("pynas::conv2d_grad_gram")
-    def _fake(
-        grad_output: Tensor,
-        input: Tensor,
-        kernel_size: list[int],
-        stride: list[int],
-        padding: list[int],
-        dilation: list[int],
-        groups: int,
-        group_size: int,
-        bias: bool,
-    ) -> Tensor:
-        count = grad_output.shape[0] // group_size
-        return grad_output.new_empty((count, count), dtype=accumulate_dtype(grad_output.dtype))
-
-    @register_flop_formula(torch.ops.pynas.conv2d_grad_gram)
-    def _flops(
-        grad_output_shape: torch.Size,
-        input_shape: torch.Size,
-        kernel_size: list[int],
-        stride: list[int],
-        padding: list[int],
-        dilation: list[int],
-        groups: int,
-        *args: Any,
-        **kwargs: Any,
-    ) -> int:
-        return conv2d_flops(grad_output_shape, input_shape, kernel_size, groups)
+    torch.library.register_fake("pynas::conv2d_grad_gram", _fake)
+    register_flop_formula(torch.ops.pynas.conv2d_grad_gram)(_flops)

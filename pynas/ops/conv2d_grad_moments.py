@@ -1,4 +1,4 @@
-"""Moments over samples of a convolution's weight and bias gradients, without the gradients of the samples."""
+"""Moments over samples of a convolution's weight and bias gradients, without the samples' gradients."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from pynas.ops._checks import Pair
-from pynas.ops._conv2d import check_conv2d, conv2d_flops, conv2d_group_gradients
+from pynas.ops._conv2d import Geometry, check_conv2d, conv2d_flops, conv2d_group_gradients
 from pynas.ops._moments import GradMoments, accumulate_dtype, count_moments, moment_mask, moments_of, unpack
 from pynas.ops._registration import _pending
 
@@ -30,15 +30,15 @@ def conv2d_grad_moments(
     group_size: int = 1,
     bias: bool = False,
 ) -> GradMoments:
-    """Sums over sample groups b of g_b, |g_b|, g_b^2, sign(g_b), (g_b - mean g)^2 of a conv2d's weight gradient.
+    """Sums over sample groups of g_b, |g_b|, g_b^2, sign(g_b), (g_b - mean g)^2, g_b a conv2d's gradient.
 
-    g_b[o, c, i, j] = sum over the group's samples and positions t of grad_output[t, o] input[patch(t), c, i, j]
+    g_b[o, c, i, j] = sum over the group's samples and positions t of grad_output[t, o] patch[t, c, i, j]
 
     Nothing of size [B, O, C, kh, kw] is allocated. Not differentiable: the results carry no autograd graph.
 
     Args:
-        grad_output: [B, O, Ho, Wo] gradient of the loss at the layer's output; float32, float64, bfloat16, float16.
-        input: [B, C, H, W] the layer's input, of the same dtype and device. Any strides; channels_last is native.
+        grad_output: [B, O, Ho, Wo] gradient at the layer's output; float32, float64, bfloat16 or float16.
+        input: [B, C, H, W] the layer's input, of the same dtype and device. Any strides.
         kernel_size: height and width of the kernel, an int or two, as the next three.
         stride: step between output positions.
         padding: zeros around the input on each side.
@@ -49,8 +49,8 @@ def conv2d_grad_moments(
         bias: also the moments of the bias gradient, g_b[o] = sum_t grad_output[t, o].
 
     Returns:
-        Moments with tensors [O, C / groups, kh, kw] for the weight and [O] for the bias, float32 (float64 for float64
-        inputs), and `count` = B / group_size.
+        Moments with tensors [O, C / groups, kh, kw] for the weight and [O] for the bias, float32 (float64 for
+        float64 inputs), and `count` = B / group_size.
 
     Raises:
         ValueError: shapes, geometry, groups, group_size or moments do not fit.
@@ -91,43 +91,45 @@ def conv2d_grad_moments_reference(
 
 
 def _reference(
-    grad_output: Tensor, input: Tensor, geometry: Any, mask: int, group_size: int, bias: bool
+    grad_output: Tensor, input: Tensor, geometry: Geometry, mask: int, group_size: int, bias: bool
 ) -> GradMoments:
     weight, bias_gradients = conv2d_group_gradients(grad_output, input, geometry, group_size)
     return GradMoments(moments_of(weight, mask), moments_of(bias_gradients, mask) if bias else None)
 
 
+def _fake(
+    grad_output: Tensor,
+    input: Tensor,
+    kernel_size: list[int],
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+    moments: int,
+    group_size: int,
+    bias: bool,
+) -> tuple[Tensor, Tensor]:
+    rows, out_channels = count_moments(moments), grad_output.shape[1]
+    dtype = accumulate_dtype(grad_output.dtype)
+    shape = (rows, out_channels, input.shape[1] // groups, kernel_size[0], kernel_size[1])
+    bias_shape = (rows, out_channels) if bias else (0,)
+    return grad_output.new_empty(shape, dtype=dtype), grad_output.new_empty(bias_shape, dtype=dtype)
+
+
+def _flops(
+    grad_output_shape: torch.Size,
+    input_shape: torch.Size,
+    kernel_size: list[int],
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+    *args: Any,
+    **kwargs: Any,
+) -> int:
+    return conv2d_flops(grad_output_shape, input_shape, kernel_size, groups)
+
+
 if not _pending(_NAME):
-
-    @torch.library.register_fake("pynas::conv2d_grad_moments")
-    def _fake(
-        grad_output: Tensor,
-        input: Tensor,
-        kernel_size: list[int],
-        stride: list[int],
-        padding: list[int],
-        dilation: list[int],
-        groups: int,
-        moments: int,
-        group_size: int,
-        bias: bool,
-    ) -> tuple[Tensor, Tensor]:
-        rows, out_channels = count_moments(moments), grad_output.shape[1]
-        dtype = accumulate_dtype(grad_output.dtype)
-        shape = (rows, out_channels, input.shape[1] // groups, kernel_size[0], kernel_size[1])
-        bias_shape = (rows, out_channels) if bias else (0,)
-        return grad_output.new_empty(shape, dtype=dtype), grad_output.new_empty(bias_shape, dtype=dtype)
-
-    @register_flop_formula(torch.ops.pynas.conv2d_grad_moments)
-    def _flops(
-        grad_output_shape: torch.Size,
-        input_shape: torch.Size,
-        kernel_size: list[int],
-        stride: list[int],
-        padding: list[int],
-        dilation: list[int],
-        groups: int,
-        *args: Any,
-        **kwargs: Any,
-    ) -> int:
-        return conv2d_flops(grad_output_shape, input_shape, kernel_size, groups)
+    torch.library.register_fake("pynas::conv2d_grad_moments", _fake)
+    register_flop_formula(torch.ops.pynas.conv2d_grad_moments)(_flops)

@@ -25,22 +25,22 @@ def embedding_grad_moments(
 ) -> tuple[Tensor, GradMoments]:
     """Sums over sample groups b of g_b, |g_b|, g_b^2, sign(g_b), (g_b - mean g)^2 of an embedding's rows.
 
-    g_b[v] = sum over the group's positions t with indices[t] = v of grad_output[t]; zero where a group has no v.
+    g_b[v] = sum of grad_output[t] over the group's positions t with indices[t] = v; zero where there is none.
 
-    Only touched rows are computed and returned; in all others every sum is zero. Groups without a row count as zeros
-    in its sums. Not differentiable: the results carry no autograd graph.
+    Only touched rows are computed and returned; in all others every sum is zero. Groups without a row count
+    as zeros in its sums. Not differentiable: the results carry no autograd graph.
 
     Args:
-        grad_output: [B, ..., D] gradient of the loss at the layer's output; float32, float64, bfloat16 or float16.
+        grad_output: [B, ..., D] gradient at the layer's output; float32, float64, bfloat16 or float16.
         indices: [B, ...] int64 or int32 rows looked up, 0 <= index < num_embeddings.
         num_embeddings: number of rows V of the layer.
-        padding_idx: row whose gradient is zero by definition, as in `torch.nn.Embedding`; negative counts from V.
+        padding_idx: row whose gradient is zero by definition (`torch.nn.Embedding`); negative counts from V.
         moments: which sums, names out of `pynas.ops.MOMENTS`.
         group_size: number of consecutive samples whose gradients are added to one g; divides B.
 
     Returns:
-        The touched rows [U], int64, ascending, and their moments with tensors [U, D] in `weight`, float32 (float64 for
-        float64 inputs).
+        The touched rows [U], int64, ascending, and their moments with tensors [U, D] in `weight`, float32
+        (float64 for float64 inputs).
 
     Raises:
         ValueError: shapes, indices, padding_idx, group_size or moments do not fit.
@@ -83,13 +83,14 @@ def _reference(
     return touched, GradMoments(moments_of(gradients[:, touched], mask))
 
 
-if not _pending(_NAME):
+def _fake(
+    grad_output: Tensor, indices: Tensor, padding_idx: int, moments: int, group_size: int
+) -> tuple[Tensor, Tensor]:
+    touched = torch.library.get_ctx().new_dynamic_size()
+    shape = (count_moments(moments), touched, grad_output.shape[2])
+    values = grad_output.new_empty(shape, dtype=accumulate_dtype(grad_output.dtype))
+    return indices.new_empty((touched,), dtype=torch.int64), values
 
-    @torch.library.register_fake("pynas::embedding_grad_moments")
-    def _fake(
-        grad_output: Tensor, indices: Tensor, padding_idx: int, moments: int, group_size: int
-    ) -> tuple[Tensor, Tensor]:
-        touched = torch.library.get_ctx().new_dynamic_size()
-        shape = (count_moments(moments), touched, grad_output.shape[2])
-        values = grad_output.new_empty(shape, dtype=accumulate_dtype(grad_output.dtype))
-        return indices.new_empty((touched,), dtype=torch.int64), values
+
+if not _pending(_NAME):
+    torch.library.register_fake("pynas::embedding_grad_moments", _fake)

@@ -1,4 +1,4 @@
-"""Squared norms and inner products of an embedding's per-sample gradients, from the rows that the batch touches."""
+"""Squared norms and inner products of an embedding's per-sample gradients, from the rows of the batch."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def embedding_grad_norms(
 ) -> Tensor:
     """||g_b||^2 of an embedding's gradient for each sample group b, g_b as in `embedding_grad_moments`.
 
-    Holds one row for each distinct (group, row) of the batch, so at most the size of grad_output, never [B, V, D]. Not
-    differentiable: the result carries no autograd graph.
+    Holds one row for each distinct (group, row) of the batch, so at most the size of grad_output, never
+    [B, V, D]. Not differentiable: the result carries no autograd graph.
 
     Args:
-        grad_output: [B, ..., D] gradient of the loss at the layer's output; float32, float64, bfloat16 or float16.
+        grad_output: [B, ..., D] gradient at the layer's output; float32, float64, bfloat16 or float16.
         indices: [B, ...] int64 or int32 rows looked up.
         num_embeddings: number of rows V of the layer.
         padding_idx: row whose gradient is zero by definition; negative counts from V.
@@ -70,7 +70,7 @@ def embedding_grad_gram(
     padding_idx: int | None = None,
     group_size: int = 1,
 ) -> Tensor:
-    """<g_b, g_c> of an embedding's gradients for all pairs of sample groups; arguments of `embedding_grad_norms`.
+    """<g_b, g_c> of an embedding's gradients for all pairs of groups; arguments of `embedding_grad_norms`.
 
     Returns:
         Inner products [G, G] with G = B / group_size, float32 (float64 for float64 inputs).

@@ -1,4 +1,4 @@
-"""Moments over samples of a linear layer's weight and bias gradients, without the gradients of the samples."""
+"""Moments over samples of a linear layer's weight and bias gradients, without the samples' gradients."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ def linear_grad_moments(
     group_size: int = 1,
     bias: bool = False,
 ) -> GradMoments:
-    """Sums over sample groups b of g_b, |g_b|, g_b^2, sign(g_b), (g_b - mean g)^2 of a linear layer's weight gradient.
+    """Sums over sample groups of g, |g|, g^2, sign(g), (g - mean g)^2, g = g_b a linear layer's gradient.
 
     g_b[o, i] = sum over the group's samples and positions t of grad_output[t, o] input[t, i]
 
     Nothing of size [B, O, I] is allocated. Not differentiable: the results carry no autograd graph.
 
     Args:
-        grad_output: [B, ..., O] gradient of the loss at the layer's output; float32, float64, bfloat16, float16.
-        input: [B, ..., I] the layer's input, of the same dtype and device; axes between are positions of a sample.
+        grad_output: [B, ..., O] gradient at the layer's output; float32, float64, bfloat16 or float16.
+        input: [B, ..., I] the layer's input, of the same dtype and device; axes between are positions.
         moments: which sums, names out of `pynas.ops.MOMENTS`.
         group_size: number of consecutive samples whose gradients are added to one g; divides B.
         bias: also the moments of the bias gradient, g_b[o] = sum_t grad_output[t, o].
 
     Returns:
-        Moments with tensors [O, I] for the weight and [O] for the bias, float32 (float64 for float64 inputs), and
-        `count` = B / group_size.
+        Moments with tensors [O, I] for the weight and [O] for the bias, float32 (float64 for float64 inputs),
+        and `count` = B / group_size.
 
     Raises:
         ValueError: shapes, group_size or moments do not fit.
@@ -73,19 +73,21 @@ def _reference(delta: Tensor, rows: Tensor, mask: int, group_size: int, bias: bo
     return GradMoments(moments_of(weight, mask), moments_of(bias_gradients, mask) if bias else None)
 
 
+def _fake(
+    grad_output: Tensor, input: Tensor, moments: int, group_size: int, bias: bool
+) -> tuple[Tensor, Tensor]:
+    rows, dtype = count_moments(moments), accumulate_dtype(grad_output.dtype)
+    bias_shape = (rows, grad_output.shape[2]) if bias else (0,)
+    return (
+        grad_output.new_empty((rows, grad_output.shape[2], input.shape[2]), dtype=dtype),
+        grad_output.new_empty(bias_shape, dtype=dtype),
+    )
+
+
+def _flops(grad_output_shape: torch.Size, input_shape: torch.Size, *args: Any, **kwargs: Any) -> int:
+    return linear_flops(grad_output_shape, input_shape)
+
+
 if not _pending(_NAME):
-
-    @torch.library.register_fake("pynas::linear_grad_moments")
-    def _fake(
-        grad_output: Tensor, input: Tensor, moments: int, group_size: int, bias: bool
-    ) -> tuple[Tensor, Tensor]:
-        rows, dtype = count_moments(moments), accumulate_dtype(grad_output.dtype)
-        bias_shape = (rows, grad_output.shape[2]) if bias else (0,)
-        return (
-            grad_output.new_empty((rows, grad_output.shape[2], input.shape[2]), dtype=dtype),
-            grad_output.new_empty(bias_shape, dtype=dtype),
-        )
-
-    @register_flop_formula(torch.ops.pynas.linear_grad_moments)
-    def _flops(grad_output_shape: torch.Size, input_shape: torch.Size, *args: Any, **kwargs: Any) -> int:
-        return linear_flops(grad_output_shape, input_shape)
+    torch.library.register_fake("pynas::linear_grad_moments", _fake)
+    register_flop_formula(torch.ops.pynas.linear_grad_moments)(_flops)

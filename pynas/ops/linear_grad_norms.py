@@ -20,10 +20,10 @@ def linear_grad_norms(
 ) -> Tensor:
     """||g_b||^2 of a linear layer's weight gradient for each sample group b, g_b as in `linear_grad_moments`.
 
-    Goodfellow, arXiv 1510.01799, for one position a sample. Not differentiable: the result carries no autograd graph.
+    Goodfellow, arXiv 1510.01799, for one position a sample. Not differentiable: the result carries no graph.
 
     Args:
-        grad_output: [B, ..., O] gradient of the loss at the layer's output; float32, float64, bfloat16, float16.
+        grad_output: [B, ..., O] gradient at the layer's output; float32, float64, bfloat16 or float16.
         input: [B, ..., I] the layer's input, of the same dtype and device.
         group_size: number of consecutive samples whose gradients are added to one g; divides B.
         bias: count the bias gradient's entries too.
@@ -57,13 +57,15 @@ def _reference(delta: Tensor, rows: Tensor, group_size: int, bias: bool) -> Tens
     return g.square().sum(1)
 
 
+def _fake(grad_output: Tensor, input: Tensor, group_size: int, bias: bool) -> Tensor:
+    count = grad_output.shape[0] // group_size
+    return grad_output.new_empty((count,), dtype=accumulate_dtype(grad_output.dtype))
+
+
+def _flops(grad_output_shape: torch.Size, input_shape: torch.Size, *args: Any, **kwargs: Any) -> int:
+    return linear_flops(grad_output_shape, input_shape)
+
+
 if not _pending(_NAME):
-
-    @torch.library.register_fake("pynas::linear_grad_norms")
-    def _fake(grad_output: Tensor, input: Tensor, group_size: int, bias: bool) -> Tensor:
-        count = grad_output.shape[0] // group_size
-        return grad_output.new_empty((count,), dtype=accumulate_dtype(grad_output.dtype))
-
-    @register_flop_formula(torch.ops.pynas.linear_grad_norms)
-    def _flops(grad_output_shape: torch.Size, input_shape: torch.Size, *args: Any, **kwargs: Any) -> int:
-        return linear_flops(grad_output_shape, input_shape)
+    torch.library.register_fake("pynas::linear_grad_norms", _fake)
+    register_flop_formula(torch.ops.pynas.linear_grad_norms)(_flops)

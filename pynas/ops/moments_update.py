@@ -21,7 +21,7 @@ def moments_update(grad: Tensor, mean: Tensor, abs_mean: Tensor, m2: Tensor, cou
 
     Args:
         grad: any shape; float32, float64, bfloat16 or float16.
-        mean: contiguous, of the shape of `grad`, float32 (float64 for a float64 `grad`); zeros before the first call.
+        mean: contiguous, of the shape of `grad`, float32 (float64 for a float64 `grad`); zeros at first.
         abs_mean: as `mean`.
         m2: as `mean`.
         count: number of gradients folded in, this one included, so 1 at the first call.
@@ -68,8 +68,9 @@ def _check(grad: Tensor, mean: Tensor, abs_mean: Tensor, m2: Tensor, count: int)
         check_device(_NAME, name, state, "grad", grad)
 
 
-if not _pending(_NAME):
+def _fake(grad: Tensor, mean: Tensor, abs_mean: Tensor, m2: Tensor, count: int) -> None:
+    return None
 
-    @torch.library.register_fake("pynas::moments_update")
-    def _fake(grad: Tensor, mean: Tensor, abs_mean: Tensor, m2: Tensor, count: int) -> None:
-        return None
+
+if not _pending(_NAME):
+    torch.library.register_fake("pynas::moments_update", _fake)

@@ -1,0 +1,106 @@
+// What moment kernels do with a gradient once it is complete: fold it into running moments, and merge two
+// sets of them. Include only from files compiled per ISA; everything lives in the namespace of that ISA.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+#include "common/dtype.h"
+#include "common/moments.h"
+#include "common/simd.h"
+
+namespace pynas::cpu::PYNAS_ISA_NS {
+
+// kLanes<T> consecutive elements of storage type In as a vector of T.
+template <class T, class In>
+PYNAS_INLINE Vec<T> load_as(const In* p) {
+  if constexpr (std::is_same_v<In, T>) {
+    return load<T>(p);
+  } else if constexpr (std::is_same_v<In, BFloat16>) {
+    typedef uint16_t Half __attribute__((vector_size(kVectorBytes / 2)));
+    typedef uint32_t Word __attribute__((vector_size(kVectorBytes)));
+    Half bits;
+    __builtin_memcpy(&bits, p, sizeof bits);
+    return reinterpret_cast<Vec<T>>(__builtin_convertvector(bits, Word) << 16);
+  } else {
+    // Exponent and mantissa shifted into place, then scaled by 2^112: exact for normal and subnormal halves.
+    typedef uint16_t Half __attribute__((vector_size(kVectorBytes / 2)));
+    typedef uint32_t Word __attribute__((vector_size(kVectorBytes)));
+    Half bits;
+    __builtin_memcpy(&bits, p, sizeof bits);
+    const Word half = __builtin_convertvector(bits, Word);
+    const Word magnitude = (half & 0x7fffu) << 13;
+    const Word finite = reinterpret_cast<Word>(reinterpret_cast<Vec<T>>(magnitude) * 0x1p112f);
+    const Word value = magnitude >= (0x7c00u << 13) ? magnitude | 0x7f800000u : finite;
+    return reinterpret_cast<Vec<T>>(value | (half & 0x8000u) << 16);
+  }
+}
+
+// Rows of a running state [kStateRows, n]: the four plain sums, then Welford's mean and centred sum.
+enum StateRow { kRowSum, kRowAbs, kRowSquare, kRowSign, kRowMean, kRowCentered, kStateRows };
+
+// Folds g[0..n) as the count-th gradient into `state`, whose rows lie `stride` apart and start as zeros.
+template <class T>
+void fold(const T* __restrict g, int64_t n, int64_t count, uint32_t moments, T* __restrict state,
+          int64_t stride) {
+  if (moments & kMomentSum) {
+    T* sum = state + kRowSum * stride;
+    for (int64_t i = 0; i < n; ++i) sum[i] += g[i];
+  }
+  if (moments & kMomentAbs) {
+    T* sum = state + kRowAbs * stride;
+    for (int64_t i = 0; i < n; ++i) sum[i] += g[i] < T(0) ? -g[i] : g[i];
+  }
+  if (moments & kMomentSquare) {
+    T* sum = state + kRowSquare * stride;
+    for (int64_t i = 0; i < n; ++i) sum[i] += g[i] * g[i];
+  }
+  if (moments & kMomentSign) {
+    T* sum = state + kRowSign * stride;
+    for (int64_t i = 0; i < n; ++i) sum[i] += (g[i] > T(0) ? T(1) : T(0)) - (g[i] < T(0) ? T(1) : T(0));
+  }
+  if (moments & kMomentCentered) {
+    T* mean = state + kRowMean * stride;
+    T* centered = state + kRowCentered * stride;
+    const T weight = T(1) / static_cast<T>(count);
+    for (int64_t i = 0; i < n; ++i) {
+      const T delta = g[i] - mean[i];
+      mean[i] += delta * weight;
+      centered[i] += delta * (g[i] - mean[i]);
+    }
+  }
+}
+
+// Element i of the states of consecutive pieces, merged in float64 in their order (Chan, Golub and LeVeque
+// 1983):
+//   mean = mean_a + d n_b / n,  centred = centred_a + centred_b + d^2 n_a n_b / n,  d = mean_b - mean_a, n =
+//   n_a + n_b
+struct Merged {
+  double rows[kStateRows] = {};
+  int64_t count = 0;
+
+  template <class T>
+  void add(const T* state, int64_t stride, int64_t i, int64_t other) {
+    if (other == 0) return;
+    for (int row = kRowSum; row <= kRowSign; ++row) rows[row] += state[row * stride + i];
+    const double delta = state[kRowMean * stride + i] - rows[kRowMean];
+    const double total = static_cast<double>(count + other);
+    const double share = static_cast<double>(other) / total;
+    rows[kRowCentered] +=
+        state[kRowCentered * stride + i] + delta * delta * static_cast<double>(count) * share;
+    rows[kRowMean] += delta * share;
+    count += other;
+  }
+
+  // The asked moments to values[k stride + i], in the order of their bits.
+  template <class T>
+  void write(uint32_t moments, T* values, int64_t stride, int64_t i) const {
+    constexpr StateRow order[kNumMoments] = {kRowSum, kRowAbs, kRowSquare, kRowSign, kRowCentered};
+    int64_t k = 0;
+    for (int bit = 0; bit < kNumMoments; ++bit) {
+      if (moments >> bit & 1u) values[k++ * stride + i] = static_cast<T>(rows[order[bit]]);
+    }
+  }
+};
+
+}  // namespace pynas::cpu::PYNAS_ISA_NS
