@@ -334,7 +334,7 @@ def test_cifar10_constants_are_those_of_the_images(shared_data: Path) -> None:
 def test_cifar10_python_batch_that_is_refused(
     tmp_path: Path, labels: Any, pixels: np.ndarray, message: str
 ) -> None:
-    write_python_batch(tmp_path / "data_batch_1", pixels, labels, python2=False)
+    write_python_batch(tmp_path / "data_batch_1", pixels, labels)
     with pytest.raises(UserError) as error:
         data.load_images(f"cifar10:{tmp_path}")
     assert message in str(error.value)
