@@ -21,6 +21,8 @@ function(pynas_add_module)
   target_include_directories(_C SYSTEM PRIVATE ${TORCH_DIR}/include ${TORCH_DIR}/include/torch/csrc/api/include)
   target_link_libraries(_C PRIVATE ${TORCH_DIR}/lib/libc10.so ${TORCH_DIR}/lib/libtorch_cpu.so)
   target_compile_options(_C PRIVATE $<$<COMPILE_LANGUAGE:CXX>:${PYNAS_WARNINGS}>)
+  # at::parallel_for is inline and quietly serial without OpenMP. Compile only: the runtime is the one torch brings.
+  target_compile_options(_C PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-fopenmp>)
   target_compile_definitions(_C PRIVATE PYNAS_TORCH_VERSION="${TORCH_VERSION}"
     PYNAS_COMPILER="${CMAKE_CXX_COMPILER_ID} ${CMAKE_CXX_COMPILER_VERSION}")
   set_target_properties(_C PROPERTIES INSTALL_RPATH "$ORIGIN/../torch/lib" CXX_VISIBILITY_PRESET hidden)
