@@ -1,0 +1,300 @@
+"""Scores of networks and architectures by zero-shot proxies."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from pynas import proxies as registry
+from pynas._errors import UserError
+from pynas.architecture import Architecture
+from pynas.proxies import Probe, Proxy
+from pynas.spaces import SearchSpace
+from pynas.stats import Statistics, collect
+from pynas.stats._loss import LossFn, check_data
+from pynas.trial import Evaluation, Status
+
+Precision = Literal["float32", "bfloat16", "float64"]
+PRECISIONS: Mapping[str, torch.dtype] = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float64": torch.float64,
+}
+# Statistics of a batch stay in float32 beside bfloat16 activations; so do the scales and shifts that go with them.
+NORMALISATIONS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One proxy's verdict on one network.
+
+    Attributes:
+        value: The score; NaN unless ``status`` is ``"ok"``.
+        status: ``"ok"``, ``"failed"`` (see ``message``) or ``"non_finite"``.
+        message: Why there is no score, for people.
+        layers: What each layer contributes, by parameter name, where the proxy is a sum over layers.
+        seconds: Wall-clock seconds of the passes it needed, shared ones included in full.
+    """
+
+    value: float
+    status: Literal["ok", "failed", "non_finite"] = "ok"
+    message: str = ""
+    layers: Mapping[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+def score(
+    model: nn.Module,
+    inputs: Any,
+    targets: Any = None,
+    proxies: Sequence[str | Proxy] = ("zico",),
+    *,
+    precision: Precision = "float32",
+    seed: int = 0,
+    loss_fn: LossFn | None = None,
+    micro_batches: int = 2,
+    fallback: Sequence[str] = (),
+) -> dict[str, Score]:
+    """Score an untrained network; proxies that need the same probing pass share it.
+
+    The model is put in train mode for the passes and comes back bit for bit as it was. Scores of different precisions
+    are not comparable: rank with one.
+
+    Args:
+        model: Any module.
+        inputs: Batch [B, ...]; ``zico`` splits it into ``micro_batches`` equal parts.
+        targets: Handed to the loss; int64 labels [B] for the default, mean cross-entropy.
+        proxies: Names (``pynas proxies`` lists them) or proxy objects.
+        precision: ``"float32"``, ``"bfloat16"`` (batch statistics and sums stay in float32) or ``"float64"``.
+        seed: For layers that draw random numbers.
+        loss_fn: ``loss_fn(outputs, targets)`` to a scalar.
+        micro_batches: Number of successive batches for ``zico``.
+        fallback: As in :func:`pynas.stats.collect`.
+
+    Returns:
+        A :class:`Score` by proxy name. What goes wrong inside the network is a status, never a number.
+
+    Raises:
+        UserError: Unknown proxy or precision, or bad data.
+    """
+    chosen = [registry.get(p) if isinstance(p, str) else p for p in proxies]
+    if any(p.probe.micro_batches for p in chosen):
+        _check_micro_batches(inputs, targets, micro_batches)
+    else:
+        check_data(inputs, targets)
+    dtype = _dtype(precision)
+    if _needs_copy(model, dtype):
+        model = copy.deepcopy(model)
+    return _score(_prepared(model, dtype), inputs, targets, chosen, dtype, seed, loss_fn, micro_batches, fallback)
+
+
+def _score(
+    model: nn.Module,
+    inputs: Any,
+    targets: Any,
+    proxies: Sequence[Proxy],
+    dtype: torch.dtype,
+    seed: int,
+    loss_fn: LossFn | None,
+    micro_batches: int,
+    fallback: Sequence[str] = (),
+) -> dict[str, Score]:
+    inputs = _cast(inputs, dtype, _wants_channels_last(model))
+    scores: dict[str, Score] = {}
+    for probe in dict.fromkeys(p.probe for p in proxies):
+        sharing = [p for p in proxies if p.probe == probe]
+        start = time.perf_counter()
+        statistics = _probe(model, inputs, targets, probe, sharing, seed, loss_fn, micro_batches, fallback)
+        seconds = time.perf_counter() - start
+        for proxy in sharing:
+            if isinstance(statistics, Exception):
+                message = f"{type(statistics).__name__}: {statistics}"
+                scores[proxy.name] = Score(math.nan, "failed", message, seconds=seconds)
+            else:
+                scores[proxy.name] = _value(proxy, statistics, seconds)
+    return {p.name: scores[p.name] for p in proxies}
+
+
+def _probe(
+    model: nn.Module,
+    inputs: Any,
+    targets: Any,
+    probe: Probe,
+    proxies: Sequence[Proxy],
+    seed: int,
+    loss_fn: LossFn | None,
+    micro_batches: int,
+    fallback: Sequence[str],
+) -> Statistics | Exception:
+    try:
+        return collect(
+            model,
+            inputs,
+            targets,
+            loss_fn,
+            needs=[need for p in proxies for need in p.needs],
+            group_size=probe.group_size,
+            batch_norm=probe.batch_norm,
+            micro_batches=micro_batches if probe.micro_batches else 1,
+            fallback=fallback,
+            training=True,
+            seed=seed,
+        )
+    except MemoryError:
+        raise
+    except Exception as error:  # a network that cannot run is a result of the search, not its end
+        return error
+
+
+def _value(proxy: Proxy, statistics: Statistics, seconds: float) -> Score:
+    start = time.perf_counter()
+    try:
+        layers = proxy.layers(statistics)
+        value = proxy.score(statistics) if type(proxy).score is not Proxy.score else math.fsum(layers.values())
+    except (ArithmeticError, ValueError) as error:
+        return Score(math.nan, "failed", f"{type(error).__name__}: {error}", seconds=seconds)
+    seconds += time.perf_counter() - start
+    if not math.isfinite(value):
+        worst = next((n for n, v in layers.items() if not math.isfinite(v)), "the sum")
+        return Score(math.nan, "non_finite", f"{proxy.name} is {value} (from {worst})", layers, seconds)
+    return Score(value, layers=layers, seconds=seconds)
+
+
+class ProxyEvaluator:
+    """Builds architectures of a space and scores them: the evaluator of a training-free search.
+
+    Every architecture is initialised from the same seed and sees the same images. Networks are built pruned: edges
+    that cannot influence the output have zero gradients and cost nothing here.
+
+    Args:
+        space: The search space.
+        inputs: Images [B, C, H, W].
+        targets: Labels [B].
+        proxies: Names or proxies; ``Evaluation.scores`` has them oriented so that higher is better.
+        precision: As in :func:`score`; the same for all architectures.
+        seed: Of initialisation and random layers.
+        num_classes: Outputs of the networks; by default what the labels need.
+        micro_batches: As in :func:`score`.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        inputs: Tensor,
+        targets: Tensor,
+        proxies: Sequence[str | Proxy],
+        precision: Precision = "float32",
+        seed: int = 0,
+        num_classes: int | None = None,
+        micro_batches: int = 2,
+    ) -> None:
+        self.space = space
+        self.proxies = [registry.get(p) if isinstance(p, str) else p for p in proxies]
+        self.dtype = _dtype(precision)
+        self.seed = seed
+        self.micro_batches = micro_batches
+        _check_micro_batches(inputs, targets, micro_batches if self._splits else 1)
+        labels = int(targets.max()) + 1
+        self.num_classes = labels if num_classes is None else num_classes
+        if labels > self.num_classes or int(targets.min()) < 0:
+            raise UserError(
+                f"targets: labels go from {int(targets.min())} to {labels - 1}, "
+                f"but networks have num_classes={self.num_classes} outputs"
+            )
+        self.inputs, self.targets = inputs, targets
+
+    def __call__(self, architecture: Architecture) -> Evaluation:
+        """Score one architecture; a failure is a status."""
+        start = time.perf_counter()
+        known = {
+            p.name: p.of_architecture(self.space, architecture, self.num_classes, self.inputs) for p in self.proxies
+        }
+        scores = {name: Score(value) for name, value in known.items() if value is not None}
+        measured = [p for p in self.proxies if p.name not in scores]
+        if measured:
+            scores |= _score(
+                self.build(architecture), self.inputs, self.targets, measured, self.dtype, self.seed, None,
+                self.micro_batches,
+            )  # fmt: skip
+        signs = {p.name: 1 if p.higher_is_better else -1 for p in self.proxies}
+        failures = [f"{n}: {s.message}" for n, s in scores.items() if s.status != "ok"]
+        return Evaluation(
+            status=Status.FAILED if failures else Status.OK,
+            scores={name: signs[name] * scores[name].value for name in signs},
+            metrics=self._metrics(architecture),
+            message="; ".join(failures),
+            seconds=time.perf_counter() - start,
+        )
+
+    def _metrics(self, architecture: Architecture) -> dict[str, float]:
+        channels, size = self.inputs.shape[1], self.inputs.shape[-1]
+        return {
+            "params": float(self.space.params(architecture, self.num_classes, channels)),
+            "flops": float(self.space.macs(architecture, self.num_classes, size, channels)),
+        }
+
+    def build(self, architecture: Architecture) -> nn.Module:
+        """The network that is scored, in this evaluator's precision and memory layout."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            model = self.space.build(
+                architecture, num_classes=self.num_classes, in_channels=self.inputs.shape[1], prune=True
+            )
+        return _prepared(model.to(self.inputs.device), self.dtype)
+
+    @property
+    def _splits(self) -> bool:
+        return any(p.probe.micro_batches for p in self.proxies)
+
+
+def _check_micro_batches(inputs: Any, targets: Any, micro_batches: int) -> None:
+    batch = check_data(inputs, targets)
+    if micro_batches < 1 or batch % micro_batches or batch < micro_batches:
+        raise UserError(
+            f"inputs: {batch} samples do not split into micro_batches={micro_batches} equal parts; "
+            "pass a multiple of it"
+        )
+
+
+def _dtype(precision: str) -> torch.dtype:
+    if precision not in PRECISIONS:
+        raise UserError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
+    return PRECISIONS[precision]
+
+
+def _wants_channels_last(model: nn.Module) -> bool:
+    """Convolutions run faster with channels innermost, on CPU and on GPU, as soon as there are some of them."""
+    return any(isinstance(m, nn.Conv2d) and m.in_channels > 4 for m in model.modules())
+
+
+def _needs_copy(model: nn.Module, dtype: torch.dtype) -> bool:
+    floating = [p for p in (*model.parameters(), *model.buffers()) if p.is_floating_point()]
+    return any(p.dtype != dtype for p in floating) or _wants_channels_last(model)
+
+
+def _prepared(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Cast ``model``, which is the caller's own, in place."""
+    model = model.to(dtype)
+    if dtype == torch.bfloat16:
+        for module in model.modules():
+            if isinstance(module, NORMALISATIONS):
+                module.float()
+    if _wants_channels_last(model):
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model
+
+
+def _cast(inputs: Any, dtype: torch.dtype, channels_last: bool) -> Any:
+    if isinstance(inputs, Tensor):
+        cast = inputs.to(dtype) if inputs.is_floating_point() else inputs
+        return cast.contiguous(memory_format=torch.channels_last) if channels_last and cast.dim() == 4 else cast
+    if isinstance(inputs, dict):
+        return {k: _cast(v, dtype, channels_last) for k, v in inputs.items()}
+    return type(inputs)(_cast(v, dtype, channels_last) for v in inputs)

@@ -1,0 +1,153 @@
+"""score() and ProxyEvaluator: statuses, precisions, shared passes, seeds."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator
+
+import pytest
+import torch
+from scipy import stats as scipy_stats
+from torch import Tensor, nn
+
+from pynas import proxies, spaces
+from pynas._errors import UserError
+from pynas.evaluate import ProxyEvaluator, score
+from pynas.trial import Status
+
+SPACE = spaces.get("nasbench201")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def data(n: int = 8, size: int = 8) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(n, 3, size, size, generator=generator), torch.arange(n) % 5
+
+
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(288, 5))
+
+
+def test_failure_is_a_status() -> None:
+    class Broken(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(3, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.linear(x)
+
+    found = score(Broken(), *data(), ["zico", "params"])
+    assert found["zico"].status == "failed"
+    assert "RuntimeError" in found["zico"].message
+    assert math.isnan(found["zico"].value)
+    assert found["params"].status == "failed" or found["params"].value == 20
+
+
+def test_non_finite_is_a_status() -> None:
+    network = model()
+    with torch.no_grad():
+        network[4].weight[0, 0] = math.inf
+    found = score(network, *data(), ["grad_norm"])["grad_norm"]
+    assert found.status == "non_finite"
+    assert math.isnan(found.value)
+
+
+def test_a_network_without_weights_for_the_proxy() -> None:
+    found = score(nn.Sequential(nn.Flatten(), nn.LayerNorm(192)), *data(), ["grad_norm"])["grad_norm"]
+    assert found.status == "ok"
+    assert found.value == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"proxies": ["zicco"]}, "unknown proxy 'zicco'.*Did you mean 'zico'"),
+        ({"precision": "half"}, "precision: expected one of float32, bfloat16, float64"),
+        ({"micro_batches": 3}, "inputs: 8 samples do not split into micro_batches=3"),
+        ({"inputs": data()[0] * math.nan}, "inputs: .* NaN"),
+        ({"inputs": data(0)[0], "targets": data(0)[1]}, "inputs: the batch is empty"),
+    ],
+)
+def test_bad_input(change: dict[str, object], message: str) -> None:
+    x, y = data()
+    arguments = {"inputs": x, "targets": y, "proxies": ["zico"], **change}
+    with pytest.raises(UserError, match=message):
+        score(model(), **arguments)
+
+
+def test_one_pass_for_proxies_that_share_a_probe() -> None:
+    class Counting(nn.Sequential):
+        calls = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            type(self).calls += 1
+            return super().forward(x)
+
+    network = Counting(*model().children())
+    score(network, *data(), ["grad_norm", "snip", "plain", "zico_per_sample", "params"], precision="float32")
+    assert Counting.calls == 1
+    score(network, *data(), ["zico"])
+    assert Counting.calls == 3
+
+
+def test_precisions_agree() -> None:
+    scores = {
+        p: score(model(), *data(), ["grad_norm", "snip"], precision=p) for p in ("float64", "float32", "bfloat16")
+    }
+    for name, exact in scores["float64"].items():
+        assert scores["float32"][name].value == pytest.approx(exact.value, rel=1e-4)
+        assert scores["bfloat16"][name].value == pytest.approx(exact.value, rel=0.05)
+
+
+def test_evaluator() -> None:
+    x, y = data(8, 16)
+    evaluator = ProxyEvaluator(SPACE, x, y, ["zico", "params", "flops"], num_classes=5)
+    rng = random.Random(0)
+    state = torch.get_rng_state()
+    for arch in (SPACE.sample(rng) for _ in range(3)):
+        found, again = evaluator(arch), evaluator(arch)
+        assert found.status == Status.OK
+        assert found.scores == again.scores
+        assert found.scores["params"] == SPACE.params(arch, 5)
+        assert found.metrics["flops"] == found.scores["flops"] == SPACE.macs(arch, 5, 16)
+    assert torch.equal(state, torch.get_rng_state())
+    with pytest.raises(UserError, match="targets: labels go from 0 to 4, but networks have num_classes=3"):
+        ProxyEvaluator(SPACE, x, y, ["zico"], num_classes=3)
+
+
+def test_evaluator_on_a_network_without_a_live_path() -> None:
+    x, y = data(8, 16)
+    dead = SPACE.parse("|none~0|+|none~0|none~1|+|none~0|none~1|none~2|")
+    found = ProxyEvaluator(SPACE, x, y, [n for n in proxies.names() if n != "grad_sign"])(dead)
+    assert found.status == Status.OK, found.message
+
+
+def test_evaluator_reports_failures() -> None:
+    x, y = data(8, 16)
+    evaluator = ProxyEvaluator(SPACE, x * 1e30, y, ["grad_norm", "params"])
+    found = evaluator(SPACE.from_index(100))
+    assert (found.status == Status.OK) == math.isfinite(found.scores["grad_norm"])
+    x, y = data(8, 6)
+    with pytest.raises(UserError, match="multiple of 4"):
+        ProxyEvaluator(SPACE, x, y, ["zico"])(SPACE.from_index(100))
+
+
+def test_bfloat16_ranks_like_float32() -> None:
+    x, y = data(16, 8)
+    rng = random.Random(1)
+    architectures = [SPACE.sample(rng) for _ in range(10)]
+    ranks = [
+        [ProxyEvaluator(SPACE, x, y, ["zico"], precision=p, num_classes=10)(a).scores["zico"] for a in architectures]
+        for p in ("float32", "bfloat16")
+    ]
+    assert scipy_stats.spearmanr(*ranks).statistic > 0.9
