@@ -190,6 +190,12 @@ def test_files_that_are_no_archives(tmp_path: Path) -> None:
         data.load_images(f"npz:{tmp_path / 'array.npy'}")
 
 
+def test_a_path_may_begin_at_home(save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(images=PIXELS, labels=LABELS)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert len(data.load_images("npz:~/images.npz")) == 7
+
+
 def test_unknown_source() -> None:
     with pytest.raises(
         UserError, match="unknown source of images 'digit'; known: cifar10, digits, folder, npz"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def read(path_text: str, space: SearchSpace, metric: str | None) -> Table:
     """
     if not path_text:
         raise UserError("table npz: say which file, as in npz:nb201_accuracy.npz")
-    path = Path(path_text)
+    path = Path(os.path.expanduser(path_text))
     with open_npz(path) as archive:
         arrays: dict[str, NDArray[Any]] = {key: archive[key] for key in archive.files}
     strings = arrays.get("arch_str")

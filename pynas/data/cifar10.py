@@ -5,6 +5,7 @@ Source: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def read(rest: str, size: int | None, select: Select) -> Images:
     """
     if not rest:
         raise UserError("images cifar10: say which folder, as in cifar10:data/cifar-10-batches-py")
-    folder = Path(rest)
+    folder = Path(os.path.expanduser(rest))
     if folder.is_file():
         raise UserError(f"{folder}: is a file; unpack the archive and name the folder")
     if not folder.is_dir():

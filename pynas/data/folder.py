@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ def read(rest: str, size: int | None, select: Select) -> Images:
     """
     if not rest:
         raise UserError("images folder: say which folder, as in folder:images")
-    root = Path(rest)
+    root = Path(os.path.expanduser(rest))
     if not root.is_dir():
         raise UserError(f"{root}: no such folder")
     try:
@@ -63,7 +64,7 @@ def read(rest: str, size: int | None, select: Select) -> Images:
     return make_images(
         np.stack(pixels),
         np.array([label for _, label in files]),
-        name=root.name,
+        name=root.resolve().name,
         what=str(root),
         num_classes=len(classes),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from pynas._errors import UserError
@@ -22,7 +23,7 @@ def read(rest: str, size: int | None, select: Select) -> Images:
     """
     if not rest:
         raise UserError("images npz: say which file, as in npz:images.npz")
-    path = Path(rest)
+    path = Path(os.path.expanduser(rest))
     with open_npz(path) as archive:
         keys = next((pair for pair in _KEYS if set(pair) <= set(archive.files)), None)
         if keys is None:

@@ -264,11 +264,11 @@ def _representatives() -> list[Architecture]:
         for second, third in itertools.product(choices, repeat=2):
             from_2 = _terms("+".join(sorted((from_input[second], from_1[third]))))
             keys += ["+".join(sorted(terms)) for terms in itertools.product(from_input, from_1, from_2)]
-    chosen: dict[str, tuple[int, int, int]] = {}
-    for rank, key in enumerate(keys):
-        decisions = _digits(rank)
-        n1, n3 = decisions.count(CONV_1X1), decisions.count(CONV_3X3)
-        candidate = (n3, n1, rank)
-        chosen[key] = min(chosen.get(key, candidate), candidate)
-    members = {rank: Architecture(NASBench201.name, _digits(rank)) for _, _, rank in chosen.values()}
-    return [members[chosen[key][2]] for key in keys]
+    chosen: dict[str, tuple[int, int, tuple[int, ...]]] = {}
+    for key, decisions in zip(keys, itertools.product(choices, repeat=len(EDGES)), strict=True):
+        candidate = (decisions.count(CONV_3X3), decisions.count(CONV_1X1), decisions)
+        best = chosen.get(key)
+        if best is None or candidate < best:
+            chosen[key] = candidate
+    members = {key: Architecture(NASBench201.name, decisions) for key, (_, _, decisions) in chosen.items()}
+    return [members[key] for key in keys]
