@@ -1,0 +1,9 @@
+"""Pages to look at: one HTML file each, which opens without a network."""
+
+from __future__ import annotations
+
+from pynas.report._cell import draw_cell
+from pynas.report.ranking import write_ranking_report
+from pynas.report.search import write_search_report
+
+__all__ = ["draw_cell", "write_ranking_report", "write_search_report"]

@@ -1,0 +1,173 @@
+"""The figures of the reports. ``hover`` is HTML for the pointer, one entry a point; other text is escaped."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import ArrayLike, NDArray
+
+from pynas.report._page import AMBER, BLUE, GREEN, GREY
+
+Floats = NDArray[np.float64]
+
+_HOVER = "<b>%{y:.5~g}</b><br>%{text}<extra></extra>"
+_POINT = {"size": 5, "color": GREY, "opacity": 0.7}
+
+
+def progress(
+    numbers: Sequence[int], scores: Floats, total: int, score_label: str, hover: list[str]
+) -> go.Figure:
+    """Score of every trial, and the best so far as a step line to trial ``total``."""
+    best = np.maximum.accumulate(scores)
+    figure = go.Figure()
+    figure.add_scatter(
+        x=numbers,
+        y=scores,
+        mode="markers",
+        name="each trial",
+        text=hover,
+        hovertemplate=_HOVER,
+        marker=_POINT,
+    )
+    figure.add_scatter(
+        x=[*numbers, total],
+        y=[*best, best[-1]],
+        mode="lines",
+        name="best so far",
+        line={"shape": "hv", "color": BLUE, "width": 2.5},
+        hovertemplate="best so far <b>%{y:.5~g}</b><extra></extra>",
+    )
+    figure.update_xaxes(title_text="trial")
+    figure.update_yaxes(title_text=escape(score_label), **view(scores))
+    return figure
+
+
+def against_accuracy(
+    scores: Floats,
+    accuracy: Floats,
+    score_label: str,
+    accuracy_label: str,
+    hover: list[str],
+    *,
+    mega_flops: Floats | None = None,
+    star: int | None = None,
+) -> go.Figure:
+    """Accuracy over score, coloured by multiply-adds if given, point ``star`` marked as the best trial."""
+    marker: dict[str, Any] = {"size": 6, "opacity": 0.75, "color": BLUE}
+    if mega_flops is not None:
+        title = {"text": "FLOPs<br>(millions)", "font": {"size": 12}}
+        marker |= {
+            "color": mega_flops,
+            "colorscale": "Viridis",
+            "colorbar": {"title": title, "thickness": 12},
+        }
+    figure = go.Figure()
+    figure.add_scatter(
+        x=scores,
+        y=accuracy,
+        mode="markers",
+        name="architectures",
+        text=hover,
+        hovertemplate=_HOVER,
+        marker=marker,
+    )
+    _add_star(figure, scores, accuracy, hover, star)
+    figure.update_layout(showlegend=star is not None)
+    figure.update_xaxes(title_text=escape(score_label), **view(scores))
+    figure.update_yaxes(title_text=escape(accuracy_label), **view(accuracy))
+    return figure
+
+
+def pareto(
+    mega_flops: Floats,
+    scores: Floats,
+    front: Sequence[int],
+    score_label: str,
+    hover: list[str],
+    *,
+    star: int | None = None,
+    bound: float | None = None,
+) -> go.Figure:
+    """Score over cost with the points of ``front`` joined; ``bound`` (millions) is a vertical line."""
+    order = sorted(front, key=lambda i: (mega_flops[i], scores[i]))
+    figure = go.Figure()
+    figure.add_scatter(
+        x=mega_flops, y=scores, mode="markers", name="trials", text=hover, hovertemplate=_HOVER, marker=_POINT
+    )
+    figure.add_scatter(
+        x=mega_flops[order],
+        y=scores[order],
+        mode="lines+markers",
+        name="Pareto front",
+        text=[hover[i] for i in order],
+        hovertemplate=_HOVER,
+        line={"shape": "hv", "color": GREEN, "width": 2},
+        marker={"size": 8, "color": GREEN, "line": {"color": "white", "width": 1}},
+    )
+    _add_star(figure, mega_flops, scores, hover, star)
+    if bound is not None:
+        figure.add_vline(
+            x=bound,
+            line={"color": GREY, "dash": "dash"},
+            annotation={"text": "constraint", "xanchor": "right"},
+        )
+    figure.update_xaxes(title_text="FLOPs of one image (millions of multiply-adds)")
+    figure.update_yaxes(title_text=escape(score_label), **view(scores))
+    return figure
+
+
+def bars(
+    names: Sequence[str], series: Mapping[str, Sequence[tuple[float, float, float]]], value_label: str
+) -> go.Figure:
+    """Grouped bars of (value, low, high) by name, one colour a series, the intervals as whiskers."""
+    figure = go.Figure()
+    for (label, estimates), colour in zip(series.items(), (BLUE, GREEN, AMBER), strict=False):
+        value, low, high = (np.array(column, dtype=np.float64) for column in zip(*estimates, strict=True))
+        figure.add_bar(
+            x=[escape(name) for name in names],
+            y=value,
+            name=escape(label),
+            marker={"color": colour},
+            error_y={
+                "array": high - value,
+                "arrayminus": value - low,
+                "color": "#374151",
+                "thickness": 1.4,
+                "width": 4,
+            },
+            customdata=np.stack([low, high], axis=1),
+            hovertemplate="<b>%{x}</b><br>%{fullData.name}<br>%{y:.3f} (%{customdata[0]:.3f} to "
+            "%{customdata[1]:.3f})<extra></extra>",
+        )
+    figure.update_layout(barmode="group", bargap=0.3, bargroupgap=0.08)
+    figure.update_yaxes(title_text=escape(value_label))
+    return figure
+
+
+def view(values: ArrayLike) -> dict[str, list[float]]:
+    """An axis range without the lowest 5 % where those would squeeze the rest into a third of it or less."""
+    finite = np.asarray(values, dtype=np.float64)
+    lowest, low, high = finite.min(), np.quantile(finite, 0.05), finite.max()
+    if low == high or low - lowest < 2 * (high - low):
+        return {}
+    margin = 0.08 * (high - low)
+    return {"range": [float(low - margin), float(high + margin)]}
+
+
+def _add_star(figure: go.Figure, x: Floats, y: Floats, hover: list[str], i: int | None) -> None:
+    if i is None or not (math.isfinite(x[i]) and math.isfinite(y[i])):
+        return
+    figure.add_scatter(
+        x=[x[i]],
+        y=[y[i]],
+        mode="markers",
+        name="best trial",
+        text=[hover[i]],
+        hovertemplate=_HOVER,
+        marker={"symbol": "star", "size": 16, "color": AMBER, "line": {"color": "white", "width": 1}},
+    )

@@ -1,0 +1,156 @@
+"""One HTML file that opens without a network: style, escaping, and the pieces that pages are made of.
+
+Functions that return HTML take text and escape it; what they return is safe to put into a page as it is.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+
+import plotly.graph_objects as go
+from plotly.io import to_html
+from plotly.offline import get_plotlyjs
+
+INK, MUTED, GRID = "#1f2937", "#6b7280", "#e5e7eb"
+BLUE, GREEN, AMBER, GREY = "#2563eb", "#059669", "#d97706", "#9ca3af"
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'DejaVu Sans', sans-serif"
+
+_NO_BUTTONS = ["select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d"]
+
+_STYLE = f"""
+:root {{ color-scheme: light; }}
+* {{ box-sizing: border-box; }}
+body {{ margin: 0; background: #f3f4f6; color: {INK}; font: 16px/1.5 {FONT}; }}
+main {{ max-width: 1240px; margin: 0 auto; padding: 32px 24px 48px; }}
+header p {{ margin: 4px 0 24px; color: {MUTED}; }}
+h1 {{ margin: 0; font-size: 28px; line-height: 1.2; letter-spacing: -0.01em; }}
+h2 {{ margin: 0 0 12px; font-size: 18px; }}
+section {{ background: white; border: 1px solid {GRID}; border-radius: 10px; padding: 20px 22px; }}
+.grid {{ display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 18px; margin-bottom: 18px; }}
+.grid > .wide {{ grid-column: 1 / -1; }}
+.numbers {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(170px, 1fr)); gap: 18px; }}
+.numbers {{ margin-bottom: 18px; }}
+.numbers section {{ padding: 14px 18px; }}
+.numbers b {{ display: block; font-size: 25px; line-height: 1.25; font-variant-numeric: tabular-nums; }}
+.numbers span, .note {{ color: {MUTED}; font-size: 14px; }}
+.note {{ margin: 10px 0 0; }}
+code {{ font: 12.5px/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; }}
+code {{ overflow-wrap: anywhere; }}
+p.best {{ margin: 0 0 12px; padding: 8px 12px; background: #eff6ff; border-radius: 6px; }}
+.scroll {{ overflow-x: auto; }}
+table {{ border-collapse: collapse; width: 100%; font-size: 15px; font-variant-numeric: tabular-nums; }}
+th, td {{ padding: 7px 12px; border-bottom: 1px solid {GRID}; text-align: right; white-space: nowrap; }}
+th {{ color: {MUTED}; font-weight: 600; font-size: 13px; }}
+th.text, td.text {{ text-align: left; white-space: normal; }}
+dl {{ display: grid; grid-template-columns: max-content 1fr; gap: 5px 22px; margin: 0; font-size: 15px; }}
+dt {{ color: {MUTED}; }}
+dd {{ margin: 0; overflow-wrap: anywhere; }}
+svg.cell {{ display: block; width: 100%; max-height: 360px; }}
+@media (max-width: 900px) {{
+  .grid {{ grid-template-columns: minmax(0, 1fr); }}
+  main {{ padding: 20px 12px; }}
+}}
+"""
+
+
+def write_page(path: str | os.PathLike[str], title: str, subtitle: str, body: Iterable[str]) -> Path:
+    """Write a page whose ``body`` is HTML, plotly.js included once; returns its path."""
+    target = Path(path)
+    html = "\n".join(
+        [
+            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>",
+            f"<script>{get_plotlyjs()}</script>\n</head>\n<body>\n<main>",
+            f"<header><h1>{escape(title)}</h1><p>{escape(subtitle)}</p></header>",
+            *body,
+            "</main>\n</body>\n</html>\n",
+        ]
+    )
+    target.write_text(html, encoding="utf-8")
+    return target
+
+
+def card(heading: str, content: str, *, wide: bool = False) -> str:
+    """A box with a heading around HTML."""
+    return f'<section class="{"wide" if wide else ""}"><h2>{escape(heading)}</h2>{content}</section>'
+
+
+def grid(cards: Iterable[str]) -> str:
+    """Cards two by two."""
+    return f'<div class="grid">{"".join(cards)}</div>'
+
+
+def numbers(values: Mapping[str, str]) -> str:
+    """Large figures with what they are below."""
+    boxes = (
+        f"<section><b>{escape(value)}</b><span>{escape(name)}</span></section>"
+        for name, value in values.items()
+    )
+    return f'<div class="numbers">{"".join(boxes)}</div>'
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]], text_columns: Sequence[str] = ()) -> str:
+    """A table; ``text_columns`` are aligned left and set in a fixed width, the others are numbers."""
+    is_text = [column in text_columns for column in columns]
+    head = "".join(
+        f'<th class="{"text" if text else ""}">{escape(column)}</th>'
+        for column, text in zip(columns, is_text, strict=True)
+    )
+    lines = []
+    for row in rows:
+        cells = (
+            f'<td class="text"><code>{_breakable(value)}</code></td>' if text else f"<td>{escape(value)}</td>"
+            for value, text in zip(row, is_text, strict=True)
+        )
+        lines.append(f"<tr>{''.join(cells)}</tr>")
+    body = "".join(lines)
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _breakable(text: str) -> str:
+    """Escaped text that a browser may break after each ``+``, as between the nodes of a cell."""
+    return escape(text).replace("+", "+<wbr>")
+
+
+def facts(values: Mapping[str, str]) -> str:
+    """Names and values in two columns."""
+    return f"<dl>{''.join(f'<dt>{escape(k)}</dt><dd>{escape(v)}</dd>' for k, v in values.items())}</dl>"
+
+
+def note(text: str) -> str:
+    """A remark in small print; nothing for an empty one."""
+    return f'<p class="note">{escape(text)}</p>' if text else ""
+
+
+def plot(figure: go.Figure, height: int = 400) -> str:
+    """A figure in the page's style, as HTML."""
+    figure.update_layout(
+        template="none",
+        height=height,
+        margin={"l": 68, "r": 20, "t": 40, "b": 56},
+        font={"family": FONT, "size": 14, "color": INK},
+        paper_bgcolor="white",
+        plot_bgcolor="white",
+        hoverlabel={
+            "bgcolor": "white",
+            "bordercolor": GREY,
+            "align": "left",
+            "font": {"size": 13, "color": INK},
+        },
+        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "font": {"size": 13}},
+    )
+    axis = {"gridcolor": GRID, "zeroline": False, "linecolor": GREY, "ticks": "outside", "tickcolor": GREY}
+    figure.update_xaxes(**axis, title_standoff=12)
+    figure.update_yaxes(**axis, title_standoff=10)
+    return str(
+        to_html(
+            figure,
+            include_plotlyjs=False,
+            full_html=False,
+            config={"displaylogo": False, "responsive": True, "modeBarButtonsToRemove": _NO_BUTTONS},
+        )
+    )

@@ -1,0 +1,260 @@
+from __future__ import annotations
+
+import json
+import math
+import random
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from pynas import spaces
+from pynas.architecture import Architecture
+from pynas.ranking import rank_scores
+from pynas.report import draw_cell, write_ranking_report, write_search_report
+from pynas.run import search
+from pynas.spaces import Edge
+from pynas.store import Run, RunConfig, Store
+from pynas.testing.strategies import ToySpace, evaluate
+from pynas.trial import Evaluation, Status, Trial
+
+HOSTILE = "</script><script>alert('&\"1')</script><img src=x onerror=alert(2)>"
+
+
+class Page(HTMLParser):
+    """What a browser makes of a page: elements, attributes and visible text, scripts apart."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.tags, self.attributes, self.text, self.scripts, self._open = [], [], "", [], ""
+        self.html = path.read_text(encoding="utf-8")
+        self.feed(self.html)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+        self._open = tag
+
+    def handle_endtag(self, tag):
+        self._open = ""
+
+    def handle_data(self, data):
+        if self._open == "script":
+            self.scripts.append(data)
+        elif self._open != "style":
+            self.text += data
+
+    @property
+    def figures(self):
+        return [script for script in self.scripts if "Plotly.newPlot" in script and len(script) < 1_000_000]
+
+
+class Table:
+    name, metric, dataset = "table", "test", "CIFAR-10"
+
+    def accuracy(self, architecture):
+        return 80.0 + 2 * sum(architecture.decisions) % 13
+
+
+def check_self_contained(page):
+    assert page.html.count("plotly.js v") == 1
+    assert not {"link", "iframe", "img"} & set(page.tags)
+    assert not [value for name, value in page.attributes if name in ("src", "href", "srcset")]
+    assert not [name for name, _ in page.attributes if name.startswith("on")]
+
+
+@pytest.fixture(scope="module")
+def nasbench_run():
+    space = spaces.get("nasbench201")
+
+    def score(architecture):
+        rng = random.Random(space.index(architecture))
+        return Evaluation(
+            Status.OK, {"toy": space.macs(architecture) ** 0.5 + rng.gauss(0, 900)}, seconds=0.5
+        )
+
+    return search(
+        space, "evolution", ["toy"], {"flops": 150e6}, 120, score, table=Table(), config={"images": "digits"}
+    )
+
+
+def test_search_report(tmp_path, nasbench_run):
+    result = nasbench_run
+    path = write_search_report(tmp_path / "report.html", result.run, result.trials)
+    page = Page(path)
+    check_self_contained(page)
+    assert path == tmp_path / "report.html"
+    assert len(page.figures) == 3  # best so far, Pareto front, against accuracy
+    best = spaces.get("nasbench201").format(result.best.architecture)
+    assert page.text.count(best) == 2  # the best architecture, and the first row of the table
+    assert "Search of nasbench201 for toy" in page.text
+    assert re.search(r"toy against accuracy: Spearman -?0\.\d\d, Kendall -?0\.\d\d", page.text)
+    assert "CIFAR-10 accuracy (%)" in page.text
+    assert "flops at most 150,000,000" in page.text
+    assert "imagesdigits" in page.text
+    assert "seconds of evaluation60.0" in page.text
+    for name in ("torch", "numpy", "python"):
+        assert name in page.text
+    # The cell: four nodes, six labelled edges.
+    assert page.tags.count("circle") == 4
+    assert page.tags.count("rect") == 6
+    assert page.tags.count("tr") == 11
+
+
+def test_report_of_a_store_equals_that_of_the_result(tmp_path):
+    space = ToySpace()
+    with Store(tmp_path / "runs.db") as store:
+        result = search(space, "random", ["toy"], budget=30, evaluator=evaluate, store=store)
+        first = write_search_report(tmp_path / "a.html", result.run, result.trials, space=space)
+        second = write_search_report(tmp_path / "b.html", store.run(), store.trials(store.run()), space=space)
+    identifiers = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f-]{22}")  # plotly names its elements at random
+    assert identifiers.sub("", first.read_text()) == identifiers.sub("", second.read_text())
+
+
+def test_unregistered_space_is_shown_by_its_decisions(tmp_path):
+    result = search(ToySpace(), "random", ["toy"], budget=20, evaluator=evaluate)
+    page = Page(write_search_report(tmp_path / "report.html", result.run, result.trials))
+    assert "-".join(map(str, result.best.architecture.decisions)) in page.text
+    assert "svg" not in page.tags
+    assert "accuracy" not in page.text
+
+
+def test_several_objectives(tmp_path):
+    def two(architecture):
+        return Evaluation(Status.OK, {"a": float(sum(architecture.decisions)), "b": 1.0})  # b never varies
+
+    result = search(ToySpace(), "random", ["a", "b"], budget=20, evaluator=two, table=Table())
+    page = Page(write_search_report(tmp_path / "report.html", result.run, result.trials))
+    assert len(page.figures) == 6
+    assert "Search of toy for a, b" in page.text
+
+
+def test_nothing_succeeded(tmp_path):
+    failed = Evaluation(Status.FAILED, message="out of memory")
+    result = search(ToySpace(), "random", ["toy"], budget=4, evaluator=lambda architecture: failed)
+    page = Page(write_search_report(tmp_path / "report.html", result.run, result.trials))
+    assert "No trial succeeded" in page.text
+    assert "out of memory" in page.text
+    assert page.figures == []
+    page = Page(write_search_report(tmp_path / "report.html", result.run, ()))
+    assert "0 trials" in page.text
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_few_trials(tmp_path, count):
+    result = search(
+        ToySpace(),
+        "random",
+        ["toy"],
+        budget=count,
+        table=Table(),
+        evaluator=lambda architecture: Evaluation(Status.OK, {"toy": 1.0}),
+    )
+    page = Page(write_search_report(tmp_path / "report.html", result.run, result.trials))
+    assert len(page.figures) == (3 if count == 3 else 2)
+
+
+def hostile_trials():
+    space = Architecture(HOSTILE, (0,)).space
+    return [
+        Trial(
+            i,
+            Architecture(space, (i,)),
+            Evaluation(
+                Status.OK,
+                {HOSTILE: float(i)},
+                {"flops": 1e6 * i, "params": 1e5, "accuracy": 90.0 + i},
+                HOSTILE,
+            ),
+        )
+        for i in range(5)
+    ]
+
+
+class HostileSpace(ToySpace):
+    def format(self, arch):
+        return HOSTILE
+
+    def graph(self, arch):
+        return (Edge(0, 1, HOSTILE), Edge(0, 2, "none"), Edge(1, 2, HOSTILE))
+
+
+def check_no_injection(page):
+    check_self_contained(page)
+    assert "alert" not in "".join(f"{name}={value}" for name, value in page.attributes)
+    # The parser would have ended a script at the hostile end tag; then its remainder would stand alone.
+    assert page.tags.count("script") == len(page.scripts)
+    for script in page.scripts[1:]:
+        assert not script.lstrip().startswith("alert")
+        assert "</script" not in script
+    assert HOSTILE in page.text
+
+
+def test_hostile_text_is_escaped_in_the_search_report(tmp_path):
+    config = RunConfig(
+        HOSTILE, HOSTILE, 0, (HOSTILE,), {HOSTILE: 3.0}, {"table": {"dataset": HOSTILE}, HOSTILE: [HOSTILE]}
+    )
+    run = Run(1, config, {HOSTILE: {HOSTILE: HOSTILE}, "started": HOSTILE, "resumed": [{"started": HOSTILE}]})
+    page = Page(write_search_report(tmp_path / "report.html", run, hostile_trials(), space=HostileSpace()))
+    assert len(page.figures) == 3
+    check_no_injection(page)
+    failed = [Trial(0, Architecture(HOSTILE, (0,)), Evaluation(Status.FAILED, message=HOSTILE))]
+    check_no_injection(Page(write_search_report(tmp_path / "report.html", run, failed)))
+
+
+def test_hostile_text_is_escaped_in_the_ranking_report(tmp_path):
+    ranking = rank_scores(
+        {HOSTILE: [1.0, 2.0, 3.0]}, [1.0, 2.0, 3.0], labels=[HOSTILE] * 3, accuracy_label=HOSTILE, resamples=5
+    )
+    path = write_ranking_report(tmp_path / "ranking.html", ranking, title=HOSTILE, facts={HOSTILE: HOSTILE})
+    check_no_injection(Page(path))
+
+
+def test_ranking_report(tmp_path):
+    rng = np.random.default_rng(0)
+    accuracy = rng.normal(90, 1, 100)
+    scores = {
+        "weak": accuracy + rng.normal(0, 5, 100),
+        "strong": accuracy + rng.normal(0, 0.1, 100),
+        "params": rng.normal(0, 1, 100),
+        "constant": np.ones(100),
+    }
+    scores["weak"][:7] = math.nan
+    ranking = rank_scores(scores, accuracy, accuracy_label="CIFAR-10 accuracy (%)", resamples=50)
+    page = Page(write_ranking_report(tmp_path / "ranking.html", ranking, facts={"table": "made up"}))
+    check_self_contained(page)
+    assert len(page.figures) == 5  # the bars, and one for each score
+    order = [
+        page.text.index(f"{name}: Spearman") for name in ("strong", "weak", "params (baseline)", "constant")
+    ]
+    assert order[0] == min(order)
+    assert order[-1] == max(order)
+    assert "constant: Spearman not defined" in page.text
+    value = ranking.correlations["strong"].kendall
+    assert f"{value.value:.3f} ({value.low:.3f} to {value.high:.3f})" in page.text
+    assert "tablemade up" in page.text
+
+
+def test_figures_are_valid_plotly(tmp_path, nasbench_run):
+    page = Page(write_search_report(tmp_path / "report.html", nasbench_run.run, nasbench_run.trials))
+    for script in page.figures:
+        start = script.index("[", script.index("Plotly.newPlot"))
+        traces, _ = json.JSONDecoder().raw_decode(script[start:])
+        assert traces
+        for trace in traces:
+            assert trace["name"]
+
+
+def test_cells_of_any_graph():
+    assert draw_cell(()) == ""
+    # A node with operations on the nodes instead of the edges, two edges between the same nodes, long skips.
+    edges = [Edge(i, j, "") for i in range(6) for j in range(i + 1, 6)] + [
+        Edge(0, 1, "twice"),
+        Edge(0, 1, "thrice"),
+    ]
+    svg = draw_cell(edges, ["in", *"abcd", "out"])
+    assert svg.count("<circle") == 6
+    assert svg.count('<path d="M') == len(edges) + svg.count("<marker")
+    assert "nan" not in svg
