@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,17 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "pynas"
 
 # A module imports only from its own layer's list of lower layers. Names are the first component below pynas.
-BOTTOM = {"_errors", "_npz", "_registry", "_unpickle", "architecture", "trial"}
+BOTTOM = {
+    "_costs",
+    "_errors",
+    "_multiobjective",
+    "_npz",
+    "_registry",
+    "_unpickle",
+    "architecture",
+    "provenance",
+    "trial",
+}
 LAYERS: dict[str, set[str]] = {
     "ops": {"_C"},
     "stats": {"ops"},
@@ -25,7 +37,7 @@ LAYERS: dict[str, set[str]] = {
     "ranking": set(),
     "evaluate": {"proxies", "spaces", "hardware", "benchmarks", "stats", "nn", "ops"},
     "report": {"store", "ranking", "spaces", "benchmarks"},
-    "run": {"evaluate", "report", "store", "strategies", "spaces", "benchmarks", "hardware", "ranking"},
+    "run": {"data", "evaluate", "report", "store", "strategies", "spaces", "benchmarks", "hardware", "ranking"},
 }
 WITHOUT_TORCH = (
     "strategies",
@@ -78,3 +90,8 @@ def test_the_search_half_knows_no_torch(path: Path) -> None:
         return
     imports = {name.split(".")[0] for name in imported_modules(path, top_level_only=True)}
     assert "torch" not in imports
+
+
+def test_importing_pynas_loads_no_torch() -> None:
+    code = "import sys, pynas; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -106,8 +106,8 @@ def measure(
 ) -> Record:
     """Check and time all contenders of ``case``.
 
-    Every round runs each contender once, in a fresh random order: whatever follows an operation that leaves the
-    caches full of its own data looks slower, and no contender should always be the one that does.
+    Every round runs each contender once, in a fresh random order: whatever follows an operation that
+    leaves the caches full of its own data looks slower, and no contender should always be the one.
 
     Args:
         case: What to time.
@@ -141,7 +141,8 @@ def measure(
         if enabled:
             gc.enable()
     timings = {
-        name: Timing(percentile(t, 0.2), percentile(t, 0.5), percentile(t, 0.8), len(t)) for name, t in samples.items()
+        name: Timing(percentile(t, 0.2), percentile(t, 0.5), percentile(t, 0.8), len(t))
+        for name, t in samples.items()
     }
     others = [name for name in timings if name != "pynas"]
     best = min(others, key=lambda name: timings[name].p50) if others else None

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.nn.grad import conv2d_weight
 
 from pynas import ops
 from pynas.bench._harness import CASES, Case, Problem
@@ -24,7 +26,7 @@ def _close(got: Tensor | None, expected: Tensor, tolerance: float, what: str) ->
 
 
 def conv2d_case(channels: int, side: int, kernel: int, stride: int = 1, groups: int = 1) -> Problem:
-    """All four moments of a convolution's per-sample weight gradients against its one ordinary weight gradient."""
+    """All four moments of a convolution's gradients against its ordinary weight gradient."""
     generator = torch.Generator().manual_seed(0)
     out_side = (side + 2 * (kernel // 2) - kernel) // stride + 1
     x = torch.randn(BATCH, channels, side, side, generator=generator)
@@ -32,13 +34,13 @@ def conv2d_case(channels: int, side: int, kernel: int, stride: int = 1, groups: 
     x_last = x.to(memory_format=torch.channels_last)
     delta_last = delta.to(memory_format=torch.channels_last)
     shape = (channels, channels // groups, kernel, kernel)
-    geometry = {"stride": stride, "padding": kernel // 2, "groups": groups}
+    geometry: dict[str, Any] = {"stride": stride, "padding": kernel // 2, "groups": groups}
 
     def moments() -> ops.GradMoments:
         return ops.conv2d_grad_moments(delta_last, x_last, (kernel, kernel), **geometry)
 
     def weight(x: Tensor, delta: Tensor) -> Tensor:
-        return torch.nn.grad.conv2d_weight(x, shape, delta, **geometry)
+        return cast(Tensor, conv2d_weight(x, shape, delta, **geometry))  # type: ignore[no-untyped-call]
 
     def check() -> None:
         result = moments().weight
@@ -65,7 +67,7 @@ def conv2d_case(channels: int, side: int, kernel: int, stride: int = 1, groups: 
 
 
 def linear_case(positions: int, inputs: int, outputs: int, batch: int = BATCH) -> Problem:
-    """All four moments of a linear layer's per-sample weight gradients against its one ordinary weight gradient."""
+    """All four moments of a linear layer's gradients against its ordinary weight gradient."""
     generator = torch.Generator().manual_seed(0)
     lead = (batch,) if positions == 1 else (batch, positions)
     a = torch.randn(*lead, inputs, generator=generator)
@@ -94,8 +96,8 @@ def linear_case(positions: int, inputs: int, outputs: int, batch: int = BATCH) -
 def moments_update_case(n: int = 4_000_000) -> Problem:
     """The fused running moments against the same in plain PyTorch."""
     grad = torch.randn(n)
-    ours = [torch.zeros(n) for _ in range(3)]
-    plain = [torch.zeros(n) for _ in range(3)]
+    ours = (torch.zeros(n), torch.zeros(n), torch.zeros(n))
+    plain = (torch.zeros(n), torch.zeros(n), torch.zeros(n))
 
     def eager() -> None:
         mean, abs_mean, m2 = plain
@@ -105,13 +107,15 @@ def moments_update_case(n: int = 4_000_000) -> Problem:
         m2.add_(delta * (grad - mean))
 
     def check() -> None:
-        ops.moments_update(grad, *ours, 2)
+        ops.moments_update(grad, ours[0], ours[1], ours[2], 2)
         eager()
         for got, expected in zip(ours, plain, strict=True):
             _close(got, expected, 1e-5, "state")
 
     return Problem(
-        contenders={"pynas": lambda: ops.moments_update(grad, *ours, 2), "eager": eager}, check=check, bytes=28.0 * n
+        contenders={"pynas": lambda: ops.moments_update(grad, ours[0], ours[1], ours[2], 2), "eager": eager},
+        check=check,
+        bytes=28.0 * n,
     )
 
 

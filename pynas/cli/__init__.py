@@ -1,4 +1,4 @@
-"""The ``pynas`` command. Bad input gives one line on stderr and exit code 2; ``--json`` gives data on stdout."""
+"""The ``pynas`` command: bad input gives one line on stderr and exit code 2, ``--json`` data on stdout."""
 
 from __future__ import annotations
 

@@ -18,7 +18,9 @@ Table = Annotated[
 ]
 Space = Annotated[str, typer.Option(help="Search space; see 'pynas spaces'.")]
 Precision = Annotated[str, typer.Option(help="float32 | bfloat16 | float64. Never mix them in one ranking.")]
-Batch = Annotated[int, typer.Option(help="Images per evaluation, drawn once; zico splits them in two.", min=1)]
+Batch = Annotated[
+    int, typer.Option(help="Images per evaluation, drawn once; zico splits them in two.", min=1)
+]
 Seed = Annotated[int, typer.Option(help="Seed of initialisation, drawn images and search.")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads of torch and of the kernels.", min=1)]
 OutputFile = Annotated[Path | None, typer.Option(help="Write an HTML page to look at, here.")]

@@ -13,11 +13,15 @@ from pynas.cli import _options, _output
 
 
 def bench(
-    pattern: Annotated[str, typer.Argument(help="Only cases whose name contains this; 'list' lists them.")] = "",
+    pattern: Annotated[
+        str, typer.Argument(help="Only cases whose name contains this; 'list' lists them.")
+    ] = "",
     seconds: Annotated[float, typer.Option(help="Time for the timed rounds of each case.", min=0.01)] = 2.0,
     slow: Annotated[bool, typer.Option("--slow", help="Also the cases that take minutes.")] = False,
     threads: _options.Threads = None,
-    save: Annotated[Path | None, typer.Option(help="Append the records to this file, a JSON line each.")] = None,
+    save: Annotated[
+        Path | None, typer.Option(help="Append the records to this file, a JSON line each.")
+    ] = None,
     seed: _options.Seed = 0,
     json: _options.Json = False,
 ) -> None:
@@ -31,7 +35,11 @@ def bench(
 
     chosen = [CASES.get(name) for name in CASES.names() if pattern == "list" or pattern in name]
     if pattern == "list":
-        return _output.print_json([case.name for case in chosen]) if json else print("\n".join(c.name for c in chosen))
+        return (
+            _output.print_json([case.name for case in chosen])
+            if json
+            else print("\n".join(c.name for c in chosen))
+        )
     if not chosen:
         raise UserError(f"no benchmark has {pattern!r} in its name; 'pynas bench list' lists them")
     skipped = [case for case in chosen if case.slow and not slow]

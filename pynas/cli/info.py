@@ -24,7 +24,9 @@ def spaces(json: _options.Json = False) -> None:
     records = []
     for name in registry.names():
         space = registry.get(name)
-        records.append({"name": name, "size": space.size, "decisions": len(space.num_choices), "summary": space.summary})
+        records.append(
+            {"name": name, "size": space.size, "decisions": len(space.num_choices), "summary": space.summary}
+        )
     if json:
         return _output.print_json(records)
     _output.print_table(
@@ -92,7 +94,9 @@ def _facts() -> dict[str, Any]:
             "core built against torch": _C.torch_version,
             "core built by": _C.compiler,
             "core's instruction set": f"{_C.isa()} (of {', '.join(_C.available_isas())}; PYNAS_ISA chooses)",
-            "core's CUDA kernels": f"sm_{_C.cuda_archs.replace(',', ', sm_')}" if _C.has_cuda else "not compiled",
+            "core's CUDA kernels": f"sm_{_C.cuda_archs.replace(',', ', sm_')}"
+            if _C.has_cuda
+            else "not compiled",
         }
     except ImportError as error:
         facts["core"] = f"does not load: {error}"
@@ -116,7 +120,7 @@ def _problems() -> list[str]:
         if _C.torch_version.split("+")[0] != torch.__version__.split("+")[0]:
             found.append(
                 f"the core was built against torch {_C.torch_version} and runs with {torch.__version__}: "
-                "rebuild it (make build, or pip install --no-build-isolation --force-reinstall --no-deps pynas-torch)"
+                "rebuild it (make build, or pip install --no-build-isolation --force-reinstall --no-deps .)"
             )
         if torch.cuda.is_available() and not _C.has_cuda:
             found.append("there is a GPU but the core has no CUDA kernels: install nvcc and rebuild")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -16,9 +16,12 @@ from pynas.cli import _options, _output
 def score(
     architecture: Annotated[str | None, typer.Argument(help="Architecture string of --space.")] = None,
     model: Annotated[
-        str | None, typer.Option(help="package.module:factory, called without arguments, instead of a string.")
+        str | None,
+        typer.Option(help="package.module:factory, called without arguments, instead of a string."),
     ] = None,
-    proxies: Annotated[str, typer.Option(help="Comma-separated names; see 'pynas proxies'.")] = "zico,params,flops",
+    proxies: Annotated[
+        str, typer.Option(help="Comma-separated names; see 'pynas proxies'.")
+    ] = "zico,params,flops",
     space: _options.Space = "nasbench201",
     images: _options.Images = "digits",
     batch: _options.Batch = 256,
@@ -33,7 +36,7 @@ def score(
 
     Examples:
       pynas score '|nor_conv_3x3~0|+|none~0|skip_connect~1|+|nor_conv_1x1~0|none~1|nor_conv_3x3~2|'
-      pynas score --model torchvision.models:resnet18 --images cifar10:data/cifar-10-batches-py --proxies zico,snip
+      pynas score --model torchvision.models:resnet18 --images cifar10:cifar-10-batches-py --layers
     """
     if (architecture is None) == (model is None):
         raise UserError("give either an architecture string or --model package.module:factory")
@@ -50,7 +53,11 @@ def score(
     if threads is not None:
         torch.set_num_threads(threads)
     # The string is parsed before the images are read, for the same reason.
-    parsed = None if architecture is None else (pynas.spaces.get(space), pynas.spaces.get(space).parse(architecture))
+    parsed = (
+        None
+        if architecture is None
+        else (pynas.spaces.get(space), pynas.spaces.get(space).parse(architecture))
+    )
     factory = None if model is None else load_factory(model)
     source = data.load_images(images) if image_size is None else data.load_images(images, size=image_size)
     inputs, targets = data.batch(source, batch, seed)
@@ -62,19 +69,31 @@ def score(
             assert factory is not None
             network = factory()
     if not isinstance(network, torch.nn.Module):
-        raise UserError(f"--model {model}: expected a function that returns a torch.nn.Module, got {type(network).__name__}")
-    scores = pynas.score(network, inputs, targets, proxies=names, precision=precision, seed=seed)
+        raise UserError(
+            f"--model {model}: expected a function that returns a torch.nn.Module, "
+            f"got {type(network).__name__}"
+        )
+    scores = pynas.score(network, inputs, targets, proxies=names, precision=cast(Any, precision), seed=seed)
     if json:
         return _output.print_json(
             {
-                name: {"value": s.value, "status": str(s.status), "message": s.message, "seconds": s.seconds, "layers": dict(s.layers)}
+                name: {
+                    "value": s.value,
+                    "status": str(s.status),
+                    "message": s.message,
+                    "seconds": s.seconds,
+                    "layers": dict(s.layers),
+                }
                 for name, s in scores.items()
             }
         )
     _output.print_table(
         f"{architecture or model} on {source.name}, {batch} images, {precision}",
         ["proxy", "score", "status", "seconds"],
-        [(name, s.value, s.status if not s.message else f"{s.status}: {s.message}", s.seconds) for name, s in scores.items()],
+        [
+            (name, s.value, s.status if not s.message else f"{s.status}: {s.message}", s.seconds)
+            for name, s in scores.items()
+        ],
     )
     if layers:
         for name, s in scores.items():
@@ -97,6 +116,10 @@ def load_factory(text: str) -> Any:
         sys.path.pop(0)
     factory = getattr(module, attribute, None)
     if not callable(factory):
-        callables = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
-        raise UserError(f"--model: {module_name!r} has no function {attribute!r}; it has: {', '.join(callables[:12])}")
+        callables = [
+            name for name, value in vars(module).items() if callable(value) and not name.startswith("_")
+        ]
+        raise UserError(
+            f"--model: {module_name!r} has no function {attribute!r}; it has: {', '.join(callables[:12])}"
+        )
     return factory

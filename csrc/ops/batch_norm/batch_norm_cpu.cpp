@@ -1,0 +1,207 @@
+#include "ops/batch_norm/batch_norm.h"
+
+#include <cmath>
+
+#include "common/simd_convert.h"
+
+namespace pynas::cpu::PYNAS_ISA_NS {
+namespace {
+
+using V = Vec<float>;
+constexpr int kL = kLanes<float>;
+constexpr int64_t kChunk = 256;  // rows whose statistics are kept in float32 before they go to float64
+
+PYNAS_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+template <class T>
+PYNAS_INLINE V load_lanes(const T* p, int n) {
+  if (n == kL) return load_as_float(p);
+  V v{};
+  for (int i = 0; i < n; ++i) v[i] = to_float(p[i]);
+  return v;
+}
+
+// Rows are taken four at a time, so that four sums per vector of channels hide the latency of the additions.
+// One pass over a chunk computes sum a_m and sum a_m b_m for whatever a and b the caller forms from row m.
+template <class Terms>
+PYNAS_INLINE void sum_rows(int64_t begin, int64_t end, Terms terms, V& first, V& second) {
+  V a[4] = {}, b[4] = {};
+  int64_t m = begin;
+  for (; m + 4 <= end; m += 4) PYNAS_UNROLL for (int i = 0; i < 4; ++i) terms(m + i, a[i], b[i]);
+  for (; m < end; ++m) terms(m, a[0], b[0]);
+  first = (a[0] + a[1]) + (a[2] + a[3]);
+  second = (b[0] + b[1]) + (b[2] + b[3]);
+}
+
+// Calls body(channel, lanes) for every vector of channels.
+template <class F>
+PYNAS_INLINE void for_channels(int64_t channels, F body) {
+  for (int64_t c = 0; c < channels; c += kL) body(c, static_cast<int>(least(kL, channels - c)));
+}
+
+// Mean and centred second moment of rows [begin, end) into state [2, channels]: shifted sums inside a chunk
+// (the shift is the chunk's first row, so there is little to cancel), chunks merged by Chan's formula in
+// float64.
+template <class T>
+void chunk_moments(const BatchNormParams& p, int64_t begin, int64_t end, double* state) {
+  const T* x = static_cast<const T*>(p.x);
+  const int64_t C = p.channels;
+  for (int64_t c = 0; c < 2 * C; ++c) state[c] = 0.0;
+  for (int64_t from = begin; from < end; from += kChunk) {
+    const int64_t to = least(from + kChunk, end);
+    const double n = static_cast<double>(to - from), seen = static_cast<double>(from - begin);
+    for_channels(C, [&](int64_t c, int lanes) {
+      const V shift = load_lanes(x + from * C + c, lanes);
+      V sum, square;
+      sum_rows(
+          from, to,
+          [&](int64_t m, V& a, V& b) {
+            const V d = load_lanes(x + m * C + c, lanes) - shift;
+            a += d;
+            b += d * d;
+          },
+          sum, square);
+      for (int i = 0; i < lanes; ++i) {
+        const double mean = static_cast<double>(sum[i]) / n;
+        const double m2 = static_cast<double>(square[i]) - mean * static_cast<double>(sum[i]);
+        const double delta = mean + static_cast<double>(shift[i]) - state[c + i];
+        state[c + i] += delta * n / (seen + n);
+        state[C + c + i] += (m2 > 0.0 ? m2 : 0.0) + delta * delta * seen * n / (seen + n);
+      }
+    });
+  }
+}
+
+// out = scale_c * x + offset_c  (+ scale2_c * g when there is a g)
+template <class T, bool kBackward>
+void apply(const BatchNormParams& p, const float* coefficients, int64_t begin, int64_t end) {
+  const T* x = static_cast<const T*>(p.x);
+  const T* g = static_cast<const T*>(p.grad_output);
+  T* out = static_cast<T*>(p.out);
+  const int64_t C = p.channels;
+  for_channels(C, [&](int64_t c, int lanes) {
+    const V scale = load_lanes(coefficients + c, lanes), offset = load_lanes(coefficients + C + c, lanes);
+    const V slope = kBackward ? load_lanes(coefficients + 2 * C + c, lanes) : V{};
+    for (int64_t m = begin; m < end; ++m) {
+      V y = scale * load_lanes(x + m * C + c, lanes) + offset;
+      if constexpr (kBackward) y += slope * load_lanes(g + m * C + c, lanes);
+      if (lanes == kL) {
+        store_from_float(out + m * C + c, y);
+      } else {
+        for (int i = 0; i < lanes; ++i) from_float(y[i], out[m * C + c + i]);
+      }
+    }
+  });
+}
+
+// Rows of one thread: the same split in both passes, so that a thread finds its rows in its own cache again.
+PYNAS_INLINE int64_t split(int64_t rows, int threads, int64_t t) {
+  const int64_t blocks = (rows + kChunk - 1) / kChunk;
+  return least(rows, blocks * t / threads * kChunk);
+}
+
+template <class T, bool kBackward>
+void apply_all(const BatchNormParams& p, const float* coefficients, const Parallel& parallel) {
+  parallel(parallel.threads, 1, [&](int64_t first, int64_t last) {
+    for (int64_t t = first; t < last; ++t) {
+      const int64_t end = split(p.rows, parallel.threads, t + 1);
+      // Block by block, all channels of a block before the next: rows are read and written in order.
+      for (int64_t m = split(p.rows, parallel.threads, t); m < end; m += 64)
+        apply<T, kBackward>(p, coefficients, m, least(m + 64, end));
+    }
+  });
+}
+
+template <class T>
+void forward(const BatchNormParams& p, float* coefficients, const Parallel& parallel) {
+  const int64_t C = p.channels;
+  parallel(parallel.threads, 1, [&](int64_t first, int64_t last) {
+    for (int64_t t = first; t < last; ++t)
+      chunk_moments<T>(p, split(p.rows, parallel.threads, t), split(p.rows, parallel.threads, t + 1),
+                       p.workspace + t * 2 * C);
+  });
+  for (int64_t c = 0; c < C; ++c) {
+    double mean = 0.0, m2 = 0.0, seen = 0.0;
+    for (int t = 0; t < parallel.threads; ++t) {
+      const double n =
+          static_cast<double>(split(p.rows, parallel.threads, t + 1) - split(p.rows, parallel.threads, t));
+      if (n == 0.0) continue;
+      const double delta = p.workspace[t * 2 * C + c] - mean;
+      m2 += p.workspace[(t * 2 + 1) * C + c] + delta * delta * seen * n / (seen + n);
+      mean += delta * n / (seen + n);
+      seen += n;
+    }
+    const double rstd = 1.0 / std::sqrt(m2 / seen + p.eps);
+    p.mean[c] = static_cast<float>(mean);
+    p.rstd[c] = static_cast<float>(rstd);
+    const double scale = (p.weight ? static_cast<double>(p.weight[c]) : 1.0) * rstd;
+    coefficients[c] = static_cast<float>(scale);
+    coefficients[C + c] = static_cast<float>((p.bias ? static_cast<double>(p.bias[c]) : 0.0) - mean * scale);
+  }
+  apply_all<T, false>(p, coefficients, parallel);
+}
+
+template <class T>
+void backward(const BatchNormParams& p, float* coefficients, const Parallel& parallel) {
+  const int64_t C = p.channels;
+  const T* x = static_cast<const T*>(p.x);
+  const T* g = static_cast<const T*>(p.grad_output);
+  parallel(parallel.threads, 1, [&](int64_t first, int64_t last) {
+    for (int64_t t = first; t < last; ++t) {
+      double* state = p.workspace + t * 2 * C;
+      for (int64_t c = 0; c < 2 * C; ++c) state[c] = 0.0;
+      const int64_t end = split(p.rows, parallel.threads, t + 1);
+      for (int64_t from = split(p.rows, parallel.threads, t); from < end; from += kChunk) {
+        const int64_t to = least(from + kChunk, end);
+        for_channels(C, [&](int64_t c, int lanes) {
+          const V mean = load_lanes(p.mean + c, lanes);
+          V sum, dot;
+          sum_rows(
+              from, to,
+              [&](int64_t m, V& a, V& b) {
+                const V d = load_lanes(g + m * C + c, lanes);
+                a += d;
+                b += d * (load_lanes(x + m * C + c, lanes) - mean);
+              },
+              sum, dot);
+          for (int i = 0; i < lanes; ++i) {
+            state[c + i] += static_cast<double>(sum[i]);
+            state[C + c + i] += static_cast<double>(dot[i]);
+          }
+        });
+      }
+    }
+  });
+  const double M = static_cast<double>(p.rows);
+  for (int64_t c = 0; c < C; ++c) {
+    double sum = 0.0, dot = 0.0;
+    for (int t = 0; t < parallel.threads; ++t) {
+      sum += p.workspace[t * 2 * C + c];
+      dot += p.workspace[(t * 2 + 1) * C + c];
+    }
+    const double rstd = static_cast<double>(p.rstd[c]), mean = static_cast<double>(p.mean[c]);
+    const double slope = (p.weight ? static_cast<double>(p.weight[c]) : 1.0) * rstd;
+    const double scale = -slope * rstd * rstd * dot / M;
+    coefficients[c] = static_cast<float>(scale);
+    coefficients[C + c] = static_cast<float>(-slope * sum / M - scale * mean);
+    coefficients[2 * C + c] = static_cast<float>(slope);
+  }
+  apply_all<T, true>(p, coefficients, parallel);
+}
+
+}  // namespace
+
+// The coefficients lie behind the threads' statistics in the workspace; see batch_norm_workspace.
+void batch_norm(const BatchNormParams& p, const Parallel& parallel) {
+  float* coefficients = reinterpret_cast<float*>(p.workspace + int64_t{2} * parallel.threads * p.channels);
+  p.dtype == DType::kBFloat16 ? forward<BFloat16>(p, coefficients, parallel)
+                              : forward<float>(p, coefficients, parallel);
+}
+
+void batch_norm_backward(const BatchNormParams& p, const Parallel& parallel) {
+  float* coefficients = reinterpret_cast<float*>(p.workspace + int64_t{2} * parallel.threads * p.channels);
+  p.dtype == DType::kBFloat16 ? backward<BFloat16>(p, coefficients, parallel)
+                              : backward<float>(p, coefficients, parallel);
+}
+
+}  // namespace pynas::cpu::PYNAS_ISA_NS

@@ -1,0 +1,108 @@
+#include "ops/batch_norm/batch_norm.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+
+#include <tuple>
+
+#include "bindings/tensor.h"
+
+namespace pynas {
+namespace {
+
+using OptionalTensor = std::optional<at::Tensor>;
+
+// [N, C] contiguous, or [N, C, H, W] in channels_last: both are rows of channels in memory.
+bool is_rows(const at::Tensor& x) {
+  return x.dim() == 2 ? x.is_contiguous() : x.dim() == 4 && x.is_contiguous(at::MemoryFormat::ChannelsLast);
+}
+
+void check_rows(const at::Tensor& x, const char* op, const char* name) {
+  TORCH_CHECK_VALUE(is_rows(x), op, ": ", name,
+                    ": expected a contiguous [N, C] or a channels_last [N, C, H, W] tensor, got ", x.sizes(),
+                    " with strides ", x.strides());
+  TORCH_CHECK_TYPE(x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16, op, ": ", name,
+                   ": expected float32 or bfloat16, got ", x.scalar_type());
+}
+
+const float* affine(const OptionalTensor& tensor, const at::Tensor& x, const char* op, const char* name) {
+  if (!tensor.has_value()) return nullptr;
+  TORCH_CHECK_VALUE(
+      tensor->scalar_type() == at::kFloat && tensor->is_contiguous() && tensor->numel() == x.size(1), op,
+      ": ", name, ": expected ", x.size(1), " contiguous float32 values, got ", tensor->scalar_type(), " ",
+      tensor->sizes());
+  return tensor->const_data_ptr<float>();
+}
+
+BatchNormParams params_of(const at::Tensor& x, at::Tensor& workspace, const Parallel& parallel) {
+  BatchNormParams params;
+  params.x = x.const_data_ptr();
+  params.channels = x.size(1);
+  params.rows = params.channels == 0 ? 0 : x.numel() / params.channels;
+  params.dtype = x.scalar_type() == at::kFloat ? DType::kFloat32 : DType::kBFloat16;
+  // Statistics of each thread, then three float coefficients a channel.
+  workspace =
+      at::empty({(int64_t{2} * parallel.threads + 2) * params.channels}, x.options().dtype(at::kDouble));
+  params.workspace = workspace.mutable_data_ptr<double>();
+  return params;
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor> batch_norm_torch(const at::Tensor& input,
+                                                                const OptionalTensor& weight,
+                                                                const OptionalTensor& bias, double eps) {
+  check_rows(input, "batch_norm", "input");
+  const Parallel parallel = torch_parallel();
+  at::Tensor workspace, out = at::empty_like(input);
+  BatchNormParams params = params_of(input, workspace, parallel);
+  TORCH_CHECK_VALUE(params.rows >= 1, "batch_norm: input: expected at least one value per channel, got ",
+                    input.sizes());
+  at::Tensor mean = at::empty({params.channels}, input.options().dtype(at::kFloat)),
+             rstd = at::empty_like(mean);
+  params.out = out.mutable_data_ptr();
+  params.weight = affine(weight, input, "batch_norm", "weight");
+  params.bias = affine(bias, input, "batch_norm", "bias");
+  params.mean = mean.mutable_data_ptr<float>();
+  params.rstd = rstd.mutable_data_ptr<float>();
+  params.eps = eps;
+  PYNAS_DISPATCH_ISA(batch_norm, params, parallel);
+  return {out, mean, rstd};
+}
+
+at::Tensor batch_norm_backward_torch(const at::Tensor& grad_output, const at::Tensor& input,
+                                     const OptionalTensor& weight, const at::Tensor& mean,
+                                     const at::Tensor& rstd) {
+  check_rows(input, "batch_norm_backward", "input");
+  TORCH_CHECK_VALUE(grad_output.sizes() == input.sizes() && grad_output.scalar_type() == input.scalar_type(),
+                    "batch_norm_backward: grad_output: expected ", input.scalar_type(), " ", input.sizes(),
+                    ", got ", grad_output.scalar_type(), " ", grad_output.sizes());
+  const at::Tensor grad = grad_output.contiguous(input.suggest_memory_format());
+  const Parallel parallel = torch_parallel();
+  at::Tensor workspace, out = at::empty_like(input);
+  BatchNormParams params = params_of(input, workspace, parallel);
+  params.grad_output = grad.const_data_ptr();
+  params.out = out.mutable_data_ptr();
+  params.weight = affine(weight, input, "batch_norm_backward", "weight");
+  params.mean = const_cast<float*>(affine(mean, input, "batch_norm_backward", "mean"));
+  params.rstd = const_cast<float*>(affine(rstd, input, "batch_norm_backward", "rstd"));
+  PYNAS_DISPATCH_ISA(batch_norm_backward, params, parallel);
+  return out;
+}
+
+}  // namespace
+
+TORCH_LIBRARY_FRAGMENT(pynas, m) {
+  m.set_python_module("pynas.ops.batch_norm");
+  m.def("batch_norm(Tensor input, Tensor? weight, Tensor? bias, float eps) -> (Tensor, Tensor, Tensor)",
+        {at::Tag::pt2_compliant_tag});
+  m.def(
+      "batch_norm_backward(Tensor grad_output, Tensor input, Tensor? weight, Tensor mean, Tensor rstd) -> "
+      "Tensor",
+      {at::Tag::pt2_compliant_tag});
+}
+// CPU only: on a GPU cuDNN's batch normalisation is what one would write.
+TORCH_LIBRARY_IMPL(pynas, CPU, m) {
+  m.impl("batch_norm", &batch_norm_torch);
+  m.impl("batch_norm_backward", &batch_norm_backward_torch);
+}
+
+}  // namespace pynas

@@ -1,0 +1,67 @@
+"""What ``search`` and ``rank`` share: names checked early, images loaded once, an evaluator over them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from pynas import benchmarks, data, spaces
+from pynas._errors import UserError
+
+if TYPE_CHECKING:
+    from pynas.benchmarks import Table
+    from pynas.evaluate import ProxyEvaluator
+    from pynas.spaces import SearchSpace
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Everything an evaluation depends on beside the architecture."""
+
+    space: SearchSpace
+    evaluator: ProxyEvaluator
+    table: Table | None
+    num_classes: int
+    image_size: int
+    config: Mapping[str, Any]  # identifies the run in a store
+
+
+def prepare(
+    space: str,
+    proxies: Sequence[str],
+    *,
+    images: str,
+    batch: int,
+    table: str | None,
+    precision: str,
+    seed: int,
+    threads: int | None,
+) -> Setting:
+    """Check all names before anything slow happens, then load tables and images."""
+    import torch
+
+    from pynas import proxies as proxy_registry
+    from pynas.evaluate import ProxyEvaluator
+
+    if not proxies:
+        raise UserError(f"no proxies given; known: {', '.join(proxy_registry.names())}")
+    chosen = spaces.get(space)
+    for name in proxies:
+        proxy_registry.get(name)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    known = None if table is None else benchmarks.load(table, chosen)
+    source = data.load_images(images)
+    inputs, targets = data.batch(source, batch, seed)
+    evaluator = ProxyEvaluator(
+        chosen,
+        inputs,
+        targets,
+        proxies,
+        precision=cast(Any, precision),
+        seed=seed,
+        num_classes=source.num_classes,
+    )
+    config = {"images": images, "batch": batch, "precision": precision}
+    return Setting(chosen, evaluator, known, source.num_classes, inputs.shape[-1], config)

@@ -1,0 +1,118 @@
+"""``pynas rank``: how well proxies predict the accuracy of trained networks."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from typing import Annotated
+
+import typer
+
+from pynas.cli import _evaluator, _options, _output
+from pynas.trial import Trial
+
+
+def rank(
+    space: _options.Space = "nasbench201",
+    proxies: Annotated[
+        str, typer.Option(help="Comma-separated names; see 'pynas proxies'.")
+    ] = "zico,params,flops",
+    images: _options.Images = "digits",
+    table: Annotated[
+        str, typer.Option(help="Known accuracies: analog (the 'tables' extra) | npz:FILE.")
+    ] = "analog",
+    sample: Annotated[
+        int, typer.Option(help="Architectures, drawn uniformly without replacement.", min=3)
+    ] = 100,
+    batch: _options.Batch = 256,
+    precision: _options.Precision = "float32",
+    top: Annotated[float, typer.Option(help="Share of the most accurate for the last column.")] = 0.05,
+    seed: _options.Seed = 0,
+    threads: _options.Threads = None,
+    store: Annotated[
+        str | None, typer.Option(help="Keep scores in this SQLite file; --resume continues it.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the ranking in --store.")] = False,
+    report: _options.OutputFile = None,
+    json: _options.Json = False,
+) -> None:
+    """Rank correlation of proxies with a table of accuracies, beside params and FLOPs.
+
+    Example: pynas rank --proxies zico,snip --images cifar10:cifar-10-batches-py --sample 300
+    """
+    import pynas
+    from pynas.ranking import BASELINES, rank_trials
+
+    names = _options.comma_separated(proxies)
+    # The baselines come with every trial from the space's closed forms; scoring them again would cost passes.
+    scored = [name for name in names if name not in BASELINES] or names
+    setting = _evaluator.prepare(
+        space,
+        scored,
+        images=images,
+        batch=batch,
+        table=table,
+        precision=precision,
+        seed=seed,
+        threads=threads,
+    )
+    assert setting.table is not None
+    with _output.progress(quiet=json) as bar:
+        task = bar.add_task(f"scoring {space}", total=sample, note="")
+
+        def on_trial(trial: Trial) -> None:
+            bar.update(task, completed=trial.number + 1, note=f"{trial.evaluation.seconds:.2f} s each")
+
+        result = pynas.search(
+            setting.space,
+            strategy="random",
+            objectives=scored,
+            budget=sample,
+            evaluator=setting.evaluator,
+            store=store,
+            seed=seed,
+            resume=resume,
+            table=setting.table,
+            on_trial=on_trial,
+            strategy_options={"distinct": False},
+            config=setting.config,
+            num_classes=setting.num_classes,
+            image_size=setting.image_size,
+        )
+    ranking = rank_trials(
+        result.trials,
+        scored,
+        format=setting.space.format,
+        accuracy_label=f"{setting.table.dataset} {setting.table.metric} ({setting.table.name})",
+        top=top,
+        seed=seed,
+    )
+    if report is not None:
+        from pynas.report import write_ranking_report
+
+        facts = {
+            "images": images,
+            "batch": str(batch),
+            "precision": precision,
+            "seed": str(seed),
+            "table": table,
+        }
+        write_ranking_report(report, ranking, facts=facts)
+    if json:
+        return _output.print_json(jsonlib.loads(ranking.to_json()) | {"report": report and str(report)})
+    _output.print_table(
+        f"{len(ranking.accuracy)} architectures of {space}, {ranking.accuracy_label}; 95 % intervals",
+        ["proxy", "Kendall", "Spearman", f"Kendall in the top {100 * top:g} %", "excluded"],
+        [
+            (
+                name,
+                str(c.kendall),
+                str(c.spearman),
+                c.kendall_top and f"{c.kendall_top} (n={c.count_top})",
+                c.excluded,
+            )
+            for name, c in ranking.correlations.items()
+        ],
+    )
+    if report is not None:
+        print(f"report: {report}")
+    return None

@@ -1,0 +1,33 @@
+"""``pynas report``: the page of a search that a store holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pynas.cli import _options, _output
+
+
+def report(
+    store: Annotated[str, typer.Argument(help="SQLite file or database URL that a search wrote.")],
+    run: Annotated[int | None, typer.Option(help="Number of the run; the newest if not given.")] = None,
+    output: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
+    json: _options.Json = False,
+) -> None:
+    """Write the HTML report of a search that a store holds, also while it is still running.
+
+    Example: pynas report runs.db --output report.html
+    """
+    from pynas.report import write_search_report
+    from pynas.store import Store
+
+    with Store(store, read_only=True) as opened:
+        chosen = opened.run(run)
+        trials = opened.trials(chosen)
+    write_search_report(output, chosen, trials)
+    if json:
+        return _output.print_json({"run": chosen.id, "trials": len(trials), "report": str(output)})
+    print(f"report: {output} (run {chosen.id}, {len(trials)} trials)")
+    return None

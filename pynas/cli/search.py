@@ -1,0 +1,182 @@
+"""``pynas search``: look for good architectures without training any."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pynas._errors import UserError
+from pynas.cli import _evaluator, _options, _output
+from pynas.trial import Status, Trial
+
+
+def search(
+    space: _options.Space = "nasbench201",
+    strategy: Annotated[str, typer.Option(help="evolution | random | exhaustive.")] = "evolution",
+    objective: Annotated[
+        list[str] | None, typer.Option(help="Proxy to maximise; repeat for several. Default: zico.")
+    ] = None,
+    constraint: Annotated[
+        list[str] | None,
+        typer.Option(help="Upper bound such as 'flops<100e6' or 'params<=1M'; repeat for several."),
+    ] = None,
+    budget: Annotated[int, typer.Option(help="Number of trials.", min=1)] = 100,
+    images: _options.Images = "digits",
+    batch: _options.Batch = 256,
+    table: _options.Table = None,
+    precision: _options.Precision = "float32",
+    seed: _options.Seed = 0,
+    threads: _options.Threads = None,
+    option: Annotated[
+        list[str] | None, typer.Option(help="Option of the strategy, such as population_size=20.")
+    ] = None,
+    store: Annotated[
+        str | None, typer.Option(help="Keep trials in this SQLite file or database URL.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --store.")] = False,
+    report: _options.OutputFile = None,
+    json: _options.Json = False,
+) -> None:
+    """Search a space with zero-shot proxies; nothing is trained.
+
+    Examples:
+      pynas search --budget 60 --table analog --report report.html
+      pynas search --constraint 'flops<60e6' --store runs.db --budget 500 && pynas report runs.db
+    """
+    import pynas
+
+    names = tuple(objective or ["zico"])
+    bounds = parse_constraints(constraint or [])
+    if resume and store is None:
+        raise UserError("--resume needs --store: the file that the run was kept in")
+    chosen_options = dict(parse_option(text) for text in option or [])
+    setting = _evaluator.prepare(
+        space, names, images=images, batch=batch, table=table, precision=precision, seed=seed, threads=threads
+    )
+    with _output.progress(quiet=json) as bar:
+        task = bar.add_task(f"{strategy} on {space}", total=budget, note="")
+        best = _Best(setting.space, names)
+
+        def on_trial(trial: Trial) -> None:
+            bar.update(task, completed=trial.number + 1, note=best.note(trial))
+
+        result = pynas.search(
+            setting.space,
+            strategy=strategy,
+            objectives=names,
+            constraints=bounds,
+            budget=budget,
+            evaluator=setting.evaluator,
+            store=store,
+            seed=seed,
+            resume=resume,
+            table=setting.table,
+            on_trial=on_trial,
+            strategy_options=chosen_options,
+            config=setting.config,
+            num_classes=setting.num_classes,
+            image_size=setting.image_size,
+        )
+        bar.update(task, completed=len(result.trials), total=len(result.trials))
+    if report is not None:
+        from pynas.report import write_search_report
+
+        write_search_report(report, result.run, result.trials, space=setting.space)
+    if json:
+        return _output.print_json(_record(result, setting.space, report))
+    failed = sum(trial.evaluation.status is not Status.OK for trial in result.trials)
+    counted = f"{len(result.trials)} trials" + (f" ({failed} failed)" if failed else "")
+    overhead = 1e3 * result.overhead_seconds / max(1, len(result.trials))
+    print(f"{counted} in {result.seconds:.0f} s; {overhead:.2f} ms a trial outside scoring")
+    if result.best is None:
+        raise UserError("no trial has a finite score: " + result.trials[-1].evaluation.message)
+    print(f"best: {setting.space.format(result.best.architecture)}")
+    for name, value in {**result.best.evaluation.scores, **result.best.evaluation.metrics}.items():
+        unit = "  % (trained, from the table; the search did not see it)" if name == "accuracy" else ""
+        print(f"  {name:10} {_human(name, value)}{unit}")
+    if setting.table is not None:
+        print(f"  (the most accurate of all {len(setting.table):,} has {setting.table.best()[1]:.2f} %)")
+    if report is not None:
+        print(f"report: {report}")
+    return None
+
+
+class _Best:
+    """What the progress bar says beside the numbers."""
+
+    def __init__(self, space: Any, objectives: Sequence[str]) -> None:
+        self._space, self._objectives = space, objectives
+        self._best = float("-inf")
+        self._text = ""
+
+    def note(self, trial: Trial) -> str:
+        if trial.evaluation.status is Status.OK and trial.evaluation.scores[self._objectives[0]] > self._best:
+            self._best = trial.evaluation.scores[self._objectives[0]]
+            accuracy = trial.evaluation.metrics.get("accuracy")
+            known = "" if accuracy is None else f", trained accuracy {accuracy:.2f} %"
+            self._text = f"best {self._objectives[0]} {self._best:.2f}{known}"
+        return self._text
+
+
+def _human(name: str, value: float) -> str:
+    if name in ("params", "flops"):
+        return f"{value / 1e6:.3f} M"
+    return f"{value:.2f}"
+
+
+def _record(result: Any, space: Any, report: Path | None) -> dict[str, Any]:
+    def trial(trial: Trial) -> dict[str, Any]:
+        return {
+            "number": trial.number,
+            "architecture": space.format(trial.architecture),
+            **trial.evaluation.to_dict(),
+        }
+
+    return {
+        "best": None if result.best is None else trial(result.best),
+        "pareto": [trial(t) for t in result.pareto],
+        "trials": [trial(t) for t in result.trials],
+        "seconds": result.seconds,
+        "overhead_seconds": result.overhead_seconds,
+        "report": None if report is None else str(report),
+    }
+
+
+_CONSTRAINT = re.compile(r"\s*(?P<name>[a-z_]+)\s*<=?\s*(?P<number>[0-9.eE+-]+)\s*(?P<suffix>[kKMG]?)\s*$")
+_SUFFIX = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9}
+
+
+def parse_constraints(texts: Sequence[str]) -> dict[str, float]:
+    """Read ``flops<100e6``, ``params<=1.5M``; UserError on anything else, or when a name comes twice."""
+    bounds: dict[str, float] = {}
+    for text in texts:
+        match = _CONSTRAINT.match(text)
+        try:
+            value = float(match["number"]) * _SUFFIX[match["suffix"]] if match else None
+        except ValueError:
+            value = None
+        if match is None or value is None:
+            raise UserError(
+                f"--constraint: expected NAME<NUMBER such as 'flops<100e6' or 'params<=1M', got {text!r}"
+            )
+        if match["name"] in bounds:
+            raise UserError(f"--constraint: {match['name']} has two bounds")
+        bounds[match["name"]] = value
+    return bounds
+
+
+def parse_option(text: str) -> tuple[str, Any]:
+    """Read ``name=value`` of a strategy's option; values are integers, numbers, true/false or text."""
+    name, separator, value = text.partition("=")
+    if not separator or not name:
+        raise UserError(f"--option: expected NAME=VALUE such as population_size=20, got {text!r}")
+    for convert in (int, float):
+        try:
+            return name, convert(value)
+        except ValueError:
+            continue
+    return name, {"true": True, "false": False}.get(value.lower(), value)
