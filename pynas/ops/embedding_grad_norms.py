@@ -78,22 +78,38 @@ def embedding_grad_gram(
     delta, rows, padding = check_embedding(
         "embedding_grad_gram", grad_output, indices, num_embeddings, padding_idx, group_size
     )
+    result: Tensor = torch.ops.pynas.embedding_grad_gram.default(
+        delta, rows, num_embeddings, padding, group_size
+    )
+    return result
+
+
+def _gram(delta: Tensor, indices: Tensor, num_embeddings: int, padding: int, group_size: int) -> Tensor:
     count, features = delta.shape[0] // group_size, delta.shape[2]
-    row, group, gradients = _pairs(delta, rows, num_embeddings, padding, group_size)
+    row, group, gradients = _pairs(delta, indices, num_embeddings, padding, group_size)
     total = torch.zeros((count, count), dtype=gradients.dtype, device=gradients.device)
     # Touched rows in blocks: a dense [G, rows, D] of one block at a time, pairs of a block lie together.
     touched, sizes = torch.unique_consecutive(row, return_counts=True)
     width = max(1, _BLOCK // max(1, count * features))
-    ends = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
+    ends = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)]).tolist()
     position = torch.repeat_interleave(torch.arange(len(touched), device=row.device), sizes)
     for begin in range(0, len(touched), width):
         end = min(begin + width, len(touched))
-        pairs = slice(int(ends[begin]), int(ends[end]))
+        pairs = slice(ends[begin], ends[end])
         dense = gradients.new_zeros((count, end - begin, features))
         dense[group[pairs], position[pairs] - begin] = gradients[pairs]
         flat = dense.flatten(1)
         total.addmm_(flat, flat.T)
     return total
+
+
+def _fake(delta: Tensor, indices: Tensor, num_embeddings: int, padding: int, group_size: int) -> Tensor:
+    count = delta.shape[0] // group_size
+    return delta.new_empty((count, count), dtype=accumulate_dtype(delta.dtype))
+
+
+# An operator of its own, because its loop depends on the data and a compiler could not trace it.
+torch.library.custom_op("pynas::embedding_grad_gram", _gram, mutates_args=()).register_fake(_fake)
 
 
 def embedding_grad_gram_reference(
