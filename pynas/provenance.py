@@ -9,8 +9,6 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from pynas.store import SCHEMA_VERSION
-
 _PACKAGES = ("torch", "numpy", "scipy", "sqlalchemy")
 
 
@@ -23,7 +21,6 @@ def collect() -> dict[str, Any]:
         "versions": versions,
         "device": f"{_processor()}, {os.cpu_count()} cores",
         "system": f"{platform.system()} {platform.machine()}",
-        "schema": SCHEMA_VERSION,
     }
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from pynas import provenance as facts
@@ -17,7 +18,7 @@ from pynas._costs import Costs
 from pynas._errors import UserError
 from pynas._multiobjective import mean_ranks, pareto_front
 from pynas.architecture import Architecture
-from pynas.store import Run, RunConfig, Store
+from pynas.store import SCHEMA_VERSION, Run, RunConfig, Store
 from pynas.strategies import Exhausted, Infeasible, SearchStrategy
 from pynas.trial import Evaluation, Evaluator, Status, Trial
 
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 
 TRIALS_PER_STATE = 32
 """The strategy's state is stored every ``1 + n // TRIALS_PER_STATE`` trials; see ``_Recorder``."""
+
+DEFAULT_EVALUATOR: Mapping[str, Any] = MappingProxyType(
+    {"images": "digits", "batch": 256, "precision": "float32"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +70,8 @@ def search(
     *,
     strategy_options: Mapping[str, Any] | None = None,
     config: Mapping[str, Any] | None = None,
-    num_classes: int = 10,
-    image_size: int = 32,
+    num_classes: int | None = None,
+    image_size: int | None = None,
 ) -> SearchResult:
     """Search a space for architectures with high scores.
 
@@ -92,8 +97,8 @@ def search(
         on_trial: Called after each new trial was stored.
         strategy_options: Options of the strategy, such as ``population_size``.
         config: What else identifies the run (a JSON object), such as the data that ``evaluator`` uses.
-        num_classes: Classes of the task, for costs.
-        image_size: Height and width of an image in pixels, for costs.
+        num_classes: Classes of the task, for costs; by default the evaluator's ``num_classes``, else 10.
+        image_size: Pixels along a side, for costs; by default that of the evaluator's ``inputs``, else 32.
 
     Returns:
         All trials, the best, the Pareto front and timings.
@@ -110,14 +115,17 @@ def search(
         raise UserError(
             f"objectives: expected at least one name and none twice, got {', '.join(objectives) or 'none'}"
         )
-    costs = Costs(space, constraints, num_classes=num_classes, image_size=image_size)
+    identity = dict(config or {})
+    if evaluator is None:
+        evaluator = default_evaluator(space, objectives, seed=seed)
+        identity = {**DEFAULT_EVALUATOR, **identity}
+    task = _task(evaluator, num_classes, image_size)
+    costs = Costs(space, constraints, **task)
     chosen = dict(strategy_options or {})
     searcher = strategies.create(
         strategy, space, seed=seed, feasible=costs.feasible, objectives=objectives, **chosen
     )
-    if evaluator is None:
-        evaluator = default_evaluator(space, objectives, seed=seed)
-    identity = RunConfig(
+    configuration = RunConfig(
         space=space.name,
         strategy=strategy,
         seed=seed,
@@ -128,13 +136,12 @@ def search(
             "strategy": strategies.options(strategy) | chosen,
             "evaluator": dict(getattr(evaluator, "config", {})),
             "table": _table_facts(table),
-            "num_classes": num_classes,
-            "image_size": image_size,
-            **(config or {}),
+            **task,
+            **identity,
         },
     )
     with _opened(store) as opened:
-        recorder = _Recorder(opened, identity, searcher, resume)
+        recorder = _Recorder(opened, configuration, searcher, resume)
         evaluating = 0.0
         loop = time.perf_counter()
         while len(recorder.trials) < budget:
@@ -166,19 +173,22 @@ def default_evaluator(
     space: SearchSpace,
     proxies: Sequence[str],
     *,
-    images: str = "digits",
-    samples: int = 256,
-    precision: str = "float32",
     seed: int = 0,
 ) -> Evaluator:
-    """Score by zero-shot proxies on a seeded batch of images; imports torch."""
+    """Score by zero-shot proxies on a seeded batch of the embedded digits; imports torch."""
     from pynas import data
     from pynas.evaluate import ProxyEvaluator
 
-    source = data.load_images(images)
-    inputs, targets = data.batch(source, samples, seed)
+    source = data.load_images(DEFAULT_EVALUATOR["images"])
+    inputs, targets = data.batch(source, DEFAULT_EVALUATOR["batch"], seed)
     return ProxyEvaluator(
-        space, inputs, targets, proxies, precision=precision, seed=seed, num_classes=source.num_classes
+        space,
+        inputs,
+        targets,
+        proxies,
+        precision=DEFAULT_EVALUATOR["precision"],
+        seed=seed,
+        num_classes=source.num_classes,
     )
 
 
@@ -203,7 +213,7 @@ class _Recorder:
         if store is None:
             self.run = Run(None, config, facts.collect())
             return
-        self.run = store.start(config, facts.collect(), resume=resume)
+        self.run = store.start(config, facts.collect() | {"schema": SCHEMA_VERSION}, resume=resume)
         self.trials += store.trials(self.run)
         saved = store.state(self.run)
         if saved is not None:
@@ -271,6 +281,17 @@ def _summarise(trials: Sequence[Trial], objectives: Sequence[str]) -> tuple[Tria
     ranks = mean_ranks(scores)
     points = [[*row, -trial.evaluation.metrics["flops"]] for row, trial in zip(scores, valid, strict=True)]
     return valid[ranks.index(max(ranks))], tuple(valid[i] for i in pareto_front(points))
+
+
+def _task(evaluator: Evaluator, num_classes: int | None, image_size: int | None) -> dict[str, int]:
+    """What costs depend on beside the architecture, from the evaluator's images where it has some."""
+    shape = tuple(getattr(getattr(evaluator, "inputs", None), "shape", ()))
+    channels, size = (shape[1], shape[-1]) if len(shape) == 4 else (3, 32)
+    return {
+        "num_classes": getattr(evaluator, "num_classes", 10) if num_classes is None else num_classes,
+        "image_size": size if image_size is None else image_size,
+        "in_channels": channels,
+    }
 
 
 def _table_facts(table: Table | None) -> dict[str, str] | None:

@@ -196,7 +196,7 @@ def test_user_error_in_the_first_evaluation_is_raised():
             {"strategy_options": {"population": 3}},
             r"unknown option 'population' .* population_size \(default 50\)",
         ),
-        ({"strategy": "random", "strategy_options": {"x": 3}}, r"unknown option 'x' .*it takes: none"),
+        ({"strategy": "exhaustive", "strategy_options": {"x": 3}}, r"option 'x' .*it takes: none"),
         ({"constraints": {"latency": 3}}, r"constraint 'latency': unknown; known: params, flops"),
         ({"constraints": {"flops": math.nan}}, r"constraint 'flops': expected an upper bound"),
         ({"resume": True}, r"resume: needs a store"),

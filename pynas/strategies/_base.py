@@ -67,9 +67,9 @@ class SearchStrategy(ABC):
         self.objectives = tuple(objectives)
         self._rng = random.Random(seed)
         self._feasible = feasible or (lambda architecture: True)
-        # Canonical decisions of everything proposed or told; a dict, whose order is repeatable, as a set.
+        # Keys of everything proposed or told; a dict, whose order is repeatable, as a set.
         self._seen: dict[tuple[int, ...], None] = {}
-        # What is left of the space, by canonical decisions; None until sampling has become too slow.
+        # What is left of the space, by key; None until sampling has become too slow.
         self._remaining: dict[tuple[int, ...], Architecture] | None = None
 
     def ask(self) -> Architecture:
@@ -84,7 +84,7 @@ class SearchStrategy(ABC):
 
     def tell(self, trial: Trial) -> None:
         """Learn from a trial, failed ones included; it need not come from ``ask``."""
-        self._remember(self.space.canonical(trial.architecture).decisions)
+        self._remember(self._key(trial.architecture))
 
     def state(self) -> dict[str, Any]:
         """Everything that the next proposals depend on, as a JSON value."""
@@ -106,9 +106,13 @@ class SearchStrategy(ABC):
     def _propose(self) -> Architecture:
         """Return an architecture that ``_claim`` accepted, or raise as ``ask`` does."""
 
+    def _key(self, architecture: Architecture) -> tuple[int, ...]:
+        """What two architectures share if only one of them should be proposed."""
+        return self.space.canonical(architecture).decisions
+
     def _claim(self, architecture: Architecture) -> bool:
         """Take ``architecture`` as the next proposal if it is new and feasible (the dearer check)."""
-        key = self.space.canonical(architecture).decisions
+        key = self._key(architecture)
         if key in self._seen or not self._feasible(architecture):
             return False
         self._remember(key)
@@ -129,7 +133,7 @@ class SearchStrategy(ABC):
             raise self._nothing_left(f"all {self.space.size:,} checked")
         position = self._rng.randrange(len(self._remaining))
         architecture = next(itertools.islice(self._remaining.values(), position, None))
-        self._remember(self.space.canonical(architecture).decisions)
+        self._remember(self._key(architecture))
         return architecture
 
     def _remember(self, key: tuple[int, ...]) -> None:
@@ -138,10 +142,10 @@ class SearchStrategy(ABC):
             self._remaining.pop(key, None)
 
     def _enumerate(self) -> dict[tuple[int, ...], Architecture]:
-        """The first feasible architecture of each canonical form not seen yet, in the space's order."""
+        """The first feasible architecture of each key not seen yet, in the space's order."""
         remaining: dict[tuple[int, ...], Architecture] = {}
         for architecture in self.space.all():
-            key = self.space.canonical(architecture).decisions
+            key = self._key(architecture)
             if key not in self._seen and key not in remaining and self._feasible(architecture):
                 remaining[key] = architecture
         return remaining

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pynas._errors import UserError
 from pynas._multiobjective import mean_ranks
 from pynas.architecture import Architecture
 from pynas.strategies._base import Feasible, SearchStrategy
@@ -55,11 +56,11 @@ class RegularizedEvolution(SearchStrategy):
     ) -> None:
         super().__init__(space, seed=seed, feasible=feasible, objectives=objectives)
         if population_size < 1:
-            raise ValueError(f"population_size: expected at least 1, got {population_size}")
+            raise UserError(f"population_size: expected at least 1, got {population_size}")
         if sample_size < 1:
-            raise ValueError(f"sample_size: expected at least 1, got {sample_size}")
+            raise UserError(f"sample_size: expected at least 1, got {sample_size}")
         if not 0 <= crossover <= 1:
-            raise ValueError(f"crossover: expected a probability in [0, 1], got {crossover}")
+            raise UserError(f"crossover: expected a probability in [0, 1], got {crossover}")
         self.population_size = population_size
         self.sample_size = sample_size
         self.crossover = crossover

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from pynas.architecture import Architecture
-from pynas.strategies._base import SearchStrategy
+from pynas.strategies._base import Feasible, SearchStrategy
+
+if TYPE_CHECKING:
+    from pynas.spaces import SearchSpace
 
 
 class RandomSearch(SearchStrategy):
@@ -11,7 +17,30 @@ class RandomSearch(SearchStrategy):
 
     A canonical form comes up with the probability of its members in ``space.sample`` until so few are left
     that the space is enumerated; from then on all that are left are equally likely.
+
+    Args:
+        space: Where to search.
+        seed: Seed of the strategy's own random generator.
+        feasible: The hard constraints as a predicate; None allows every architecture.
+        objectives: Kept for symmetry; a random search has no use for scores.
+        distinct: Whether architectures of one canonical form count as one. With False every architecture can
+            come up once: an unbiased sample of the space, for statistics over it.
     """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        seed: int = 0,
+        feasible: Feasible | None = None,
+        objectives: Sequence[str] = (),
+        distinct: bool = True,
+    ) -> None:
+        super().__init__(space, seed=seed, feasible=feasible, objectives=objectives)
+        self.distinct = distinct
+
+    def _key(self, architecture: Architecture) -> tuple[int, ...]:
+        return super()._key(architecture) if self.distinct else architecture.decisions
 
     def _propose(self) -> Architecture:
         return self._sample()
