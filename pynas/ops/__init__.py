@@ -14,6 +14,8 @@ from pynas.ops.affine_grad_rows import (
     affine_grad_norms,
     affine_grad_norms_reference,
 )
+from pynas.ops.avg_pool2d import avg_pool2d, avg_pool2d_backward, avg_pool2d_reference, supports_avg_pool2d
+from pynas.ops.batch_norm import batch_norm, batch_norm_backward, batch_norm_reference, supports_batch_norm
 from pynas.ops.conv2d_grad_gram import conv2d_grad_gram, conv2d_grad_gram_reference
 from pynas.ops.conv2d_grad_moments import conv2d_grad_moments, conv2d_grad_moments_reference
 from pynas.ops.conv2d_grad_norms import conv2d_grad_norms, conv2d_grad_norms_reference
@@ -39,6 +41,12 @@ __all__ = [
     "affine_grad_moments_reference",
     "affine_grad_norms",
     "affine_grad_norms_reference",
+    "avg_pool2d",
+    "avg_pool2d_backward",
+    "avg_pool2d_reference",
+    "batch_norm",
+    "batch_norm_backward",
+    "batch_norm_reference",
     "conv2d_grad_gram",
     "conv2d_grad_gram_reference",
     "conv2d_grad_moments",
@@ -59,4 +67,6 @@ __all__ = [
     "linear_grad_norms_reference",
     "moments_update",
     "moments_update_reference",
+    "supports_avg_pool2d",
+    "supports_batch_norm",
 ]

@@ -1,0 +1,102 @@
+"""Training-mode batch normalisation on the CPU, for passes that need no gradient of its affine parameters."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_NAME = "batch_norm"
+
+
+def supports_batch_norm(input: Tensor) -> bool:
+    """Whether the fused kernel takes ``input``: a CPU tensor of rows of channels, float32 or bfloat16."""
+    if input.device.type != "cpu" or input.dtype not in (torch.float32, torch.bfloat16):
+        return False
+    if input.dim() == 4:
+        return input.is_contiguous(memory_format=torch.channels_last)
+    return input.dim() == 2 and input.is_contiguous()
+
+
+def batch_norm(
+    input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float = 1e-5
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalise: y = weight (x - mean) rstd + bias with the batch's own mean and rstd of each channel.
+
+    rstd = 1 / sqrt(var + eps), var without Bessel's correction. Reads the input twice and writes the output
+    once; the statistics are shifted sums merged in float64. Running statistics are not touched. Not differentiable by autograd: :func:`batch_norm_backward` is its gradient.
+    Ioffe & Szegedy, ICML 2015.
+
+    Args:
+        input: [N, C] contiguous or [N, C, H, W] in channels_last; float32 or bfloat16, on the CPU.
+        weight: [C] float32, or None for ones.
+        bias: [C] float32, or None for zeros.
+        eps: added to the biased variance.
+
+    Returns:
+        y like ``input``, and mean and rstd as float32 [C].
+
+    Raises:
+        ValueError: layout or shapes do not fit (see :func:`supports_batch_norm`).
+        TypeError: another dtype.
+    """
+    y, mean, rstd = torch.ops.pynas.batch_norm.default(
+        input.detach(), _detached(weight), _detached(bias), float(eps)
+    )
+    return y, mean, rstd
+
+
+def batch_norm_backward(
+    grad_output: Tensor, input: Tensor, weight: Tensor | None, mean: Tensor, rstd: Tensor
+) -> Tensor:
+    """dL/dx = weight rstd (g - mean(g) - xhat mean(g xhat)), g = dL/dy, means over all rows, per channel.
+
+    Args:
+        grad_output: like ``input``.
+        input: what :func:`batch_norm` was given.
+        weight: what :func:`batch_norm` was given.
+        mean: [C] as it returned.
+        rstd: [C] as it returned.
+    """
+    gradient: Tensor = torch.ops.pynas.batch_norm_backward.default(
+        grad_output.detach(), input.detach(), _detached(weight), mean, rstd
+    )
+    return gradient
+
+
+def batch_norm_reference(
+    input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float = 1e-5
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same by the definition, differentiable."""
+    dims = [d for d in range(input.dim()) if d != 1]
+    x = input if input.dtype == torch.float64 else input.float()
+    mean = x.mean(dims)
+    rstd = (x.var(dims, correction=0) + eps).rsqrt()
+    y = (x - _channels(mean, x)) * _channels(rstd, x)
+    y = y if weight is None else y * _channels(weight, x)
+    y = y if bias is None else y + _channels(bias, x)
+    return y.to(input.dtype), mean, rstd
+
+
+def _channels(values: Tensor, like: Tensor) -> Tensor:
+    return values.view(1, -1, *[1] * (like.dim() - 2))
+
+
+def _detached(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.detach()
+
+
+def _fake(
+    input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    statistics = input.new_empty(input.shape[1], dtype=torch.float32)
+    return torch.empty_like(input), statistics, torch.empty_like(statistics)
+
+
+def _fake_backward(
+    grad_output: Tensor, input: Tensor, weight: Tensor | None, mean: Tensor, rstd: Tensor
+) -> Tensor:
+    return torch.empty_like(input)
+
+
+torch.library.register_fake("pynas::batch_norm", _fake)
+torch.library.register_fake("pynas::batch_norm_backward", _fake_backward)

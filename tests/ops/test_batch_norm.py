@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from pynas.ops.batch_norm import batch_norm, batch_norm_backward, batch_norm_reference, supports_batch_norm
+
+SHAPES = [(2, 1, 1, 1), (3, 5, 7, 1), (2, 17, 3, 5), (9, 16, 8, 8), (5, 64, 33, 2), (129, 33), (1030, 3)]
+TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 1e-2}
+
+
+def rows(shape: tuple[int, ...], dtype: torch.dtype, seed: int) -> Tensor:
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * 2 + 3
+    return (x.to(memory_format=torch.channels_last) if len(shape) == 4 else x).to(dtype)
+
+
+def error(got: Tensor, expected: Tensor) -> float:
+    return ((got.double() - expected).norm() / (expected.norm() + 1e-12)).item()
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("affine", [True, False], ids=["affine", "plain"])
+def test_matches_float64(shape: tuple[int, ...], dtype: torch.dtype, affine: bool) -> None:
+    x, grad = rows(shape, dtype, 0), rows(shape, dtype, 1)
+    weight = torch.rand(shape[1]) + 0.5 if affine else None
+    bias = torch.randn(shape[1]) if affine else None
+    y, mean, rstd = batch_norm(x, weight, bias, 1e-3)
+    exact = x.double().requires_grad_()
+    wide = [None if t is None else t.double() for t in (weight, bias)]
+    expected, expected_mean, expected_rstd = batch_norm_reference(exact, *wide, 1e-3)
+    assert error(y, expected.detach()) < TOLERANCE[dtype]
+    assert error(mean, expected_mean.detach()) < 1e-6
+    assert error(rstd, expected_rstd.detach()) < 1e-5
+    (expected_grad,) = torch.autograd.grad(expected, exact, grad.double())
+    assert y.stride() == x.stride()
+    got = batch_norm_backward(grad, x, weight, mean, rstd)
+    # With two rows nearly everything cancels: then what counts is the error beside what was cancelled.
+    scale = torch.maximum(expected_grad.norm(), 0.1 * grad.double().norm())
+    assert ((got.double() - expected_grad).norm() / scale).item() < TOLERANCE[dtype] * 10
+
+
+def test_variance_is_right_far_from_zero() -> None:
+    x = (torch.randn(64, 16, 8, 8) + 1000).to(memory_format=torch.channels_last)
+    _, _, rstd = batch_norm(x, None, None, 0.0)
+    _, _, expected = batch_norm_reference(x.double(), None, None, 0.0)
+    assert error(rstd, expected) < 1e-5
+
+
+def test_nan_stays_in_its_channel() -> None:
+    x = rows((4, 20, 3, 3), torch.float32, 0)
+    x[1, 7, 0, 0] = float("nan")
+    y, _, _ = batch_norm(x, None, None)
+    assert y[:, 7].isnan().all()
+    assert y[:, torch.arange(20) != 7].isfinite().all()
+
+
+def test_layouts_it_does_not_take_are_named() -> None:
+    x = torch.randn(2, 3, 4, 4)
+    assert not supports_batch_norm(x)
+    with pytest.raises(ValueError, match="batch_norm: input: expected a contiguous"):
+        batch_norm(x, None, None)
+    with pytest.raises(TypeError, match="expected float32 or bfloat16"):
+        batch_norm(x.double().to(memory_format=torch.channels_last), None, None)
+    with pytest.raises(ValueError, match="weight: expected 3 contiguous float32 values"):
+        batch_norm(x.to(memory_format=torch.channels_last), torch.ones(4), None)
+
+
+def test_opcheck() -> None:
+    x = rows((3, 5, 4, 4), torch.float32, 0)
+    y, mean, rstd = batch_norm(x, None, None)
+    torch.library.opcheck(torch.ops.pynas.batch_norm.default, (x, None, None, 1e-5))
+    torch.library.opcheck(torch.ops.pynas.batch_norm_backward.default, (y, x, None, mean, rstd))
