@@ -2,32 +2,16 @@
 // instruction set.
 #pragma once
 
+#include "ops/sample_grad/arena.h"
 #include "ops/sample_grad/form.h"
 #include "ops/sample_grad/operands.h"
 #include "ops/sample_grad/plan.h"
+#include "ops/sample_grad/rank_one.h"
 #include "ops/sample_grad/sinks.h"
 #include "ops/sample_grad/write.h"
 
 namespace pynas::cpu::PYNAS_ISA_NS {
 namespace {
-
-// Scratch handed out front to back, in lines of the cache; with a null base it only adds up.
-class Arena {
- public:
-  explicit Arena(void* base) : base_(static_cast<char*>(base)) {}
-
-  template <class U>
-  U* take(int64_t n) {
-    U* result = base_ == nullptr ? nullptr : reinterpret_cast<U*>(base_ + used_);
-    used_ += divide_up(n * static_cast<int64_t>(sizeof(U)), 64) * 64 + 64;
-    return result;
-  }
-  int64_t used() const { return used_; }
-
- private:
-  char* base_;
-  int64_t used_ = 0;
-};
 
 template <class T>
 class Engine {
@@ -35,6 +19,8 @@ class Engine {
   Engine(const SampleGradParams& params, int threads)
       : plan_(make_plan<T>(params, threads, moment_rows(params.moments))),
         operands_(plan_),
+        rank_one_(plan_),
+        rank_one_used_(RankOne<T>::fits(plan_)),
         threads_(threads),
         mask_(params.moments),
         rows_(moment_rows(params.moments)),
@@ -45,7 +31,12 @@ class Engine {
   int64_t workspace_bytes() const { return workspace_bytes_; }
 
   void run(const Parallel& parallel) {
-    if (plan_.sample_groups > 0 && plan_.vectors() > 0) {
+    if (plan_.sample_groups == 0 || plan_.vectors() == 0) {
+      write_zeros();
+    } else if (rank_one_used_) {
+      rank_one_.run(parallel);
+      if (plan_.p.with_bias) operands_.sum_bias(0, plan_.p.batch, bias_);
+    } else {
       switch (plan_.split) {
         case Split::kSamples:
           by_samples(parallel);
@@ -57,8 +48,6 @@ class Engine {
           by_weights(parallel);
           break;
       }
-    } else {
-      write_zeros();
     }
     if (plan_.p.with_bias) finish_bias(parallel);
   }
@@ -102,14 +91,19 @@ class Engine {
 
   void arrange(void* workspace) {
     Arena arena(workspace);
+    bias_ = arena.template take<T>(plan_.p.with_bias ? plan_.p.batch * plan_.padded_out_channels() : 0);
+    bias_sums_ = arena.template take<T>(plan_.p.with_bias ? plan_.padded_out_channels() * rows_ : 0);
+    if (rank_one_used_) {
+      rank_one_.arrange(arena);
+      workspace_bytes_ = arena.used();
+      return;
+    }
     const bool within = plan_.split == Split::kWithinGroup, all = plan_.split == Split::kWeights;
     const int64_t packed = all ? plan_.p.batch : block_samples();
     if (all) {
       all_x_ = arena.template take<T>(plan_.x.direct ? 0 : packed * plan_.x.sample);
       all_d_ = arena.template take<T>(plan_.d.direct ? 0 : packed * plan_.d.sample);
     }
-    bias_ = arena.template take<T>(plan_.p.with_bias ? plan_.p.batch * plan_.padded_out_channels() : 0);
-    bias_sums_ = arena.template take<T>(plan_.p.with_bias ? plan_.padded_out_channels() * rows_ : 0);
     total_ = arena.template take<T>(within && moments() ? plan_.vectors() * kL * rows_ : 0);
     private_ = arena.template take<Private>(threads_);
     counts_ = arena.template take<int64_t>(threads_);
@@ -121,8 +115,7 @@ class Engine {
         mine.d = arena.template take<T>(plan_.d.direct ? 0 : packed * plan_.d.sample);
       }
       mine.gradients = arena.template take<T>((within ? 1 : block_groups()) *
-                                              larger(plan_.max_tile_vectors(), within ? plan_.max_bundle_vectors() : 0) *
-                                              kL);
+                                              (within ? plan_.max_bundle_vectors() : plan_.max_batch_vectors()) * kL);
       const int64_t rows = within ? 1 : moments() ? rows_ : 0;
       mine.sums = arena.template take<T>(private_vectors() * kL * rows);
       mine.scratch = arena.template take<T>(moments() ? kNumMoments * kL * plan_.taps : 0);
@@ -146,19 +139,31 @@ class Engine {
 
   static void clear(T* values, int64_t n) { __builtin_memset(values, 0, static_cast<size_t>(n) * sizeof(T)); }
 
-  // Forms all tiles of a bundle for `count` groups from `first` on, whose samples begin at x and d.
+  // Forms the tiles of bundles [begin, end) for `count` groups, whose samples begin at x and d, a batch of tiles at a
+  // time: gradients[g][v][lane], then sink(first vector, vectors). Batches end where the input channels change.
   template <class Sink>
-  void form_bundle(const Bundle& b, const T* x, const T* d, int64_t count, T* gradients, Sink&& sink) const {
-    for (int64_t i = 0; i < plan_.tiles(); ++i) {
-      const Tile tile = plan_.tile(b, i);
-      const int64_t vectors = tile.columns * plan_.tile_outputs;
-      for (int64_t g = 0; g < count; ++g) {
-        T* to = gradients + g * vectors * kL;
-        form(plan_, b, tile, x + g * plan_.group_size * plan_.x.sample, d + g * plan_.group_size * plan_.d.sample,
-             plan_.group_size, to);
-        if (!moments()) clear_slack(plan_, b, tile, to);
+  void form_bundles(int64_t begin, int64_t end, const T* x, const T* d, int64_t count, T* gradients,
+                    Sink&& sink) const {
+    const int64_t tiles = plan_.tiles();
+    ReadyTile<T> ready[kMaxBatch];
+    int64_t n = 0, vectors = 0;
+    for (int64_t i = begin; i < end; ++i) {
+      const Bundle b = plan_.bundle(i);
+      const bool last = i + 1 == end || b.out_block + 1 == plan_.out_blocks;
+      for (int64_t k = 0; k < tiles; ++k) {
+        ready[n] = make_ready(plan_, b, plan_.tile(b, k), x, d);
+        vectors += ready[n++].vectors;
+        if (n < plan_.tile_batch && !(last && k + 1 == tiles)) continue;
+        for (int64_t g = 0; g < count; ++g) {
+          T* to = gradients + g * vectors * kL;
+          for (int64_t j = 0; j < n; to += ready[j++].vectors * kL) {
+            form(plan_, ready[j], g * plan_.group_size, plan_.group_size, to);
+            if (!moments()) clear_slack(plan_, ready[j], to);
+          }
+        }
+        sink(ready[0].first_vector, vectors);
+        n = vectors = 0;
       }
-      sink(tile.first_column * plan_.tile_outputs, vectors);
     }
   }
 
@@ -173,13 +178,10 @@ class Engine {
         const int64_t n = smaller(block_groups(), range.end - g), seen = g - range.begin;
         const T *x, *d;
         operands_.pack(g * plan_.group_size, n * plan_.group_size, mine.x, mine.d, bias_, x, d);
-        for (int64_t i = 0; i < plan_.bundles(); ++i) {
-          const Bundle b = plan_.bundle(i);
-          form_bundle(b, x, d, n, mine.gradients, [&](int64_t v, int64_t vectors) {
-            if (moments()) return add_(mine.gradients, n, vectors, seen, mine.sums + (b.first_vector + v) * kL * rows_);
-            add_norms(mine, g, n, vectors);
-          });
-        }
+        form_bundles(0, plan_.bundles(), x, d, n, mine.gradients, [&](int64_t first, int64_t vectors) {
+          if (moments()) return add_(mine.gradients, n, vectors, seen, mine.sums + first * kL * rows_);
+          add_norms(mine, g, n, vectors);
+        });
         g += n;
       }
     });
@@ -204,11 +206,10 @@ class Engine {
           for (int64_t i = 0; i < plan_.bundles(); ++i) {
             const Bundle b = plan_.bundle(i);
             for (int64_t k = 0; k < plan_.tiles(); ++k) {
-              const Tile tile = plan_.tile(b, k);
-              form(plan_, b, tile, x, d, n, mine.gradients);
-              if (!moments()) clear_slack(plan_, b, tile, mine.gradients);
-              add_part(mine.gradients, 1, tile.columns * plan_.tile_outputs, 0,
-                       mine.sums + (b.first_vector + tile.first_column * plan_.tile_outputs) * kL);
+              const ReadyTile<T> tile = make_ready(plan_, b, plan_.tile(b, k), x, d);
+              form(plan_, tile, 0, n, mine.gradients);
+              if (!moments()) clear_slack(plan_, tile, mine.gradients);
+              add_part(mine.gradients, 1, tile.vectors, 0, mine.sums + tile.first_vector * kL);
             }
           }
           s += n;
@@ -271,15 +272,12 @@ class Engine {
     }
     for (int64_t g = 0; g < groups();) {
       const int64_t n = smaller(block_groups(), groups() - g), first = g * plan_.group_size;
-      for (int64_t i = begin; i < end; ++i) {
-        const Bundle b = plan_.bundle(i);
-        form_bundle(b, x + first * plan_.x.sample, d + first * plan_.d.sample, n, mine.gradients,
-                    [&](int64_t v, int64_t vectors) {
-                      if (gram()) return add_gram(mine.gradients, n, vectors, mine.products);
-                      if (!moments()) return add_norms(mine, g, n, vectors);
-                      add_(mine.gradients, n, vectors, g, mine.sums + (b.first_vector - origin + v) * kL * rows_);
-                    });
-      }
+      form_bundles(begin, end, x + first * plan_.x.sample, d + first * plan_.d.sample, n, mine.gradients,
+                   [&](int64_t vector, int64_t vectors) {
+                     if (gram()) return add_gram(mine.gradients, n, vectors, mine.products);
+                     if (!moments()) return add_norms(mine, g, n, vectors);
+                     add_(mine.gradients, n, vectors, g, mine.sums + (vector - origin) * kL * rows_);
+                   });
       g += n;
     }
     if (!moments()) return;
@@ -289,6 +287,7 @@ class Engine {
       const Bundle b = plan_.bundle(i);
       write_bundle<T>(plan_, b, {sums, counts, 1}, b.first_vector - origin, true, mine.scratch);
     }
+    finish_streaming();
   }
 
   void add_norms(const Private& mine, int64_t g, int64_t n, int64_t vectors) const {
@@ -369,6 +368,8 @@ class Engine {
 
   Plan plan_;
   Operands<T> operands_;
+  RankOne<T> rank_one_;
+  bool rank_one_used_;
   int threads_;
   uint32_t mask_;
   int64_t rows_;

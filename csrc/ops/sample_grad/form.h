@@ -8,17 +8,25 @@
 namespace pynas::cpu::PYNAS_ISA_NS {
 namespace {
 
-// Output positions [rows] x [cols] that columns with taps (r, s) .. (r, last_s) need.
+// A tile made ready: everything but the samples that it sums over.
 template <class T>
-Walk<T> walk_over(const Plan& plan, const Bundle& b, int64_t r, int64_t s, int64_t last_s, int64_t samples, const T* d,
-                  Range& rows, Range& cols) {
+struct ReadyTile {
+  int64_t first_vector = 0, vectors = 0;
+  int64_t first_column = 0, columns = 0;
+  Bundle bundle{};
+  Walk<T> walk{};       // dense
+  const T* x = nullptr;  // depthwise: the operands of the bundle
+  const T* d = nullptr;
+};
+
+// Output positions that columns with taps (r, s) .. (r, last_s) need, and the strides along them.
+template <class T>
+Walk<T> walk_over(const Plan& plan, int64_t r, int64_t s, int64_t last_s, const T* d_plane, Range& rows, Range& cols) {
   rows = plan.valid(0, r);
   cols = {plan.valid(1, last_s).begin, plan.valid(1, s).end};
-  const int64_t plane = plan.layout == Layout::kDepthwise ? b.first_block * plan.out_blocks + b.out_block
-                                                          : b.group * plan.out_blocks + b.out_block;
   Walk<T> walk{};
-  walk.d = d + plane * plan.d.plane + rows.begin * plan.d.row + cols.begin * plan.d.col;
-  walk.samples = samples;
+  walk.d = d_plane + rows.begin * plan.d.row + cols.begin * plan.d.col;
+  walk.samples = 1;
   walk.rows = cols.size() > 0 ? rows.size() : 0;
   walk.cols = cols.size();
   walk.x_sample = plan.x.sample;
@@ -30,22 +38,50 @@ Walk<T> walk_over(const Plan& plan, const Bundle& b, int64_t r, int64_t s, int64
   return walk;
 }
 
+// Where a column meets its first output position (h, w).
 template <class T>
-const T* column_at(const Plan& plan, const T* x, int64_t block, int64_t r, int64_t s, int64_t h, int64_t w) {
+const T* column_at(const Plan& plan, const T* x_plane, int64_t r, int64_t s, int64_t h, int64_t w) {
   const int64_t y = h * plan.stride[0] + r * plan.dilation[0] - plan.padding[0];
   const int64_t column = w * plan.stride[1] + s * plan.dilation[1] - plan.padding[1] + plan.x_pad[0];
-  return x + block * plan.x.plane + y * plan.x.row + column * plan.x.col;
+  return x_plane + y * plan.x.row + column * plan.x.col;
 }
 
 template <class T>
-void form_depthwise_tile(const Plan& plan, const Bundle& b, const T* x, const T* d, int64_t samples, T* out) {
+ReadyTile<T> make_ready(const Plan& plan, const Bundle& b, const Tile& tile, const T* x, const T* d) {
+  ReadyTile<T> ready;
+  ready.first_vector = b.first_vector + tile.first_column * plan.tile_outputs;
+  ready.vectors = tile.columns * plan.tile_outputs;
+  ready.first_column = tile.first_column;
+  ready.columns = tile.columns;
+  ready.bundle = b;
+  if (plan.layout == Layout::kDepthwise) {
+    ready.x = x + b.first_block * plan.x.plane;
+    ready.d = d + (b.first_block * plan.out_blocks + b.out_block) * plan.d.plane;
+    return ready;
+  }
+  const int64_t kw = plan.kernel[1], tap = tile.first_column / b.blocks;
+  const int64_t last_tap = (tile.first_column + tile.columns - 1) / b.blocks, r = tap / kw;
+  Range rows, cols;
+  const T* d_plane = d + (b.group * plan.out_blocks + b.out_block) * plan.d.plane;
+  ready.walk = walk_over(plan, r, tap % kw, last_tap % kw, d_plane, rows, cols);
+  for (int64_t n = 0; n < tile.columns; ++n) {
+    const int64_t column = tile.first_column + n, block = b.group * plan.blocks + b.first_block + column % b.blocks;
+    ready.walk.x[n] = column_at(plan, x + block * plan.x.plane, r, column / b.blocks % kw, rows.begin, cols.begin);
+  }
+  ready.walk.flatten();
+  return ready;
+}
+
+template <class T>
+void form_depthwise_tile(const Plan& plan, const T* x, const T* d, int64_t samples, T* out) {
   const int64_t kw = plan.kernel[1], x_tap = plan.dilation[1] * plan.x.col;
   for (int64_t r = 0; r < plan.kernel[0]; ++r) {
     for (int64_t s = 0; s < kw;) {
       const int64_t n = smaller(4, kw - s);
       Range rows, cols;
-      Walk<T> walk = walk_over(plan, b, r, s, s + n - 1, samples, d, rows, cols);
-      walk.x[0] = column_at(plan, x, b.first_block, r, s, rows.begin, cols.begin);
+      Walk<T> walk = walk_over(plan, r, s, s + n - 1, d, rows, cols);
+      walk.samples = samples;
+      walk.x[0] = column_at(plan, x, r, s, rows.begin, cols.begin);
       T* to = out + (r * kw + s) * kLanes<T>;
       switch (n) {
         case 1:
@@ -65,20 +101,17 @@ void form_depthwise_tile(const Plan& plan, const Bundle& b, const T* x, const T*
   }
 }
 
-// out[v][lane] = the gradient of `samples` consecutive samples for the weights of a tile.
+// out[v][lane] = the gradient of `samples` samples, from the `first`-th packed one on, for the weights of a tile.
 template <class T>
-void form(const Plan& plan, const Bundle& b, const Tile& tile, const T* x, const T* d, int64_t samples, T* out) {
-  if (plan.layout == Layout::kDepthwise) return form_depthwise_tile(plan, b, x, d, samples, out);
-  const int64_t kw = plan.kernel[1], tap = tile.first_column / b.blocks;
-  const int64_t last_tap = (tile.first_column + tile.columns - 1) / b.blocks;
-  const int64_t r = tap / kw;
-  Range rows, cols;
-  Walk<T> walk = walk_over(plan, b, r, tap % kw, last_tap % kw, samples, d, rows, cols);
-  for (int64_t n = 0; n < tile.columns; ++n) {
-    const int64_t column = tile.first_column + n, block = b.group * plan.blocks + b.first_block + column % b.blocks;
-    walk.x[n] = column_at(plan, x, block, r, column / b.blocks % kw, rows.begin, cols.begin);
+void form(const Plan& plan, const ReadyTile<T>& tile, int64_t first, int64_t samples, T* out) {
+  const int64_t x_offset = first * plan.x.sample, d_offset = first * plan.d.sample;
+  if (plan.layout == Layout::kDepthwise) {
+    return form_depthwise_tile(plan, tile.x + x_offset, tile.d + d_offset, samples, out);
   }
-  walk.flatten();
+  Walk<T> walk = tile.walk;
+  walk.samples = samples;
+  walk.d += d_offset;
+  for (int64_t n = 0; n < tile.columns; ++n) walk.x[n] += x_offset;
   switch (tile.columns) {
     case 1:
       return form_tile<T, 1>(walk, out);
@@ -91,11 +124,12 @@ void form(const Plan& plan, const Bundle& b, const Tile& tile, const T* x, const
 
 // Slack lanes and outputs hold 0 x inf = NaN where an operand is not finite: nothing that a norm may add up.
 template <class T>
-void clear_slack(const Plan& plan, const Bundle& b, const Tile& tile, T* gradients) {
+void clear_slack(const Plan& plan, const ReadyTile<T>& tile, T* gradients) {
   constexpr int L = kLanes<T>;
-  const int64_t outputs = plan.used_outputs(b);
+  const int64_t outputs = plan.used_outputs(tile.bundle);
   for (int64_t n = 0; n < tile.columns; ++n) {
-    const int64_t used = plan.used_lanes(b.first_block + (tile.first_column + n) % b.blocks);
+    const int64_t block = tile.bundle.first_block + (tile.first_column + n) % tile.bundle.blocks;
+    const int64_t used = plan.used_lanes(block);
     if (used == L && outputs == plan.tile_outputs) continue;
     for (int64_t o = 0; o < plan.tile_outputs; ++o) {
       T* vector = gradients + (n * plan.tile_outputs + o) * L;

@@ -80,12 +80,16 @@ PYNAS_INLINE void transpose(Fixed<T, R>* rows) {
 
 constexpr int64_t kRun = 64;  // positions transposed at a time
 
-// to[p * step + lane] = row[lane][p], p < n <= kRun; rows are readable up to a multiple of R positions.
+// to[p * step + lane] = row[lane][p], p < n; rows are readable up to a multiple of R positions.
 template <class T, int R>
 void interleave(const T* const* row, int64_t n, T* to, int64_t step) {
+  constexpr int64_t kAhead = 512 / sizeof(T);  // R rows at a time are more streams than the processor follows itself
   for (int64_t p = 0; p < n; p += R) {
     Fixed<T, R> block[R];
-    PYNAS_UNROLL for (int i = 0; i < R; ++i) block[i] = load_as<R>(row[i] + p);
+    PYNAS_UNROLL for (int i = 0; i < R; ++i) {
+      block[i] = load_as<R>(row[i] + p);
+      __builtin_prefetch(row[i] + p + kAhead);
+    }
     transpose<T, R>(block);
     const int64_t count = n - p < R ? n - p : R;
     if (count == R) {
@@ -126,9 +130,18 @@ void pack_plane(const S* from, int64_t lane_stride, int64_t lanes, Grid grid, T*
     }
     return;
   }
+  const T* row[R];
+  if constexpr (sizeof(S) == sizeof(T)) {
+    if (grid.col_stride == 1 && lanes == R && grid.cols % R == 0) {  // rows that need neither copy nor conversion
+      for (int64_t h = 0; h < grid.rows; ++h) {
+        for (int i = 0; i < R; ++i) row[i] = from + i * lane_stride + h * grid.row_stride;
+        interleave<T, R>(row, grid.cols, to + h * grid.to_row, R);
+      }
+      return;
+    }
+  }
   T buffer[R][kRun];
   __builtin_memset(buffer, 0, sizeof buffer);
-  const T* row[R];
   for (int i = 0; i < R; ++i) row[i] = buffer[i];
   for (int64_t h = 0; h < grid.rows; ++h) {
     for (int64_t w = 0; w < grid.cols; w += kRun) {

@@ -28,6 +28,8 @@ constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 constexpr int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 constexpr int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
+constexpr int64_t kMaxBatch = 4;
+
 struct Range {
   int64_t begin, end;
   int64_t size() const { return larger(end - begin, 0); }
@@ -72,13 +74,16 @@ struct Plan {
   int64_t x_pad[2] = {0, 0};  // zero columns left and right of the image
 
   int64_t sample_groups = 0, group_size = 1;
-  int64_t block_samples = 1;  // samples whose tiles are formed before their sink sees them
+  int64_t block_samples = 1;  // samples packed at a time
+  int64_t tile_batch = 1;     // tiles formed of one sample before the next one, while its rows are in cache
 
   int64_t bundles() const { return conv_groups * chunks * out_blocks; }
   int64_t vectors() const { return conv_groups * blocks * out_blocks * taps * tile_outputs; }
   int64_t bundle_vectors(const Bundle& b) const { return b.blocks * taps * tile_outputs; }
   int64_t max_bundle_vectors() const { return divide_up(blocks, larger(chunks, 1)) * taps * tile_outputs; }
-  int64_t max_tile_vectors() const { return layout == Layout::kDepthwise ? taps : kColumns * tile_outputs; }
+  int64_t max_batch_vectors() const {
+    return layout == Layout::kDepthwise ? tile_batch * taps : tile_batch * kColumns * tile_outputs;
+  }
   int64_t positions() const { return p.out_height * p.out_width; }
   int64_t padded_out_channels() const { return divide_up(p.out_channels, lanes) * lanes; }
 
@@ -169,10 +174,11 @@ inline void choose_layout(Plan& plan, size_t element) {
   plan.chunks = divide_up(plan.blocks, kColumns);
 
   // Tiles of one tap sum over exactly the positions inside the image. Where one tap has too few columns to keep the
-  // multiply-add units busy, tiles take several taps of a kernel row, over zero-padded rows.
-  const bool mixed = plan.layout == Layout::kTaps && plan.kernel[1] > 1 && plan.blocks < 2 && kColumns > 1;
-  if (plan.layout == Layout::kDepthwise) plan.chunks = plan.blocks;
-  if (mixed) plan.row_tiles = divide_up(plan.kernel[1] * plan.blocks, kColumns);
+  // multiply-add units busy (they need 8 sums), tiles take several taps of a kernel row, over zero-padded rows.
+  const bool mixed = plan.layout == Layout::kTaps && plan.kernel[1] > 1 && plan.blocks * kOutputs < 8;
+  if (mixed || plan.layout == Layout::kDepthwise) plan.chunks = plan.blocks;
+  if (mixed) plan.row_tiles = divide_up(plan.kernel[1], kColumns);
+  plan.tile_batch = taps == 1 ? kMaxBatch : smaller(plan.kernel[1], kMaxBatch);
   if (mixed || plan.layout == Layout::kDepthwise) {
     const int64_t reach = (p.out_width - 1) * plan.stride[1] + (plan.kernel[1] - 1) * plan.dilation[1];
     plan.x_pad[0] = plan.padding[1];
@@ -185,7 +191,7 @@ inline void choose_layout(Plan& plan, size_t element) {
   const auto near = [&](const int64_t* strides) {
     return element_type == static_cast<int64_t>(element) && strides[1] == 1 && strides[3] * element_type <= 256;
   };
-  plan.x.direct = plan.layout == Layout::kTaps && !mixed && near(p.input_strides) && channels % lanes == 0;
+  plan.x.direct = plan.layout == Layout::kTaps && taps == 1 && near(p.input_strides) && channels % lanes == 0;
   if (plan.x.direct) {
     plan.x = {true, p.input_strides[0], lanes, p.input_strides[2], p.input_strides[3]};
   } else {
@@ -194,7 +200,7 @@ inline void choose_layout(Plan& plan, size_t element) {
     plan.x = {false, plane * plan.blocks * plan.conv_groups, plane, cols * lanes, lanes};
   }
   const int64_t d_lanes = plan.layout == Layout::kDepthwise ? lanes : kOutputs;
-  plan.d.direct = near(p.grad_output_strides) && (plan.layout == Layout::kDepthwise
+  plan.d.direct = (taps == 1 || plan.layout != Layout::kTaps) && near(p.grad_output_strides) && (plan.layout == Layout::kDepthwise
                                                       ? plan.out_blocks == 1 && p.groups % lanes == 0
                                                       : p.group_out_channels() % kOutputs == 0);
   if (plan.d.direct) {
@@ -221,10 +227,11 @@ inline bool forced_split(Split& split) {
 inline void choose_split(Plan& plan, int threads, int rows, size_t element) {
   const int64_t size = static_cast<int64_t>(element);
   const int64_t packed = ((plan.x.direct ? 0 : plan.x.sample) + (plan.d.direct ? 0 : plan.d.sample)) * size;
-  constexpr int64_t kPackedBytes = 256 << 10;  // samples packed at a time stay in the second-level cache
-  plan.block_samples = larger(1, smaller(kPackedBytes / larger(packed, 1), 4));
-
   const int64_t gradient = plan.vectors() * plan.lanes * size;
+  // Samples packed at a time stay in the second-level cache, unless the sums outgrow it anyway.
+  const int64_t fit = gradient * rows > (512 << 10) ? 2 << 20 : 256 << 10;
+  plan.block_samples = larger(1, smaller(fit / larger(packed, 1), 4));
+
   const bool large_groups = plan.group_size > 4 || plan.sample_groups < threads;
   if (plan.p.sink == SampleGradSink::kGram) {
     plan.split = Split::kWeights;  // every pair of groups meets in every tile
@@ -236,7 +243,7 @@ inline void choose_split(Plan& plan, int threads, int rows, size_t element) {
     const bool keep = sums <= (1 << 20) || (plan.positions() >= 64 && sums <= (6 << 20)) || plan.positions() >= 512;
     plan.split = !keep ? Split::kWeights : large_groups ? Split::kWithinGroup : Split::kSamples;
   }
-  if (plan.split == Split::kWithinGroup) plan.block_samples = larger(1, smaller(kPackedBytes / larger(packed, 1), 16));
+  if (plan.split == Split::kWithinGroup) plan.block_samples = larger(1, smaller(fit / larger(packed, 1), 16));
 }
 
 template <class T>

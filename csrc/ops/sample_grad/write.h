@@ -6,7 +6,7 @@
 #include "ops/sample_grad/sinks.h"
 
 #if defined(__SSE2__)
-#include <emmintrin.h>
+#include <immintrin.h>
 #endif
 
 namespace pynas::cpu::PYNAS_ISA_NS {
@@ -64,6 +64,29 @@ void copy_streaming(const T* from, int64_t n, T* to) {
   }
 #endif
   for (; i < n; ++i) to[i] = from[i];
+}
+
+// Streamed stores order themselves with nothing: call before another thread may read what was written.
+inline void finish_streaming() {
+#if defined(__SSE2__)
+  _mm_sfence();
+#endif
+}
+
+template <class T>
+PYNAS_INLINE void store_streaming(T* to, Vec<T> v) {
+#if defined(__SSE2__)
+  if (reinterpret_cast<uintptr_t>(to) % kVectorBytes == 0) {
+#if defined(__AVX512F__)
+    return _mm512_stream_si512(reinterpret_cast<__m512i*>(to), reinterpret_cast<__m512i>(v));
+#elif defined(__AVX__)
+    return _mm256_stream_si256(reinterpret_cast<__m256i*>(to), reinterpret_cast<__m256i>(v));
+#else
+    return _mm_stream_si128(reinterpret_cast<__m128i*>(to), reinterpret_cast<__m128i>(v));
+#endif
+  }
+#endif
+  store(to, v);
 }
 
 // Weight rows are [lane][tap] in the result and [tap][...][lane] in the sums: `scratch` holds one block of one output
