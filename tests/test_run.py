@@ -194,7 +194,7 @@ def test_user_error_in_the_first_evaluation_is_raised():
         ({"strategy": "evolutoin"}, r"unknown search strategy .* Did you mean 'evolution'"),
         (
             {"strategy_options": {"population": 3}},
-            r"unknown option 'population' .* population_size \(default 50\)",
+            r"unknown option 'population' .* population_size \(default 20\)",
         ),
         ({"strategy": "exhaustive", "strategy_options": {"x": 3}}, r"option 'x' .*it takes: none"),
         ({"constraints": {"latency": 3}}, r"constraint 'latency': unknown; known: params, flops"),
