@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from pynas.stats._fast import fuses_batch_norm
 from pynas.stats._products import (
     AffineProduct,
     Conv2dProduct,
@@ -54,7 +55,7 @@ class _Recorded(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, anchor: Tensor, x: Tensor, call: Call, deliver: Deliver) -> Tensor:
+    def forward(ctx: Any, anchor: Tensor, x: Tensor, call: Call, deliver: Deliver | None) -> Tensor:
         y, saved = call.forward(x)
         ctx.call, ctx.deliver = call, deliver
         ctx.save_for_backward(x, *saved)
@@ -67,13 +68,14 @@ class _Recorded(torch.autograd.Function):
         call: Call = ctx.call
         # Under autocast the call ran in another dtype than its input came in.
         factor = x.to(grad.dtype) if x.is_floating_point() and x.dtype != grad.dtype else x
-        ctx.deliver(call.product(grad, factor, tuple(saved)))
+        if ctx.deliver is not None:
+            ctx.deliver(call.product(grad, factor, tuple(saved)))
         wanted = ctx.needs_input_grad[1]
         return None, call.input_grad(grad, factor, tuple(saved)).to(x.dtype) if wanted else None, None, None
 
 
-def record(anchor: Tensor, x: Tensor, call: Call, deliver: Deliver) -> Tensor:
-    """Run ``call`` on ``x``; ``deliver`` gets its product during the backward pass."""
+def record(anchor: Tensor, x: Tensor, call: Call, deliver: Deliver | None) -> Tensor:
+    """Run ``call`` on ``x``; ``deliver`` (None: nobody) gets its product during the backward pass."""
     return cast(Tensor, _Recorded.apply(anchor, x, call, deliver))
 
 
@@ -161,8 +163,11 @@ class BatchNormCall(Call):
         mean, variance = self.running or (None, None)
         training = self.running is None
         weight, bias = self._folded(self.weight), self._folded(self.bias)
+        fused = training and fuses_batch_norm(x, weight, bias)
         parts = [
-            torch.native_batch_norm(part, weight, bias, mean, variance, training, 0.0, self.eps)
+            torch.ops.pynas.batch_norm(part, weight, bias, self.eps)
+            if fused and fuses_batch_norm(part)
+            else torch.native_batch_norm(part, weight, bias, mean, variance, training, 0.0, self.eps)
             for part in self._parts(x)
         ]
         if not training:
@@ -175,6 +180,9 @@ class BatchNormCall(Call):
         training = self.running is None
         weight = self._folded(self.weight)
         grads, xs = self._parts(grad), self._parts(x)
+        if training and fuses_batch_norm(x, weight) and self._looped:
+            fused = torch.ops.pynas.batch_norm_backward
+            return self._whole([fused(g, p, weight, m, r) for g, p, m, r in zip(grads, xs, *saved, strict=True)], x)
         empty = x.new_empty(0)
         means, rstds = (s.view(len(xs), -1) for s in saved) if training else (empty.view(1, 0), empty.view(1, 0))
         parts = [

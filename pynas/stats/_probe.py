@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 from pynas._errors import UserError
 from pynas.stats._calls import Call, record
 from pynas.stats._collector import Collector
+from pynas.stats._fast import Memo
 
 
 class UnsupportedLayerError(UserError):
@@ -30,13 +31,20 @@ class Probe(TorchFunctionMode):
     Args:
         collector: Where gradient products go.
         model: For names of layers in messages.
+        parameters: All its parameters, by name.
         strict: Identities of parameters that must be covered by a rule.
         batch: Number of samples B.
         batch_norm: ``"batch"``, ``"group"`` or ``"frozen"``.
     """
 
     def __init__(
-        self, collector: Collector, model: nn.Module, strict: frozenset[int], batch: int, batch_norm: str
+        self,
+        collector: Collector,
+        model: nn.Module,
+        parameters: Mapping[str, Tensor],
+        strict: frozenset[int],
+        batch: int,
+        batch_norm: str,
     ) -> None:
         super().__init__()
         from pynas.stats._rules import RULES  # the rules are functions of this class
@@ -49,7 +57,9 @@ class Probe(TorchFunctionMode):
         self.batch_norm = batch_norm
         self.anchor = torch.zeros((), requires_grad=True)
         self.sample_dim: int | None = None  # set inside calls that lay out their samples otherwise
-        self.own = {id(p): n for n, p in model.named_parameters()}
+        self.memo = Memo()
+        self.parameters = parameters
+        self.own = {id(p): n for n, p in parameters.items()}
 
     def __torch_function__(
         self,
@@ -98,7 +108,7 @@ class Probe(TorchFunctionMode):
 
     def through(self, x: Tensor, call: Call) -> Tensor:
         """Run a call whose parameters nobody asks for."""
-        return record(self.anchor, x, call, lambda product: None)
+        return record(self.anchor, x, call, None)
 
     def samples_first(self, operator: str, weight: Tensor | None, x: Tensor) -> Callable[[Tensor], Tensor]:
         """How to bring the sample dimension of ``x``, and of anything laid out like it, to the front.

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pynas._errors import UserError
 from pynas.stats._calls import BatchNormCall, ConvCall, EmbeddingCall, GroupNormCall, LayerNormCall, LinearCall
+from pynas.stats._fast import avg_pool2d, fuses_batch_norm
 from pynas.stats._probe import Probe
 
 Func = Callable[..., Any]
@@ -121,12 +122,13 @@ def _batch_norm(
         return BatchNormCall(w, b, eps, groups, running)
 
     y = probe.record("batch_norm", input, weight, bias, call)
-    if y is None and groups > 1:
-        y = probe.through(input, call(_detached(weight), _detached(bias)))
+    w, b = _detached(weight), _detached(bias)
+    if y is None and (groups > 1 or (running is None and fuses_batch_norm(input, w, b))):
+        y = probe.through(input, call(w, b))
     if y is None:
         mean, variance = running or (None, None)
         y = torch.batch_norm(
-            input, _detached(weight), _detached(bias), mean, variance, running is None, 0.0, eps,
+            input, w, b, mean, variance, running is None, 0.0, eps,
             torch.backends.cudnn.enabled,
         )  # fmt: skip
     return y
@@ -257,6 +259,33 @@ def _embedding(
     return F.embedding(input, _detached(weight), padding_idx) if y is None else y  # type: ignore[arg-type]
 
 
+def _relu(probe: Probe, func: Func, input: Tensor, inplace: bool = False) -> Any:
+    return func(input, inplace) if inplace else probe.memo(("relu",), input, lambda: torch.relu(input))
+
+
+def _avg_pool2d(
+    probe: Probe,
+    func: Func,
+    input: Tensor,
+    kernel_size: Sizes,
+    stride: Sizes | None = None,
+    padding: Sizes = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Any:
+    window, pads = _sizes(kernel_size, 2), _sizes(padding, 2)
+    steps = window if stride is None or stride == () else _sizes(stride, 2)
+    if steps == (1, 1) and not ceil_mode and divisor_override is None:
+
+        def run() -> Tensor:
+            y = avg_pool2d(input, window, pads, count_include_pad)
+            return func(input, window, 1, pads, False, count_include_pad) if y is None else y  # type: ignore[no-any-return]
+
+        return probe.memo(("avg_pool2d", window, pads, count_include_pad), input, run)
+    return func(input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
+
+
 def _attention(probe: Probe, func: Func, query: Tensor, *args: Any, **kwargs: Any) -> Any:
     """Inside, queries, keys and values are [T, B, E] and the output projection sees [T * B, E]."""
     outer, probe.sample_dim = probe.sample_dim, 1
@@ -296,5 +325,8 @@ RULES: dict[Func, Func] = {
     torch.group_norm: _group_norm,
     F.instance_norm: _instance_norm,
     F.embedding: _embedding,
+    F.relu: _relu,
+    torch.relu: _relu,
+    F.avg_pool2d: _avg_pool2d,
     F.multi_head_attention_forward: _attention,
 }

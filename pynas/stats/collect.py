@@ -85,23 +85,24 @@ def collect(
 
     values: dict[type[Statistic[Any]], dict[str, Any]] = {type(s): {} for s in needs}
     taken = [s for s in needs if s.needs_pass]
-    trainable = {id(p): name for name, p in model.named_parameters() if p.requires_grad}
+    parameters = dict(model.named_parameters())
+    trainable = {id(p): name for name, p in parameters.items() if p.requires_grad}
     seen, losses = {}, []
     with preserved(model), _gradients_on(model, training, seed):
         inputs, targets = ordinary(inputs), ordinary(targets)
         strict, matrices = _strictly(model, trainable, taken)
-        for p in model.parameters():
+        for p in parameters.values():
             p.requires_grad_(id(p) in strict)
         for i in range(passes if taken else 0):
             collector = Collector(taken, group_size, trainable, matrices, values)
-            probe = Probe(collector, model, strict, size, batch_norm)
+            probe = Probe(collector, model, parameters, strict, size, batch_norm)
             part = (cut(inputs, i * size, size), cut(targets, i * size, size)) if passes > 1 else (inputs, targets)
             losses.append(_run(probe, *part, loss_fn, fallback))
             seen.update(collector.seen)
         for statistic in needs:
             if not statistic.needs_pass:
                 values[type(statistic)] = statistic.observe_model(model, inputs)
-    weights = {name: p.detach() for name, p in model.named_parameters()}
+    weights = {name: p.detach() for name, p in parameters.items()}
     for statistic in needs:
         values[type(statistic)] = statistic.finish(values[type(statistic)])
     return Statistics(size, group_size, tuple(losses), seen, weights, values)
@@ -114,11 +115,11 @@ def _run(probe: Probe, inputs: Any, targets: Any, loss_fn: LossFn | None, fallba
     loss = loss_of(outputs, targets, loss_fn, probe.batch, groups)
     del outputs  # or the logits would live through the backward pass
     if loss.requires_grad:
-        strict = {id(p): (name, p) for name, p in model.named_parameters() if id(p) in probe.strict}
+        strict = {name: p for name, p in probe.parameters.items() if id(p) in probe.strict}
         # Recorded calls cut the path to their parameters, so any gradient found here came by another way.
         with torch.autocast(loss.device.type, enabled=False):  # statistics keep the precision they accumulate in
-            found = torch.autograd.grad(loss, [probe.anchor, *(p for _, p in strict.values())], allow_unused=True)
-        for (name, _), gradient in zip(strict.values(), found[1:], strict=True):
+            found = torch.autograd.grad(loss, [probe.anchor, *strict.values()], allow_unused=True)
+        for name, gradient in zip(strict, found[1:], strict=True):
             if gradient is not None:
                 raise probe.unsupported(name, "an operator that could not be intercepted (compiled or scripted)")
         probe.collector.flush()
@@ -146,7 +147,7 @@ def _divided(argument: str, parts: int, batch: int) -> int:
 def _check_model(model: nn.Module, fallback: Sequence[str]) -> None:
     if not any(p.requires_grad for p in model.parameters()):
         raise UserError("model: it has no trainable parameters, so there are no gradients to take statistics of")
-    modules = dict(model.named_modules())
+    modules = dict(model.named_modules()) if fallback else {}
     for name in (fallback,) if isinstance(fallback, str) else fallback:
         if name not in modules:
             raise UserError(f"fallback: no layer {name!r} in the model; layers: {', '.join(filter(None, modules))}")
