@@ -159,6 +159,17 @@ def view(values: ArrayLike) -> dict[str, list[float]]:
     return {"range": [float(low - margin), float(high + margin)]}
 
 
+def hidden(*axes: ArrayLike) -> str:
+    """A sentence about the points that the first view leaves out; empty if there are none."""
+    outside = np.zeros(len(np.asarray(axes[0])), dtype=bool)
+    for values in axes:
+        bounds = view(values).get("range")
+        if bounds is not None:
+            outside |= np.asarray(values, dtype=np.float64) < bounds[0]
+    count = int(outside.sum())
+    return f"{count:,} low points are outside the view: double-click to see all." if count else ""
+
+
 def _add_star(figure: go.Figure, x: Floats, y: Floats, hover: list[str], i: int | None) -> None:
     if i is None or not (math.isfinite(x[i]) and math.isfinite(y[i])):
         return

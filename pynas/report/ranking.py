@@ -12,7 +12,6 @@ import numpy as np
 
 from pynas.ranking import BASELINES, Correlation, Estimate, Ranking
 from pynas.report import _figures, _page
-from pynas.report.search import _hidden
 
 
 def write_ranking_report(
@@ -104,7 +103,7 @@ def _scatter(ranking: Ranking, name: str) -> str:
     labels = ranking.labels or [""] * len(accuracy)
     hover = [escape(labels[i]) for i in keep]
     figure = _figures.against_accuracy(scores[keep], accuracy[keep], name, ranking.accuracy_label, hover)
-    return _page.plot(figure, height=360) + _page.note(_hidden(accuracy[keep]).strip())
+    return _page.plot(figure, height=360) + _page.note(_figures.hidden(scores[keep], accuracy[keep]))
 
 
 def _named(name: str) -> str:

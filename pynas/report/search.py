@@ -18,6 +18,7 @@ from pynas.architecture import Architecture
 from pynas.ranking import rank_scores
 from pynas.report import _figures, _page
 from pynas.report._cell import draw_cell
+from pynas.report._figures import hidden
 from pynas.store import Run
 from pynas.trial import Status, Trial
 
@@ -122,7 +123,7 @@ class _SearchPage:
             scores, label = self.scores[:, k], f"{objective} score"
             numbers = [trial.number + 1 for trial in self.valid]
             figure = _figures.progress(numbers, scores, len(self.trials), label, self.hover)
-            charts = [(f"Best {objective} so far", _page.plot(figure))]
+            charts = [(f"Best {objective} so far", _page.plot(figure) + _page.note(hidden(scores)))]
             if np.isfinite(self.mega_flops).all():
                 front = pareto_front(np.stack([scores, -self.mega_flops], axis=1))
                 figure = _figures.pareto(
@@ -134,7 +135,8 @@ class _SearchPage:
                     star=star,
                     bound=None if bound is None else bound / 1e6,
                 )
-                charts.append((f"{objective} and cost: the Pareto front", _page.plot(figure)))
+                content = _page.plot(figure) + _page.note(hidden(scores))
+                charts.append((f"{objective} and cost: the Pareto front", content))
             if np.isfinite(self.accuracy).sum() >= 3:
                 charts.append(self._against_accuracy(k))
             odd, last = len(charts) % 2 == 1, len(charts) - 1
@@ -162,8 +164,8 @@ class _SearchPage:
             f"{self.objectives[k]} against accuracy: Spearman {correlation.spearman.value:.2f}, "
             f"Kendall {correlation.kendall.value:.2f}"
         )
-        remarks = f"Over the {len(known):,} trials of this search, as its strategy chose them."
-        return heading, _page.plot(figure, height=440) + _page.note(remarks + _hidden(accuracy))
+        remarks = f"Over the {len(known):,} trials of this search, as its strategy chose them. "
+        return heading, _page.plot(figure, height=440) + _page.note(remarks + hidden(scores, accuracy))
 
     def _table(self) -> str:
         known = bool(np.isfinite(self.accuracy).any())
@@ -189,6 +191,8 @@ class _SearchPage:
             "constraints": ", ".join(bounds) or "none",
         }
         for name, value in sorted(config.config.items()):
+            if value in ({}, None):
+                continue
             values[{"space": "space options", "strategy": "strategy options"}.get(name, name)] = _text(value)
         values |= {name: _text(value) for name, value in sorted(provenance.items()) if name != "resumed"}
         if provenance.get("resumed"):
@@ -223,15 +227,6 @@ def _registered_space(run: Run) -> SearchSpace | None:
     if run.config.space not in spaces.names():
         return None
     return spaces.get(run.config.space, **run.config.config.get("space", {}))
-
-
-def _hidden(values: _figures.Floats) -> str:
-    """A sentence about the points that the first view of the vertical axis leaves out."""
-    bounds = _figures.view(values).get("range")
-    if bounds is None:
-        return ""
-    count = int((values < bounds[0]).sum())
-    return f" {count} below {bounds[0]:.1f} are outside the view: double-click to see all."
 
 
 def _date(text: str) -> str:
