@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <type_traits>
+#include <utility>
 
 #include "common/dtype.h"
 #include "common/moments.h"
@@ -34,6 +35,23 @@ PYNAS_INLINE Vec<T> load_as(const In* p) {
     const Word value = magnitude >= (0x7c00u << 13) ? magnitude | 0x7f800000u : finite;
     return reinterpret_cast<Vec<T>>(value | (half & 0x8000u) << 16);
   }
+}
+
+// The sum of the lanes as a tree of halves: the plain loop of common/simd.h takes lanes one at a time, which
+// shows where every few vectors end in a sum.
+template <class T, int kCount, int... kIndex>
+PYNAS_INLINE T sum_halves(Vec<T> v, std::integer_sequence<int, kIndex...>) {
+  if constexpr (kCount == 1) {
+    return v[0];
+  } else {
+    constexpr int kHalf = kCount / 2;
+    const Vec<T> other = __builtin_shufflevector(v, v, (kIndex + kHalf) % kLanes<T>...);
+    return sum_halves<T, kHalf>(v + other, std::integer_sequence<int, kIndex...>{});
+  }
+}
+template <class T>
+PYNAS_INLINE T sum_lanes(Vec<T> v) {
+  return sum_halves<T, kLanes<T>>(v, std::make_integer_sequence<int, kLanes<T>>{});
 }
 
 // Rows of a running state [kStateRows, n]: the four plain sums, then Welford's mean and centred sum.
@@ -71,34 +89,44 @@ void fold(const T* __restrict g, int64_t n, int64_t count, uint32_t moments, T* 
   }
 }
 
-// Element i of the states of consecutive pieces, merged in float64 in their order (Chan, Golub and LeVeque
-// 1983):
+// A block of elements of the states of consecutive pieces, merged in float64 in their order (Chan, Golub,
+// LeVeque 1983):
 //   mean = mean_a + d n_b / n,  centred = centred_a + centred_b + d^2 n_a n_b / n,  d = mean_b - mean_a, n =
 //   n_a + n_b
 struct Merged {
-  double rows[kStateRows] = {};
+  static constexpr int kElements = 64;
+  double rows[kStateRows][kElements] = {};
   int64_t count = 0;
 
+  // Elements [0, n) of a state, n <= kElements, that holds `other` gradients.
   template <class T>
-  void add(const T* state, int64_t stride, int64_t i, int64_t other) {
+  void add(const T* state, int64_t stride, int n, int64_t other, uint32_t moments) {
     if (other == 0) return;
-    for (int row = kRowSum; row <= kRowSign; ++row) rows[row] += state[row * stride + i];
-    const double delta = state[kRowMean * stride + i] - rows[kRowMean];
+    for (int row = kRowSum; row <= kRowSign; ++row) {
+      if ((moments >> row & 1u) == 0) continue;  // rows and bits are in the same order
+      for (int i = 0; i < n; ++i) rows[row][i] += static_cast<double>(state[row * stride + i]);
+    }
     const double total = static_cast<double>(count + other);
-    const double share = static_cast<double>(other) / total;
-    rows[kRowCentered] +=
-        state[kRowCentered * stride + i] + delta * delta * static_cast<double>(count) * share;
-    rows[kRowMean] += delta * share;
+    const double share = static_cast<double>(other) / total, weight = static_cast<double>(count) * share;
+    if (moments & kMomentCentered) {
+      for (int i = 0; i < n; ++i) {
+        const double delta = static_cast<double>(state[kRowMean * stride + i]) - rows[kRowMean][i];
+        rows[kRowCentered][i] +=
+            static_cast<double>(state[kRowCentered * stride + i]) + delta * delta * weight;
+        rows[kRowMean][i] += delta * share;
+      }
+    }
     count += other;
   }
 
   // The asked moments to values[k stride + i], in the order of their bits.
   template <class T>
-  void write(uint32_t moments, T* values, int64_t stride, int64_t i) const {
+  void write(uint32_t moments, T* values, int64_t stride, int n) const {
     constexpr StateRow order[kNumMoments] = {kRowSum, kRowAbs, kRowSquare, kRowSign, kRowCentered};
-    int64_t k = 0;
     for (int bit = 0; bit < kNumMoments; ++bit) {
-      if (moments >> bit & 1u) values[k++ * stride + i] = static_cast<T>(rows[order[bit]]);
+      if ((moments >> bit & 1u) == 0) continue;
+      for (int i = 0; i < n; ++i) values[i] = static_cast<T>(rows[order[bit]][i]);
+      values += stride;
     }
   }
 };

@@ -46,8 +46,12 @@ def check_affine(
             f"{op}: rstd: expected as many channel groups as mean, {mean.shape[1]}, or 1, got {rstd.shape[1]}"
         )
     dtype = accumulate_dtype(input.dtype)
-    shape = [b if a == 1 else a for a, b in zip(mean.shape, rstd.shape, strict=True)]
-    mean, rstd = (tensor.detach().to(dtype).expand(shape) for tensor in (mean, rstd))
+    mean, rstd = mean.detach(), rstd.detach()
+    if mean.dtype != dtype or rstd.dtype != dtype:
+        mean, rstd = mean.to(dtype), rstd.to(dtype)
+    if mean.shape != rstd.shape:
+        shape = [b if a == 1 else a for a, b in zip(mean.shape, rstd.shape, strict=True)]
+        mean, rstd = mean.expand(shape), rstd.expand(shape)
     return grad_output.detach(), input.detach(), mean, rstd
 
 

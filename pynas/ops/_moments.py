@@ -57,9 +57,14 @@ def moment_mask(op: str, moments: Iterable[str]) -> int:
     return mask
 
 
+_NAMES = tuple(
+    tuple(name for bit, name in enumerate(MOMENTS) if mask >> bit & 1) for mask in range(1 << len(MOMENTS))
+)
+
+
 def moment_names(mask: int) -> tuple[str, ...]:
     """Names of the moments in `mask`, in the order of their rows in a result."""
-    return tuple(name for bit, name in enumerate(MOMENTS) if mask >> bit & 1)
+    return _NAMES[mask]
 
 
 def count_moments(mask: int) -> int:

@@ -23,7 +23,8 @@ def batch_norm(
     """Normalise: y = weight (x - mean) rstd + bias with the batch's own mean and rstd of each channel.
 
     rstd = 1 / sqrt(var + eps), var without Bessel's correction. Reads the input twice and writes the output
-    once; the statistics are shifted sums merged in float64. Running statistics are not touched. Not differentiable by autograd: :func:`batch_norm_backward` is its gradient.
+    once; the statistics are shifted sums merged in float64. Running statistics are not touched.
+    Not differentiable by autograd: :func:`batch_norm_backward` is its gradient.
     Ioffe & Szegedy, ICML 2015.
 
     Args:

@@ -62,11 +62,12 @@ struct Plan {
 
 template <class T>
 struct Scratch {  // of one task
-  T* gamma;       // [width] the group's gradient of the scale, a value per lane; after fold_lanes, [C]
-  T* beta;        // [width] the group's gradient of the shift
-  T* mean;        // [width] statistics of the sample at hand, a value per lane
-  T* rstd;        // [width]
-  T* states[2];   // [kStateRows, C] running moments of gamma and of beta
+  T* gamma;      // [width] the group's gradient of the scale, a value per lane; complete, a value per channel
+  T* beta;       // [width] the group's gradient of the shift
+  T* mean;       // [width] statistics of the sample at hand, a value per lane
+  T* rstd;       // [width]
+  T* states[2];  // [kStateRows, C] running moments of gamma and of beta
+  bool spread = false;  // mean and rstd are filled in
 
   Scratch(const AffineGradMomentsParams& p, const Plan& plan, int64_t task) {
     gamma = static_cast<T*>(p.workspace) + task * plan.task_elements;
@@ -89,6 +90,9 @@ void spread_statistics(const AffineGradMomentsParams& p, const Plan& plan, int64
   const T* mean = static_cast<const T*>(p.mean) + b * p.mean_strides[0];
   const T* rstd = static_cast<const T*>(p.rstd) + b * p.rstd_strides[0];
   const int64_t per_group = p.channels / p.channel_groups;
+  const bool same_for_all = p.mean_strides[0] == 0 && p.rstd_strides[0] == 0;
+  if (s.spread && same_for_all) return;
+  s.spread = true;
   for (int64_t k = 0; k < p.channel_groups; ++k) {
     fill(s.mean + k * per_group, per_group, mean[k * p.mean_strides[1]]);
     fill(s.rstd + k * per_group, per_group, rstd[k * p.rstd_strides[1]]);
@@ -192,7 +196,7 @@ void add_position_lanes(const AffineGradMomentsParams& p, int64_t b, Scratch<T>&
       for (int k = 0; k < kSums; ++k) step(t + k * kLanes<T>, k);
     }
     for (; t + kLanes<T> <= p.positions; t += kLanes<T>) step(t, 0);
-    T gamma = sum<T>((g[0] + g[1]) + (g[2] + g[3])), beta = sum<T>((h[0] + h[1]) + (h[2] + h[3]));
+    T gamma = sum_lanes<T>((g[0] + g[1]) + (g[2] + g[3])), beta = sum_lanes<T>((h[0] + h[1]) + (h[2] + h[3]));
     for (; t < p.positions; ++t) {
       const T delta = to_float(d[t]);
       const T centred = to_float(x[t]) - mean[kPerPosition ? t : 0];
@@ -246,9 +250,8 @@ void add_samples(const AffineGradMomentsParams& p, const Plan& plan, int64_t beg
   fill(s.gamma, plan.width, T(0));
   fill(s.beta, plan.width, T(0));
   const bool spread = plan.path == Path::kChannelLanes;
-  const bool per_sample = p.mean_strides[0] != 0 || p.rstd_strides[0] != 0;
   for (int64_t b = begin; b < end; ++b) {
-    if (spread && (per_sample || b == begin)) spread_statistics(p, plan, b, s);
+    if (spread) spread_statistics(p, plan, b, s);
     add_sample<In>(p, plan, b, s);
   }
   for (int64_t k = 1; k < plan.folded; ++k) {
@@ -315,21 +318,19 @@ void run(const AffineGradMomentsParams& p, const Parallel& parallel) {
   }
   if (p.rows != nullptr) return;
 
-  for (int which = 0; which < 2; ++which) {
-    T* values = static_cast<T*>(which == 0 ? p.weight : p.bias);
-    for (int64_t c = 0; c < p.channels; ++c) {
+  const int64_t blocks = (p.channels + Merged::kElements - 1) / Merged::kElements;
+  parallel(2 * blocks, 4, [&](int64_t begin, int64_t end) {
+    for (int64_t block = begin; block < end; ++block) {
+      const int64_t which = block / blocks, c = block % blocks * Merged::kElements;
+      const int n = static_cast<int>(p.channels - c < Merged::kElements ? p.channels - c : Merged::kElements);
       Merged merged;
-      if (plan.splits > 1) {
-        merged.add(Scratch<T>(p, plan, 0).states[which], p.channels, c, groups);
-      } else {
-        for (int64_t task = 0; task < plan.tasks; ++task) {
-          const Scratch<T> s(p, plan, task);
-          merged.add(s.states[which], p.channels, c, first_group(task + 1) - first_group(task));
-        }
+      for (int64_t task = 0; task < (plan.splits > 1 ? 1 : plan.tasks); ++task) {
+        const int64_t count = plan.splits > 1 ? groups : first_group(task + 1) - first_group(task);
+        merged.add(Scratch<T>(p, plan, task).states[which] + c, p.channels, n, count, p.moments);
       }
-      merged.write(p.moments, values, p.channels, c);
+      merged.write(p.moments, static_cast<T*>(which == 0 ? p.weight : p.bias) + c, p.channels, n);
     }
-  }
+  });
 }
 
 }  // namespace
