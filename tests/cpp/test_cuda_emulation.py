@@ -47,7 +47,7 @@ CAUGHT_BY: dict[str, set[str]] = {
 
 
 def run_cases(program: str, order: str, blocks: str, cases: Sequence[str]) -> dict[str, str]:
-    """Runs the cases in one process, or several where a sanitizer ends one; returns what is wrong with each."""
+    """Runs the cases in one process, or several where a sanitizer ends one; returns what went wrong."""
     wrong: dict[str, str] = {}
     left = list(cases)
     while left:
