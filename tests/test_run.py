@@ -336,7 +336,7 @@ def check_prefix(path, whole):
 
 
 def test_killed_at_random_moments(tmp_path):
-    budget, path = 400, tmp_path / "runs.db"
+    budget, path = 250, tmp_path / "runs.db"
     whole = run(budget=budget)
     rng = random.Random(0)
     kills = progress = 0

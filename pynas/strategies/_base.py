@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import random
+import struct
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -89,16 +91,20 @@ class SearchStrategy(ABC):
     def state(self) -> dict[str, Any]:
         """Everything that the next proposals depend on, as a JSON value."""
         version, internal, gauss = self._rng.getstate()
+        words = struct.pack(
+            f"<{len(internal)}I", *internal
+        )  # half the size and a tenth of the time of JSON numbers
         return {
-            "rng": [version, list(internal), gauss],
+            "rng": [version, base64.b64encode(words).decode(), gauss],
             "seen": [list(key) for key in self._seen],
             "enumerated": self._remaining is not None,
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Continue from what ``state()`` returned to a strategy made with the same arguments."""
-        version, internal, gauss = state["rng"]
-        self._rng.setstate((version, tuple(internal), gauss))
+        version, encoded, gauss = state["rng"]
+        words = base64.b64decode(encoded)
+        self._rng.setstate((version, struct.unpack(f"<{len(words) // 4}I", words), gauss))
         self._seen = {tuple(key): None for key in state["seen"]}
         self._remaining = self._enumerate() if state["enumerated"] else None
 
