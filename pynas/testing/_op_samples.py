@@ -183,7 +183,9 @@ def _embedding_samples() -> Iterator[Sample]:
 
 def _run_update(update: Callable[..., None], gradients: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     dtype = torch.float64 if gradients[0].dtype == torch.float64 else torch.float32
-    mean, abs_mean, m2 = (torch.zeros(gradients[0].shape, dtype=dtype) for _ in range(3))
+    mean, abs_mean, m2 = (
+        torch.zeros(gradients[0].shape, dtype=dtype, device=gradients[0].device) for _ in range(3)
+    )
     for count, gradient in enumerate(gradients, start=1):
         update(gradient, mean, abs_mean, m2, count)
     return mean, abs_mean, m2
