@@ -96,7 +96,7 @@ def rank(
             "seed": str(seed),
             "table": table,
         }
-        write_ranking_report(report, ranking, facts=facts)
+        write_ranking_report(report, ranking, title=f"How proxies rank {space}", facts=facts)
     if json:
         return _output.print_json(jsonlib.loads(ranking.to_json()) | {"report": report and str(report)})
     _output.print_table(
