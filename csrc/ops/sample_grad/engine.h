@@ -1,5 +1,5 @@
-// Forms every tile of every sample group and hands it to the sink. Include only from sample_grad_cpu.cpp, once per
-// instruction set.
+// Forms every tile of every sample group and hands it to the sink. Include only from sample_grad_cpu.cpp,
+// once per instruction set.
 #pragma once
 
 #include "ops/sample_grad/arena.h"
@@ -54,7 +54,8 @@ class Engine {
 
  private:
   static constexpr int kL = kLanes<T>;
-  static constexpr int64_t kSumBytes = 256 << 10;  // sums of the weights that a thread works on under kWeights
+  static constexpr int64_t kSumBytes = 256
+                                       << 10;  // sums of the weights that a thread works on under kWeights
 
   bool moments() const { return plan_.p.sink == SampleGradSink::kMoments; }
   bool gram() const { return plan_.p.sink == SampleGradSink::kGram; }
@@ -62,7 +63,7 @@ class Engine {
 
   // What a thread keeps to itself.
   struct Private {
-    T* x = nullptr;          // packed samples
+    T* x = nullptr;  // packed samples
     T* d = nullptr;
     T* gradients = nullptr;  // [group][vector][lane] of one tile
     T* sums = nullptr;       // moments, or the part of one group's gradient under kWithinGroup
@@ -114,11 +115,12 @@ class Engine {
         mine.x = arena.template take<T>(plan_.x.direct ? 0 : packed * plan_.x.sample);
         mine.d = arena.template take<T>(plan_.d.direct ? 0 : packed * plan_.d.sample);
       }
-      mine.gradients = arena.template take<T>((within ? 1 : block_groups()) *
-                                              (within ? plan_.max_bundle_vectors() : plan_.max_batch_vectors()) * kL);
+      mine.gradients =
+          arena.template take<T>((within ? 1 : block_groups()) *
+                                 (within ? plan_.max_bundle_vectors() : plan_.max_batch_vectors()) * kL);
       const int64_t rows = within ? 1 : moments() ? rows_ : 0;
       mine.sums = arena.template take<T>(private_vectors() * kL * rows);
-      mine.scratch = arena.template take<T>(moments() ? kNumMoments * kL * plan_.taps : 0);
+      mine.scratch = arena.template take<T>(moments() ? (kNumMoments + 1) * kL * plan_.taps + kL : 0);
       mine.products = arena.template take<double>(moments() ? 0 : gram() ? groups() * groups() : groups());
       if (workspace != nullptr) {
         private_[t] = mine;
@@ -139,8 +141,9 @@ class Engine {
 
   static void clear(T* values, int64_t n) { __builtin_memset(values, 0, static_cast<size_t>(n) * sizeof(T)); }
 
-  // Forms the tiles of bundles [begin, end) for `count` groups, whose samples begin at x and d, a batch of tiles at a
-  // time: gradients[g][v][lane], then sink(first vector, vectors). Batches end where the input channels change.
+  // Forms the tiles of bundles [begin, end) for `count` groups, whose samples begin at x and d, a batch of
+  // tiles at a time: gradients[g][v][lane], then sink(first vector, vectors). Batches end where the input
+  // channels change.
   template <class Sink>
   void form_bundles(int64_t begin, int64_t end, const T* x, const T* d, int64_t count, T* gradients,
                     Sink&& sink) const {
@@ -191,9 +194,10 @@ class Engine {
   void within_groups(const Parallel& parallel) {
     if (moments()) clear(total_, plan_.vectors() * kL * rows_);
     const AddMoments<T> add_part = moments_for<T>(kMomentSum);
-    if (!moments()) each_thread(parallel, [&](int64_t t) {
-      __builtin_memset(private_[t].products, 0, static_cast<size_t>(groups()) * sizeof(double));
-    });
+    if (!moments())
+      each_thread(parallel, [&](int64_t t) {
+        __builtin_memset(private_[t].products, 0, static_cast<size_t>(groups()) * sizeof(double));
+      });
     for (int64_t g = 0; g < groups(); ++g) {
       each_thread(parallel, [&](int64_t t) {
         const Private& mine = private_[t];
@@ -235,8 +239,10 @@ class Engine {
         for (int k = 1; k < threads_; ++k) total += load(sums_[k] + offset);
         store(mine.gradients + v * kL, total);
       }
-      if (moments()) add_(mine.gradients, 1, vectors, g, total_ + b.first_vector * kL * rows_);
-      else mine.products[g] += squared_norm(mine.gradients, vectors);
+      if (moments())
+        add_(mine.gradients, 1, vectors, g, total_ + b.first_vector * kL * rows_);
+      else
+        mine.products[g] += squared_norm(mine.gradients, vectors);
     }
   }
 
@@ -342,7 +348,8 @@ class Engine {
       for (int64_t g = begin; g < end; ++g) {
         for (int64_t h = gram() ? 0 : g; h < (gram() ? G : g + 1); ++h) {
           double product = 0;
-          for (int64_t o = 0; o < size; ++o) product += static_cast<double>(bias_[g * size + o] * bias_[h * size + o]);
+          for (int64_t o = 0; o < size; ++o)
+            product += static_cast<double>(bias_[g * size + o] * bias_[h * size + o]);
           T& at = result[gram() ? g * G + h : g];
           at = static_cast<T>(static_cast<double>(at) + product);
         }
@@ -358,7 +365,7 @@ class Engine {
     const int64_t counts[] = {groups()};
     T rows[kNumMoments][kL];
     for (int64_t v = 0; v < size / kL; ++v) {
-      merge_vector<T>({sums, counts, 1}, mask_, v, rows);
+      merge_vector<T>({sums, counts, 1}, mask_, v, rows[0], kL);
       for (int k = 0; k < count_moments(mask_); ++k) {
         T* to = static_cast<T*>(plan_.p.bias) + k * channels + v * kL;
         for (int64_t lane = 0; lane < smaller(kL, channels - v * kL); ++lane) to[lane] = rows[k][lane];
@@ -377,9 +384,9 @@ class Engine {
   int64_t workspace_bytes_ = 0;
   T* all_x_ = nullptr;
   T* all_d_ = nullptr;
-  T* bias_ = nullptr;       // [batch, padded out_channels]
+  T* bias_ = nullptr;  // [batch, padded out_channels]
   T* bias_sums_ = nullptr;
-  T* total_ = nullptr;      // moments under kWithinGroup
+  T* total_ = nullptr;  // moments under kWithinGroup
   Private* private_ = nullptr;
   int64_t* counts_ = nullptr;
   T** sums_ = nullptr;

@@ -14,14 +14,15 @@ struct ReadyTile {
   int64_t first_vector = 0, vectors = 0;
   int64_t first_column = 0, columns = 0;
   Bundle bundle{};
-  Walk<T> walk{};       // dense
+  Walk<T> walk{};        // dense
   const T* x = nullptr;  // depthwise: the operands of the bundle
   const T* d = nullptr;
 };
 
 // Output positions that columns with taps (r, s) .. (r, last_s) need, and the strides along them.
 template <class T>
-Walk<T> walk_over(const Plan& plan, int64_t r, int64_t s, int64_t last_s, const T* d_plane, Range& rows, Range& cols) {
+Walk<T> walk_over(const Plan& plan, int64_t r, int64_t s, int64_t last_s, const T* d_plane, Range& rows,
+                  Range& cols) {
   rows = plan.valid(0, r);
   cols = {plan.valid(1, last_s).begin, plan.valid(1, s).end};
   Walk<T> walk{};
@@ -65,15 +66,17 @@ ReadyTile<T> make_ready(const Plan& plan, const Bundle& b, const Tile& tile, con
   const T* d_plane = d + (b.group * plan.out_blocks + b.out_block) * plan.d.plane;
   ready.walk = walk_over(plan, r, tap % kw, last_tap % kw, d_plane, rows, cols);
   for (int64_t n = 0; n < tile.columns; ++n) {
-    const int64_t column = tile.first_column + n, block = b.group * plan.blocks + b.first_block + column % b.blocks;
-    ready.walk.x[n] = column_at(plan, x + block * plan.x.plane, r, column / b.blocks % kw, rows.begin, cols.begin);
+    const int64_t column = tile.first_column + n,
+                  block = b.group * plan.blocks + b.first_block + column % b.blocks;
+    ready.walk.x[n] =
+        column_at(plan, x + block * plan.x.plane, r, column / b.blocks % kw, rows.begin, cols.begin);
   }
   ready.walk.flatten();
   return ready;
 }
 
 template <class T>
-void form_depthwise_tile(const Plan& plan, const T* x, const T* d, int64_t samples, T* out) {
+void form_depthwise_tile(const Plan& plan, const T* x, const T* d, int64_t samples, bool add, T* out) {
   const int64_t kw = plan.kernel[1], x_tap = plan.dilation[1] * plan.x.col;
   for (int64_t r = 0; r < plan.kernel[0]; ++r) {
     for (int64_t s = 0; s < kw;) {
@@ -81,6 +84,7 @@ void form_depthwise_tile(const Plan& plan, const T* x, const T* d, int64_t sampl
       Range rows, cols;
       Walk<T> walk = walk_over(plan, r, s, s + n - 1, d, rows, cols);
       walk.samples = samples;
+      walk.add = add;
       walk.x[0] = column_at(plan, x, r, s, rows.begin, cols.begin);
       T* to = out + (r * kw + s) * kLanes<T>;
       switch (n) {
@@ -101,15 +105,15 @@ void form_depthwise_tile(const Plan& plan, const T* x, const T* d, int64_t sampl
   }
 }
 
-// out[v][lane] = the gradient of `samples` samples, from the `first`-th packed one on, for the weights of a tile.
 template <class T>
-void form(const Plan& plan, const ReadyTile<T>& tile, int64_t first, int64_t samples, T* out) {
+void form_part(const Plan& plan, const ReadyTile<T>& tile, int64_t first, int64_t samples, bool add, T* out) {
   const int64_t x_offset = first * plan.x.sample, d_offset = first * plan.d.sample;
   if (plan.layout == Layout::kDepthwise) {
-    return form_depthwise_tile(plan, tile.x + x_offset, tile.d + d_offset, samples, out);
+    return form_depthwise_tile(plan, tile.x + x_offset, tile.d + d_offset, samples, add, out);
   }
   Walk<T> walk = tile.walk;
   walk.samples = samples;
+  walk.add = add;
   walk.d += d_offset;
   for (int64_t n = 0; n < tile.columns; ++n) walk.x[n] += x_offset;
   switch (tile.columns) {
@@ -119,6 +123,17 @@ void form(const Plan& plan, const ReadyTile<T>& tile, int64_t first, int64_t sam
       return form_tile<T, 2>(walk, out);
     default:
       return form_tile<T, kColumns>(walk, out);
+  }
+}
+
+// out[v][lane] = the gradient of `samples` samples, from the `first`-th packed one on, for the weights of a
+// tile. Long sums are cut in pieces: the rounding error of one running sum grows with its length.
+template <class T>
+void form(const Plan& plan, const ReadyTile<T>& tile, int64_t first, int64_t samples, T* out) {
+  constexpr int64_t kPositions = 4096;
+  const int64_t step = larger(1, kPositions / larger(1, plan.positions()));
+  for (int64_t i = 0; i < samples; i += step) {
+    form_part(plan, tile, first + i, smaller(step, samples - i), i > 0, out);
   }
 }
 

@@ -134,8 +134,9 @@ class Operands {
     if (pack_x_ == nullptr) choose<T>();
   }
 
-  // Packs samples [first, first + count) behind x and d unless they are used where they lie; on return the pointers
-  // are where the samples are. With a bias, writes the samples' rows of `bias`, [batch, padded out_channels].
+  // Packs samples [first, first + count) behind x and d unless they are used where they lie; on return the
+  // pointers are where the samples are. With a bias, writes the samples' rows of `bias`, [batch, padded
+  // out_channels].
   void pack(int64_t first, int64_t count, T* x_to, T* d_to, T* bias, const T*& x, const T*& d) const {
     x = plan_.x.direct ? static_cast<const T*>(plan_.p.input) + first * plan_.x.sample : x_to;
     d = plan_.d.direct ? static_cast<const T*>(plan_.p.grad_output) + first * plan_.d.sample : d_to;

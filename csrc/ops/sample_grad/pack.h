@@ -1,5 +1,5 @@
-// Repacks one sample into planes whose innermost dimension is the lanes of a register tile, converting to the type
-// that is computed in. Include only from sample_grad_cpu.cpp, once per instruction set.
+// Repacks one sample into planes whose innermost dimension is the lanes of a register tile, converting to the
+// type that is computed in. Include only from sample_grad_cpu.cpp, once per instruction set.
 #pragma once
 
 #include <utility>
@@ -47,7 +47,8 @@ PYNAS_INLINE Fixed<float, R> load_as(const Float16* p) {
   const Words sign = (half & 0x8000u) << 16;
   const Words magnitude = (half & 0x7fffu) << 13;
   const Words finite = reinterpret_cast<Words>(reinterpret_cast<Fixed<float, R>>(magnitude) * 0x1p112f);
-  return reinterpret_cast<Fixed<float, R>>((magnitude >= (0x7c00u << 13) ? magnitude | 0x7f800000u : finite) | sign);
+  return reinterpret_cast<Fixed<float, R>>((magnitude >= (0x7c00u << 13) ? magnitude | 0x7f800000u : finite) |
+                                           sign);
 }
 
 // to[i] = from[i * stride], i < n
@@ -83,7 +84,8 @@ constexpr int64_t kRun = 64;  // positions transposed at a time
 // to[p * step + lane] = row[lane][p], p < n; rows are readable up to a multiple of R positions.
 template <class T, int R>
 void interleave(const T* const* row, int64_t n, T* to, int64_t step) {
-  constexpr int64_t kAhead = 512 / sizeof(T);  // R rows at a time are more streams than the processor follows itself
+  constexpr int64_t kAhead =
+      512 / sizeof(T);  // R rows at a time are more streams than the processor follows itself
   for (int64_t p = 0; p < n; p += R) {
     Fixed<T, R> block[R];
     PYNAS_UNROLL for (int i = 0; i < R; ++i) {
@@ -93,7 +95,8 @@ void interleave(const T* const* row, int64_t n, T* to, int64_t step) {
     transpose<T, R>(block);
     const int64_t count = n - p < R ? n - p : R;
     if (count == R) {
-      PYNAS_UNROLL for (int i = 0; i < R; ++i) __builtin_memcpy(to + (p + i) * step, &block[i], sizeof block[i]);
+      PYNAS_UNROLL for (int i = 0; i < R; ++i)
+          __builtin_memcpy(to + (p + i) * step, &block[i], sizeof block[i]);
     } else {
       T spill[R * R];
       __builtin_memcpy(spill, block, sizeof block);
@@ -108,7 +111,8 @@ struct Grid {
   int64_t to_row;                  // of the plane, whose columns are R apart
 };
 
-// to[row][col][lane] = from[lane * lane_stride + row * row_stride + col * col_stride] for lane < lanes, else 0.
+// to[row][col][lane] = from[lane * lane_stride + row * row_stride + col * col_stride] for lane < lanes, else
+// 0.
 template <class S, class T, int R>
 void pack_plane(const S* from, int64_t lane_stride, int64_t lanes, Grid grid, T* to) {
   if (grid.row_stride == grid.cols * grid.col_stride && grid.to_row == grid.cols * R) {
@@ -132,7 +136,8 @@ void pack_plane(const S* from, int64_t lane_stride, int64_t lanes, Grid grid, T*
   }
   const T* row[R];
   if constexpr (sizeof(S) == sizeof(T)) {
-    if (grid.col_stride == 1 && lanes == R && grid.cols % R == 0) {  // rows that need neither copy nor conversion
+    if (grid.col_stride == 1 && lanes == R &&
+        grid.cols % R == 0) {  // rows that need neither copy nor conversion
       for (int64_t h = 0; h < grid.rows; ++h) {
         for (int i = 0; i < R; ++i) row[i] = from + i * lane_stride + h * grid.row_stride;
         interleave<T, R>(row, grid.cols, to + h * grid.to_row, R);

@@ -1,5 +1,5 @@
-// How one call is carried out: the layout of packed samples, the list of register tiles, and what the threads share
-// out. Integers only. Include only from sample_grad_cpu.cpp, once per instruction set.
+// How one call is carried out: the layout of packed samples, the list of register tiles, and what the threads
+// share out. Integers only. Include only from sample_grad_cpu.cpp, once per instruction set.
 #pragma once
 
 #include <cstdlib>
@@ -20,7 +20,8 @@ enum class Layout {
 // What the threads share out, and what each keeps to itself.
 enum class Split {
   kSamples,      // sample groups; moments of all weights in each thread, merged at the end
-  kWithinGroup,  // the samples of one group after the other; its gradient in each thread, added up group by group
+  kWithinGroup,  // the samples of one group after the other; its gradient in each thread, added up group by
+                 // group
   kWeights,      // weights; all samples packed beforehand, moments of a few weights finished in cache
 };
 
@@ -88,7 +89,8 @@ struct Plan {
   int64_t padded_out_channels() const { return divide_up(p.out_channels, lanes) * lanes; }
 
   Bundle bundle(int64_t i) const {
-    const int64_t out_block = i % out_blocks, chunk = i / out_blocks % chunks, group = i / (out_blocks * chunks);
+    const int64_t out_block = i % out_blocks, chunk = i / out_blocks % chunks,
+                  group = i / (out_blocks * chunks);
     const Range range = part(blocks, chunks, chunk);
     const int64_t first = ((group * blocks + range.begin) * out_blocks + out_block * range.size()) * taps;
     return {group, range.begin, range.size(), out_block, first * tile_outputs};
@@ -113,14 +115,16 @@ struct Plan {
   // Lanes of a block, and outputs of a bundle, that are weights rather than slack.
   int64_t used_lanes(int64_t block) const { return smaller(lanes, row - block * lanes); }
   int64_t used_outputs(const Bundle& b) const {
-    return layout == Layout::kDepthwise ? 1 : smaller(kOutputs, p.group_out_channels() - b.out_block * kOutputs);
+    return layout == Layout::kDepthwise ? 1
+                                        : smaller(kOutputs, p.group_out_channels() - b.out_block * kOutputs);
   }
 };
 
 // A linear layer's batch axis is one more position: m samples of a group over T positions are m T positions.
 inline SampleGradParams merge_positions(SampleGradParams p) {
-  const bool linear = p.height == 1 && p.out_height == 1 && p.kernel[0] == 1 && p.kernel[1] == 1 && p.groups == 1 &&
-                      p.padding[0] == 0 && p.padding[1] == 0 && p.stride[0] == 1 && p.stride[1] == 1;
+  const bool linear = p.height == 1 && p.out_height == 1 && p.kernel[0] == 1 && p.kernel[1] == 1 &&
+                      p.groups == 1 && p.padding[0] == 0 && p.padding[1] == 0 && p.stride[0] == 1 &&
+                      p.stride[1] == 1;
   if (!linear || p.group_size == 1) return p;
   const auto mergeable = [&p](const int64_t* strides) {
     return p.width == 1 || strides[0] == p.width * strides[3];
@@ -173,8 +177,9 @@ inline void choose_layout(Plan& plan, size_t element) {
   plan.blocks = divide_up(plan.row, lanes);
   plan.chunks = divide_up(plan.blocks, kColumns);
 
-  // Tiles of one tap sum over exactly the positions inside the image. Where one tap has too few columns to keep the
-  // multiply-add units busy (they need 8 sums), tiles take several taps of a kernel row, over zero-padded rows.
+  // Tiles of one tap sum over exactly the positions inside the image. Where one tap has too few columns to
+  // keep the multiply-add units busy (they need 8 sums), tiles take several taps of a kernel row, over
+  // zero-padded rows.
   const bool mixed = plan.layout == Layout::kTaps && plan.kernel[1] > 1 && plan.blocks * kOutputs < 8;
   if (mixed || plan.layout == Layout::kDepthwise) plan.chunks = plan.blocks;
   if (mixed) plan.row_tiles = divide_up(plan.kernel[1], kColumns);
@@ -185,11 +190,12 @@ inline void choose_layout(Plan& plan, size_t element) {
     plan.x_pad[1] = larger(reach - plan.padding[1] - (plan.width - 1), 0);
   }
 
-  // Channels-last operands of the right type can be read where they lie, unless pixels lie so far apart that they
-  // compete for the same few lines of the cache.
+  // Channels-last operands of the right type can be read where they lie, unless pixels lie so far apart that
+  // they compete for the same few lines of the cache.
   const int64_t element_type = p.dtype == DType::kFloat64 ? 8 : p.dtype == DType::kFloat32 ? 4 : 2;
   const auto near = [&](const int64_t* strides) {
-    return element_type == static_cast<int64_t>(element) && strides[1] == 1 && strides[3] * element_type <= 256;
+    return element_type == static_cast<int64_t>(element) && strides[1] == 1 &&
+           strides[3] * element_type <= 256;
   };
   plan.x.direct = plan.layout == Layout::kTaps && taps == 1 && near(p.input_strides) && channels % lanes == 0;
   if (plan.x.direct) {
@@ -200,9 +206,9 @@ inline void choose_layout(Plan& plan, size_t element) {
     plan.x = {false, plane * plan.blocks * plan.conv_groups, plane, cols * lanes, lanes};
   }
   const int64_t d_lanes = plan.layout == Layout::kDepthwise ? lanes : kOutputs;
-  plan.d.direct = (taps == 1 || plan.layout != Layout::kTaps) && near(p.grad_output_strides) && (plan.layout == Layout::kDepthwise
-                                                      ? plan.out_blocks == 1 && p.groups % lanes == 0
-                                                      : p.group_out_channels() % kOutputs == 0);
+  plan.d.direct = (taps == 1 || plan.layout != Layout::kTaps) && near(p.grad_output_strides) &&
+                  (plan.layout == Layout::kDepthwise ? plan.out_blocks == 1 && p.groups % lanes == 0
+                                                     : p.group_out_channels() % kOutputs == 0);
   if (plan.d.direct) {
     plan.d = {true, p.grad_output_strides[0], d_lanes, p.grad_output_strides[2], p.grad_output_strides[3]};
   } else {
@@ -217,10 +223,14 @@ inline void choose_layout(Plan& plan, size_t element) {
 inline bool forced_split(Split& split) {
   const char* name = std::getenv("PYNAS_SAMPLE_GRAD_SPLIT");
   if (name == nullptr) return false;
-  if (std::strcmp(name, "samples") == 0) split = Split::kSamples;
-  else if (std::strcmp(name, "within") == 0) split = Split::kWithinGroup;
-  else if (std::strcmp(name, "weights") == 0) split = Split::kWeights;
-  else return false;
+  if (std::strcmp(name, "samples") == 0)
+    split = Split::kSamples;
+  else if (std::strcmp(name, "within") == 0)
+    split = Split::kWithinGroup;
+  else if (std::strcmp(name, "weights") == 0)
+    split = Split::kWeights;
+  else
+    return false;
   return true;
 }
 
@@ -240,7 +250,8 @@ inline void choose_split(Plan& plan, int threads, int rows, size_t element) {
     // Sums that outgrow a core's cache are moved once for every block of samples: that is nothing beside the
     // products of many positions, and more than they cost at few.
     const int64_t sums = gradient * (large_groups ? 1 : rows);
-    const bool keep = sums <= (1 << 20) || (plan.positions() >= 64 && sums <= (6 << 20)) || plan.positions() >= 512;
+    const bool keep =
+        sums <= (1 << 20) || (plan.positions() >= 64 && sums <= (6 << 20)) || plan.positions() >= 512;
     plan.split = !keep ? Split::kWeights : large_groups ? Split::kWithinGroup : Split::kSamples;
   }
   if (plan.split == Split::kWithinGroup) plan.block_samples = larger(1, smaller(fit / larger(packed, 1), 16));

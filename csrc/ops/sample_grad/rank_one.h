@@ -1,9 +1,9 @@
-// Moments of a linear layer's weight where every sample has one position: the gradient is d[b,o] x[b,i], of rank one,
-// so no sums over positions are needed and all moments of a tile of weights stay in registers while b runs.
-// Include only from sample_grad_cpu.cpp, once per instruction set.
+// Moments of a linear layer's weight where every sample has one position: the gradient is d[b,o] x[b,i], of
+// rank one, so no sums over positions are needed and all moments of a tile of weights stay in registers while
+// b runs. Include only from sample_grad_cpu.cpp, once per instruction set.
 //
-//   sum   = sum_b d x,   abs = sum_b |d x|,   square = sum_b (d x)^2,   centered = sum_b (d x - mean)^2 in a second pass
-//   sign  = #{b : d x != 0} - 2 #{b : d x < 0}, counted 64 samples at a time in words of bits
+//   sum   = sum_b d x,   abs = sum_b |d x|,   square = sum_b (d x)^2,   centered = sum_b (d x - mean)^2 in a
+//   second pass sign  = #{b : d x != 0} - 2 #{b : d x < 0}, counted 64 samples at a time in words of bits
 #pragma once
 
 #include "ops/sample_grad/arena.h"
@@ -13,8 +13,9 @@
 namespace pynas::cpu::PYNAS_ISA_NS {
 namespace {
 
-constexpr int kRankVectors = kVectorBytes == 64 ? 2 : 1;
-constexpr int kRankOutputs = 4;
+constexpr int kRankVectors = 2;
+constexpr int kRankOutputs =
+    kVectorBytes == 64 ? 4 : 2;  // with three sums each: 24 of 32 registers, 12 of 16
 
 // d[b][o] x[b][lane] summed over b: plain[k][n][o] for the moments k in kMask out of sum, abs, square.
 template <class T, uint32_t kMask>
@@ -81,7 +82,7 @@ void pack_signs(const T* values, int64_t batch, int64_t columns, SignWords* word
     for (int64_t b = w * 64; b < smaller(batch, w * 64 + 64); ++b) {
       for (int64_t j = 0; j < columns; ++j) {
         const T value = values[b * columns + j];
-        const uint64_t negative = value < T(0), positive = value > T(0);
+        const uint64_t negative = value<T(0), positive = value> T(0);
         words[w * columns + j].nonzero |= (negative | positive) << (b % 64);
         words[w * columns + j].negative |= negative << (b % 64);
       }
@@ -90,7 +91,8 @@ void pack_signs(const T* values, int64_t batch, int64_t columns, SignWords* word
 }
 
 template <class T>
-void form_rank_one_signs(const SignWords* x, const SignWords* d, int64_t words, Vec<T> (*sign)[kRankOutputs]) {
+void form_rank_one_signs(const SignWords* x, const SignWords* d, int64_t words,
+                         Vec<T> (*sign)[kRankOutputs]) {
   constexpr int L = kLanes<T>, kStep = kRankVectors * L;
   typedef int32_t Counts __attribute__((vector_size(L * sizeof(int32_t))));
   int32_t counts[kRankOutputs][kStep] = {};
@@ -170,14 +172,15 @@ class RankOne {
           const S* from = static_cast<const S*>(p_.input) + j * kColumnsOf * p_.input_strides[1];
           const Grid grid{1, p_.batch, 0, p_.input_strides[0], 0};
           T* to = x_ + j * p_.batch * kColumnsOf;
-          pack_plane<S, T, kColumnsOf>(from, p_.input_strides[1], smaller(kColumnsOf, p_.in_channels - j * kColumnsOf),
-                                       grid, to);
+          pack_plane<S, T, kColumnsOf>(from, p_.input_strides[1],
+                                       smaller(kColumnsOf, p_.in_channels - j * kColumnsOf), grid, to);
           if (words_ > 0) pack_signs(to, p_.batch, kColumnsOf, x_words_ + j * words_ * kColumnsOf);
         }
       });
       parallel(d_blocks_, 16, [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) {
-          const S* from = static_cast<const S*>(p_.grad_output) + i * kRankOutputs * p_.grad_output_strides[1];
+          const S* from =
+              static_cast<const S*>(p_.grad_output) + i * kRankOutputs * p_.grad_output_strides[1];
           const Grid grid{1, p_.batch, 0, p_.grad_output_strides[0], 0};
           T* to = d_ + i * p_.batch * kRankOutputs;
           pack_plane<S, T, kRankOutputs>(from, p_.grad_output_strides[1],
@@ -221,7 +224,8 @@ class RankOne {
     const int skip = centered && (p_.moments & kMomentSum) == 0 ? 1 : 0;  // a sum that only the mean needed
     for (int k = 0; k < count_moments(p_.moments & 7u); ++k) write(j, i, row++, plain[k + skip]);
     if (p_.moments & kMomentSign) {
-      form_rank_one_signs<T>(x_words_ + j * words_ * kColumnsOf, d_words_ + i * words_ * kRankOutputs, words_, last);
+      form_rank_one_signs<T>(x_words_ + j * words_ * kColumnsOf, d_words_ + i * words_ * kRankOutputs, words_,
+                             last);
       write(j, i, row++, last);
     }
     if (centered) {
@@ -235,10 +239,16 @@ class RankOne {
       for (int64_t n = 0; n < kRankVectors; ++n) {
         const int64_t column = j * kColumnsOf + n * kL, left = p_.in_channels - column;
         if (left <= 0) break;
-        T* to = static_cast<T*>(p_.weight) +
-                (row * p_.out_channels + i * kRankOutputs + o) * p_.in_channels + column;
-        if (left >= kL) store_streaming(to, tile[n][o]);
-        else store_partial(to, tile[n][o], static_cast<int>(left));
+        T* to = static_cast<T*>(p_.weight) + (row * p_.out_channels + i * kRankOutputs + o) * p_.in_channels +
+                column;
+        constexpr bool kWholeLines =
+            kColumnsOf * sizeof(T) >= 64;  // half a line past the cache is a read as well
+        if (left >= kL && kWholeLines)
+          store_streaming(to, tile[n][o]);
+        else if (left >= kL)
+          store(to, tile[n][o]);
+        else
+          store_partial(to, tile[n][o], static_cast<int>(left));
       }
     }
   }

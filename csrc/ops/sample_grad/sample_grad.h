@@ -1,22 +1,25 @@
-// Weight gradients of single samples, or of groups of samples, formed tile by tile and consumed at once: nothing of
-// the size groups x weights is ever stored. One kernel family serves convolutions and linear layers.
+// Weight gradients of single samples, or of groups of samples, formed tile by tile and consumed at once:
+// nothing of the size groups x weights is ever stored. One kernel family serves convolutions and linear
+// layers.
 //
-// For output channel o, input channel c of o's convolution group and kernel tap (r, s), sample group g (a run of
-// `group_size` consecutive samples) has the gradient
+// For output channel o, input channel c of o's convolution group and kernel tap (r, s), sample group g (a run
+// of `group_size` consecutive samples) has the gradient
 //   w_g[o,c,r,s] = sum_{b in g} sum_{h,w} grad_output[b,o,h,w]
 //                                         input[b, c, h*stride[0] + r*dilation[0] - padding[0],
 //                                                     w*stride[1] + s*dilation[1] - padding[1]]
 //   v_g[o]       = sum_{b in g} sum_{h,w} grad_output[b,o,h,w]                                    (bias)
-// with input = 0 outside the image. A linear layer over T positions is the convolution with height = out_height = 1,
-// width = out_width = T and a 1x1 kernel. What becomes of the gradients is the sink:
-//   kMoments  weight[k,o,c,r,s] = sum_g f_k(w_g[o,c,r,s]),  bias[k,o] = sum_g f_k(v_g[o]),  f_k the k-th set bit of
+// with input = 0 outside the image. A linear layer over T positions is the convolution with height =
+// out_height = 1, width = out_width = T and a 1x1 kernel. What becomes of the gradients is the sink:
+//   kMoments  weight[k,o,c,r,s] = sum_g f_k(w_g[o,c,r,s]),  bias[k,o] = sum_g f_k(v_g[o]),  f_k the k-th set
+//   bit of
 //             `moments` among g, |g|, g^2, sign g, (g - mean g)^2
 //   kNorms    weight[g]   = sum w_g^2 (+ sum v_g^2 with `with_bias`)
 //   kGram     weight[g,h] = sum w_g w_h (+ sum v_g v_h with `with_bias`)
 //
-// The caller checks all arguments, allocates outputs and the workspace, and calls sample_grad with pointers that stay
-// valid for the call (CUDA: until the stream has passed it). The entry points write every element of the outputs,
-// also when a size is zero (then w_g = 0), read nothing but the inputs, and keep no state between calls.
+// The caller checks all arguments, allocates outputs and the workspace, and calls sample_grad with pointers
+// that stay valid for the call (CUDA: until the stream has passed it). The entry points write every element
+// of the outputs, also when a size is zero (then w_g = 0), read nothing but the inputs, and keep no state
+// between calls.
 #pragma once
 
 #include <cstddef>
@@ -41,7 +44,7 @@ struct SampleGradParams {
   bool allow_tf32 = false;  // CUDA, float32: one tf32 product in place of three that keep float32 accuracy
 
   int64_t batch = 0;
-  int64_t group_size = 1;  // divides batch; batch / group_size sample groups
+  int64_t group_size = 1;                                 // divides batch; batch / group_size sample groups
   int64_t in_channels = 0, out_channels = 0, groups = 1;  // groups: of the convolution, divides both
   int64_t height = 0, width = 0, out_height = 0, out_width = 0;
   int64_t kernel[2] = {1, 1}, stride[2] = {1, 1}, padding[2] = {0, 0}, dilation[2] = {1, 1};
@@ -56,8 +59,10 @@ struct SampleGradParams {
   void* workspace = nullptr;
 
   int64_t sample_groups() const { return batch / group_size; }
-  int64_t group_channels() const { return in_channels / groups; }       // input channels that a weight sees
-  int64_t group_out_channels() const { return out_channels / groups; }  // output channels of a convolution group
+  int64_t group_channels() const { return in_channels / groups; }  // input channels that a weight sees
+  int64_t group_out_channels() const {
+    return out_channels / groups;
+  }  // output channels of a convolution group
 };
 
 namespace cpu {
@@ -66,8 +71,8 @@ PYNAS_DECLARE_PER_ISA(void sample_grad_workspace(const SampleGradParams&, int th
 PYNAS_DECLARE_PER_ISA(void sample_grad(const SampleGradParams&, const Parallel&))
 }  // namespace cpu
 namespace cuda {
-// float64 may use plain loops; bfloat16 and float16 products accumulate in float32. No synchronisation, no allocation,
-// the same bits on every run. `stream` is a cudaStream_t.
+// float64 may use plain loops; bfloat16 and float16 products accumulate in float32. No synchronisation, no
+// allocation, the same bits on every run. `stream` is a cudaStream_t.
 void sample_grad_workspace(const SampleGradParams&, size_t& bytes);
 void sample_grad(const SampleGradParams&, void* stream);
 }  // namespace cuda

@@ -19,8 +19,8 @@ SampleGradParams conv2d_sample_grad(const char* op, const at::Tensor& grad_outpu
 SampleGradParams linear_sample_grad(const char* op, const at::Tensor& grad_output, const at::Tensor& input,
                                     int64_t group_size, bool bias);
 
-// Allocates the result of the sink and runs: [K, out_channels, in_channels / groups, kh, kw] and [K, out_channels] (or
-// [0]) of moments, [G] of norms, [G, G] of a Gram matrix.
+// Allocates the result of the sink and runs: [K, out_channels, in_channels / groups, kh, kw] and [K,
+// out_channels] (or [0]) of moments, [G] of norms, [G, G] of a Gram matrix.
 std::pair<at::Tensor, at::Tensor> run_moments(const char* op, SampleGradParams params, const at::Tensor& like,
                                               int64_t moments, at::IntArrayRef weight_sizes);
 at::Tensor run_products(SampleGradParams params, const at::Tensor& like, SampleGradSink sink);

@@ -13,14 +13,16 @@ void check_operands(const char* op, const at::Tensor& grad_output, const at::Ten
   TORCH_CHECK_VALUE(grad_output.dim() == dims, op, ": grad_output: expected ", dims, " axes, got shape ",
                     grad_output.sizes());
   TORCH_CHECK_VALUE(input.dim() == dims, op, ": input: expected ", dims, " axes, got shape ", input.sizes());
-  TORCH_CHECK_TYPE(input.scalar_type() == grad_output.scalar_type(), op, ": input: expected the dtype of grad_output, ",
-                   grad_output.scalar_type(), ", got ", input.scalar_type());
-  TORCH_CHECK_VALUE(input.device() == grad_output.device(), op, ": input: expected the device of grad_output, ",
-                    grad_output.device(), ", got ", input.device());
+  TORCH_CHECK_TYPE(input.scalar_type() == grad_output.scalar_type(), op,
+                   ": input: expected the dtype of grad_output, ", grad_output.scalar_type(), ", got ",
+                   input.scalar_type());
+  TORCH_CHECK_VALUE(input.device() == grad_output.device(), op,
+                    ": input: expected the device of grad_output, ", grad_output.device(), ", got ",
+                    input.device());
   TORCH_CHECK_VALUE(input.size(0) == grad_output.size(0), op, ": input: expected the batch of grad_output, ",
                     grad_output.size(0), ", got ", input.size(0));
-  TORCH_CHECK_VALUE(group_size >= 1 && input.size(0) % group_size == 0, op, ": group_size: expected a divisor of the batch ",
-                    input.size(0), ", got ", group_size);
+  TORCH_CHECK_VALUE(group_size >= 1 && input.size(0) % group_size == 0, op,
+                    ": group_size: expected a divisor of the batch ", input.size(0), ", got ", group_size);
 }
 
 void check_pair(const char* op, const char* name, at::IntArrayRef values, int64_t least) {
@@ -47,7 +49,8 @@ at::Tensor allocate(at::IntArrayRef sizes, const at::TensorOptions& options) {
   constexpr uintptr_t kHuge = uintptr_t{2} << 20;
   if (tensor.device().is_cpu() && tensor.nbytes() >= 2 * kHuge) {
     const uintptr_t begin = reinterpret_cast<uintptr_t>(tensor.data_ptr());
-    const uintptr_t first = (begin + kHuge - 1) / kHuge * kHuge, last = (begin + tensor.nbytes()) / kHuge * kHuge;
+    const uintptr_t first = (begin + kHuge - 1) / kHuge * kHuge,
+                    last = (begin + tensor.nbytes()) / kHuge * kHuge;
     if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
   }
 #endif
@@ -78,8 +81,8 @@ SampleGradParams conv2d_sample_grad(const char* op, const at::Tensor& grad_outpu
   check_pair(op, "dilation", geometry.dilation, 1);
   TORCH_CHECK_VALUE(geometry.groups >= 1 && input.size(1) % geometry.groups == 0 &&
                         grad_output.size(1) % geometry.groups == 0,
-                    op, ": groups: expected a divisor of the ", input.size(1), " input and ", grad_output.size(1),
-                    " output channels, got ", geometry.groups);
+                    op, ": groups: expected a divisor of the ", input.size(1), " input and ",
+                    grad_output.size(1), " output channels, got ", geometry.groups);
   SampleGradParams p;
   p.dtype = dtype_of(grad_output, op, "grad_output");
   p.grad_output = grad_output.const_data_ptr();
@@ -99,12 +102,13 @@ SampleGradParams conv2d_sample_grad(const char* op, const at::Tensor& grad_outpu
     p.stride[axis] = geometry.stride[axis];
     p.padding[axis] = geometry.padding[axis];
     p.dilation[axis] = geometry.dilation[axis];
-    const int64_t reach = input.size(2 + axis) + 2 * p.padding[axis] - p.dilation[axis] * (p.kernel[axis] - 1) - 1;
+    const int64_t reach =
+        input.size(2 + axis) + 2 * p.padding[axis] - p.dilation[axis] * (p.kernel[axis] - 1) - 1;
     const int64_t expected = reach < 0 ? 0 : reach / p.stride[axis] + 1;
-    TORCH_CHECK_VALUE(grad_output.size(2 + axis) == expected, op, ": grad_output: expected ", axis == 0 ? "height " : "width ",
-                      expected, " for an input of ", input.size(2 + axis), " with kernel_size ", p.kernel[axis], ", stride ",
-                      p.stride[axis], ", padding ", p.padding[axis], ", dilation ", p.dilation[axis], ", got ",
-                      grad_output.size(2 + axis));
+    TORCH_CHECK_VALUE(grad_output.size(2 + axis) == expected, op, ": grad_output: expected ",
+                      axis == 0 ? "height " : "width ", expected, " for an input of ", input.size(2 + axis),
+                      " with kernel_size ", p.kernel[axis], ", stride ", p.stride[axis], ", padding ",
+                      p.padding[axis], ", dilation ", p.dilation[axis], ", got ", grad_output.size(2 + axis));
   }
   for (int axis = 0; axis < 4; ++axis) {
     p.grad_output_strides[axis] = grad_output.stride(axis);
@@ -142,8 +146,8 @@ SampleGradParams linear_sample_grad(const char* op, const at::Tensor& grad_outpu
 
 std::pair<at::Tensor, at::Tensor> run_moments(const char* op, SampleGradParams params, const at::Tensor& like,
                                               int64_t moments, at::IntArrayRef weight_sizes) {
-  TORCH_CHECK_VALUE(moments >= 1 && moments <= int64_t{kMomentAll}, op, ": moments: expected a bit mask from 1 to ",
-                    int64_t{kMomentAll}, ", got ", moments);
+  TORCH_CHECK_VALUE(moments >= 1 && moments <= int64_t{kMomentAll}, op,
+                    ": moments: expected a bit mask from 1 to ", int64_t{kMomentAll}, ", got ", moments);
   params.sink = SampleGradSink::kMoments;
   params.moments = static_cast<uint32_t>(moments);
   const int64_t rows = count_moments(params.moments);
@@ -151,7 +155,8 @@ std::pair<at::Tensor, at::Tensor> run_moments(const char* op, SampleGradParams p
   std::vector<int64_t> sizes{rows};
   sizes.insert(sizes.end(), weight_sizes.begin(), weight_sizes.end());
   at::Tensor weight = allocate(sizes, options);
-  at::Tensor bias = params.with_bias ? at::empty({rows, params.out_channels}, options) : at::empty({0}, options);
+  at::Tensor bias =
+      params.with_bias ? at::empty({rows, params.out_channels}, options) : at::empty({0}, options);
   params.weight = weight.mutable_data_ptr();
   params.bias = bias.mutable_data_ptr();
   run(params, like);

@@ -1,9 +1,9 @@
-// What becomes of a register tile of sample gradients: moments, squared norms. Include only from sample_grad_cpu.cpp,
-// once per instruction set.
+// What becomes of a register tile of sample gradients: moments, squared norms. Include only from
+// sample_grad_cpu.cpp, once per instruction set.
 //
-// Tiles arrive as gradients[b][v][lane] for a few sample groups b, so that a moment is read and written once for all
-// of them. Moments lie interleaved, sums[v][k][lane], k the requested moments in the order of their bits; the centred
-// moment keeps two rows, the running mean and m2.
+// Tiles arrive as gradients[b][v][lane] for a few sample groups b, so that a moment is read and written once
+// for all of them. Moments lie interleaved, sums[v][k][lane], k the requested moments in the order of their
+// bits; the centred moment keeps two rows, the running mean and m2.
 #pragma once
 
 #include <utility>
@@ -17,10 +17,12 @@ namespace {
 constexpr int moment_rows(uint32_t mask) { return count_moments(mask) + (mask & kMomentCentered ? 1 : 0); }
 
 #if defined(__AVX512F__)
-// One instruction looks the class of every lane up in a table: zeros and NaN to +0, negative to -1, positive to 1.
+// One instruction looks the class of every lane up in a table: zeros and NaN to +0, negative to -1, positive
+// to 1.
 PYNAS_INLINE Vec<float> sign_of(Vec<float> v) {
   constexpr int32_t kNan = 8, kZero = 8 << 8, kOne = 10 << 12, kInf = 9 << 16 | 10 << 20, kFinite = 9 << 24;
-  constexpr int32_t kTable = kNan | kNan << 4 | kZero | kOne | kInf | kFinite | static_cast<int32_t>(10u << 28);
+  constexpr int32_t kTable =
+      kNan | kNan << 4 | kZero | kOne | kInf | kFinite | static_cast<int32_t>(10u << 28);
   typedef int32_t Words __attribute__((vector_size(64)));
   return __builtin_ia32_fixupimmps512_mask(v, v, Words{} + kTable, 0, -1, 4);
 }
@@ -28,7 +30,7 @@ PYNAS_INLINE Vec<double> sign_of(Vec<double> v) { return sign<double>(v); }
 #else
 template <class T>
 PYNAS_INLINE T sign_of(T v) {
-  return sign<std::remove_reference_t<decltype(v[0])>>(v);
+  return sign<std::remove_reference_t<decltype(v[0])> >(v);
 }
 #endif
 
@@ -74,7 +76,8 @@ template <class T, uint32_t kMask>
 void add_moments(const T* gradients, int64_t groups, int64_t vectors, int64_t count, T* sums) {
   constexpr int L = kLanes<T>;
   int64_t b = 0;
-  for (; b + 4 <= groups; b += 4) add_groups<T, kMask, 4>(gradients + b * vectors * L, vectors, count + b, sums);
+  for (; b + 4 <= groups; b += 4)
+    add_groups<T, kMask, 4>(gradients + b * vectors * L, vectors, count + b, sums);
   for (; b < groups; ++b) add_groups<T, kMask, 1>(gradients + b * vectors * L, vectors, count + b, sums);
 }
 

@@ -1,8 +1,10 @@
-// The register tiles in which gradients are formed. Include only from sample_grad_cpu.cpp, once per instruction set.
+// The register tiles in which gradients are formed. Include only from sample_grad_cpu.cpp, once per
+// instruction set.
 //
-// A column is a vector of input channels under one kernel tap; a dense tile is up to kColumns columns times kOutputs
-// output channels, all in registers:  tile[n][o][lane] = sum_t x[n][t][lane] d[t][o].  One position t costs kColumns
-// vector loads and kOutputs broadcasts for their product of multiply-adds, so the multiply-add units are the limit.
+// A column is a vector of input channels under one kernel tap; a dense tile is up to kColumns columns times
+// kOutputs output channels, all in registers:  tile[n][o][lane] = sum_t x[n][t][lane] d[t][o].  One position
+// t costs kColumns vector loads and kOutputs broadcasts for their product of multiply-adds, so the
+// multiply-add units are the limit.
 #pragma once
 
 #include "common/simd.h"
@@ -11,7 +13,8 @@ namespace pynas::cpu::PYNAS_ISA_NS {
 namespace {
 
 constexpr int kOutputs = kVectorBytes == 64 ? 8 : 4;  // 24 of 32 registers, 12 of 16
-constexpr int kColumns = kVectorBytes == 16 ? 2 : 3;  // without a fused multiply-add the product needs a register too
+constexpr int kColumns =
+    kVectorBytes == 16 ? 2 : 3;  // without a fused multiply-add the product needs a register too
 
 // The positions that a tile sums over: `samples` x `rows` x `cols`, by strides in elements.
 template <class T>
@@ -21,6 +24,7 @@ struct Walk {
   int64_t samples, rows, cols;
   int64_t x_sample, x_row, x_col;
   int64_t d_sample, d_row, d_col;
+  bool add;  // to what `out` holds, instead of in its place
 
   // One long run of positions where the rows lie end to end.
   void flatten() {
@@ -58,12 +62,16 @@ void form_tile(const Walk<T>& walk, T* out) {
     }
   }
   PYNAS_UNROLL for (int n = 0; n < N; ++n) {
-    PYNAS_UNROLL for (int o = 0; o < kOutputs; ++o) store(out + (n * kOutputs + o) * L, tile[n][o]);
+    PYNAS_UNROLL for (int o = 0; o < kOutputs; ++o) {
+      T* to = out + (n * kOutputs + o) * L;
+      store(to, walk.add ? load(to) + tile[n][o] : tile[n][o]);
+    }
   }
 }
 
-// Depthwise: lanes are channels and tile[s][lane] = sum_t x[t + s][lane] d[t][lane] for S taps of one kernel row.
-// Positions alternate between two sets of sums, because S alone are too few to hide the latency of the adds.
+// Depthwise: lanes are channels and tile[s][lane] = sum_t x[t + s][lane] d[t][lane] for S taps of one kernel
+// row. Positions alternate between two sets of sums, because S alone are too few to hide the latency of the
+// adds.
 template <class T, int S>
 void form_depthwise(const Walk<T>& walk, int64_t x_tap, T* out) {
   constexpr int kSets = 2;
@@ -90,7 +98,11 @@ void form_depthwise(const Walk<T>& walk, int64_t x_tap, T* out) {
       }
     }
   }
-  PYNAS_UNROLL for (int s = 0; s < S; ++s) store(out + s * kLanes<T>, tile[0][s] + tile[1][s]);
+  PYNAS_UNROLL for (int s = 0; s < S; ++s) {
+    T* to = out + s * kLanes<T>;
+    const Vec<T> total = tile[0][s] + tile[1][s];
+    store(to, walk.add ? load(to) + total : total);
+  }
 }
 
 }  // namespace

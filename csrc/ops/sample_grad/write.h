@@ -1,7 +1,8 @@
-// From the sums that threads kept, in the order of tiles, to the result in the order of weights. Include only from
-// sample_grad_cpu.cpp, once per instruction set.
+// From the sums that threads kept, in the order of tiles, to the result in the order of weights. Include only
+// from sample_grad_cpu.cpp, once per instruction set.
 #pragma once
 
+#include "ops/sample_grad/pack.h"
 #include "ops/sample_grad/plan.h"
 #include "ops/sample_grad/sinks.h"
 
@@ -20,9 +21,9 @@ struct Partials {
   int64_t n;
 };
 
-// The requested moments of vector v, merged in the order of the threads: rows[k][lane].
+// The requested moments of vector v, merged in the order of the threads: rows[k * step + lane].
 template <class T>
-void merge_vector(const Partials<T>& partials, uint32_t mask, int64_t v, T (*rows)[kLanes<T>]) {
+void merge_vector(const Partials<T>& partials, uint32_t mask, int64_t v, T* rows, int64_t step) {
   constexpr int L = kLanes<T>;
   const int64_t raw_rows = moment_rows(mask);
   const int plain = count_moments(mask & ~uint32_t{kMomentCentered});
@@ -30,7 +31,7 @@ void merge_vector(const Partials<T>& partials, uint32_t mask, int64_t v, T (*row
   for (int k = 0; k < plain; ++k) {
     Vec<T> total = load(partials.sums[0] + offset + k * L);
     for (int64_t t = 1; t < partials.n; ++t) total += load(partials.sums[t] + offset + k * L);
-    store(rows[k], total);
+    store(rows + k * step, total);
   }
   if ((mask & kMomentCentered) == 0) return;
   // Chan, Golub and LeVeque: m2 = m2_a + m2_b + (mean_b - mean_a)^2 n_a n_b / n, in double between threads.
@@ -45,7 +46,7 @@ void merge_vector(const Partials<T>& partials, uint32_t mask, int64_t v, T (*row
       mean += delta * (other / total);
       count = total;
     }
-    rows[plain][lane] = static_cast<T>(m2);
+    rows[plain * step + lane] = static_cast<T>(m2);
   }
 }
 
@@ -89,30 +90,46 @@ PYNAS_INLINE void store_streaming(T* to, Vec<T> v) {
   store(to, v);
 }
 
-// Weight rows are [lane][tap] in the result and [tap][...][lane] in the sums: `scratch` holds one block of one output
-// channel for every moment, moments x lanes x taps.
+// to[lane * taps + tap] = from[tap * L + lane]; `to` has room for one vector more.
 template <class T>
-void write_bundle(const Plan& plan, const Bundle& b, const Partials<T>& partials, int64_t first_vector, bool streaming,
-                  T* scratch) {
+void transpose_taps(const T* from, int64_t taps, T* to) {
+  constexpr int L = kLanes<T>;
+  // The last vector of a lane runs over into the next lane's first taps: those are stored after it.
+  for (int64_t first = (taps - 1) / L * L; first >= 0; first -= L) {
+    Vec<T> block[L];
+    PYNAS_UNROLL for (int i = 0; i < L; ++i) block[i] =
+        first + i < taps ? load(from + (first + i) * L) : zero<T>();
+    transpose<T, L>(block);
+    PYNAS_UNROLL for (int lane = 0; lane < L; ++lane) store(to + lane * taps + first, block[lane]);
+  }
+}
+
+// Weight rows are [lane][tap] in the result and [tap][...][lane] in the sums: `scratch` holds one block of
+// one output channel for every moment, tap by tap, and once more transposed.
+template <class T>
+void write_bundle(const Plan& plan, const Bundle& b, const Partials<T>& partials, int64_t first_vector,
+                  bool streaming, T* scratch) {
   constexpr int L = kLanes<T>;
   const uint32_t mask = plan.p.moments;
   const int moments = count_moments(mask);
   const bool depthwise = plan.layout == Layout::kDepthwise;
   const int64_t row_size = depthwise ? plan.taps : plan.row * plan.taps;  // weights of one output channel
   const int64_t result = plan.p.out_channels * row_size;
-  T rows[kNumMoments][L];
+  const int64_t block = plan.taps * L;
+  T* transposed = scratch + moments * block;
   for (int64_t i = 0; i < b.blocks; ++i) {
     const int64_t first_lane = (b.first_block + i) * L, lanes = plan.used_lanes(b.first_block + i);
     for (int64_t o = 0; o < plan.used_outputs(b); ++o) {
       for (int64_t tap = 0; tap < plan.taps; ++tap) {
-        merge_vector(partials, mask, first_vector + (tap * b.blocks + i) * plan.tile_outputs + o, rows);
-        for (int k = 0; k < moments; ++k) {
-          T* to = scratch + k * L * plan.taps + tap;
-          PYNAS_UNROLL for (int lane = 0; lane < L; ++lane) to[lane * plan.taps] = rows[k][lane];
-        }
+        const int64_t v = first_vector + (tap * b.blocks + i) * plan.tile_outputs + o;
+        merge_vector(partials, mask, v, scratch + tap * L, block);
       }
       for (int k = 0; k < moments; ++k) {
-        const T* from = scratch + k * L * plan.taps;
+        const T* from = scratch + k * block;
+        if (plan.taps > 1) {
+          transpose_taps(from, plan.taps, transposed);
+          from = transposed;
+        }
         T* to = static_cast<T*>(plan.p.weight) + k * result;
         if (depthwise) {  // lanes are output channels, out_blocks apart
           for (int64_t lane = 0; lane < lanes; ++lane) {
@@ -124,8 +141,10 @@ void write_bundle(const Plan& plan, const Bundle& b, const Partials<T>& partials
         const int64_t channel = b.group * plan.p.group_out_channels() + b.out_block * kOutputs + o;
         to += channel * row_size + first_lane * plan.taps;
         const int64_t n = lanes * plan.taps;
-        if (streaming) copy_streaming(from, n, to);
-        else __builtin_memcpy(to, from, static_cast<size_t>(n) * sizeof(T));
+        if (streaming)
+          copy_streaming(from, n, to);
+        else
+          __builtin_memcpy(to, from, static_cast<size_t>(n) * sizeof(T));
       }
     }
   }
