@@ -27,7 +27,8 @@ PRECISIONS: Mapping[str, torch.dtype] = {
     "bfloat16": torch.bfloat16,
     "float64": torch.float64,
 }
-# Statistics of a batch stay in float32 beside bfloat16 activations; so do the scales and shifts that go with them.
+# Statistics of a batch stay in float32 beside bfloat16 activations; so do the scales and shifts that go
+# with them.
 NORMALISATIONS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 
 
@@ -64,8 +65,8 @@ def score(
 ) -> dict[str, Score]:
     """Score an untrained network; proxies that need the same probing pass share it.
 
-    The model is put in train mode for the passes and comes back bit for bit as it was. Scores of different precisions
-    are not comparable: rank with one.
+    The model is put in train mode for the passes and comes back bit for bit as it was. Scores of different
+    precisions are not comparable: rank with one.
 
     Args:
         model: Any module.
@@ -92,7 +93,9 @@ def score(
     dtype = _dtype(precision)
     if _needs_copy(model, dtype):
         model = copy.deepcopy(model)
-    return _score(_prepared(model, dtype), inputs, targets, chosen, dtype, seed, loss_fn, micro_batches, fallback)
+    return _score(
+        _prepared(model, dtype), inputs, targets, chosen, dtype, seed, loss_fn, micro_batches, fallback
+    )
 
 
 def _score(
@@ -157,7 +160,9 @@ def _value(proxy: Proxy, statistics: Statistics, seconds: float) -> Score:
     start = time.perf_counter()
     try:
         layers = proxy.layers(statistics)
-        value = proxy.score(statistics) if type(proxy).score is not Proxy.score else math.fsum(layers.values())
+        value = (
+            proxy.score(statistics) if type(proxy).score is not Proxy.score else math.fsum(layers.values())
+        )
     except (ArithmeticError, ValueError) as error:
         return Score(math.nan, "failed", f"{type(error).__name__}: {error}", seconds=seconds)
     seconds += time.perf_counter() - start
@@ -170,8 +175,8 @@ def _value(proxy: Proxy, statistics: Statistics, seconds: float) -> Score:
 class ProxyEvaluator:
     """Builds architectures of a space and scores them: the evaluator of a training-free search.
 
-    Every architecture is initialised from the same seed and sees the same images. Networks are built pruned: edges
-    that cannot influence the output have zero gradients and cost nothing here.
+    Every architecture is initialised from the same seed and sees the same images. Networks are built
+    pruned: edges that cannot influence the output have zero gradients and cost nothing here.
 
     Args:
         space: The search space.
@@ -214,7 +219,8 @@ class ProxyEvaluator:
         """Score one architecture; a failure is a status."""
         start = time.perf_counter()
         known = {
-            p.name: p.of_architecture(self.space, architecture, self.num_classes, self.inputs) for p in self.proxies
+            p.name: p.of_architecture(self.space, architecture, self.num_classes, self.inputs)
+            for p in self.proxies
         }
         scores = {name: Score(value) for name, value in known.items() if value is not None}
         measured = [p for p in self.proxies if p.name not in scores]
@@ -270,7 +276,7 @@ def _dtype(precision: str) -> torch.dtype:
 
 
 def _wants_channels_last(modules: Iterable[nn.Module]) -> bool:
-    """Convolutions run faster with channels innermost, on CPU and on GPU, as soon as there are some of them."""
+    """Convolutions run faster with channels innermost, on CPU and GPU, as soon as there are some."""
     return any(isinstance(m, nn.Conv2d) and m.in_channels > 4 for m in modules)
 
 
@@ -298,7 +304,9 @@ def _prepared(model: nn.Module, dtype: torch.dtype) -> nn.Module:
 def _cast(inputs: Any, dtype: torch.dtype, channels_last: bool) -> Any:
     if isinstance(inputs, Tensor):
         cast = inputs.to(dtype) if inputs.is_floating_point() else inputs
-        return cast.contiguous(memory_format=torch.channels_last) if channels_last and cast.dim() == 4 else cast
+        return (
+            cast.contiguous(memory_format=torch.channels_last) if channels_last and cast.dim() == 4 else cast
+        )
     if isinstance(inputs, dict):
         return {k: _cast(v, dtype, channels_last) for k, v in inputs.items()}
     return type(inputs)(_cast(v, dtype, channels_last) for v in inputs)

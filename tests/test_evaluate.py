@@ -102,7 +102,8 @@ def test_one_pass_for_proxies_that_share_a_probe() -> None:
 
 def test_precisions_agree() -> None:
     scores = {
-        p: score(model(), *data(), ["grad_norm", "snip"], precision=p) for p in ("float64", "float32", "bfloat16")
+        p: score(model(), *data(), ["grad_norm", "snip"], precision=p)
+        for p in ("float64", "float32", "bfloat16")
     }
     for name, exact in scores["float64"].items():
         assert scores["float32"][name].value == pytest.approx(exact.value, rel=1e-4)
@@ -147,7 +148,10 @@ def test_bfloat16_ranks_like_float32() -> None:
     rng = random.Random(1)
     architectures = [SPACE.sample(rng) for _ in range(10)]
     ranks = [
-        [ProxyEvaluator(SPACE, x, y, ["zico"], precision=p, num_classes=10)(a).scores["zico"] for a in architectures]
+        [
+            ProxyEvaluator(SPACE, x, y, ["zico"], precision=p, num_classes=10)(a).scores["zico"]
+            for a in architectures
+        ]
         for p in ("float32", "bfloat16")
     ]
     assert scipy_stats.spearmanr(*ranks).statistic > 0.9

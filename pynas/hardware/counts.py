@@ -23,8 +23,9 @@ def params(model: nn.Module) -> int:
 def macs(model: nn.Module, inputs: Any) -> int:
     """Multiply-adds of one sample's forward pass: convolutions, matrix products and attention.
 
-    A multiply-add counts once; normalisation, activation, pooling and sums count nothing. This is what the field's
-    tables call FLOPs. PyTorch's own counter, which counts each twice, watches a pass of the first sample.
+    A multiply-add counts once; normalisation, activation, pooling and sums count nothing. This is what the
+    field's tables call FLOPs. PyTorch's own counter, which counts each twice, watches a pass of the first
+    sample.
 
     Args:
         model: Any module; it is left as it was.

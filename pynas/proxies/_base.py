@@ -30,8 +30,8 @@ class Probe:
 class Proxy(ABC):
     """A score of an untrained network that needs no training.
 
-    A new one is a subclass in a file of its own, registered there, and one import line in ``proxies/__init__.py``. The
-    first line of its docstring is what ``pynas proxies`` shows.
+    A new one is a subclass in a file of its own, registered there, and one import line in
+    ``proxies/__init__.py``. The first line of its docstring is what ``pynas proxies`` shows.
     """
 
     name: ClassVar[str]
@@ -47,6 +47,8 @@ class Proxy(ABC):
         """The score: the sum over layers unless a proxy says otherwise."""
         return math.fsum(self.layers(statistics).values())
 
-    def of_architecture(self, space: Any, architecture: Architecture, num_classes: int, inputs: Any) -> float | None:
-        """The score where the space itself knows it exactly (sizes and costs); None to measure a built network."""
+    def of_architecture(
+        self, space: Any, architecture: Architecture, num_classes: int, inputs: Any
+    ) -> float | None:
+        """The score where the space itself knows it exactly (sizes, costs); None to measure a network."""
         return None

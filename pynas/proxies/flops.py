@@ -22,6 +22,8 @@ class Flops(Proxy):
         """Multiply-adds by operator."""
         return {name: float(n) for name, n in statistics[MacCount].items()}
 
-    def of_architecture(self, space: Any, architecture: Architecture, num_classes: int, inputs: Any) -> float | None:
+    def of_architecture(
+        self, space: Any, architecture: Architecture, num_classes: int, inputs: Any
+    ) -> float | None:
         """The space's own count, of the network as it would be trained."""
         return float(space.macs(architecture, num_classes, inputs.shape[-1], inputs.shape[1]))

@@ -11,10 +11,10 @@ from pynas.stats import GradMoments, Statistic, Statistics
 
 @register
 class GradSign(Proxy):
-    """sum_w |sum_i sign(dl_i/dw)|, l_i the loss of sample i forwarded alone in train mode, weights of conv and linear.
+    """sum_w |sum_i sign(dl_i/dw)|, l_i the loss of sample i forwarded alone, over conv and linear weights.
 
-    Samples are normalised one by one (``batch_norm="group"``), which is what forwarding each alone does, in one pass.
-    Zhang, Jia: GradSign: Model Performance Inference with Theoretical Insights, ICLR 2022.
+    Samples are normalised one by one (``batch_norm="group"``), which is what forwarding each alone does, in
+    one pass. Zhang, Jia: GradSign: Model Performance Inference with Theoretical Insights, ICLR 2022.
     """
 
     name: ClassVar[str] = "grad_sign"

@@ -22,6 +22,8 @@ class Params(Proxy):
         """Sizes by parameter."""
         return {name: float(n) for name, n in statistics[ParameterCount].items()}
 
-    def of_architecture(self, space: Any, architecture: Architecture, num_classes: int, inputs: Any) -> float | None:
+    def of_architecture(
+        self, space: Any, architecture: Architecture, num_classes: int, inputs: Any
+    ) -> float | None:
         """The space's own count, of the network as it would be trained."""
         return float(space.params(architecture, num_classes, inputs.shape[1]))

@@ -13,8 +13,8 @@ from pynas.stats import Gradients, Statistic, Statistics
 class Snip(Proxy):
     """sum_w |w dL/dw| over weights of convolutions and linear layers.
 
-    Lee, Ajanthan, Torr: SNIP: Single-shot Network Pruning based on Connection Sensitivity, ICLR 2019; as a proxy:
-    Abdelfattah et al., ICLR 2021.
+    Lee, Ajanthan, Torr: SNIP: Single-shot Network Pruning based on Connection Sensitivity, ICLR 2019; as a
+    proxy: Abdelfattah et al., ICLR 2021.
     """
 
     name: ClassVar[str] = "snip"
@@ -23,4 +23,6 @@ class Snip(Proxy):
     def layers(self, statistics: Statistics) -> dict[str, float]:
         """Sum of |w g| by weight."""
         weights = statistics.weights
-        return {n: float((weights[n].double() * g.double()).abs().sum()) for n, g in statistics[Gradients].items()}
+        return {
+            n: float((weights[n].double() * g.double()).abs().sum()) for n, g in statistics[Gradients].items()
+        }

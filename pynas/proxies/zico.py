@@ -17,11 +17,12 @@ from pynas.stats import RunningGradMoments, Statistic, Statistics
 class Zico(Proxy):
     """sum_l ln sum_w E|g_w| / std(g_w) over successive batches, weights of convolutions and linear layers.
 
-    ``std`` is the population deviation of the signed gradient, as in the authors' code (their paper writes that of the
-    absolute gradient); weights whose gradient does not vary (std exactly 0) are left out, and a layer without any other
-    contributes 0. Each batch is forwarded by itself in train mode.
+    ``std`` is the population deviation of the signed gradient, as in the authors' code (their paper writes
+    that of the absolute gradient); weights whose gradient does not vary (std exactly 0) are left out, and a
+    layer without any other contributes 0. Each batch is forwarded by itself in train mode.
 
-    Li, Yang, Bhardwaj, Marculescu: ZiCo: Zero-shot NAS via Inverse Coefficient of Variation on Gradients, ICLR 2023.
+    Li, Yang, Bhardwaj, Marculescu: ZiCo: Zero-shot NAS via Inverse Coefficient of Variation on Gradients,
+    ICLR 2023.
     """
 
     name: ClassVar[str] = "zico"
@@ -29,7 +30,7 @@ class Zico(Proxy):
     needs: ClassVar[tuple[Statistic[Any], ...]] = (RunningGradMoments(parameters="weights"),)
 
     def layers(self, statistics: Statistics) -> dict[str, float]:
-        """ln S_l by weight."""
+        """S_l by weight, as its logarithm."""
         return {
             name: log_inverse_variation(m.abs_mean, m.m2 / m.count)
             for name, m in statistics[RunningGradMoments].items()
@@ -37,7 +38,7 @@ class Zico(Proxy):
 
 
 def log_inverse_variation(abs_mean: Tensor, variance: Tensor) -> float:
-    """ln sum_w E|g_w| / std(g_w) over weights whose variance is not 0; 0 when there is none (or the sum is 0)."""
+    """Logarithm of sum_w E|g_w| / std(g_w) over weights that vary; 0 when the sum is 0 or empty."""
     ratio = torch.where(variance != 0, abs_mean / variance.sqrt(), 0)
     total = float(ratio.sum(dtype=torch.float64))
     return math.log(total) if total != 0 else 0.0

@@ -14,16 +14,16 @@ from pynas.stats import GradMoments, Statistic, Statistics
 class ZicoPerSample(Proxy):
     """ZiCo's formula with one gradient per sample: one pass, hundreds of gradients instead of two.
 
-    pynas's own variant: the many gradients make the deviation a stable estimate, where two batches leave it ruled by the
-    few weights on which they nearly agree. With batch norm in train mode, samples' gradients are their contributions to
-    the gradient of the batch.
+    pynas's own variant: the many gradients make the deviation a stable estimate, where two batches leave it
+    ruled by the few weights on which they nearly agree. With batch norm in train mode, samples' gradients
+    are their contributions to the gradient of the batch.
     """
 
     name: ClassVar[str] = "zico_per_sample"
     needs: ClassVar[tuple[Statistic[Any], ...]] = (GradMoments(("abs", "centered"), parameters="weights"),)
 
     def layers(self, statistics: Statistics) -> dict[str, float]:
-        """ln S_l by weight."""
+        """S_l by weight, as its logarithm."""
         result = {}
         for name, m in statistics[GradMoments].items():
             assert m.abs is not None

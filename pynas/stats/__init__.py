@@ -1,6 +1,7 @@
 """Gradient statistics of any model: one probing pass yields all that is asked for.
 
-A statistic is one file here: a frozen subclass of :class:`Statistic` that says what to take of a gradient product.
+A statistic is one file here: a frozen subclass of :class:`Statistic` that says what to take of a gradient
+product.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import ABC
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, cast
@@ -22,8 +22,8 @@ class Statistic(ABC, Generic[T]):
     """Something to observe in a probing pass. A new one is a subclass in a file of its own.
 
     Attributes:
-        parameters: ``"all"`` trainable parameters, or only ``"weights"``: what multiplies its input in a convolution
-            or linear call (no bias, no normalisation, no embedding).
+        parameters: ``"all"`` trainable parameters, or only ``"weights"``: what multiplies its input in a
+            convolution or linear call (no bias, no normalisation, no embedding).
     """
 
     parameters: Parameters = field(default="all", kw_only=True)
@@ -103,8 +103,8 @@ class ParameterInfo:
 class Statistics:
     """What :func:`pynas.stats.collect` saw.
 
-    ``statistics[GradMoments]["layer.weight"]`` is the value of one statistic for one parameter. A parameter that
-    the loss does not depend on has no value (its gradient is zero).
+    ``statistics[GradMoments]["layer.weight"]`` is the value of one statistic for one parameter. A parameter
+    that the loss does not depend on has no value (its gradient is zero).
 
     Attributes:
         batch: Number of samples B in each pass.

@@ -1,8 +1,8 @@
 """Functional calls with parameters, as autograd nodes that hand over the factors of the weight's gradient.
 
-Each call runs the plain ATen operator on detached weights. Its backward computes the gradient of the input alone
-(none for a first layer) and passes input and output gradient on at once, so nothing lives longer than autograd
-itself would keep it and no ordinary weight gradient is computed.
+Each call runs the plain ATen operator on detached weights. Its backward computes the gradient of the input
+alone (none for a first layer) and passes input and output gradient on at once, so nothing lives longer than
+autograd itself would keep it and no ordinary weight gradient is computed.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from pynas import ops
 from pynas.stats._fast import fuses_batch_norm
 from pynas.stats._products import (
     AffineProduct,
@@ -51,7 +52,8 @@ class Call(ABC):
 class _Recorded(torch.autograd.Function):
     """A call whose parameters' gradients go to the collector instead of autograd.
 
-    ``anchor`` is a scalar that requires a gradient, so that the node exists (and runs) even where the input needs none.
+    ``anchor`` is a scalar that requires a gradient, so that the node exists (and runs) even where the input
+    needs none.
     """
 
     @staticmethod
@@ -76,7 +78,7 @@ class _Recorded(torch.autograd.Function):
 
 def record(anchor: Tensor, x: Tensor, call: Call, deliver: Deliver | None) -> Tensor:
     """Run ``call`` on ``x``; ``deliver`` (None: nobody) gets its product during the backward pass."""
-    return cast(Tensor, _Recorded.apply(anchor, x, call, deliver))
+    return cast(Tensor, _Recorded.apply(anchor, x, call, deliver))  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True)
@@ -119,8 +121,8 @@ class ConvCall(Call):
 
     def input_grad(self, grad: Tensor, x: Tensor, saved: tuple[Tensor, ...]) -> Tensor:
         gradient, _, _ = aten.convolution_backward(
-            grad, x, self.weight.to(grad.dtype), None, self.stride, self.padding, self.dilation, self.transposed,
-            self._output_padding, self.groups, (True, False, False),
+            grad, x, self.weight.to(grad.dtype), None, self.stride, self.padding, self.dilation,
+            self.transposed, self._output_padding, self.groups, (True, False, False),
         )  # fmt: skip
         return cast(Tensor, gradient)
 
@@ -131,7 +133,11 @@ class ConvCall(Call):
     def product(self, grad: Tensor, x: Tensor, saved: tuple[Tensor, ...]) -> Conv2dProduct:
         kernel_size = tuple(self.weight.shape[2:])
         geometry = Geometry(
-            _pair(kernel_size, 1), _pair(self.stride, 1), _pair(self.padding, 0), _pair(self.dilation, 1), self.groups
+            _pair(kernel_size, 1),
+            _pair(self.stride, 1),
+            _pair(self.padding, 0),
+            _pair(self.dilation, 1),
+            self.groups,
         )
         plane, output = (x, grad) if x.dim() == 4 else (x.unsqueeze(2), grad.unsqueeze(2))
         if self.transposed:
@@ -165,7 +171,7 @@ class BatchNormCall(Call):
         weight, bias = self._folded(self.weight), self._folded(self.bias)
         fused = training and fuses_batch_norm(x, weight, bias)
         parts = [
-            torch.ops.pynas.batch_norm(part, weight, bias, self.eps)
+            ops.batch_norm(part, weight, bias, self.eps)
             if fused and fuses_batch_norm(part)
             else torch.native_batch_norm(part, weight, bias, mean, variance, training, 0.0, self.eps)
             for part in self._parts(x)
@@ -181,13 +187,18 @@ class BatchNormCall(Call):
         weight = self._folded(self.weight)
         grads, xs = self._parts(grad), self._parts(x)
         if training and fuses_batch_norm(x, weight) and self._looped:
-            fused = torch.ops.pynas.batch_norm_backward
-            return self._whole([fused(g, p, weight, m, r) for g, p, m, r in zip(grads, xs, *saved, strict=True)], x)
+            fused = ops.batch_norm_backward
+            return self._whole(
+                [fused(g, p, weight, m, r) for g, p, m, r in zip(grads, xs, *saved, strict=True)], x
+            )
         empty = x.new_empty(0)
-        means, rstds = (s.view(len(xs), -1) for s in saved) if training else (empty.view(1, 0), empty.view(1, 0))
+        means, rstds = (
+            (s.view(len(xs), -1) for s in saved) if training else (empty.view(1, 0), empty.view(1, 0))
+        )
         parts = [
             aten.native_batch_norm_backward(
-                grads[i], xs[i], weight, mean, variance, means[i], rstds[i], training, self.eps, (True, False, False)
+                grads[i], xs[i], weight, mean, variance, means[i], rstds[i], training, self.eps, (True,
+                False, False)
             )[0]
             for i in range(len(xs))
         ]  # fmt: skip
@@ -200,7 +211,9 @@ class BatchNormCall(Call):
             means, rstds = self.running[0].unsqueeze(0), torch.rsqrt(self.running[1] + self.eps).unsqueeze(0)
         if self.groups > 1:  # one row of statistics per sample
             means, rstds = (s.repeat_interleave(x.shape[0] // self.groups, 0) for s in (means, rstds))
-        return AffineProduct(_channels(grad), _channels(x), means.unsqueeze(2), rstds.unsqueeze(2), x.shape[1:2])
+        return AffineProduct(
+            _channels(grad), _channels(x), means.unsqueeze(2), rstds.unsqueeze(2), x.shape[1:2]
+        )
 
     @property
     def _looped(self) -> bool:
@@ -213,14 +226,16 @@ class BatchNormCall(Call):
     def _parts(self, x: Tensor) -> list[Tensor]:
         if self._looped:
             return list(x.chunk(self.groups))
-        return [x.unflatten(0, (self.groups, -1)).transpose(0, 1).flatten(1, 2)]  # [m, groups * C, ...]
+        return [
+            torch.unflatten(x, 0, (self.groups, -1)).transpose(0, 1).flatten(1, 2)
+        ]  # [m, groups * C, ...]
 
     def _whole(self, parts: list[Tensor], like: Tensor) -> Tensor:
         if self.groups == 1:
             return parts[0]
         if self._looped:
             return torch.cat(parts)
-        return parts[0].unflatten(1, (self.groups, -1)).transpose(0, 1).reshape(like.shape)
+        return torch.unflatten(parts[0], 1, (self.groups, -1)).transpose(0, 1).reshape(like.shape)
 
 
 def _channels(x: Tensor) -> Tensor:
@@ -256,7 +271,9 @@ class LayerNormCall(Call):
         (rstd,) = saved
         scaled = grad if self.weight is None else grad * self.weight
         normalised = x * rstd
-        return (rstd * (scaled - normalised * (scaled * normalised).mean(self._dims, keepdim=True))).to(x.dtype)
+        return (rstd * (scaled - normalised * (scaled * normalised).mean(self._dims, keepdim=True))).to(
+            x.dtype
+        )
 
     def product(self, grad: Tensor, x: Tensor, saved: tuple[Tensor, ...]) -> AffineProduct:
         rstd = saved[-1]

@@ -24,8 +24,8 @@ class Use:
 class Collector:
     """Counts the uses of each parameter in forward; observes it in backward once all of them have arrived.
 
-    A parameter that one call uses is observed at once and its factors are let go. For one that several calls use,
-    the factors of all calls are kept until the last, because |.| and squares come after the sum.
+    A parameter that one call uses is observed at once and its factors are let go. For one that several
+    calls use, the factors of all calls are kept until the last, because |.| and squares come after the sum.
 
     Args:
         needs: The statistics to feed.

@@ -1,8 +1,8 @@
 """Layers without a rule: gradients of each sample group by torch.func, for just these layers.
 
-The layer runs as one autograd node. Its backward runs the layer once more for the gradient of its inputs, and then,
-in chunks of groups that keep memory bounded, for the gradients of its parameters group by group. Their sum is
-compared with the ordinary gradient, so a layer whose samples depend on each other is found out.
+The layer runs as one autograd node. Its backward runs the layer once more for the gradient of its inputs,
+and then, in chunks of groups that keep memory bounded, for the gradients of its parameters group by group.
+Their sum is compared with the ordinary gradient, so a layer whose samples depend on each other is found out.
 """
 
 from __future__ import annotations
@@ -36,14 +36,13 @@ def installed(probe: Probe, names: Sequence[str]) -> Iterator[None]:
             had = "forward" in module.__dict__
             module.__dict__["forward"] = _wrapper(probe, name, module, original)
             stack.callback(
-                module.__dict__.__setitem__ if had else module.__dict__.pop, *(("forward", original) if had else ("forward",))
+                module.__dict__.__setitem__ if had else module.__dict__.pop,
+                *(("forward", original) if had else ("forward",)),
             )
         yield
 
 
-def _wrapper(
-    probe: Probe, name: str, module: nn.Module, original: Callable[..., Any]
-) -> Callable[..., Any]:
+def _wrapper(probe: Probe, name: str, module: nn.Module, original: Callable[..., Any]) -> Callable[..., Any]:
     def forward(*args: Any, **kwargs: Any) -> Any:
         with torch._C.DisableTorchFunction():
             uses = {}
@@ -54,7 +53,7 @@ def _wrapper(
             flat, spec = _pytree.tree_flatten((args, kwargs))
             layer = _Layer(name, module, original, uses, probe, flat, spec)
             tensors = [flat[i] for i in layer.positions]
-            outputs = _Fallback.apply(probe.anchor, layer, *tensors)
+            outputs = _Fallback.apply(probe.anchor, layer, *tensors)  # type: ignore[no-untyped-call]
             return _pytree.tree_unflatten(list(outputs), layer.output_spec)
 
     return forward
@@ -100,7 +99,7 @@ class _Layer:
         first = 1 if getattr(self.module, "batch_first", None) is False else 0
         for dim in (first, *range(t.dim())):
             if dim < t.dim() and t.shape[dim] == batch:
-                return dim
+                return int(dim)
         return None
 
 
@@ -127,10 +126,16 @@ class _Fallback(torch.autograd.Function):
         layer: _Layer = ctx.layer
         tensors: tuple[Tensor, ...] = ctx.saved_tensors
         parameters = {k: p for k, p in layer.module.named_parameters() if k in layer.uses}
-        wanted = [t.is_floating_point() and need for t, need in zip(tensors, ctx.needs_input_grad[2:], strict=True)]
+        wanted = [
+            t.is_floating_point() and need for t, need in zip(tensors, ctx.needs_input_grad[2:], strict=True)
+        ]
         with _requiring_grad(parameters.values()), torch.enable_grad():
             xs = [t.detach().requires_grad_(w) for t, w in zip(tensors, wanted, strict=True)]
-            found = _gradients(layer.run(xs), grads, [*parameters.values(), *(x for x, w in zip(xs, wanted, strict=True) if w)])
+            found = _gradients(
+                layer.run(xs),
+                grads,
+                [*parameters.values(), *(x for x, w in zip(xs, wanted, strict=True) if w)],
+            )
         weights = dict(zip(parameters, found[: len(parameters)], strict=True))
         rest = iter(found[len(parameters) :])
         source = _Source(layer, parameters, tensors, grads, weights)
@@ -203,7 +208,8 @@ class _Source:
                     self._verify({k: v.sum(0) for k, v in rows.items()})
                 return rows
             except (RuntimeError, UserError, UserWarning):
-                # Operators without a batching rule (recurrent layers among them): group by group through autograd.
+                # Operators without a batching rule (recurrent layers among them): group by group through
+                # autograd.
                 self.batched = False
         return self._looped(start, groups, size)
 
@@ -211,7 +217,11 @@ class _Source:
         dims = [self.layer.sample_dim(t) for t in (*self.tensors, *self.grads)]
 
         def grouped(t: Tensor, dim: int | None) -> Tensor:
-            return t if dim is None else t.narrow(dim, start * size, groups * size).unflatten(dim, (groups, size))
+            return (
+                t
+                if dim is None
+                else torch.unflatten(t.narrow(dim, start * size, groups * size), dim, (groups, size))
+            )
 
         values = [grouped(t, d) for t, d in zip((*self.tensors, *self.grads), dims, strict=True)]
         n = len(self.tensors)
@@ -241,8 +251,8 @@ class _Source:
             scale = expected.abs().max().clamp_min(torch.finfo(expected.dtype).tiny)
             if (total - expected).abs().max() > TOLERANCE.get(expected.dtype, 0.2) * scale:
                 raise UserError(
-                    f"fallback: gradients of layer {self.layer.name!r} by sample do not add up to its gradient "
-                    f"({key!r}): its samples depend on each other, or its inputs have no clear sample dimension"
+                    f"fallback: gradients of layer {self.layer.name!r} by sample do not add up to it "
+                    f"({key!r}): samples depend on each other, or its inputs have no clear sample dimension"
                 )
 
 

@@ -24,7 +24,9 @@ def check_data(inputs: Any, targets: Any) -> int:
             sizes.add(tensor.shape[0])
             if tensor.is_floating_point() and not torch.isfinite(tensor).all():
                 bad = int((~torch.isfinite(tensor)).sum())
-                raise UserError(f"{argument}: {bad} of {tensor.numel()} values are NaN or infinite; clean the data")
+                raise UserError(
+                    f"{argument}: {bad} of {tensor.numel()} values are NaN or infinite; clean the data"
+                )
     if not sizes or 0 in sizes:
         raise UserError("inputs: the batch is empty; pass at least one sample")
     if len(sizes) > 1:
@@ -67,7 +69,7 @@ def call_model(model: Callable[..., Any], inputs: Any) -> Any:
 
 
 def loss_of(outputs: Any, targets: Any, loss_fn: LossFn | None, batch: int, num_groups: int) -> Tensor:
-    """sum over sample groups of loss_fn(outputs, targets); cross-entropy (mean) when there is no ``loss_fn``.
+    """Sum over sample groups of loss_fn(outputs, targets); cross-entropy (mean) when there is no ``loss_fn``.
 
     Raises:
         UserError: Labels out of range, or a loss that is not a scalar.
@@ -90,7 +92,9 @@ def loss_of(outputs: Any, targets: Any, loss_fn: LossFn | None, batch: int, num_
 
 def _cross_entropy(outputs: Any, targets: Any) -> Tensor:
     if not isinstance(targets, Tensor) or not isinstance(outputs, Tensor) or outputs.dim() < 2:
-        raise UserError("targets: without loss_fn, expected a tensor of class labels and a model that gives logits [B, C]")
+        raise UserError(
+            "targets: without loss_fn, expected a tensor of class labels and a model that gives logits [B, C]"
+        )
     if targets.dtype == torch.int64:
         low, high = int(targets.min()), int(targets.max())
         if low < 0 or high >= outputs.shape[1]:

@@ -24,9 +24,9 @@ class UnsupportedLayerError(UserError):
 class Probe(TorchFunctionMode):
     """Replaces calls whose weight or bias *is* a trainable parameter by nodes that report to a collector.
 
-    It sees functional calls, not modules: attention projections, tied weights and modules called twice need no
-    special case. Calls without a rule are let through; if one of them makes something differentiable out of a
-    parameter that must be seen, that is an error which names it.
+    It sees functional calls, not modules: attention projections, tied weights and modules called twice need
+    no special case. Calls without a rule are let through; if one of them makes something differentiable out
+    of a parameter that must be seen, that is an error which names it.
 
     Args:
         collector: Where gradient products go.
@@ -113,7 +113,8 @@ class Probe(TorchFunctionMode):
     def samples_first(self, operator: str, weight: Tensor | None, x: Tensor) -> Callable[[Tensor], Tensor]:
         """How to bring the sample dimension of ``x``, and of anything laid out like it, to the front.
 
-        Samples are dimension 0 when it has the batch's size; else the one dimension (features excluded) that has.
+        Samples are dimension 0 when it has the batch's size; else the one dimension (features excluded)
+        that has.
         """
         if self.sample_dim is not None:
             return _mover(self.sample_dim, self.batch, folded=x.dim() == 2)
@@ -124,7 +125,7 @@ class Probe(TorchFunctionMode):
             return _mover(found[0], self.batch, folded=False)
         name = self.own.get(id(weight), "a weight")
         raise UnsupportedLayerError(
-            f"{self._where(name)}: {operator} got an input of shape {tuple(x.shape)}, in which no dimension counts "
+            f"{self._where(name)}: {operator} got an input of {tuple(x.shape)}, where no dimension counts "
             f"the {self.batch} samples; keep samples in a dimension of their own, or "
             f"{self._remedy(name)}"
         )
@@ -132,14 +133,18 @@ class Probe(TorchFunctionMode):
     def descend(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Run a functional written in Python with this mode active inside it.
 
-        PyTorch hands such a function to the mode as a whole and asks again on every call while a mode is active, so a
-        copy of it runs whose own question is answered no; what it calls is intercepted as usual.
+        PyTorch hands such a function to the mode as a whole and asks again on every call while a mode is
+        active, so a copy of it runs whose own question is answered no; what it calls is intercepted as usual.
         """
         with self:
             return _without_override_check(func)(*args, **kwargs)
 
     def _other(
-        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], touched: list[Tensor]
+        self,
+        func: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        touched: list[Tensor],
     ) -> Any:
         name = getattr(func, "__name__", str(func))
         if name.endswith("_") and not name.endswith("__") and args and id(args[0]) in self.own:
@@ -151,9 +156,7 @@ class Probe(TorchFunctionMode):
             return self.descend(func, args, kwargs)
         result = func(*args, **kwargs)
         missed = next((t for t in touched if id(t) in self.strict), None)
-        if missed is not None and any(
-            t.requires_grad and t is not missed for t in _tensors((result,), {})
-        ):
+        if missed is not None and any(t.requires_grad and t is not missed for t in _tensors((result,), {})):
             raise self.unsupported(self.own[id(missed)], name)
         return result
 
@@ -188,7 +191,7 @@ def _tensors(args: Iterable[Any], kwargs: Mapping[str, Any]) -> Iterable[Tensor]
 def _mover(dim: int, batch: int, folded: bool) -> Callable[[Tensor], Tensor]:
     def move(x: Tensor) -> Tensor:
         if folded:  # [T * B, E], samples fastest
-            return x.unflatten(0, (-1, batch)).transpose(0, 1)
+            return torch.unflatten(x, 0, (-1, batch)).transpose(0, 1)
         return x.movedim(dim, 0)
 
     return move

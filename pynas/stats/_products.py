@@ -1,8 +1,8 @@
 """What one parametrised call contributes to a gradient, kept as its two factors.
 
-The gradient of a weight is a sum of outer products over positions, g_b = sum_t delta_bt (x) a_bt, where b is the
-sample, delta the gradient at the output and a the input. A product holds the factors and answers what a statistic
-asks of the g_b without ever holding all of them: nothing of size [B, P] is made here.
+The gradient of a weight is a sum of outer products over positions, g_b = sum_t delta_bt (x) a_bt, where b
+is the sample, delta the gradient at the output and a the input. A product holds the factors and answers
+what a statistic asks of the g_b without ever holding all of them: nothing of size [B, P] is made here.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -27,8 +27,8 @@ class GradientProduct(ABC):
     """Gradients g_b of one weight (and the bias beside it), sample by sample, in factored form.
 
     Attributes:
-        matrix: True when the weight multiplies the input (convolution, linear): the "weights" of the zero-cost
-            literature, as opposed to scales, embeddings and biases.
+        matrix: True when the weight multiplies the input (convolution, linear): the "weights" of the
+            zero-cost literature, as opposed to scales, embeddings and biases.
     """
 
     matrix: ClassVar[bool] = False
@@ -93,7 +93,7 @@ class LinearProduct(GradientProduct):
         return self.grad_output.flatten(0, -2).T @ self.input.flatten(0, -2)
 
     def bias_rows(self, group_size: int) -> Tensor:
-        rows = self.grad_output.unflatten(0, (-1, group_size))
+        rows = torch.unflatten(self.grad_output, 0, (-1, group_size))
         return _rows.widen(rows).flatten(1, -2).sum(1)
 
     def moments(self, moments: Sequence[str], group_size: int, *, bias: bool) -> ops.GradMoments:
@@ -123,9 +123,9 @@ class Geometry:
 class Conv2dProduct(GradientProduct):
     """F.conv2d: grad_output [B, O, Ho, Wo] and input [B, C, H, W]; weight [O, C/groups, kh, kw].
 
-    ``shape`` is the parameter's own shape where it differs (a 1-D convolution runs as a 2-D one of height 1), and
-    ``bias_grad`` the gradient that the bias sees where that is not grad_output (transposed convolutions, whose two
-    factors change places).
+    ``shape`` is the parameter's own shape where it differs (a 1-D convolution runs as a 2-D one of height
+    1), and ``bias_grad`` the gradient that the bias sees where that is not grad_output (transposed
+    convolutions, whose two factors change places).
     """
 
     grad_output: Tensor
@@ -151,17 +151,19 @@ class Conv2dProduct(GradientProduct):
     def gradient(self) -> Tensor:
         g = self.geometry
         weight = (self.grad_output.shape[1], self.input.shape[1] // g.groups, *g.kernel_size)
-        dummy = self.input.new_empty(1).expand(weight)  # only its shape is read when grad_input is not asked for
+        dummy = self.input.new_empty(1).expand(
+            weight
+        )  # only its shape is read when grad_input is not asked for
         _, gradient, _ = torch.ops.aten.convolution_backward(
-            self.grad_output, self.input, dummy, None, g.stride, g.padding, g.dilation, False, (0, 0), g.groups,
-            (False, True, False),
+            self.grad_output, self.input, dummy, None, g.stride, g.padding, g.dilation, False, (0, 0),
+            g.groups, (False, True, False),
         )  # fmt: skip
-        return gradient.reshape(self.shape)
+        return cast(Tensor, gradient.reshape(self.shape))
 
     def bias_rows(self, group_size: int) -> Tensor:
         grad = self.grad_output if self.bias_grad is None else self.bias_grad
         per_sample = _rows.widen(grad.flatten(2).sum(2, dtype=_rows.wide(grad.dtype)))
-        return per_sample.unflatten(0, (-1, group_size)).sum(1)
+        return torch.unflatten(per_sample, 0, (-1, group_size)).sum(1)
 
     def moments(self, moments: Sequence[str], group_size: int, *, bias: bool) -> ops.GradMoments:
         fused_bias = bias and self.bias_grad is None
@@ -182,7 +184,7 @@ class Conv2dProduct(GradientProduct):
             self.grad_output, self.input, self.geometry.kernel_size, **self._geometry(), group_size=group_size
         )
 
-    def _geometry(self) -> dict[str, object]:
+    def _geometry(self) -> dict[str, Any]:
         g = self.geometry
         return {"stride": g.stride, "padding": g.padding, "dilation": g.dilation, "groups": g.groups}
 
@@ -220,17 +222,17 @@ class AffineProduct(GradientProduct):
         x = self.input.to(dtype).reshape(B, groups, C // groups, T)
         normalised = (x - self.mean.to(dtype).unsqueeze(2)) * self.rstd.to(dtype).unsqueeze(2)
         per_sample = (self.grad_output.to(dtype) * normalised.view(B, C, T)).sum(2)
-        return per_sample.unflatten(0, (-1, group_size)).sum(1)
+        return torch.unflatten(per_sample, 0, (-1, group_size)).sum(1)
 
     def rows(self, group_size: int) -> Iterator[Tensor]:
-        yield self.weight_rows(group_size).unflatten(1, self.shape)
+        yield torch.unflatten(self.weight_rows(group_size), 1, self.shape)
 
     def gradient(self) -> Tensor:
         return self.weight_rows(self.batch)[0].to(self.input.dtype).reshape(self.shape)
 
     def bias_rows(self, group_size: int) -> Tensor:
         per_sample = self.grad_output.sum(2, dtype=_rows.wide(self.grad_output.dtype))
-        return per_sample.unflatten(0, (-1, group_size)).sum(1).unflatten(1, self.shape)
+        return torch.unflatten(torch.unflatten(per_sample, 0, (-1, group_size)).sum(1), 1, self.shape)
 
     def moments(self, moments: Sequence[str], group_size: int, *, bias: bool) -> ops.GradMoments:
         found = ops.affine_grad_moments(
@@ -261,9 +263,10 @@ class EmbeddingProduct(GradientProduct):
         )
 
     def gradient(self) -> Tensor:
-        return torch.ops.aten.embedding_dense_backward(
+        gradient = torch.ops.aten.embedding_dense_backward(
             self.grad_output.contiguous(), self.indices, self.num_embeddings, self.padding_idx, False
         )
+        return cast(Tensor, gradient)
 
     def bias_rows(self, group_size: int) -> Tensor:
         raise NotImplementedError("an embedding has no bias")
@@ -275,7 +278,8 @@ class EmbeddingProduct(GradientProduct):
         )
 
         def scatter(values: Tensor) -> Tensor:
-            # Rows of the table that no sample touched have g = 0 for every sample, so every sum of theirs is 0.
+            # Rows of the table that no sample touched have g = 0 for every sample, so every sum of theirs
+            # is 0.
             return values.new_zeros(self.num_embeddings, values.shape[1]).index_copy_(0, rows, values)
 
         return ops.GradMoments(_rows.map_moments(found.weight, scatter), None)
@@ -295,7 +299,7 @@ class EmbeddingProduct(GradientProduct):
 
 @dataclass(frozen=True)
 class RowsProduct(GradientProduct):
-    """Gradients by sample group that are held as they are, [G, *shape]: the biases of calls used more than once.
+    """Gradients by sample group that are held explicitly, [G, *shape]: biases of calls used more than once.
 
     ``values`` already is one row per group of ``size`` samples.
     """
@@ -314,7 +318,7 @@ class RowsProduct(GradientProduct):
         return self.values.sum(0)
 
     def rows(self, group_size: int) -> Iterator[Tensor]:
-        yield self.values.unflatten(0, (-1, group_size // self.size)).sum(1)
+        yield torch.unflatten(self.values, 0, (-1, group_size // self.size)).sum(1)
 
     def bias_rows(self, group_size: int) -> Tensor:
         raise NotImplementedError("explicit rows have no bias beside them")
@@ -322,7 +326,7 @@ class RowsProduct(GradientProduct):
 
 @dataclass(frozen=True)
 class SummedProduct(GradientProduct):
-    """One parameter used by calls of different kinds: g_b is the sum over the calls, formed group by group."""
+    """One parameter used by calls of different kinds: the sum over the calls, formed group by group."""
 
     parts: tuple[GradientProduct, ...]
 
@@ -361,9 +365,9 @@ def _chunked(rows: Iterable[Tensor]) -> Iterator[Tensor]:
 def combine(parts: Sequence[GradientProduct]) -> GradientProduct:
     """One product whose g_b is the sum of the parts' g_b, exactly: the absolute value comes after the sum.
 
-    Linear calls are laid end to end along their positions. Convolutions of one geometry become one convolution in
-    which the uses of a sample are neighbours and form one group with it; smaller inputs are padded with zeros, to
-    which a zero output gradient belongs. Anything else is summed group by group.
+    Linear calls are laid end to end along their positions. Convolutions of one geometry become one
+    convolution in which the uses of a sample are neighbours and form one group with it; smaller inputs are
+    padded with zeros, to which a zero output gradient belongs. Anything else is summed group by group.
     """
     if len(parts) == 1:
         return parts[0]
@@ -374,8 +378,8 @@ def combine(parts: Sequence[GradientProduct]) -> GradientProduct:
         )
     convs = [p for p in parts if isinstance(p, Conv2dProduct) and p.bias_grad is None]
     if len(convs) == len(parts) and len({p.geometry for p in convs}) == 1:
-        return _Interleaved(_interleave([p.grad_output for p in convs]), _interleave([p.input for p in convs]),
-                            convs[0].geometry, convs[0].shape, uses=len(convs))  # fmt: skip
+        grads, inputs = _interleave([p.grad_output for p in convs]), _interleave([p.input for p in convs])
+        return _Interleaved(grads, inputs, convs[0].geometry, convs[0].shape, uses=len(convs))
     return SummedProduct(tuple(parts))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,7 +25,8 @@ def widen(x: Tensor) -> Tensor:
 def map_moments(moments: Moments, change: Callable[[Tensor], Tensor]) -> Moments:
     """Apply ``change`` to each sum that is present."""
     tensors = {f.name: getattr(moments, f.name) for f in fields(moments) if f.name != "count"}
-    return replace(moments, **{name: change(t) for name, t in tensors.items() if t is not None})
+    changed: dict[str, Any] = {name: change(t) for name, t in tensors.items() if t is not None}
+    return replace(moments, **changed)
 
 
 def reshape(moments: Moments, shape: torch.Size) -> Moments:
@@ -35,7 +37,8 @@ def reshape(moments: Moments, shape: torch.Size) -> Moments:
 def moments(chunks: Iterable[Tensor], names: Sequence[str]) -> Moments:
     """Sums over all rows of g, |g|, g^2, sign(g) and (g - mean g)^2; chunks merge by Chan's formula.
 
-    Two parts of sizes a, b with means m_a, m_b have the centred sum S_a + S_b + (m_b - m_a)^2 * a b / (a + b).
+    Two parts of sizes a, b with means m_a, m_b have the centred sum S_a + S_b + (m_b - m_a)^2 * a b / (a +
+    b).
     """
     count = 0
     sums: dict[str, Tensor] = {}
@@ -69,7 +72,7 @@ def norms(rows: Tensor) -> Tensor:
 
 
 def gram(rows: Callable[[], Iterator[Tensor]]) -> Tensor:
-    """All inner products of rows that fit in memory only a chunk at a time: a row of blocks per pass over them."""
+    """All inner products of rows that come a chunk at a time: a row of blocks per pass over them."""
     blocks: list[Tensor] = []
     for left in rows():
         a = widen(left).flatten(1)

@@ -13,7 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pynas._errors import UserError
-from pynas.stats._calls import BatchNormCall, ConvCall, EmbeddingCall, GroupNormCall, LayerNormCall, LinearCall
+from pynas.stats._calls import (
+    BatchNormCall,
+    ConvCall,
+    EmbeddingCall,
+    GroupNormCall,
+    LayerNormCall,
+    LinearCall,
+)
 from pynas.stats._fast import avg_pool2d, fuses_batch_norm
 from pynas.stats._probe import Probe
 
@@ -55,7 +62,9 @@ def _conv(
     return func(input, weight, bias, stride, padding, dilation, groups) if y is None else y
 
 
-def _explicit_padding(x: Tensor, weight: Tensor, padding: str, dilation: tuple[int, ...]) -> tuple[Tensor, Sizes]:
+def _explicit_padding(
+    x: Tensor, weight: Tensor, padding: str, dilation: tuple[int, ...]
+) -> tuple[Tensor, Sizes]:
     if padding == "valid":
         return x, 0
     total = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
@@ -104,7 +113,7 @@ def _batch_norm(
     eps: float = 1e-5,
     *_: Any,
 ) -> Any:
-    """How to normalise is the probe's choice, whatever mode the module is in. Running statistics are not updated."""
+    """How to normalise is the probe's choice, whatever the module's mode; running statistics stay."""
     _check_batched(probe, "batch_norm", input, weight)
     running = None
     if probe.batch_norm == "frozen":
@@ -114,7 +123,7 @@ def _batch_norm(
     groups = probe.num_groups if probe.batch_norm == "group" else 1
     if running is None and input.numel() // input.shape[1] // groups < 2:
         raise UserError(
-            f"inputs: batch norm has one value per channel to normalise ({tuple(input.shape)} in {groups} group(s)); "
+            f"inputs: batch norm has one value per channel ({tuple(input.shape)} in {groups} group(s)); "
             'pass more samples or a larger group_size, or batch_norm="frozen"'
         )
 
@@ -216,7 +225,7 @@ def _instance_norm(
     eps: float = 1e-5,
     *_: Any,
 ) -> Any:
-    """Samples do not mix here, so the choice for batch norm has no say. Running statistics are not updated."""
+    """Samples do not mix here, so the choice for batch norm has no say; running statistics stay."""
     _check_batched(probe, "instance_norm", input, weight)
 
     def call(w: Tensor | None, b: Tensor | None) -> GroupNormCall | BatchNormCall:
@@ -246,13 +255,17 @@ def _embedding(
 ) -> Any:
     name = probe.own.get(id(weight), "a table")
     if max_norm is not None:
-        raise UserError(f"model: embedding {name!r} has max_norm, which rescales its rows in forward; unset it")
+        raise UserError(
+            f"model: embedding {name!r} has max_norm, which rescales its rows in forward; unset it"
+        )
     index = -1 if padding_idx is None else padding_idx + (weight.shape[0] if padding_idx < 0 else 0)
 
     def call(w: Tensor | None, b: Tensor | None) -> EmbeddingCall:
         assert w is not None
         if scale_grad_by_freq:
-            raise UserError(f"model: embedding {name!r} scales gradients by frequency, which couples samples; unset it")
+            raise UserError(
+                f"model: embedding {name!r} scales gradients by frequency, which couples samples; unset it"
+            )
         return EmbeddingCall(w, index, probe.samples_first("embedding", weight, input.unsqueeze(-1)))
 
     y = probe.record("embedding", input, weight, None, call)
@@ -274,16 +287,16 @@ def _avg_pool2d(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> Any:
-    window, pads = _sizes(kernel_size, 2), _sizes(padding, 2)
-    steps = window if stride is None or stride == () else _sizes(stride, 2)
-    if steps == (1, 1) and not ceil_mode and divisor_override is None:
+    if ceil_mode or divisor_override is not None:
+        return func(input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
+    window, pads = _pair(kernel_size), _pair(padding)
+    steps = window if stride is None or stride == () else _pair(stride)
 
-        def run() -> Tensor:
-            y = avg_pool2d(input, window, pads, count_include_pad)
-            return func(input, window, 1, pads, False, count_include_pad) if y is None else y  # type: ignore[no-any-return]
+    def run() -> Tensor:
+        y = avg_pool2d(input, window, steps, pads, count_include_pad)
+        return func(input, window, steps, pads, False, count_include_pad) if y is None else y
 
-        return probe.memo(("avg_pool2d", window, pads, count_include_pad), input, run)
-    return func(input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
+    return probe.memo(("avg_pool2d", window, steps, pads, count_include_pad), input, run)
 
 
 def _attention(probe: Probe, func: Func, query: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -303,6 +316,11 @@ def _check_batched(probe: Probe, operator: str, x: Tensor, weight: Tensor | None
 def _sizes(value: Any, dims: int) -> tuple[int, ...]:
     sizes = (value,) if isinstance(value, int) else tuple(value)
     return sizes * dims if len(sizes) == 1 else sizes
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    height, width = _sizes(value, 2)
+    return height, width
 
 
 def _detached(t: Tensor | None) -> Tensor | None:

@@ -14,9 +14,10 @@ from pynas._errors import UserError
 
 @contextmanager
 def preserved(model: nn.Module) -> Iterator[None]:
-    """Restore buffers, modes, gradients, ``requires_grad`` flags and random states on the way out, error or not.
+    """Restore buffers, modes, gradients, flags and random states on the way out, error or not.
 
-    Parameters are not copied (that would cost their size): a forward that changes one of them in place is an error.
+    Parameters are not copied (that would cost their size): a forward that changes one of them in place is
+    an error.
     """
     modules = list(model.modules())
     modes = [m.training for m in modules]
@@ -46,7 +47,9 @@ def preserved(model: nn.Module) -> Iterator[None]:
         for module, mode in zip(modules, modes, strict=True):
             module.training = mode
     if [_version(p) for p in parameters] != versions:
-        raise UserError("model: its forward changes its parameters in place; statistics need weights that stay")
+        raise UserError(
+            "model: its forward changes its parameters in place; statistics need weights that stay"
+        )
 
 
 def _version(t: torch.Tensor) -> int:

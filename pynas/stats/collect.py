@@ -37,13 +37,14 @@ def collect(
 ) -> Statistics:
     r"""Statistics of the gradients g_b that samples b (or groups of samples) contribute to dL/dw = sum_b g_b.
 
-    One probing pass yields everything in ``needs``. The ordinary weight gradient is computed only when a statistic
-    asks for it, and nothing of size [B, P] is held. A weight used by several calls (tied weights, a module called
-    twice) has as g_b the sum over its uses, taken before any absolute value or square. The model comes back bit for
-    bit as it was: weights, buffers, ``.grad``, flags, modes, hooks, and random states too.
+    One probing pass yields everything in ``needs``. The ordinary weight gradient is computed only when a
+    statistic asks for it, and nothing of size [B, P] is held. A weight used by several calls (tied weights,
+    a module called twice) has as g_b the sum over its uses, taken before any absolute value or square. The
+    model comes back bit for bit as it was: weights, buffers, ``.grad``, flags, modes, hooks, and random
+    states too.
 
-    Samples are the first dimension of ``inputs``. Inside the model they may be elsewhere as long as one dimension
-    has the size of the batch.
+    Samples are the first dimension of ``inputs``. Inside the model they may be elsewhere as long as one
+    dimension has the size of the batch.
 
     With a loss that is a mean over the batch each g_b carries its factor 1/B.
 
@@ -54,14 +55,15 @@ def collect(
         loss_fn: ``loss_fn(outputs, targets)`` to a scalar; default: mean cross-entropy.
         needs: The statistics to take.
         group_size: m consecutive samples form one group, whose gradient is the sum over them; divides B.
-        batch_norm: How batch norm normalises, whatever mode its module is in. ``"batch"``: by the statistics of the
-            whole batch, so that samples are coupled and g_b is sample b's contribution to the batch gradient.
-            ``"group"``: each group by its own statistics, and the loss of each group by itself, summed: g is exactly
-            the gradient of a forward pass of that group alone. ``"frozen"``: by the running statistics.
+        batch_norm: How batch norm normalises, whatever mode its module is in. ``"batch"``: by the
+            statistics of the whole batch, so that samples are coupled and g_b is sample b's contribution to
+            the batch gradient. ``"group"``: each group by its own statistics, and the loss of each group by
+            itself, summed: g is exactly the gradient of a forward pass of that group alone. ``"frozen"``:
+            by the running statistics.
         micro_batches: Split the batch into so many equal parts and make one pass of each, for statistics over
             successive gradients (:class:`RunningGradMoments`).
-        fallback: Names of layers (as in ``model.named_modules()``) without a rule, to be treated by torch.func group by
-            group: slower, and their samples must not depend on each other.
+        fallback: Names of layers (as in ``model.named_modules()``) without a rule, to be treated by
+            torch.func group by group: slower, and their samples must not depend on each other.
         training: Put all modules in this mode for the passes; None leaves modes alone.
         seed: Seed torch's generators with it for the passes (dropout); None draws from their present state.
 
@@ -69,8 +71,8 @@ def collect(
         Statistics: ``statistics[GradMoments]["layer.weight"]`` and so on.
 
     Raises:
-        UserError: Bad data (empty, NaN, labels out of range, sizes that do not divide), a model without trainable
-            parameters, or a parameter in a layer without a rule (the message says what to do).
+        UserError: Bad data (empty, NaN, labels out of range, sizes that do not divide), a model without
+            trainable parameters, or a parameter in a layer without a rule (the message says what to do).
     """
     batch = check_data(inputs, targets)
     needs = _merged(needs)
@@ -96,7 +98,11 @@ def collect(
         for i in range(passes if taken else 0):
             collector = Collector(taken, group_size, trainable, matrices, values)
             probe = Probe(collector, model, parameters, strict, size, batch_norm)
-            part = (cut(inputs, i * size, size), cut(targets, i * size, size)) if passes > 1 else (inputs, targets)
+            part = (
+                (cut(inputs, i * size, size), cut(targets, i * size, size))
+                if passes > 1
+                else (inputs, targets)
+            )
             losses.append(_run(probe, *part, loss_fn, fallback))
             seen.update(collector.seen)
         for statistic in needs:
@@ -117,11 +123,15 @@ def _run(probe: Probe, inputs: Any, targets: Any, loss_fn: LossFn | None, fallba
     if loss.requires_grad:
         strict = {name: p for name, p in probe.parameters.items() if id(p) in probe.strict}
         # Recorded calls cut the path to their parameters, so any gradient found here came by another way.
-        with torch.autocast(loss.device.type, enabled=False):  # statistics keep the precision they accumulate in
+        with torch.autocast(
+            loss.device.type, enabled=False
+        ):  # statistics keep the precision they accumulate in
             found = torch.autograd.grad(loss, [probe.anchor, *strict.values()], allow_unused=True)
         for name, gradient in zip(strict, found[1:], strict=True):
             if gradient is not None:
-                raise probe.unsupported(name, "an operator that could not be intercepted (compiled or scripted)")
+                raise probe.unsupported(
+                    name, "an operator that could not be intercepted (compiled or scripted)"
+                )
         probe.collector.flush()
     return float(loss.detach())
 
@@ -146,11 +156,15 @@ def _divided(argument: str, parts: int, batch: int) -> int:
 
 def _check_model(model: nn.Module, fallback: Sequence[str]) -> None:
     if not any(p.requires_grad for p in model.parameters()):
-        raise UserError("model: it has no trainable parameters, so there are no gradients to take statistics of")
+        raise UserError(
+            "model: it has no trainable parameters, so there are no gradients to take statistics of"
+        )
     modules = dict(model.named_modules()) if fallback else {}
     for name in (fallback,) if isinstance(fallback, str) else fallback:
         if name not in modules:
-            raise UserError(f"fallback: no layer {name!r} in the model; layers: {', '.join(filter(None, modules))}")
+            raise UserError(
+                f"fallback: no layer {name!r} in the model; layers: {', '.join(filter(None, modules))}"
+            )
     if isinstance(fallback, str):
         raise UserError(f"fallback: expected a sequence of layer names, got the string {fallback!r}")
 
@@ -160,7 +174,9 @@ def _strictly(
 ) -> tuple[frozenset[int], frozenset[str]]:
     """Which parameters must be covered by a rule, and which count as weights whatever uses them."""
     matrices = {
-        id(m.weight) for m in model.modules() if isinstance(m, MATRIX_LAYERS) and isinstance(m.weight, nn.Parameter)
+        id(m.weight)
+        for m in model.modules()
+        if isinstance(m, MATRIX_LAYERS) and isinstance(m.weight, nn.Parameter)
     }
     strict = trainable.keys() if any(s.parameters == "all" for s in needs) else matrices & trainable.keys()
     return frozenset(strict), frozenset(trainable[i] for i in matrices & trainable.keys())

@@ -26,6 +26,7 @@ class GradGram(Statistic[Tensor]):
         group_size: int,
         results: dict[str, Tensor],
     ) -> None:
+        """Take the Gram matrix of each parameter."""
         if weight is not None:
             results[weight] = product.gram(group_size)
         if bias is not None:

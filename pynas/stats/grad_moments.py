@@ -15,13 +15,14 @@ NAMES = ("sum", "abs", "square", "sign", "centered")
 
 @dataclass(frozen=True)
 class GradMoments(Statistic[Moments]):
-    """sum_g g, sum_g |g|, sum_g g^2, sum_g sign(g), sum_g (g - mean g)^2 over sample groups g, for every weight.
+    """Sums of g, |g|, g^2, sign(g) and (g - mean g)^2 over the gradients g of sample groups.
 
     Attributes:
         moments: Which of ``"sum"``, ``"abs"``, ``"square"``, ``"sign"``, ``"centered"``. A variance is
             ``centered / count``: it is taken about the mean, never as E[g^2] - E[g]^2.
 
-    Values: :class:`pynas.ops.Moments` by parameter name, tensors in the parameter's shape, float32 (float64 for
+    Values: :class:`pynas.ops.Moments` by parameter name, tensors in the parameter's shape, float32 (float64
+        for
     float64 models).
     """
 
@@ -35,6 +36,7 @@ class GradMoments(Statistic[Moments]):
         object.__setattr__(self, "moments", tuple(n for n in NAMES if n in self.moments))
 
     def check(self, batch: int, group_size: int, passes: int) -> None:
+        """A variance needs two groups."""
         super().check(batch, group_size, passes)
         if "centered" in self.moments and batch // group_size < 2:
             raise UserError(
@@ -43,6 +45,7 @@ class GradMoments(Statistic[Moments]):
             )
 
     def merge(self, other: Self) -> Self:
+        """Both sets of moments, of both sets of parameters."""
         moments = tuple(n for n in NAMES if n in self.moments or n in other.moments)
         parameters = self.parameters if self.parameters == other.parameters else "all"
         return type(self)(parameters=parameters, moments=moments)
@@ -55,6 +58,7 @@ class GradMoments(Statistic[Moments]):
         group_size: int,
         results: dict[str, Moments],
     ) -> None:
+        """Take the sums of each parameter."""
         if weight is None:
             if bias is not None:
                 results[bias] = product.bias_moments(self.moments, group_size)

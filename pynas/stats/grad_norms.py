@@ -15,7 +15,8 @@ from pynas.stats._products import GradientProduct
 class GradNorms(Statistic[Tensor]):
     """||g_b||^2 of each parameter, one per sample group.
 
-    Values: tensors [G] of squared norms by parameter name; their sum over parameters is the squared norm of the whole
+    Values: tensors [G] of squared norms by parameter name; their sum over parameters is the squared norm of
+        the whole
     gradient of each group.
     """
 
@@ -27,6 +28,7 @@ class GradNorms(Statistic[Tensor]):
         group_size: int,
         results: dict[str, Tensor],
     ) -> None:
+        """Take the norms of each parameter."""
         if weight is not None:
             results[weight] = product.norms(group_size)
         if bias is not None:

@@ -14,7 +14,8 @@ from pynas.stats._products import GradientProduct
 class Gradients(Statistic[Tensor]):
     """sum_b g_b = dL/dw of the whole batch: what ``loss.backward()`` would leave in ``.grad``.
 
-    Values: tensors in the parameter's shape and dtype by parameter name. The model's own ``.grad`` is not touched.
+    Values: tensors in the parameter's shape and dtype by parameter name. The model's own ``.grad`` is not
+        touched.
     """
 
     def observe(
@@ -25,6 +26,7 @@ class Gradients(Statistic[Tensor]):
         group_size: int,
         results: dict[str, Tensor],
     ) -> None:
+        """Take the whole gradient of each parameter."""
         if weight is not None:
             results[weight] = product.gradient()
         if bias is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from pynas import ops
@@ -16,12 +17,17 @@ from pynas.stats._rows import widen
 
 @dataclass
 class RunningMoments:
-    """Mean of g, mean of |g| and sum of (g - mean g)^2 over ``count`` gradients; the variance is ``m2 / count``."""
+    """Mean of g, mean of |g|, sum of (g - mean g)^2 over ``count`` gradients; variance ``m2 / count``."""
 
     mean: Tensor
     abs_mean: Tensor
     m2: Tensor
     count: int = 0
+
+    @classmethod
+    def zeros(cls, like: Tensor) -> RunningMoments:
+        """Nothing seen yet."""
+        return cls(torch.zeros_like(like), torch.zeros_like(like), torch.zeros_like(like))
 
     def update(self, gradient: Tensor) -> None:
         """Take in one more gradient (Welford)."""
@@ -31,7 +37,7 @@ class RunningMoments:
 
 @dataclass(frozen=True)
 class RunningGradMoments(Statistic[RunningMoments]):
-    """mean g, mean |g| and sum (g - mean g)^2 over the gradients of successive passes, ``collect(micro_batches=k)``.
+    """Mean g, mean |g|, sum (g - mean g)^2 over gradients g of the passes of ``collect(micro_batches=k)``.
 
     Each pass forwards one micro-batch by itself, as the published ZiCo does with its two batches.
 
@@ -41,6 +47,7 @@ class RunningGradMoments(Statistic[RunningMoments]):
     successive: ClassVar[bool] = True
 
     def check(self, batch: int, group_size: int, passes: int) -> None:
+        """One gradient has no deviation."""
         if passes < 2:
             raise UserError(
                 f"micro_batches={passes}: moments over successive gradients need two micro-batches or more"
@@ -54,6 +61,7 @@ class RunningGradMoments(Statistic[RunningMoments]):
         group_size: int,
         results: dict[str, RunningMoments],
     ) -> None:
+        """Fold the gradient of this pass into the running values."""
         found = []
         if weight is not None:
             found.append((weight, product.gradient()))
@@ -62,5 +70,5 @@ class RunningGradMoments(Statistic[RunningMoments]):
         for name, gradient in found:
             wide = widen(gradient).contiguous()
             if name not in results:
-                results[name] = RunningMoments(wide.new_zeros(wide.shape), wide.new_zeros(wide.shape), wide.new_zeros(wide.shape))  # fmt: skip
+                results[name] = RunningMoments.zeros(wide)
             results[name].update(wide)

@@ -42,9 +42,16 @@ class Case:
 
 def _conv() -> nn.Module:
     return nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3, stride=2), nn.BatchNorm2d(8),
-        nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, CLASSES),
-    )  # fmt: skip
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, stride=2),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, CLASSES),
+    )
 
 
 def _mlp() -> nn.Module:
@@ -86,7 +93,9 @@ def leaves_the_model_alone(proxy: Proxy, case: Case) -> None:
     for (name, before), after in zip(twin.state_dict().items(), model.state_dict().values(), strict=True):
         assert torch.equal(before, after), f"{proxy.name} changed {name}"
     assert all(p.grad is None and p.requires_grad for p in model.parameters()), f"{proxy.name} left gradients"
-    assert [m.training for m in model.modules()] == [m.training for m in twin.modules()], f"{proxy.name} left a mode"
+    assert [m.training for m in model.modules()] == [m.training for m in twin.modules()], (
+        f"{proxy.name} left a mode"
+    )
     assert torch.equal(state, torch.get_rng_state()), f"{proxy.name} moved the random state"
 
 
@@ -108,4 +117,9 @@ def layers_add_up(proxy: Proxy, case: Case) -> None:
         assert found.layers
 
 
-CHECKS: tuple[Callable[[Proxy, Case], None], ...] = (is_finite, leaves_the_model_alone, repeats, layers_add_up)
+CHECKS: tuple[Callable[[Proxy, Case], None], ...] = (
+    is_finite,
+    leaves_the_model_alone,
+    repeats,
+    layers_add_up,
+)

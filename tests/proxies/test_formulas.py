@@ -42,7 +42,7 @@ def weight_gradients(model: nn.Module, x: Tensor, y: Tensor) -> dict[str, np.nda
 
 
 def published_zico(model: nn.Module, batches: Sequence[tuple[Tensor, Tensor]]) -> float:
-    """Two gradients in numpy; std signed and population, mean of |.|, no epsilon, sum inside the logarithm."""
+    """Two gradients in numpy; std signed and population, mean of |.|, no epsilon, sum in the logarithm."""
     model.train()
     gradients = [weight_gradients(model, x, y) for x, y in batches]
     total = 0.0
@@ -59,7 +59,9 @@ def published_zico(model: nn.Module, batches: Sequence[tuple[Tensor, Tensor]]) -
 def test_zico(micro_batches: int) -> None:
     model, (x, y) = network().double(), data()
     expected = published_zico(model, list(zip(x.chunk(micro_batches), y.chunk(micro_batches), strict=True)))
-    found = score(network().double(), x, y, ["zico"], precision="float64", micro_batches=micro_batches)["zico"]
+    found = score(network().double(), x, y, ["zico"], precision="float64", micro_batches=micro_batches)[
+        "zico"
+    ]
     assert found.value == pytest.approx(expected, rel=1e-6)
 
 
@@ -105,7 +107,11 @@ def test_zico_per_sample() -> None:
 def test_proxies_of_the_batch_gradient() -> None:
     model, (x, y) = network().double(), data()
     g = weight_gradients(model.train(), x, y)
-    w = {name: module.weight.detach().numpy().reshape(-1) for name, module in model.named_modules() if name in g}
+    w = {
+        name: module.weight.detach().numpy().reshape(-1)
+        for name, module in model.named_modules()
+        if name in g
+    }
     found = score(network().double(), x, y, ["grad_norm", "snip", "plain"], precision="float64")
     assert found["grad_norm"].value == pytest.approx(sum(np.linalg.norm(v) for v in g.values()))
     assert found["snip"].value == pytest.approx(sum(np.abs(w[k] * g[k]).sum() for k in g))
@@ -120,7 +126,7 @@ def test_grad_sign_forwards_each_sample_alone() -> None:
             signs[name] = signs.get(name, 0) + np.sign(np.where(np.abs(g) < 1e-13, 0, g))
     expected = sum(np.abs(s).sum() for s in signs.values())
     found = score(network().double(), x, y, ["grad_sign"], precision="float64")["grad_sign"].value
-    assert found == pytest.approx(expected, abs=24)  # a few signs of gradients that are zero but for rounding
+    assert found == pytest.approx(expected, abs=24)  # signs of zeros but for rounding
 
 
 def test_params_and_flops() -> None:
@@ -135,7 +141,7 @@ def test_params_and_flops() -> None:
 
 
 def test_zico_is_dominated_by_layer_sizes() -> None:
-    """With two batches the ratio of each weight is at least 1, so ln S_l >= ln of the number of active weights."""
+    """With two batches the ratio of each weight is at least 1, so S_l >= the number of active weights."""
     model, (x, y) = network().double(), data()
     found = score(model, x, y, ["zico"], precision="float64")["zico"]
     for name, value in found.layers.items():

@@ -1,4 +1,4 @@
-"""Small models, each with the per-sample gradients of an independent reference: torch.func, one sample at a time."""
+"""Small models, and their per-sample gradients by an independent reference: one sample at a time."""
 
 from __future__ import annotations
 
@@ -67,11 +67,13 @@ def frozen_batch_norm() -> nn.Module:
 
 
 def mlp() -> nn.Module:
-    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 16), nn.Tanh(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, CLASSES))
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(3 * 64, 16), nn.Tanh(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, CLASSES)
+    )
 
 
 class Twice(nn.Module):
-    """One convolution at two resolutions, one linear at two depths, one norm twice, an unused and a dead parameter."""
+    """One convolution at two resolutions, one linear at two depths, one norm twice, a dead layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -165,12 +167,18 @@ class Patches(nn.Module):
 
 
 def per_sample(
-    model: nn.Module, x: Tensor, y: Tensor, group_size: int = 1, loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    group_size: int = 1,
+    loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
 ) -> dict[str, Tensor]:
-    """[G, *shape] gradients of each group forwarded alone, scaled to its share of the loss's mean over the batch."""
+    """[G, *shape] gradients of each group forwarded alone, scaled to its share of the batch's mean loss."""
     rows: dict[str, list[Tensor]] = {name: [] for name, _ in model.named_parameters()}
     for start in range(0, len(x), group_size):
-        value = loss(model(x[start : start + group_size]), y[start : start + group_size]) * (group_size / len(x))
+        value = loss(model(x[start : start + group_size]), y[start : start + group_size]) * (
+            group_size / len(x)
+        )
         found = torch.autograd.grad(value, list(model.parameters()), allow_unused=True)
         for (name, p), g in zip(model.named_parameters(), found, strict=True):
             rows[name].append(torch.zeros_like(p) if g is None else g)

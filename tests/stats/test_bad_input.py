@@ -20,7 +20,10 @@ def model() -> nn.Module:
     ("arguments", "message"),
     [
         ({"inputs": X / 0}, r"inputs: \d+ of 24 values are NaN or infinite"),
-        ({"targets": torch.tensor([0, 1, 3, 0])}, "targets: labels go from 0 to 3, but the model has 3 outputs"),
+        (
+            {"targets": torch.tensor([0, 1, 3, 0])},
+            "targets: labels go from 0 to 3, but the model has 3 outputs",
+        ),
         ({"targets": torch.tensor([0, -1, 2, 0])}, "targets: labels go from -1"),
         ({"targets": Y[:3]}, r"differ in their number of samples: \[3, 4\]"),
         ({"targets": None}, "targets: without loss_fn"),

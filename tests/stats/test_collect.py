@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import stats_models as models
 import pytest
+import stats_models as models
 import torch
 from torch import Tensor, nn
 
 from pynas._errors import UserError
 from pynas.stats import (
     GradGram,
+    Gradients,
     GradMoments,
     GradNorms,
-    Gradients,
     RunningGradMoments,
     UnsupportedLayerError,
     collect,
@@ -38,7 +38,9 @@ def images(n: int = 6, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 def tokens(n: int = 4, length: int = 7) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, 11, (n, length), generator=generator), torch.randint(0, 11, (n,), generator=generator)
+    return torch.randint(0, 11, (n, length), generator=generator), torch.randint(
+        0, 11, (n,), generator=generator
+    )
 
 
 def check(model: nn.Module, x: Tensor, y: Tensor, group_size: int = 1, **options: object) -> None:
@@ -63,7 +65,9 @@ def check(model: nn.Module, x: Tensor, y: Tensor, group_size: int = 1, **options
             (found[GradNorms][name], g.flatten(1).square().sum(1)),
             (found[GradGram][name], g.flatten(1) @ g.flatten(1).T),
         ):
-            torch.testing.assert_close(value, reference, rtol=1e-9, atol=1e-13, msg=lambda s, n=name: f"{n}: {s}")
+            torch.testing.assert_close(
+                value, reference, rtol=1e-9, atol=1e-13, msg=lambda s, n=name: f"{n}: {s}"
+            )
         clear = (g.abs() > 1e-12).all(0) | (g == 0).all(0)
         assert torch.equal(m.sign[clear], g.sign().sum(0)[clear]), name
 
@@ -108,7 +112,7 @@ def test_fallback_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("group_size", "n"), [(2, 6), (2, 20), (3, 6)])
 def test_group_batch_norm_equals_each_group_alone(group_size: int, n: int) -> None:
-    """Train-mode batch norm: each group normalised by itself is the group forwarded by itself (its own mean loss)."""
+    """Train-mode batch norm: each group normalised by itself is the group forwarded by itself."""
     model = nn.Sequential(
         nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.BatchNorm2d(6, affine=False), nn.Conv2d(6, 4, 3),
         models.Head(4),
@@ -163,7 +167,10 @@ def test_weights_only_lets_other_parameters_through() -> None:
 def test_statistics_merge() -> None:
     x, y = images()
     found = collect(
-        models.mlp().double(), x, y, needs=[GradMoments(("sum",), parameters="weights"), GradMoments(("abs",))]
+        models.mlp().double(),
+        x,
+        y,
+        needs=[GradMoments(("sum",), parameters="weights"), GradMoments(("abs",))],
     )
     m = found[GradMoments]["1.bias"]
     assert m.sum is not None
@@ -174,7 +181,9 @@ def test_statistics_merge() -> None:
 
 def test_unsupported_layer_is_named() -> None:
     x, y = images()
-    with pytest.raises(UnsupportedLayerError, match=r"'rnn\.weight_ih_l0' of layer 'rnn' \(LSTM\).*fallback=\('rnn',\)"):
+    with pytest.raises(
+        UnsupportedLayerError, match=r"'rnn\.weight_ih_l0' of layer 'rnn' \(LSTM\).*fallback=\('rnn',\)"
+    ):
         collect(models.Recurrent().double(), x, y, needs=[GradNorms()])
     with pytest.raises(UnsupportedLayerError, match=r"'tokens\.token' of layer 'tokens'"):
         collect(models.Patches().double(), x, y, needs=[GradNorms()])
@@ -242,9 +251,13 @@ def test_custom_loss_and_containers() -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 def test_low_precision(dtype: torch.dtype) -> None:
     x, y = images()
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5)).double()
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5)
+    ).double()
     exact = collect(model, x, y, needs=[GradMoments()])[GradMoments]
-    rough = collect(model.to(dtype), x.to(dtype), y, needs=[GradMoments(), GradNorms(), GradGram(), Gradients()])
+    rough = collect(
+        model.to(dtype), x.to(dtype), y, needs=[GradMoments(), GradNorms(), GradGram(), Gradients()]
+    )
     for name, m in rough[GradMoments].items():
         assert m.abs.dtype == torch.float32
         error = (m.abs.double() - exact[name].abs).norm() / exact[name].abs.norm()

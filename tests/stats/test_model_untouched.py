@@ -42,7 +42,10 @@ def snapshot(model: nn.Module) -> dict[str, object]:
         "flags": [p.requires_grad for p in model.parameters()],
         "ids": [id(p) for p in model.parameters()],
         "modes": [m.training for m in model.modules()],
-        "hooks": [(len(m._forward_hooks), len(m._forward_pre_hooks), "forward" in m.__dict__) for m in model.modules()],
+        "hooks": [
+            (len(m._forward_hooks), len(m._forward_pre_hooks), "forward" in m.__dict__)
+            for m in model.modules()
+        ],
         "rng": torch.get_rng_state(),
         "python": random.getstate(),
     }
@@ -93,7 +96,9 @@ def test_untouched_after_a_failure() -> None:
 
 def test_dropout_draws_from_the_seed() -> None:
     model, (x, y) = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(108, 5)), data()
-    runs = [collect(model, x, y, needs=[GradMoments()], seed=s)[GradMoments]["2.weight"].abs for s in (0, 0, 1)]
+    runs = [
+        collect(model, x, y, needs=[GradMoments()], seed=s)[GradMoments]["2.weight"].abs for s in (0, 0, 1)
+    ]
     assert torch.equal(runs[0], runs[1])
     assert not torch.equal(runs[0], runs[2])
 
