@@ -4,6 +4,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <c10/core/Device.h>
+#include <c10/core/DeviceGuard.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 #include <torch/library.h>
 
@@ -53,12 +54,15 @@ inline void* current_stream(const at::Tensor& tensor) {
 }  // namespace pynas
 
 #if defined(PYNAS_WITH_CUDA)
-#define PYNAS_DISPATCH_DEVICE(tensor, function, params)               \
-  if ((tensor).is_cuda()) {                                           \
-    ::pynas::cuda::function(params, ::pynas::current_stream(tensor)); \
-  } else {                                                            \
-    PYNAS_DISPATCH_ISA(function, params, ::pynas::torch_parallel());  \
-  }
+#define PYNAS_DISPATCH_DEVICE(tensor, function, params)                 \
+  do {                                                                  \
+    if ((tensor).is_cuda()) {                                           \
+      const c10::DeviceGuard guard((tensor).device());                  \
+      ::pynas::cuda::function(params, ::pynas::current_stream(tensor)); \
+    } else {                                                            \
+      PYNAS_DISPATCH_ISA(function, params, ::pynas::torch_parallel());  \
+    }                                                                   \
+  } while (false)
 #define PYNAS_REGISTER(op, function)                            \
   TORCH_LIBRARY_IMPL(pynas, CPU, m) { m.impl(#op, &function); } \
   TORCH_LIBRARY_IMPL(pynas, CUDA, m) { m.impl(#op, &function); }

@@ -9,8 +9,10 @@ namespace {
 constexpr int kThreads = 256, kWarps = kThreads / 32;
 #if defined(PYNAS_CUDA_EMULATION)  // small tests must split rows too
 constexpr int64_t kTargetBlocks = 16, kSplitRows = 16;
+constexpr int kMaxUnitBlocks = 2;
 #else
 constexpr int64_t kTargetBlocks = 132 * 8, kSplitRows = 256;
+constexpr int kMaxUnitBlocks = 32768;  // of a grid's second axis; the rest by striding
 #endif
 
 struct Shape {
@@ -24,10 +26,9 @@ struct Shape {
   int64_t cells() const { return int64_t{2} * sample_groups * row_splits * channels; }
 };
 
-// raw[which][group][split][c] = sum over the split's rows of grad_output xhat (which = 0) and grad_output
-// (1). Block: one row split of one sample group; 8 channels, a warp each, where positions are contiguous
-// (kAlongRows),
-//   else 32 channels, a lane each.
+// raw[which][group][split][c] = sum over the split's rows of grad_output xhat (0) and of grad_output (1).
+// Block: one row split of one sample group; 8 channels, a warp each, where positions are contiguous
+//   (kAlongRows), else 32 channels, a lane each.
 // Thread: every 32nd (8th) row of one channel; lanes lie along the contiguous axis.
 // Floor: both tensors once, 2 B C T bytes(element) / 3.35 TB/s.
 // Form: one pass for both sums; xhat is formed on the way instead of being stored.
@@ -86,7 +87,8 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 // Adds up the row splits and writes the gradients (rows) or folds them over sample groups (weight, bias).
-// Block: 256 (which, channel) pairs. Thread: one pair, all groups.
+// Block: 256 (which, channel) pairs.
+// Thread: one pair, all groups.
 // Floor: 2 G splits C bytes(sum) / 3.35 TB/s: nothing beside the first kernel.
 // Form: a second pass instead of atomics, so that the sums have one order.
 template <class S>
@@ -154,7 +156,7 @@ void run(const AffineGradMomentsParams& p, cudaStream_t stream) {
   if (units > 0) {
     const bool rows = along_rows(p);
     const dim3 grid(static_cast<unsigned>(ceil_div(shape.channels, rows ? kWarps : 32)),
-                    static_cast<unsigned>(min(units, 32768)));
+                    static_cast<unsigned>(min(units, kMaxUnitBlocks)));
     launch(rows ? affine_kernel<T, true> : affine_kernel<T, false>, grid, dim3(kThreads), 0, stream, shape,
            static_cast<const T*>(p.grad_output), static_cast<const T*>(p.input),
            static_cast<const S*>(p.mean), static_cast<const S*>(p.rstd), raw);

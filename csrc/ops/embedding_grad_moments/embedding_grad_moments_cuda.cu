@@ -13,7 +13,7 @@ constexpr int kWarps = 4;  // that share the look-ups of one row
 // Thread: one feature, the groups of its warp's share; then warp 0 merges the four (Chan), in order.
 // Floor: grad_output once, N D bytes(element), and K U D results of bytes(sum) / 3.35 TB/s.
 // Form: the sort in the binding makes each group's look-ups of a row one run, so no atomics and no [B, V, D]
-// tensor.
+//   tensor.
 template <class T>
 __global__ void __launch_bounds__(kWarps * 32) embedding_kernel(EmbeddingGradMomentsParams p) {
   using Sum = Accumulate<T>;

@@ -22,7 +22,8 @@ __device__ void update(S gradient, S& mean, S& abs_mean, S& m2, S inverse_count)
   m2 += difference * (gradient - mean);
 }
 
-// Block: 256 threads striding over the whole tensor together. Thread: kVector neighbouring elements a stride.
+// Block: 256 threads striding over the whole tensor together.
+// Thread: kVector neighbouring elements a stride.
 // Floor: n (bytes(grad) + 6 x 4) bytes / 3.35 TB/s: three states read and written.
 // Form: one pass for three statistics, 16-byte accesses; the eager form takes about ten passes.
 template <class T, int kVector>

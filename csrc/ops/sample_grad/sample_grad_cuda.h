@@ -1,14 +1,12 @@
-// Inside the CUDA side of sample_grad: how the work is cut, and the steps that sample_grad_cuda.cu puts
-// together.
+// Inside the CUDA side of sample_grad: how the work is cut, and the steps that sample_grad_cuda.cu combines.
 //
 //   pack      inputs to channels-last with padded channels, unless they lie so already
 //   produce   gradients of "units" (a sample group, or a run of its rows), tile by tile of the weight:
 //             tiles on tensor cores (sample_grad_tile_cuda.cu), thin grouped convolutions and the bias by
 //             plain loops (sample_grad_direct_cuda.cu)
 //   consume   in registers (moments, norms), or from a workspace slab of raw gradients
-//   (sample_grad_fold_cuda.cu):
-//             float64, Gram, thin convolutions, and few sample groups of many rows, which are cut into row
-//             splits
+//             (sample_grad_fold_cuda.cu): float64, Gram, thin convolutions, and few sample groups of many
+//             rows, which are cut into row splits
 //
 // The weight matrix of one convolution group is [rows: its output channels] x [columns: tap * channels +
 // channel], channels padded to 16 bytes, so that a vector of columns is a vector of neighbouring input
@@ -24,14 +22,15 @@ constexpr int kTile = 64;  // weight rows and columns of one block
 constexpr int kTileElements = kTile * kTile;
 constexpr int kTileThreads = 256;
 constexpr int kTileWarps = kTileThreads / 32;
-#if defined(PYNAS_CUDA_EMULATION)  // small, so that small tests share tiles, split rows and need several
-                                   // slabs
+#if defined(PYNAS_CUDA_EMULATION)  // small tests must share tiles, split rows and need several slabs
 constexpr int kTargetBlocks = 4;
 constexpr int64_t kSlabBytes = 96 << 10;
+constexpr int kMaxUnitBlocks = 2;
 #else
-constexpr int kTargetBlocks =
-    264;  // two for each of 132 multiprocessors; fixed, so that sums do not depend on the GPU
+// Two for each of an H100's 132 multiprocessors; fixed, so that sums do not depend on the GPU.
+constexpr int kTargetBlocks = 264;
 constexpr int64_t kSlabBytes = 64 << 20;  // of raw gradients at a time
+constexpr int kMaxUnitBlocks = 32768;     // of a grid's second axis; the rest by striding
 #endif
 
 struct ChannelsLast {  // [batch][rows][columns][convolution groups][padded channels], the last two contiguous
@@ -57,8 +56,7 @@ struct Layer {
   int64_t weights() const { return int64_t{conv_groups} * group_out_channels * group_channels * taps; }
 };
 
-// Where the value of weight p = (o, c, tap) lies in a raw or partial buffer that holds elements [first, first
-// + size).
+// Where weight p = (o, c, tap) lies in a raw or partial buffer that holds elements first .. first + size.
 struct ElementMap {
   enum Kind { kTiles, kDirect, kBias } kind;
   int64_t first, size;
@@ -85,20 +83,19 @@ struct ElementMap {
   }
 };
 
-struct MomentSlots {  // which moments the registers of a tile block hold; slot 0 is the sum where centered
-                      // needs it
+// Which moments the registers of a tile block hold; slot 0 is the sum where centered needs it.
+struct MomentSlots {
   int count = 0;
   int bit[kNumMoments] = {};
 };
 
-// data may be null when nothing is to be packed; returns the view that the producers read.
+// target[batch][rows][columns][conv_groups][padded] = source of those strides, zero beyond `channels`.
 void pack(const void* source, void* target, int64_t bytes, int64_t batch, int64_t rows, int64_t columns,
           int conv_groups, int channels, int padded, const int64_t (&strides)[4], cudaStream_t stream);
 
 // Raw gradients [units][tile_count * kTileElements] of tiles first_tile .. first_tile + tile_count.
 void tiles_to_raw(const Layer&, DType, int64_t first_tile, int64_t tile_count, void* raw, cudaStream_t);
-// Partial moments [splits][slots][tiles * kTileElements]; the sample groups are dealt to `splits` blocks a
-// tile.
+// Partial moments [splits][slots][tiles * kTileElements]: `splits` blocks share the sample groups of a tile.
 void tiles_to_moments(const Layer&, DType, bool tf32, const MomentSlots&, int splits, float* partial,
                       cudaStream_t);
 // Partial squared norms [sample_groups][tiles * kTileWarps].
@@ -114,12 +111,10 @@ void merge_moments(const ElementMap&, const MomentSlots&, const float* partial, 
                    int64_t weights, uint32_t mask, float* out, cudaStream_t);
 void fold_moments(const ElementMap&, bool wide, const void* raw, int sample_groups, int row_splits,
                   int64_t weights, uint32_t mask, void* out, cudaStream_t);
-// out[g] (+)= sum of values (squared: of the squares of sums over row splits) of
-// [sample_groups][row_splits][size].
+// out[g] (+)= sum over values[g][row_splits][size] (squared: of the squares of the sums over row splits).
 void add_norms(bool wide, bool squared, bool first, const void* values, int sample_groups, int row_splits,
                int64_t size, void* out, cudaStream_t);
-// partial[split][g][h] (+)= sum over a share of the elements of raw[g] raw[h]; finish_gram adds up the
-// splits.
+// partial[split][g][h] (+)= sum over a share of the elements of raw[g] raw[h]; finish_gram adds up splits.
 int gram_splits(int sample_groups);
 void add_gram(bool wide, bool first, const void* raw, int sample_groups, int64_t size, void* partial,
               cudaStream_t);

@@ -14,8 +14,9 @@ struct PackShape {
 // Block: 32 pixels x 32 packed channels through shared memory, so that both sides touch whole sectors.
 // Thread: 4 elements read with lanes along pixels, 4 written with lanes along channels.
 // Floor: each element read once and written once, (1 + padded / channels) bytes(element) elements / 3.35
-// TB/s. Form: the tile kernel can then use 16-byte cp.async for any strides, instead of gathering elements in
-// its inner loop.
+//   TB/s.
+// Form: the tile kernel can then use 16-byte cp.async for any strides, instead of gathering elements in its
+//   inner loop.
 template <class Word>
 __global__ void __launch_bounds__(256)
     pack_kernel(PackShape shape, const Word* __restrict__ source, Word* __restrict__ target) {
@@ -43,10 +44,12 @@ __global__ void __launch_bounds__(256)
 }
 
 // raw[unit][e] = sum over the unit's rows of grad_output[row, o] input[row shifted by tap, c], e = first.. in
-// (c, tap, o). Block: 32 elements (neighbouring output channels) of one unit; 8 warps take every 8th row and
-// add up at the end. Thread: one element, one row in eight. Floor: both tensors once = B (O Ho Wo + C H W)
-// bytes(element) / 3.35 TB/s; taps come again from L1 and L2. Form: a tile of 64 x 64 weights would be nearly
-// empty here (9 weights a group for depthwise 3x3).
+// (c, tap, o).
+// Block: 32 elements (neighbouring output channels) of one unit; 8 warps take every 8th row and add up at the
+//   end.
+// Thread: one element, one row in eight.
+// Floor: both tensors once = B (O Ho Wo + C H W) bytes(element) / 3.35 TB/s; taps come again from L1 and L2.
+// Form: a tile of 64 x 64 weights would be nearly empty here (9 weights a group for depthwise 3x3).
 template <class T, bool kBias>
 __global__ void __launch_bounds__(256)
     direct_kernel(Layer layer, int64_t first, int64_t count, Accumulate<T>* __restrict__ raw) {
@@ -101,7 +104,7 @@ void launch_direct(const Layer& layer, DType dtype, int64_t first, int64_t count
                    cudaStream_t stream) {
   if (count == 0 || layer.units() == 0) return;
   const dim3 grid(static_cast<unsigned>(ceil_div(count, 32)),
-                  static_cast<unsigned>(min(layer.units(), 32768)));
+                  static_cast<unsigned>(min(layer.units(), kMaxUnitBlocks)));
   visit_dtype(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     launch(direct_kernel<T, kBias>, grid, dim3(256), 0, stream, layer, first, count,

@@ -6,7 +6,8 @@ namespace pynas::cuda {
 namespace {
 
 // out[k][p] = moments of the splits merged (Chan et al. 1979), in double.
-// Block: 256 neighbouring weights. Thread: one weight over all splits and slots.
+// Block: 256 neighbouring weights.
+// Thread: one weight over all splits and slots.
 // Floor: (splits + 1) moments x weights x 4 bytes / 3.35 TB/s.
 // Form: lanes follow the output, so that it is written whole; the tiles' (tap, channel) order is met in L1.
 __global__ void __launch_bounds__(256)
@@ -42,7 +43,8 @@ __global__ void __launch_bounds__(256)
 }
 
 // out[k][p] = moments over sample groups of sum_splits raw[group][split][p].
-// Block: 256 neighbouring weights. Thread: one weight over all groups.
+// Block: 256 neighbouring weights.
+// Thread: one weight over all groups.
 // Floor: units x weights x sizeof(T) / 3.35 TB/s, and the result once.
 // Form: only few or small units come this way; their raw gradients mostly still lie in L2.
 template <class T>
@@ -64,7 +66,8 @@ __global__ void __launch_bounds__(256)
 }
 
 // out[group] (+)= sum over elements of value^2 or value, value = sum_splits values[group][split][element].
-// Block: one sample group. Thread: every 256th element, then a tree over the block.
+// Block: one sample group.
+// Thread: every 256th element, then a tree over the block.
 // Floor: the values once / 3.35 TB/s.
 // Form: one block a group keeps the order of the sum fixed without a second pass.
 template <class T>
@@ -92,8 +95,9 @@ __global__ void __launch_bounds__(256) norm_kernel(bool squared, bool first, con
 // Block: 32 x 32 pairs of groups on or below the diagonal, one share of the elements.
 // Thread: 2 x 2 pairs; loads 4 elements of each operand a step of 32 elements.
 // Floor: G^2 size operations (half of 2 G^2 by symmetry) / 67 TFLOP/s; each raw value read G / 32 times, from
-// L2. Form: the ghost product needs no raw gradients, but (rows of a sample)^2 work a pair: more, from 16 x
-// 16 images on.
+//   L2.
+// Form: the ghost product needs no raw gradients, but (rows of a sample)^2 work a pair: more, from 16 x 16
+//   images on.
 template <class T>
 __global__ void __launch_bounds__(256)
     gram_kernel(bool first, const T* __restrict__ raw, int groups, int64_t size, T* __restrict__ partial) {
@@ -132,8 +136,11 @@ __global__ void __launch_bounds__(256)
   }
 }
 
-// out[g][h] = out[h][g] = sum over splits. Block: 256 pairs. Thread: one pair. Floor: splits G^2 sizeof(T)
-// / 3.35 TB/s. Form: a second pass instead of atomics, so that the sum has one order.
+// out[g][h] = out[h][g] = sum over splits.
+// Block: 256 pairs.
+// Thread: one pair.
+// Floor: splits G^2 sizeof(T) / 3.35 TB/s.
+// Form: a second pass instead of atomics, so that the sum has one order.
 template <class T>
 __global__ void __launch_bounds__(256)
     finish_gram_kernel(const T* __restrict__ partial, int splits, int groups, T* __restrict__ out) {

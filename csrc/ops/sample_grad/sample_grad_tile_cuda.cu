@@ -9,7 +9,6 @@ namespace {
 constexpr int kStages = 3;  // k-steps in shared memory: one in use, two on their way
 
 // ---- sinks: fold() takes each finished unit's tile, finish() ends the block
-// --------------------------------------
 
 // Stores the tile as it is.
 template <class Math>
@@ -98,17 +97,16 @@ struct MomentSink {
 };
 
 // ---- the kernel
-// --------------------------------------------------------------------------------------------------
 
 // Block: one 64 x 64 tile of the weight matrix; for each unit of its share (blockIdx.y), the product of the
-// unit's
-//   gradient rows and shifted input rows, then one fold into the sink.
-// Thread: 16 elements of the tile and their moments; loads 16 bytes of each operand a k-step, three steps
-// ahead of use. Floor: 2 B O C/groups kh kw Ho Wo operations / 990 (bf16), 165 (float32 by three tf32
-// products), 67 (float64) TFLOP/s,
-//   or both tensors once / 3.35 TB/s; each input row is read again by every tile column, from L2.
+//   unit's gradient rows and shifted input rows, then one fold into the sink.
+// Thread: 16 elements of the tile and their moments; loads 16 bytes of each operand a k-step, two steps
+//   ahead of use.
+// Floor: 2 B O C/groups kh kw Ho Wo operations / 990 (bf16), 165 (float32 by three tf32 products), 34
+//   (float64) TFLOP/s, or both tensors once / 3.35 TB/s; each input row is read again by every tile column,
+//   from L2.
 // Form: only the tile of one unit exists at a time, in registers; the naive form writes and reads B x weights
-// numbers.
+//   numbers.
 template <class Math, class Sink>
 __global__ void __launch_bounds__(kTileThreads)
     tile_kernel(Layer layer, int64_t first_tile, typename Sink::Arguments arguments) {

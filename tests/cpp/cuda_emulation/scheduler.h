@@ -20,8 +20,8 @@ inline int block_barrier(int predicate, BarrierKind kind, const char* what, cons
   return me.predicate;
 }
 
-// Every lane of `mask` arrives, then `function` reads all their `in` and writes all their `out`, once.
-// Only __syncwarp orders memory; shuffles and mma do not.
+// Every lane of `mask` arrives, then `function` reads all their `in` and writes all their `out`, once. Only
+// __syncwarp orders memory; shuffles and mma do not.
 inline void collective(unsigned mask, const char* what, const void* in, void* out, WarpFunction function,
                        const char* file, int line, bool orders_memory = false) {
   Fiber& me = *state().current;
