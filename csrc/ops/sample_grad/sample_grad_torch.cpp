@@ -63,7 +63,7 @@ void run(SampleGradParams& params, const at::Tensor& like) {
   const at::Tensor workspace = allocate({bytes + kAlign}, like.options().dtype(at::kByte));
   const uintptr_t begin = reinterpret_cast<uintptr_t>(workspace.data_ptr());
   params.workspace = reinterpret_cast<void*>((begin + kAlign - 1) / kAlign * kAlign);
-  PYNAS_DISPATCH_DEVICE(like, sample_grad, params)
+  PYNAS_DISPATCH_DEVICE(like, sample_grad, params);
 }
 
 at::TensorOptions result_options(const SampleGradParams& params, const at::Tensor& like) {
