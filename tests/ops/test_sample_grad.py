@@ -1,4 +1,4 @@
-"""The branches of csrc/ops/sample_grad that a suite for any operator cannot know: layouts, splits, threads, ISAs."""
+"""Branches of csrc/ops/sample_grad that no suite for any operator knows: layouts, splits, threads, ISAs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -120,7 +120,7 @@ def check(case: Case, dtype: torch.dtype = torch.float32, layout: str = "nchw", 
     grad_output, x = operands(case, dtype, layout)
     g = group_gradients(case, grad_output, x, group_size)
     geometry = case.kernel
-    options = {
+    options: dict[str, Any] = {
         "stride": case.stride,
         "padding": case.padding,
         "dilation": case.dilation,
@@ -192,7 +192,7 @@ def test_linear(positions: int, batch: int, group_size: int) -> None:
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_centered_far_from_zero(split: str, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At |mean| / std = 1000 sums of squares in float32 lose everything; Welford's update loses three digits."""
+    """At |mean| / std = 1000 float32 sums of squares lose everything; Welford's update loses three digits."""
     monkeypatch.setenv("PYNAS_SAMPLE_GRAD_SPLIT", split)
     generator = torch.Generator().manual_seed(2)
     x = 1 + 1e-3 * torch.randn(64, 32, 1, 2, generator=generator)
@@ -218,7 +218,7 @@ def test_same_bits_again(name: str, split: str, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("PYNAS_SAMPLE_GRAD_SPLIT", split)
     case = CASES[name]
     grad_output, x = operands(case)
-    options = case._asdict()
+    options: dict[str, Any] = case._asdict()
     del options["batch"], options["channels"], options["size"], options["outputs"]
     kernel = options.pop("kernel")
     first, second = (conv2d_grad_moments(grad_output, x, kernel, moments=ALL, **options) for _ in range(2))
@@ -262,7 +262,7 @@ def test_nothing_to_sum_is_zero(batch: int, channels: int, outputs: int) -> None
 
 
 def test_every_isa() -> None:
-    """The same tests under each lower instruction set, in processes of their own: the choice is made at load."""
+    """The same tests under each lower instruction set, in processes of their own: it is chosen at load."""
     if "PYNAS_ISA" in os.environ:
         pytest.skip("runs under the instruction set of its environment")
     for isa in _C.available_isas()[:-1]:
