@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import sys
@@ -32,3 +33,4 @@ def pytest_configure(config: pytest.Config) -> None:
         module = importlib.util.module_from_spec(spec)
         sys.modules["pynas._C"] = module
         spec.loader.exec_module(module)
+        vars(importlib.import_module("pynas"))["_C"] = module  # as importing it from the package would
