@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import pynas._C
-from pynas import ops
+from pynas import _C, ops
 from pynas.testing.ops import DTYPES, LAYOUTS, SPECS, TOLERANCE, OpSpec, Sample, filler, integers, leaves
 
 WITHOUT_KERNELS = {"avg_pool2d", "batch_norm"}  # on a GPU these are ATen's
@@ -18,7 +17,7 @@ WITHOUT_KERNELS = {"avg_pool2d", "batch_norm"}  # on a GPU these are ATen's
 pytestmark = [
     pytest.mark.cuda,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
-    pytest.mark.skipif(not pynas._C.has_cuda, reason="pynas was built without its CUDA kernels"),
+    pytest.mark.skipif(not _C.has_cuda, reason="pynas was built without its CUDA kernels"),
 ]
 each_operator = pytest.mark.parametrize(
     "spec",
