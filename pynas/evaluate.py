@@ -253,7 +253,9 @@ class ProxyEvaluator:
             model = self.space.build(
                 architecture, num_classes=self.num_classes, in_channels=self.inputs.shape[1], prune=True
             )
-        return _prepared(model.to(self.inputs.device), self.dtype)
+        if self.inputs.device.type != "cpu":
+            model = model.to(self.inputs.device)
+        return _prepared(model, self.dtype)
 
     @property
     def _splits(self) -> bool:

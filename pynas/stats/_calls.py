@@ -166,6 +166,7 @@ class BatchNormCall(Call):
     running: tuple[Tensor, Tensor] | None = None
 
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        mean: Tensor | None
         mean, variance = self.running or (None, None)
         training = self.running is None
         weight, bias = self._folded(self.weight), self._folded(self.bias)
@@ -178,6 +179,9 @@ class BatchNormCall(Call):
         ]
         if not training:
             return parts[0][0], ()
+        if self.groups == 1:
+            y, mean, rstd = parts[0]
+            return y, (mean.unsqueeze(0), rstd.unsqueeze(0))
         means, rstds = (torch.cat([p[i] for p in parts]).view(self.groups, -1) for i in (1, 2))
         return self._whole([p[0] for p in parts], x), (means, rstds)
 
@@ -224,6 +228,8 @@ class BatchNormCall(Call):
         return per_channel if per_channel is None or self._looped else per_channel.repeat(self.groups)
 
     def _parts(self, x: Tensor) -> list[Tensor]:
+        if self.groups == 1:
+            return [x]
         if self._looped:
             return list(x.chunk(self.groups))
         return [

@@ -172,6 +172,8 @@ class Conv2dProduct(GradientProduct):
             moments=tuple(moments), group_size=group_size, bias=fused_bias,
         )  # fmt: skip
         beside = self.bias_moments(moments, group_size) if bias and not fused_bias else found.bias
+        if beside is found.bias and len(self.shape) == 4:
+            return found
         return ops.GradMoments(_rows.reshape(found.weight, self.shape), beside)
 
     def norms(self, group_size: int) -> Tensor:
@@ -238,6 +240,8 @@ class AffineProduct(GradientProduct):
         found = ops.affine_grad_moments(
             self.grad_output, self.input, self.mean, self.rstd, moments=tuple(moments), group_size=group_size
         )
+        if len(self.shape) == 1:
+            return found
         beside = _rows.reshape(found.bias, self.shape) if bias and found.bias is not None else None
         return ops.GradMoments(_rows.reshape(found.weight, self.shape), beside)
 

@@ -273,7 +273,10 @@ def _embedding(
 
 
 def _relu(probe: Probe, func: Func, input: Tensor, inplace: bool = False) -> Any:
-    return func(input, inplace) if inplace else probe.memo(("relu",), input, lambda: torch.relu(input))
+    # Sharing the result is safe: backward needs it, so changing it in place is an error with or without us.
+    if inplace or not input.requires_grad:
+        return func(input, inplace) if inplace else func(input)
+    return probe.memo(("relu",), input, lambda: torch.relu(input))
 
 
 def _avg_pool2d(
@@ -292,11 +295,8 @@ def _avg_pool2d(
     window, pads = _pair(kernel_size), _pair(padding)
     steps = window if stride is None or stride == () else _pair(stride)
 
-    def run() -> Tensor:
-        y = avg_pool2d(input, window, steps, pads, count_include_pad)
-        return func(input, window, steps, pads, False, count_include_pad) if y is None else y
-
-    return probe.memo(("avg_pool2d", window, steps, pads, count_include_pad), input, run)
+    y = avg_pool2d(input, window, steps, pads, count_include_pad)
+    return func(input, window, steps, pads, False, count_include_pad) if y is None else y
 
 
 def _attention(probe: Probe, func: Func, query: Tensor, *args: Any, **kwargs: Any) -> Any:
