@@ -164,8 +164,9 @@ void add_channel_lanes(const AffineGradMomentsParams& p, const Plan& plan, int64
   }
 }
 
-// Lanes over positions, channel by channel. Statistics are one value per channel, or a vector over positions.
-template <bool kPerPosition, class In, class T>
+// Lanes over positions, channel by channel. Statistics are one value per channel, or a vector over
+// positions. Several independent sums (kSums) hide the latency of the additions of long rows.
+template <bool kPerPosition, int kSums, class In, class T>
 void add_position_lanes(const AffineGradMomentsParams& p, int64_t b, Scratch<T>& s) {
   const T* means = static_cast<const T*>(p.mean) + b * p.mean_strides[0];
   const T* rstds = static_cast<const T*>(p.rstd) + b * p.rstd_strides[0];
@@ -176,8 +177,7 @@ void add_position_lanes(const AffineGradMomentsParams& p, int64_t b, Scratch<T>&
     const In* x = static_cast<const In*>(p.input) + b * p.input_strides[0] + c * p.input_strides[1];
     const T* mean = means + c / per_group * p.mean_strides[1];
     const T* rstd = rstds + c / per_group * p.rstd_strides[1];
-    // Four independent sums hide the latency of the additions.
-    constexpr int kSums = 4, kStep = kSums * kLanes<T>;
+    constexpr int kStep = kSums * kLanes<T>;
     Vec<T> g[kSums] = {}, h[kSums] = {};
     const auto step = [&](int64_t t, int k) __attribute__((always_inline)) {
       const Vec<T> delta = load_as<T>(d + t);
@@ -196,7 +196,9 @@ void add_position_lanes(const AffineGradMomentsParams& p, int64_t b, Scratch<T>&
       for (int k = 0; k < kSums; ++k) step(t + k * kLanes<T>, k);
     }
     for (; t + kLanes<T> <= p.positions; t += kLanes<T>) step(t, 0);
-    T gamma = sum_lanes<T>((g[0] + g[1]) + (g[2] + g[3])), beta = sum_lanes<T>((h[0] + h[1]) + (h[2] + h[3]));
+    PYNAS_UNROLL
+    for (int k = 1; k < kSums; ++k) g[0] += g[k], h[0] += h[k];
+    T gamma = sum_lanes<T>(g[0]), beta = sum_lanes<T>(h[0]);
     for (; t < p.positions; ++t) {
       const T delta = to_float(d[t]);
       const T centred = to_float(x[t]) - mean[kPerPosition ? t : 0];
@@ -235,9 +237,10 @@ void add_sample(const AffineGradMomentsParams& p, const Plan& plan, int64_t b, S
     case Path::kChannelLanesPerPosition:
       return add_channel_lanes<true, In>(p, plan, b, s);
     case Path::kPositionLanes:
-      return add_position_lanes<false, In>(p, b, s);
+      if (p.positions < 4 * kLanes<T>) return add_position_lanes<false, 1, In>(p, b, s);
+      return add_position_lanes<false, 4, In>(p, b, s);
     case Path::kPositionLanesPerPosition:
-      return add_position_lanes<true, In>(p, b, s);
+      return add_position_lanes<true, 4, In>(p, b, s);
     case Path::kAny:
       return add_any<In>(p, b, s);
   }
