@@ -76,7 +76,9 @@ def case_names() -> list[str]:
 
 def build(flavour: str) -> Path:
     """Compiles what changed and returns the test program."""
-    operators = [h for h in ROOT.glob("csrc/ops/*/*.h") if h.stem == h.parent.name or h.stem.endswith("_cuda")]
+    operators = [
+        h for h in ROOT.glob("csrc/ops/*/*.h") if h.stem == h.parent.name or h.stem.endswith("_cuda")
+    ]
     headers = sorted([*ROOT.glob("csrc/common/*.h"), *operators, *HERE.rglob("*.h")])
     flags = [*COMMON, *FLAVOURS[flavour], f"-I{ROOT / 'csrc'}", f"-I{HERE}", "-isystem", str(cuda_include())]
     shared = hashlib.sha256("\0".join([*flags, *(h.read_text() for h in headers)]).encode())
