@@ -9,7 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from pynas.stats._base import ParameterInfo, Statistic
-from pynas.stats._products import GradientProduct, RowsProduct, combine
+from pynas.stats._combine import combine
+from pynas.stats._products import GradientProduct, RowsProduct
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,15 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pynas._errors import UserError
-from pynas.stats._calls import (
-    BatchNormCall,
-    ConvCall,
-    EmbeddingCall,
-    GroupNormCall,
-    LayerNormCall,
-    LinearCall,
-)
+from pynas.stats._calls import ConvCall, EmbeddingCall, LinearCall
 from pynas.stats._fast import avg_pool2d, fuses_batch_norm
+from pynas.stats._norm_calls import BatchNormCall, GroupNormCall, LayerNormCall
 from pynas.stats._probe import Probe
 
 Func = Callable[..., Any]
