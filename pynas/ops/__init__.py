@@ -6,6 +6,9 @@ compiled kernels are `torch.ops.pynas.<op>` for CPU and CUDA.
 
 from __future__ import annotations
 
+import torch  # noqa: F401  (its libraries must be loaded before the core's)
+
+import pynas._C  # noqa: F401  (registers torch.ops.pynas.*)
 from pynas.ops._moments import MOMENTS, GradMoments, Moments
 from pynas.ops.affine_grad_moments import affine_grad_moments, affine_grad_moments_reference
 from pynas.ops.affine_grad_rows import (

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from pynas.ops._affine import affine_group_gradients, check_affine
 from pynas.ops._moments import GradMoments, accumulate_dtype, count_moments, moment_mask, moments_of, unpack
-from pynas.ops._registration import _pending
 
 _NAME = "affine_grad_moments"
 
@@ -53,8 +52,6 @@ def affine_grad_moments(
     """
     mask = moment_mask(_NAME, moments)
     tensors = check_affine(_NAME, grad_output, input, mean, rstd, group_size)
-    if _pending(_NAME):
-        return _reference(*tensors, mask, group_size)
     weight, bias = torch.ops.pynas.affine_grad_moments.default(*tensors, mask, group_size)
     count = input.shape[0] // group_size
     return GradMoments(unpack(weight, mask, count), unpack(bias, mask, count))
@@ -89,5 +86,4 @@ def _fake(
     return input.new_empty(shape, dtype=dtype), input.new_empty(shape, dtype=dtype)
 
 
-if not _pending(_NAME):
-    torch.library.register_fake("pynas::affine_grad_moments", _fake)
+torch.library.register_fake("pynas::affine_grad_moments", _fake)

@@ -11,7 +11,6 @@ from torch.utils.flop_counter import register_flop_formula
 from pynas.ops._checks import Pair
 from pynas.ops._conv2d import Geometry, check_conv2d, conv2d_flops, conv2d_group_gradients
 from pynas.ops._moments import accumulate_dtype
-from pynas.ops._registration import _pending
 
 _NAME = "conv2d_grad_gram"
 
@@ -53,8 +52,6 @@ def conv2d_grad_gram(
     geometry = check_conv2d(
         _NAME, grad_output, input, kernel_size, stride, padding, dilation, groups, group_size
     )
-    if _pending(_NAME):
-        return _reference(grad_output, input, geometry, group_size, bias)
     result: Tensor = torch.ops.pynas.conv2d_grad_gram.default(
         grad_output.detach(), input.detach(), *geometry, group_size, bias
     )
@@ -117,6 +114,5 @@ def _flops(
     return conv2d_flops(grad_output_shape, input_shape, kernel_size, groups)
 
 
-if not _pending(_NAME):
-    torch.library.register_fake("pynas::conv2d_grad_gram", _fake)
-    register_flop_formula(torch.ops.pynas.conv2d_grad_gram)(_flops)
+torch.library.register_fake("pynas::conv2d_grad_gram", _fake)
+register_flop_formula(torch.ops.pynas.conv2d_grad_gram)(_flops)

@@ -12,7 +12,6 @@ from torch.utils.flop_counter import register_flop_formula
 from pynas.ops._checks import Pair
 from pynas.ops._conv2d import Geometry, check_conv2d, conv2d_flops, conv2d_group_gradients
 from pynas.ops._moments import GradMoments, accumulate_dtype, count_moments, moment_mask, moments_of, unpack
-from pynas.ops._registration import _pending
 
 _NAME = "conv2d_grad_moments"
 
@@ -60,8 +59,6 @@ def conv2d_grad_moments(
     geometry = check_conv2d(
         _NAME, grad_output, input, kernel_size, stride, padding, dilation, groups, group_size
     )
-    if _pending(_NAME):
-        return _reference(grad_output, input, geometry, mask, group_size, bias)
     weight, bias_rows = torch.ops.pynas.conv2d_grad_moments.default(
         grad_output.detach(), input.detach(), *geometry, mask, group_size, bias
     )
@@ -130,6 +127,5 @@ def _flops(
     return conv2d_flops(grad_output_shape, input_shape, kernel_size, groups)
 
 
-if not _pending(_NAME):
-    torch.library.register_fake("pynas::conv2d_grad_moments", _fake)
-    register_flop_formula(torch.ops.pynas.conv2d_grad_moments)(_flops)
+torch.library.register_fake("pynas::conv2d_grad_moments", _fake)
+register_flop_formula(torch.ops.pynas.conv2d_grad_moments)(_flops)

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from pynas.ops._embedding import NO_PADDING, check_embedding, embedding_group_gradients
 from pynas.ops._moments import GradMoments, accumulate_dtype, count_moments, moment_mask, moments_of, unpack
-from pynas.ops._registration import _pending
 
 _NAME = "embedding_grad_moments"
 
@@ -50,8 +49,6 @@ def embedding_grad_moments(
     delta, rows, padding = check_embedding(
         _NAME, grad_output, indices, num_embeddings, padding_idx, group_size
     )
-    if _pending(_NAME):
-        return _reference(delta, rows, num_embeddings, padding, mask, group_size)
     touched, values = torch.ops.pynas.embedding_grad_moments.default(delta, rows, padding, mask, group_size)
     return touched, GradMoments(unpack(values, mask, delta.shape[0] // group_size))
 
@@ -92,5 +89,4 @@ def _fake(
     return indices.new_empty((touched,), dtype=torch.int64), values
 
 
-if not _pending(_NAME):
-    torch.library.register_fake("pynas::embedding_grad_moments", _fake)
+torch.library.register_fake("pynas::embedding_grad_moments", _fake)

@@ -11,7 +11,6 @@ from torch.utils.flop_counter import register_flop_formula
 
 from pynas.ops._linear import check_linear, linear_flops, linear_group_gradients
 from pynas.ops._moments import GradMoments, accumulate_dtype, count_moments, moment_mask, moments_of, unpack
-from pynas.ops._registration import _pending
 
 _NAME = "linear_grad_moments"
 
@@ -47,8 +46,6 @@ def linear_grad_moments(
     """
     mask = moment_mask(_NAME, moments)
     delta, rows = check_linear(_NAME, grad_output, input, group_size)
-    if _pending(_NAME):
-        return _reference(delta, rows, mask, group_size, bias)
     weight, bias_rows = torch.ops.pynas.linear_grad_moments.default(delta, rows, mask, group_size, bias)
     count = delta.shape[0] // group_size
     return GradMoments(unpack(weight, mask, count), unpack(bias_rows, mask, count) if bias else None)
@@ -88,6 +85,5 @@ def _flops(grad_output_shape: torch.Size, input_shape: torch.Size, *args: Any, *
     return linear_flops(grad_output_shape, input_shape)
 
 
-if not _pending(_NAME):
-    torch.library.register_fake("pynas::linear_grad_moments", _fake)
-    register_flop_formula(torch.ops.pynas.linear_grad_moments)(_flops)
+torch.library.register_fake("pynas::linear_grad_moments", _fake)
+register_flop_formula(torch.ops.pynas.linear_grad_moments)(_flops)

@@ -10,7 +10,6 @@ from torch.utils.flop_counter import register_flop_formula
 
 from pynas.ops._linear import check_linear, linear_flops, linear_group_gradients
 from pynas.ops._moments import accumulate_dtype
-from pynas.ops._registration import _pending
 
 _NAME = "linear_grad_norms"
 
@@ -36,8 +35,6 @@ def linear_grad_norms(
         TypeError: an input is not of a floating dtype, or the dtypes differ.
     """
     delta, rows = check_linear(_NAME, grad_output, input, group_size)
-    if _pending(_NAME):
-        return _reference(delta, rows, group_size, bias)
     result: Tensor = torch.ops.pynas.linear_grad_norms.default(delta, rows, group_size, bias)
     return result
 
@@ -66,6 +63,5 @@ def _flops(grad_output_shape: torch.Size, input_shape: torch.Size, *args: Any, *
     return linear_flops(grad_output_shape, input_shape)
 
 
-if not _pending(_NAME):
-    torch.library.register_fake("pynas::linear_grad_norms", _fake)
-    register_flop_formula(torch.ops.pynas.linear_grad_norms)(_flops)
+torch.library.register_fake("pynas::linear_grad_norms", _fake)
+register_flop_formula(torch.ops.pynas.linear_grad_norms)(_flops)

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from pynas.ops._checks import check_device, check_float
 from pynas.ops._moments import accumulate_dtype
-from pynas.ops._registration import _pending
 
 _NAME = "moments_update"
 
@@ -31,10 +30,8 @@ def moments_update(grad: Tensor, mean: Tensor, abs_mean: Tensor, m2: Tensor, cou
         TypeError: wrong dtypes.
     """
     _check(grad, mean, abs_mean, m2, count)
-    if _pending(_NAME):
-        return moments_update_reference(grad, mean, abs_mean, m2, count)
     torch.ops.pynas.moments_update.default(grad.detach(), mean, abs_mean, m2, count)
-    return None
+    return
 
 
 def moments_update_reference(grad: Tensor, mean: Tensor, abs_mean: Tensor, m2: Tensor, count: int) -> None:
@@ -72,5 +69,4 @@ def _fake(grad: Tensor, mean: Tensor, abs_mean: Tensor, m2: Tensor, count: int) 
     return None
 
 
-if not _pending(_NAME):
-    torch.library.register_fake("pynas::moments_update", _fake)
+torch.library.register_fake("pynas::moments_update", _fake)

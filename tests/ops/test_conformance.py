@@ -28,12 +28,15 @@ from pynas.testing.ops import (
     random_conv2d_sample,
 )
 
+# Forward layers of a few layouts and dtypes, with a gradient each: test_avg_pool2d.py, test_batch_norm.py.
+LAYERS = {"avg_pool2d", "batch_norm"}
+
 each_operator = pytest.mark.parametrize("spec", SPECS.values(), ids=lambda spec: spec.name)
 
 
 def test_every_operator_has_a_specification() -> None:
     names = {name.removesuffix("_reference") for name in ops.__all__ if name.endswith("_reference")}
-    assert names == set(SPECS)
+    assert names - LAYERS == set(SPECS)
 
 
 def test_every_compiled_operator_has_a_fake() -> None:
