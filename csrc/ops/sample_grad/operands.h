@@ -27,39 +27,50 @@ void pack_image(const Plan& plan, const S* input, T* to) {
   }
 }
 
-// Patches: to[position][lane] = the input under tap (r, s) of channel c, lane = (c kh + r) kw + s.
+// Patches: to[position][lane] = the input under tap (r, s) of channel c, lane = (c kh + r) kw + s. The
+// channels of a group are first laid out with their padding, behind the packed sample: every lane is then a
+// run of such a row. Lanes without a weight repeat the first one; no sink looks at them.
 template <class S, class T>
 void pack_patches(const Plan& plan, const S* input, T* to) {
   constexpr int L = kLanes<T>;
   const SampleGradParams& p = plan.p;
-  const int64_t taps = p.kernel[0] * p.kernel[1];
-  T buffer[L][kRun];
-  const T* row[L];
-  for (int i = 0; i < L; ++i) row[i] = buffer[i];
+  if (plan.positions() == 0) return;
+  const int64_t rows = plan.patch_rows(), cols = plan.patch_cols(), taps = p.kernel[0] * p.kernel[1];
+  T* image = to + plan.x.plane * plan.blocks * plan.conv_groups;
+  const int64_t height = smaller(p.height, rows - p.padding[0]),
+                width = smaller(p.width, cols - p.padding[1]);
   for (int64_t group = 0; group < plan.conv_groups; ++group) {
+    const int64_t channels = p.group_channels();
+    __builtin_memset(image, 0, static_cast<size_t>(channels * rows * cols) * sizeof(T));
+    for (int64_t c = 0; c < channels; ++c) {
+      for (int64_t y = 0; y < height; ++y) {
+        const S* from = input + (group * channels + c) * p.input_strides[1] + y * p.input_strides[2];
+        copy_row(from, p.input_strides[3], width,
+                 image + (c * rows + y + p.padding[0]) * cols + p.padding[1]);
+      }
+    }
     for (int64_t block = 0; block < plan.blocks; ++block, to += plan.x.plane) {
-      const int64_t used = plan.used_lanes(block);
-      __builtin_memset(buffer, 0, sizeof buffer);
+      const T* lane_at[L];
+      for (int64_t lane = 0; lane < L; ++lane) {
+        const int64_t weight = block * L + (lane < plan.used_lanes(block) ? lane : 0), tap = weight % taps;
+        const int64_t r = tap / p.kernel[1], s = tap % p.kernel[1];
+        lane_at[lane] = image + (weight / taps * rows + r * p.dilation[0]) * cols + s * p.dilation[1];
+      }
       for (int64_t h = 0; h < p.out_height; ++h) {
+        const int64_t offset = h * p.stride[0] * cols;
+        const T* row[L];
+        if (p.stride[1] == 1) {
+          for (int lane = 0; lane < L; ++lane) row[lane] = lane_at[lane] + offset;
+          interleave<T, L>(row, p.out_width, to + h * plan.x.row, L);
+          continue;
+        }
+        T buffer[L][kRun];
         for (int64_t start = 0; start < p.out_width; start += kRun) {
           const int64_t n = smaller(kRun, p.out_width - start);
-          for (int64_t lane = 0; lane < used; ++lane) {
-            const int64_t weight = block * L + lane, channel = group * p.group_channels() + weight / taps;
-            const int64_t r = weight % taps / p.kernel[1], s = weight % p.kernel[1];
-            const int64_t y = h * p.stride[0] + r * p.dilation[0] - p.padding[0];
-            const int64_t shift = p.padding[1] - s * p.dilation[1], last = shift + p.width - 1;
-            int64_t begin = shift > 0 ? divide_up(shift, p.stride[1]) : 0;
-            int64_t end = last < 0 || y < 0 || y >= p.height ? 0 : last / p.stride[1] + 1;
-            begin = smaller(larger(begin - start, 0), n);
-            end = larger(smaller(end - start, n), begin);
-            T* to_row = buffer[lane];
-            for (int64_t i = 0; i < begin; ++i) to_row[i] = T(0);
-            if (begin < end) {
-              const int64_t x = (start + begin) * p.stride[1] - shift;
-              copy_row(input + channel * p.input_strides[1] + y * p.input_strides[2] + x * p.input_strides[3],
-                       p.stride[1] * p.input_strides[3], end - begin, to_row + begin);
-            }
-            for (int64_t i = end; i < n; ++i) to_row[i] = T(0);
+          for (int lane = 0; lane < L; ++lane) {
+            row[lane] = buffer[lane];
+            copy_row(lane_at[lane] + offset + start * p.stride[1], p.stride[1], n, buffer[lane]);
+            for (int64_t i = n; i < divide_up(n, L) * L; ++i) buffer[lane][i] = T(0);
           }
           interleave<T, L>(row, n, to + h * plan.x.row + start * L, L);
         }

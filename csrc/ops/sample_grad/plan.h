@@ -86,6 +86,13 @@ struct Plan {
     return layout == Layout::kDepthwise ? tile_batch * taps : tile_batch * kColumns * tile_outputs;
   }
   int64_t positions() const { return p.out_height * p.out_width; }
+  // The part of a padded image that any patch touches.
+  int64_t patch_rows() const {
+    return (p.out_height - 1) * p.stride[0] + (p.kernel[0] - 1) * p.dilation[0] + 1;
+  }
+  int64_t patch_cols() const {
+    return (p.out_width - 1) * p.stride[1] + (p.kernel[1] - 1) * p.dilation[1] + 1;
+  }
   int64_t padded_out_channels() const { return divide_up(p.out_channels, lanes) * lanes; }
 
   Bundle bundle(int64_t i) const {
@@ -204,6 +211,10 @@ inline void choose_layout(Plan& plan, size_t element) {
     const int64_t cols = plan.x_pad[0] + plan.width + plan.x_pad[1];
     const int64_t plane = plan.height * cols * lanes;
     plan.x = {false, plane * plan.blocks * plan.conv_groups, plane, cols * lanes, lanes};
+    if (plan.layout == Layout::kPatches &&
+        plan.positions() > 0) {  // rows are read in whole vectors: one more behind
+      plan.x.sample += divide_up(channels * plan.patch_rows() * plan.patch_cols(), lanes) * lanes + lanes;
+    }
   }
   const int64_t d_lanes = plan.layout == Layout::kDepthwise ? lanes : kOutputs;
   plan.d.direct = (taps == 1 || plan.layout != Layout::kTaps) && near(p.grad_output_strides) &&
