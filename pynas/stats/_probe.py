@@ -21,6 +21,10 @@ class UnsupportedLayerError(UserError):
     """A parameter reaches the loss through an operator that no rule covers."""
 
 
+class AmbiguousLayoutError(Exception):
+    """Two dimensions have the size of the batch: only a pass with another batch size tells them apart."""
+
+
 class Probe(TorchFunctionMode):
     """Replaces calls whose weight or bias *is* a trainable parameter by nodes that report to a collector.
 
@@ -35,6 +39,11 @@ class Probe(TorchFunctionMode):
         strict: Identities of parameters that must be covered by a rule.
         batch: Number of samples B.
         batch_norm: ``"batch"``, ``"group"`` or ``"frozen"``.
+
+    Attributes:
+        shapes: Input shape of every recorded call so far, in order.
+        smaller: The same from a pass with one sample fewer, where that was needed to find the samples.
+        watching: Only note shapes; run every call as it is.
     """
 
     def __init__(
@@ -58,6 +67,9 @@ class Probe(TorchFunctionMode):
         self.anchor = torch.zeros((), requires_grad=True)
         self.sample_dim: int | None = None  # set inside calls that lay out their samples otherwise
         self.memo = Memo()
+        self.shapes: list[torch.Size] = []
+        self.smaller: list[torch.Size] = []
+        self.watching = False
         self.parameters = parameters
         self.own = {id(p): n for n, p in parameters.items()}
 
@@ -99,7 +111,8 @@ class Probe(TorchFunctionMode):
             call: Makes the call from detached weight and bias.
             matrix: Whether the weight multiplies the input.
         """
-        use = self.collector.use(operator, weight, bias, matrix)
+        self.shapes.append(x.shape)
+        use = None if self.watching else self.collector.use(operator, weight, bias, matrix)
         if use is None:
             return None
         collector = self.collector
@@ -118,6 +131,13 @@ class Probe(TorchFunctionMode):
         """
         if self.sample_dim is not None:
             return _mover(self.sample_dim, self.batch, folded=x.dim() == 2)
+        same = [d for d in range(x.dim() - 1) if x.shape[d] == self.batch]
+        if len(same) > 1 and self.batch > 1:
+            if not self.smaller:
+                raise AmbiguousLayoutError
+            other = self.smaller[len(self.shapes) - 1]
+            same = [d for d in same if other[d] == self.batch - 1] or same
+            return _mover(same[0], self.batch, folded=False)
         if x.dim() and x.shape[0] == self.batch:
             return lambda t: t
         found = [d for d in range(1, x.dim() - 1) if x.shape[d] == self.batch]

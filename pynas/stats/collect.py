@@ -14,7 +14,7 @@ from pynas.stats import _fallback
 from pynas.stats._base import Statistic, Statistics
 from pynas.stats._collector import Collector
 from pynas.stats._loss import LossFn, call_model, check_data, cut, loss_of, ordinary
-from pynas.stats._probe import Probe
+from pynas.stats._probe import AmbiguousLayoutError, Probe
 from pynas.stats._state import preserved
 
 BatchNorm = Literal["batch", "group", "frozen"]
@@ -103,7 +103,14 @@ def collect(
                 if passes > 1
                 else (inputs, targets)
             )
-            losses.append(_run(probe, *part, loss_fn, fallback))
+            try:
+                losses.append(_run(probe, *part, loss_fn, fallback))
+            except AmbiguousLayoutError:
+                smaller = _shapes(probe, part[0])
+                collector = Collector(taken, group_size, trainable, matrices, values)
+                probe = Probe(collector, model, parameters, strict, size, batch_norm)
+                probe.smaller = smaller
+                losses.append(_run(probe, *part, loss_fn, fallback))
             seen.update(collector.seen)
         for statistic in needs:
             if not statistic.needs_pass:
@@ -134,6 +141,17 @@ def _run(probe: Probe, inputs: Any, targets: Any, loss_fn: LossFn | None, fallba
                 )
         probe.collector.flush()
     return float(loss.detach())
+
+
+def _shapes(probe: Probe, inputs: Any) -> list[torch.Size]:
+    """Input shapes of all calls in a forward pass with one sample fewer; leaves no trace."""
+    mode = "batch" if probe.batch > 2 else "frozen"
+    batch = probe.batch - 1
+    watch = Probe(probe.collector, probe.model, probe.parameters, frozenset(), batch, mode)
+    watch.watching = True
+    with preserved(probe.model), torch.no_grad(), watch:
+        call_model(probe.model, cut(inputs, 0, batch))
+    return watch.shapes
 
 
 def _merged(needs: Sequence[Statistic[Any]]) -> list[Statistic[Any]]:
