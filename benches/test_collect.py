@@ -1,6 +1,6 @@
 """collect(GradMoments) of whole networks against a plain forward and backward pass: time and peak memory.
 
-    pytest benches/test_collect.py --benchmark-enable -s     time (must 1.15, aim 1.0), memory (1.15, 1.05)
+pytest benches/test_collect.py --benchmark-enable -s     time (must 1.15, aim 1.0), memory (1.15, 1.05)
 python benches/test_collect.py memory resnet18 64 plain      peak memory of one contender, in MiB
 """
 
@@ -10,62 +10,19 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
 
 import pytest
-import torch
-import torch.nn.functional as F
-from networks import NETWORKS
 
-from pynas import stats
-from pynas.bench._harness import Case, Problem, measure
-
-MOMENTS = stats.GradMoments(("sum", "abs", "square", "sign"))
-
-
-def data(batch: int) -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(batch, 3, 32, 32, generator=generator), torch.randint(
-        0, 10, (batch,), generator=generator
-    )
-
-
-def contender(name: str, network: str, batch: int) -> Callable[[], object]:
-    torch.manual_seed(0)
-    model, (x, y) = NETWORKS[network](), data(batch)
-    if name != "nchw":
-        model = model.to(memory_format=torch.channels_last)
-        x = x.contiguous(memory_format=torch.channels_last)
-
-    def plain() -> None:
-        model.zero_grad()
-        F.cross_entropy(model(x), y).backward()
-
-    return plain if name != "pynas" else lambda: stats.collect(model, x, y, needs=[MOMENTS])
-
-
-def problem(network: str, batch: int = 64) -> Problem:
-    runs = {name: contender(name, network, batch) for name in ("pynas", "nchw", "channels_last")}
-
-    def check() -> None:
-        torch.manual_seed(0)
-        model, (x, y) = NETWORKS[network](), data(batch)
-        F.cross_entropy(model(x), y).backward()
-        found = runs["pynas"]()[stats.GradMoments]
-        for name, p in model.named_parameters():
-            scale = p.grad.norm() + 1e-6
-            assert (found[name].sum - p.grad).norm() < 5e-2 * scale, (
-                name
-            )  # deep networks in float32: a ReLU flips
-
-    return Problem(runs, check)
+from pynas.bench import CASES, measure
+from pynas.bench._collect import contender
+from pynas.bench._networks import NETWORKS
 
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_time(network: str, request: pytest.FixtureRequest) -> None:
     seconds = 8.0 if request.config.getoption("benchmark_enable") else 0.01
     record = measure(
-        Case(f"collect/{network}", lambda: problem(network), 1.15, 1.0),
+        CASES.get(f"collect/{network}"),
         seconds=seconds,
         min_rounds=1 if seconds < 1 else 7,
     )

@@ -6,5 +6,5 @@ from __future__ import annotations
 class UserError(ValueError):
     """Bad input or a missing prerequisite: the message names what was expected, what came and what to do.
 
-    The command line prints it as one line and exits with code 2; everything else is a bug and keeps its traceback.
+    The command line prints it and exits with code 2; everything else is a bug and keeps its traceback.
     """

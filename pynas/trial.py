@@ -26,7 +26,7 @@ class Evaluation:
     Attributes:
         status: ``OK`` only when every objective has a finite score.
         scores: What the search maximises, by proxy name.
-        metrics: What is known beside it (params, flops, tabular accuracy); never shown to a strategy as a goal.
+        metrics: What is known beside it (params, flops, tabular accuracy); no strategy's goal.
         message: Why it failed, for people.
         seconds: Wall-clock seconds spent.
     """

@@ -37,7 +37,17 @@ LAYERS: dict[str, set[str]] = {
     "ranking": set(),
     "evaluate": {"proxies", "spaces", "hardware", "benchmarks", "stats", "nn", "ops"},
     "report": {"store", "ranking", "spaces", "benchmarks"},
-    "run": {"data", "evaluate", "report", "store", "strategies", "spaces", "benchmarks", "hardware", "ranking"},
+    "run": {
+        "data",
+        "evaluate",
+        "report",
+        "store",
+        "strategies",
+        "spaces",
+        "benchmarks",
+        "hardware",
+        "ranking",
+    },
 }
 WITHOUT_TORCH = (
     "strategies",

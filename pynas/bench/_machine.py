@@ -38,7 +38,7 @@ def _processor() -> str:
     return f"{stripped.get('model name', platform.processor())} (family {family} model {model})"
 
 
-def peak(device: str = "cpu", seconds: float = 0.3) -> tuple[float, float]:
+def peak(device: str = "cpu", seconds: float = 1.0) -> tuple[float, float]:
     """Measured (FLOP/s, bytes/s): a large float32 matrix product, and a copy that no cache holds."""
     a = torch.ones(2048, 2048, device=device)
     source = torch.ones(64 << 20, device=device)

@@ -1,10 +1,12 @@
-"""Networks that whole-network benchmarks use."""
+"""Networks that whole-network benchmarks use: a cell network, a residual one, an MLP and a transformer."""
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Callable
+from typing import cast
+
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from pynas import spaces
 
@@ -12,6 +14,8 @@ ALL_3X3 = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|nor_conv_3x3~0|nor_
 
 
 class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut (He et al., CVPR 2016)."""
+
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
@@ -24,12 +28,13 @@ class BasicBlock(nn.Module):
                 nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
             )
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
         return F.relu(y + self.shortcut(x))
 
 
 def resnet18() -> nn.Module:
+    """ResNet-18 with a stem for 32x32 images."""
     layers: list[nn.Module] = [nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU()]
     width = 64
     for outputs, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):
@@ -39,11 +44,13 @@ def resnet18() -> nn.Module:
 
 
 def nasbench201() -> nn.Module:
+    """NAS-Bench-201's network with a 3x3 convolution on every edge."""
     space = spaces.get("nasbench201")
     return space.build(space.parse(ALL_3X3))
 
 
 def mlp() -> nn.Module:
+    """Three linear layers of width 1024."""
     return nn.Sequential(
         nn.Flatten(), nn.Linear(3072, 1024), nn.ReLU(), nn.Linear(1024, 1024), nn.ReLU(), nn.Linear(1024, 10)
     )
@@ -59,8 +66,13 @@ class Encoder(nn.Module):
         self.encoder = nn.TransformerEncoder(layer, 4, enable_nested_tensor=False)
         self.head = nn.Linear(128, 10)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.head(self.encoder(self.patches(x).flatten(2).transpose(1, 2)).mean(1))
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.head(self.encoder(self.patches(x).flatten(2).transpose(1, 2)).mean(1)))
 
 
-NETWORKS = {"nasbench201": nasbench201, "resnet18": resnet18, "mlp": mlp, "transformer": Encoder}
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "nasbench201": nasbench201,
+    "resnet18": resnet18,
+    "mlp": mlp,
+    "transformer": Encoder,
+}
