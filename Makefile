@@ -6,6 +6,7 @@ STAMPS := $(VENV)/.stamps
 SOURCES := CMakeLists.txt pyproject.toml $(wildcard cmake/*) $(shell find csrc -type f)
 SEARCH ?= --budget 60
 TESTS ?= tests
+IMAGES ?= digits
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help build search test bench lint format sanitize evidence clean
@@ -35,6 +36,13 @@ test: build  ## run the tests
 
 bench: build  ## run the benchmarks
 	$(BIN)/python -m pytest benches --benchmark-enable --benchmark-only --benchmark-group-by=group --benchmark-columns=median,iqr,rounds
+
+# Minutes, not seconds: rank correlations, and whole networks and searches against what they replace. IMAGES takes what
+# pynas takes, such as cifar10:DIR.
+evidence: build  ## the slow measurements behind the documentation
+	$(BIN)/pynas rank --proxies zico,zico_per_sample,snip,grad_norm,grad_sign,params,flops --sample 300 --table analog --images $(IMAGES) --report ranking.html
+	$(BIN)/pynas bench --slow --seconds 10
+	cd benches && ../$(BIN)/python -m pytest test_zico.py test_collect.py test_search_overhead.py --benchmark-enable -s -q
 
 lint: build  ## ruff, mypy and clang-format
 	$(BIN)/ruff check .

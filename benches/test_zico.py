@@ -93,7 +93,7 @@ def test_speed(request: pytest.FixtureRequest) -> None:
     quick = not request.config.getoption("benchmark_enable")
     x, y = images(8, 16) if quick else images(256)
     scorers = {"published": published(x, y), **{p: pynas(x, y, p) for p in ("float32", "bfloat16")}}
-    seconds = alternate(scorers, sample(2 if quick else 12))
+    seconds = alternate(scorers, sample(2 if quick else 40))
     for name, values in seconds.items():
         ratio = sum(seconds["published"]) / sum(values)
         print(f"\n{name:10s} {1 / mean(values):6.2f} architectures/s, {ratio:.2f} x published", end="")

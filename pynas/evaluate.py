@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -214,6 +215,21 @@ class ProxyEvaluator:
                 f"but networks have num_classes={self.num_classes} outputs"
             )
         self.inputs, self.targets = inputs, targets
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What a score depends on beside the architecture: identifies a search in its store."""
+        digest = hashlib.sha256(self.inputs.float().contiguous().numpy(force=True).tobytes())
+        digest.update(self.targets.contiguous().numpy(force=True).tobytes())
+        return {
+            "proxies": [p.name for p in self.proxies],
+            "precision": str(self.dtype).removeprefix("torch."),
+            "seed": self.seed,
+            "num_classes": self.num_classes,
+            "micro_batches": self.micro_batches,
+            "threads": torch.get_num_threads(),  # rounding depends on them, and ZiCo magnifies rounding
+            "data": digest.hexdigest()[:16],
+        }
 
     def __call__(self, architecture: Architecture) -> Evaluation:
         """Score one architecture; a failure is a status."""

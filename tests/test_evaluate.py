@@ -155,3 +155,17 @@ def test_bfloat16_ranks_like_float32() -> None:
         for p in ("float32", "bfloat16")
     ]
     assert scipy_stats.spearmanr(*ranks).statistic > 0.9
+
+
+def test_a_search_is_identified_by_what_its_scores_depend_on() -> None:
+    space = spaces.get("nasbench201")
+    x, y = torch.randn(4, 3, 8, 8), torch.tensor([0, 1, 2, 3])
+    config = ProxyEvaluator(space, x, y, ["zico"], num_classes=10).config
+    assert config == ProxyEvaluator(space, x.clone(), y, ["zico"], num_classes=10).config
+    for other in (
+        ProxyEvaluator(space, x + 1, y, ["zico"], num_classes=10),
+        ProxyEvaluator(space, x, y.flip(0), ["zico"], num_classes=10),
+        ProxyEvaluator(space, x, y, ["zico"], precision="bfloat16", num_classes=10),
+        ProxyEvaluator(space, x, y, ["zico"], seed=1, num_classes=10),
+    ):
+        assert other.config != config

@@ -63,11 +63,5 @@ def prepare(
         seed=seed,
         num_classes=source.num_classes,
     )
-    # Rounding depends on the number of threads, and ZiCo magnifies rounding: it is part of what a run is.
-    config = {
-        "images": images,
-        "batch": batch,
-        "precision": precision,
-        "threads": torch.get_num_threads(),
-    }
+    config = {"images": images, "batch": batch}
     return Setting(chosen, evaluator, known, source.num_classes, inputs.shape[-1], config)
