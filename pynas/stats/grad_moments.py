@@ -21,9 +21,8 @@ class GradMoments(Statistic[Moments]):
         moments: Which of ``"sum"``, ``"abs"``, ``"square"``, ``"sign"``, ``"centered"``. A variance is
             ``centered / count``: it is taken about the mean, never as E[g^2] - E[g]^2.
 
-    Values: :class:`pynas.ops.Moments` by parameter name, tensors in the parameter's shape, float32 (float64
-        for
-    float64 models).
+    Values: :class:`pynas.ops.Moments` by parameter name, tensors in the parameter's shape, float32
+        (float64 for float64 models).
     """
 
     moments: tuple[str, ...] = ("sum", "abs", "square", "sign")
