@@ -82,7 +82,7 @@ def rank(
         result.trials,
         scored,
         format=setting.space.format,
-        accuracy_label=f"{setting.table.dataset} {setting.table.metric} ({setting.table.name})",
+        accuracy_label=f"{setting.table.dataset} accuracy (%)",
         top=top,
         seed=seed,
     )
@@ -90,17 +90,18 @@ def rank(
         from pynas.report import write_ranking_report
 
         facts = {
+            "accuracy": f"{setting.table.metric} of {setting.table.name}",
             "images": images,
             "batch": str(batch),
             "precision": precision,
             "seed": str(seed),
-            "table": table,
         }
         write_ranking_report(report, ranking, title=f"How proxies rank {space}", facts=facts)
     if json:
         return _output.print_json(jsonlib.loads(ranking.to_json()) | {"report": report and str(report)})
     _output.print_table(
-        f"{len(ranking.accuracy)} architectures of {space}, {ranking.accuracy_label}; 95 % intervals",
+        f"{len(ranking.accuracy)} architectures of {space}, {setting.table.metric} of {setting.table.name}; "
+        "95 % intervals",
         ["proxy", "Kendall", "Spearman", f"Kendall in the top {100 * top:g} %", "excluded"],
         [
             (
