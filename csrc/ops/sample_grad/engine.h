@@ -139,7 +139,10 @@ class Engine {
     });
   }
 
-  static void clear(T* values, int64_t n) { __builtin_memset(values, 0, static_cast<size_t>(n) * sizeof(T)); }
+  static void clear(T* values, int64_t n) {
+    if (n > 0)
+      __builtin_memset(values, 0, static_cast<size_t>(n) * sizeof(T));  // an empty tensor has no address
+  }
 
   // Forms the tiles of bundles [begin, end) for `count` groups, whose samples begin at x and d, a batch of
   // tiles at a time: gradients[g][v][lane], then sink(first vector, vectors). Batches end where the input
