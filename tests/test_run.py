@@ -343,7 +343,7 @@ def test_killed_at_random_moments(tmp_path):
     while True:
         with start_child(path, budget) as child:
             child.stdout.readline()
-            time.sleep(rng.uniform(0.0, 0.1))
+            time.sleep(rng.uniform(0.02, 0.3))
             finished = child.poll() is not None
             child.kill()
         kept = check_prefix(path, whole.trials)
