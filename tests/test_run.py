@@ -298,7 +298,7 @@ CHILD = textwrap.dedent("""
 
     def slow(architecture):
         die("evaluating")
-        time.sleep(0.001)
+        time.sleep(0.005)
         return evaluate(architecture)
 
     @sqlalchemy.event.listens_for(sqlalchemy.Engine, "before_cursor_execute")
@@ -336,6 +336,7 @@ def check_prefix(path, whole):
 
 
 def test_killed_at_random_moments(tmp_path):
+    # 250 evaluations sleep 1.25 s, at most 0.3 s of it between two kills, however fast the machine is.
     budget, path = 250, tmp_path / "runs.db"
     whole = run(budget=budget)
     rng = random.Random(0)
@@ -353,7 +354,7 @@ def test_killed_at_random_moments(tmp_path):
             assert child.returncode == 0
             break
         kills += 1
-    assert kills >= 1  # how many depends on the machine; every step is killed in the next test
+    assert kills >= 3
     assert facts(run(budget=budget, store=path, resume=True)) == facts(whole)
 
 
