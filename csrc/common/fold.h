@@ -6,36 +6,10 @@
 #include <type_traits>
 #include <utility>
 
-#include "common/dtype.h"
 #include "common/moments.h"
-#include "common/simd.h"
+#include "common/simd_convert.h"
 
 namespace pynas::cpu::PYNAS_ISA_NS {
-
-// kLanes<T> consecutive elements of storage type In as a vector of T.
-template <class T, class In>
-PYNAS_INLINE Vec<T> load_as(const In* p) {
-  if constexpr (std::is_same_v<In, T>) {
-    return load<T>(p);
-  } else if constexpr (std::is_same_v<In, BFloat16>) {
-    typedef uint16_t Half __attribute__((vector_size(kVectorBytes / 2)));
-    typedef uint32_t Word __attribute__((vector_size(kVectorBytes)));
-    Half bits;
-    __builtin_memcpy(&bits, p, sizeof bits);
-    return reinterpret_cast<Vec<T>>(__builtin_convertvector(bits, Word) << 16);
-  } else {
-    // Exponent and mantissa shifted into place, then scaled by 2^112: exact for normal and subnormal halves.
-    typedef uint16_t Half __attribute__((vector_size(kVectorBytes / 2)));
-    typedef uint32_t Word __attribute__((vector_size(kVectorBytes)));
-    Half bits;
-    __builtin_memcpy(&bits, p, sizeof bits);
-    const Word half = __builtin_convertvector(bits, Word);
-    const Word magnitude = (half & 0x7fffu) << 13;
-    const Word finite = reinterpret_cast<Word>(reinterpret_cast<Vec<T>>(magnitude) * 0x1p112f);
-    const Word value = magnitude >= (0x7c00u << 13) ? magnitude | 0x7f800000u : finite;
-    return reinterpret_cast<Vec<T>>(value | (half & 0x8000u) << 16);
-  }
-}
 
 // The sum of the lanes as a tree of halves: the plain loop of common/simd.h takes lanes one at a time, which
 // shows where every few vectors end in a sum.

@@ -22,8 +22,6 @@ class Setting:
     space: SearchSpace
     evaluator: ProxyEvaluator
     table: Table | None
-    num_classes: int
-    image_size: int
     config: Mapping[str, Any]  # identifies the run in a store
 
 
@@ -64,4 +62,4 @@ def prepare(
         num_classes=source.num_classes,
     )
     config = {"images": images, "batch": batch}
-    return Setting(chosen, evaluator, known, source.num_classes, inputs.shape[-1], config)
+    return Setting(chosen, evaluator, known, config)

@@ -75,8 +75,6 @@ def rank(
             on_trial=on_trial,
             strategy_options={"distinct": False},
             config=setting.config,
-            num_classes=setting.num_classes,
-            image_size=setting.image_size,
         )
     ranking = rank_trials(
         result.trials,

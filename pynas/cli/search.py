@@ -78,8 +78,6 @@ def search(
             on_trial=on_trial,
             strategy_options=chosen_options,
             config=setting.config,
-            num_classes=setting.num_classes,
-            image_size=setting.image_size,
         )
         bar.update(task, completed=len(result.trials), total=len(result.trials))
     if report is not None:

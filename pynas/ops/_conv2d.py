@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -99,9 +99,17 @@ def conv2d_group_gradients(
 
 
 def conv2d_flops(
-    grad_output_shape: torch.Size, input_shape: torch.Size, kernel_size: list[int], groups: int
+    grad_output_shape: torch.Size,
+    input_shape: torch.Size,
+    kernel_size: list[int],
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+    *args: Any,
+    **kwargs: Any,
 ) -> int:
-    """Operations (multiply and add counted apart) of one weight gradient of the batch."""
+    """Operations (multiply and add counted apart) of one weight gradient of the batch; called by torch."""
     batch, out_channels, height, width = grad_output_shape
     per_position = input_shape[1] // groups * kernel_size[0] * kernel_size[1]
     return 2 * batch * out_channels * height * width * per_position

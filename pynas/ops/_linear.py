@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -40,6 +42,6 @@ def linear_group_gradients(delta: Tensor, rows: Tensor, group_size: int) -> tupl
     return sum_groups(weight, group_size), sum_groups(delta.to(dtype).sum(1), group_size)
 
 
-def linear_flops(grad_output_shape: torch.Size, input_shape: torch.Size) -> int:
+def linear_flops(grad_output_shape: torch.Size, input_shape: torch.Size, *args: Any, **kwargs: Any) -> int:
     """Operations (multiply and add counted apart) of one weight gradient of the batch."""
     return 2 * grad_output_shape[0] * grad_output_shape[1] * grad_output_shape[2] * input_shape[2]

@@ -7,8 +7,6 @@ from torch import Tensor
 
 from pynas.ops._checks import Pair
 
-_NAME = "avg_pool2d"
-
 
 def supports_avg_pool2d(input: Tensor) -> bool:
     """Whether the kernel reads ``input`` in place: channels_last on the CPU, float32 or bfloat16."""

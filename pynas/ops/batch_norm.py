@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_NAME = "batch_norm"
-
 
 def supports_batch_norm(input: Tensor) -> bool:
     """Whether the fused kernel takes ``input``: a CPU tensor of rows of channels, float32 or bfloat16."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
@@ -100,19 +98,5 @@ def _fake(
     return grad_output.new_empty((count, count), dtype=accumulate_dtype(grad_output.dtype))
 
 
-def _flops(
-    grad_output_shape: torch.Size,
-    input_shape: torch.Size,
-    kernel_size: list[int],
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    groups: int,
-    *args: Any,
-    **kwargs: Any,
-) -> int:
-    return conv2d_flops(grad_output_shape, input_shape, kernel_size, groups)
-
-
 torch.library.register_fake("pynas::conv2d_grad_gram", _fake)
-register_flop_formula(torch.ops.pynas.conv2d_grad_gram)(_flops)
+register_flop_formula(torch.ops.pynas.conv2d_grad_gram)(conv2d_flops)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -113,19 +112,5 @@ def _fake(
     return grad_output.new_empty(shape, dtype=dtype), grad_output.new_empty(bias_shape, dtype=dtype)
 
 
-def _flops(
-    grad_output_shape: torch.Size,
-    input_shape: torch.Size,
-    kernel_size: list[int],
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    groups: int,
-    *args: Any,
-    **kwargs: Any,
-) -> int:
-    return conv2d_flops(grad_output_shape, input_shape, kernel_size, groups)
-
-
 torch.library.register_fake("pynas::conv2d_grad_moments", _fake)
-register_flop_formula(torch.ops.pynas.conv2d_grad_moments)(_flops)
+register_flop_formula(torch.ops.pynas.conv2d_grad_moments)(conv2d_flops)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
@@ -59,9 +57,5 @@ def _fake(grad_output: Tensor, input: Tensor, group_size: int, bias: bool) -> Te
     return grad_output.new_empty((count, count), dtype=accumulate_dtype(grad_output.dtype))
 
 
-def _flops(grad_output_shape: torch.Size, input_shape: torch.Size, *args: Any, **kwargs: Any) -> int:
-    return linear_flops(grad_output_shape, input_shape)
-
-
 torch.library.register_fake("pynas::linear_grad_gram", _fake)
-register_flop_formula(torch.ops.pynas.linear_grad_gram)(_flops)
+register_flop_formula(torch.ops.pynas.linear_grad_gram)(linear_flops)

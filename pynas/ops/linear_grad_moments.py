@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -81,9 +80,5 @@ def _fake(
     )
 
 
-def _flops(grad_output_shape: torch.Size, input_shape: torch.Size, *args: Any, **kwargs: Any) -> int:
-    return linear_flops(grad_output_shape, input_shape)
-
-
 torch.library.register_fake("pynas::linear_grad_moments", _fake)
-register_flop_formula(torch.ops.pynas.linear_grad_moments)(_flops)
+register_flop_formula(torch.ops.pynas.linear_grad_moments)(linear_flops)

@@ -17,18 +17,6 @@ PYNAS_INLINE void for_vectors(int64_t n, F body) {
   for (; e + kL <= n; e += kL) body(e, std::integral_constant<int, kL>{});
   if (e < n) body(e, static_cast<int>(n - e));
 }
-template <class T>
-PYNAS_INLINE V load_lanes(const T* p, int lanes) {
-  if (lanes == kL) return load_as_float(p);
-  V v{};
-  for (int i = 0; i < lanes; ++i) v[i] = to_float(p[i]);
-  return v;
-}
-template <class T>
-PYNAS_INLINE void store_lanes(T* p, V v, int lanes) {
-  if (lanes == kL) return store_from_float(p, v);
-  for (int i = 0; i < lanes; ++i) from_float(v[i], p[i]);
-}
 
 // line[e] = sum of kRows rows, each weighted: one flat loop over columns and channels.
 template <int kRows, class T>

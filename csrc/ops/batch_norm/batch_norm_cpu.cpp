@@ -13,14 +13,6 @@ constexpr int64_t kChunk = 256;  // rows whose statistics are kept in float32 be
 
 PYNAS_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
-template <class T>
-PYNAS_INLINE V load_lanes(const T* p, int n) {
-  if (n == kL) return load_as_float(p);
-  V v{};
-  for (int i = 0; i < n; ++i) v[i] = to_float(p[i]);
-  return v;
-}
-
 // Rows are taken four at a time, so that four sums per vector of channels hide the latency of the additions.
 // One pass over a chunk computes sum a_m and sum a_m b_m for whatever a and b the caller forms from row m.
 template <class Terms>
@@ -85,11 +77,7 @@ void apply(const BatchNormParams& p, const float* coefficients, int64_t begin, i
     for (int64_t m = begin; m < end; ++m) {
       V y = scale * load_lanes(x + m * C + c, lanes) + offset;
       if constexpr (kBackward) y += slope * load_lanes(g + m * C + c, lanes);
-      if (lanes == kL) {
-        store_from_float(out + m * C + c, y);
-      } else {
-        for (int i = 0; i < lanes; ++i) from_float(y[i], out[m * C + c + i]);
-      }
+      store_lanes(out + m * C + c, y, lanes);
     }
   });
 }
