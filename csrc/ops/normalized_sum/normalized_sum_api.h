@@ -1,0 +1,62 @@
+// What other operators call of normalized_sum: the pieces of
+//   y = sum_k w_k n_k(z_k),   n_k(z) = gamma_k (z - mu_k) r_k + beta_k per channel, or n_k(z) = z
+// on any device, without autograd. K <= 64 inputs of one shape, [N, C], [N, C, H, W] (channels_last is
+// fastest) or [N, C, ...]; float32, bfloat16, float16 or float64. S is float32, and float64 for float64
+// inputs.
+//
+// An input whose weight is exactly 0 is not read, neither for statistics nor for gradients; with the weights
+// on a GPU they are read there, by the kernels, so that no call waits for the device.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <vector>
+
+namespace pynas {
+
+struct NormalizedSumCall {
+  std::vector<at::Tensor> inputs;                     // K of one shape, dtype, device
+  at::Tensor weights;                                 // [K] floating, same device; undefined: all ones
+  uint64_t normalized = ~uint64_t{0};                 // bit k: batch-normalise z_k; else it is added as it is
+  std::vector<at::Tensor> gamma, beta;                // empty, or K tensors: [C] or undefined (ones, zeros)
+  std::vector<at::Tensor> running_mean, running_var;  // read when !batch_statistics: K tensors [C]
+  bool batch_statistics = true;                       // else the running ones
+  double eps = 1e-5;
+};
+
+// [K, C] of S each. Rows of inputs that are added as they are: mean 0, rstd 1, var 0; of inputs whose weight
+// is zero: all 0. var is the biased one (empty [0] when the statistics are running ones).
+struct NormalizedSumStatistics {
+  at::Tensor mean, rstd, var;
+};
+
+struct NormalizedSumGradients {
+  at::Tensor weights;      // [K], in the dtype of the weights (S when those are undefined)
+  at::Tensor gamma, beta;  // [K, C] of S; zeros where z_k is not normalised
+  at::Tensor
+      coefficients;  // [3, K, C] of S: dL/dz_k = coefficients[0] g + coefficients[1] z_k + coefficients[2]
+};
+
+// One read of every normalised z_k (none when the statistics are running ones).
+NormalizedSumStatistics normalized_sum_statistics(const NormalizedSumCall& call);
+
+// y in the layout of the first input: one read of every z_k, one write.
+at::Tensor normalized_sum_apply(const NormalizedSumCall& call, const NormalizedSumStatistics& statistics);
+
+// All gradients but those of the inputs, whose coefficients it gives: one read of g and of every z_k.
+NormalizedSumGradients normalized_sum_reduce(const at::Tensor& grad_output, const NormalizedSumCall& call,
+                                             const NormalizedSumStatistics& statistics);
+
+// dL/dz_k for every k of the bit set `wanted`, in ascending order: one read of g and the z_k, one write each.
+// The coefficients are those of normalized_sum_reduce.
+std::vector<at::Tensor> normalized_sum_input_gradients(const at::Tensor& grad_output,
+                                                       const NormalizedSumCall& call,
+                                                       const at::Tensor& coefficients, uint64_t wanted);
+
+// running = (1 - momentum) running + momentum batch, in place, with the unbiased variance; rows whose weight
+// is zero and inputs that are added as they are stay untouched, as do undefined tensors.
+void normalized_sum_update_running(const NormalizedSumCall& call, const NormalizedSumStatistics& statistics,
+                                   double momentum);
+
+}  // namespace pynas
