@@ -28,7 +28,7 @@ def mixed_op_reference(
     save: str = "products",
     extra: Sequence[Callable[[Tensor], Tensor]] = (),
 ) -> Tensor:
-    """The sum over k of w_k op_k(x), one candidate after the other; arguments as :func:`pynas.ops.mixed_op`."""
+    """The sum over k of w_k op_k(x), candidate after candidate; arguments as :func:`pynas.ops.mixed_op`."""
     names, family = resolve(candidates, family)
     tensors, buffers = iter(parameters), iter(running or ())
     counts = iter(num_batches_tracked or ())

@@ -72,8 +72,9 @@ struct EdgeCall {
 
 struct EdgeOutput {
   at::Tensor y;  // [N, C, out_height, out_width] in channels_last, x's dtype
-  // [norms, 2, C] in the accumulate type: mean and biased variance that each batch norm used (in evaluation
-  // those of `running`); rows of candidates that were not computed are anything finite.
+  // [norms, 3, C] in the accumulate type: mean, 1 / sqrt(variance + eps) and biased variance that each batch
+  // norm used (in evaluation those of `running`); rows of candidates that were not computed are anything
+  // finite.
   at::Tensor statistics;
   // `slots` entries, each rows of channels [any, C] in x's dtype or left undefined when there is nothing to
   // keep. A candidate has under kProducts one slot for each of its batch norms, under kEverything two. Which
