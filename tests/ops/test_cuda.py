@@ -165,3 +165,15 @@ def test_error_reaches_python() -> None:
     grad = torch.randn(2, 3, 4, 4, device="cuda")
     with pytest.raises((ValueError, RuntimeError), match=r"device|cpu|cuda"):
         ops.conv2d_grad_moments(grad, torch.randn(2, 3, 4, 4), 1)
+
+
+@pytest.mark.parametrize("function", [ops.linear_grad_moments, ops.linear_grad_norms, ops.linear_grad_gram])
+def test_tf32_only_where_torch_allows_it(
+    function: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = tuple(torch.randn(32, 65, n, generator=torch.Generator().manual_seed(0)) for n in (70, 90))
+    compare(function, arguments, {}, 2 * TOLERANCE[torch.float32])
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", True)
+    compare(function, arguments, {}, 5e-3)
+    with pytest.raises(AssertionError, match="off by"):
+        compare(function, arguments, {}, 2 * TOLERANCE[torch.float32])

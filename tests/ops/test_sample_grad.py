@@ -190,6 +190,37 @@ def test_linear(positions: int, batch: int, group_size: int) -> None:
     assert (gram - g @ g.T).norm() < 1e-5 * (g @ g.T).norm()
 
 
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("group_size", [1, 2, 7])
+@pytest.mark.parametrize("positions", [1, 3])
+@pytest.mark.parametrize(("inputs", "outputs"), [(1, 1), (257, 129), (3, 500), (64, 9)])
+def test_linear_products_of_few_positions(
+    inputs: int, outputs: int, positions: int, group_size: int, dtype: torch.dtype, threads: int
+) -> None:
+    """Here inner products of the factors' rows take the place of gradients, wherever they are cheaper."""
+    generator = torch.Generator().manual_seed(4)
+    delta = torch.randn(42, outputs, positions, generator=generator).to(dtype).transpose(1, 2)
+    x = torch.randn(42, positions, inputs, generator=generator).to(dtype)
+    g = torch.einsum("bto,bti->boi", delta.double(), x.double()).flatten(1)
+    g = torch.cat([g, delta.double().sum(1)], 1)
+    g = g.reshape(42 // group_size, group_size, -1).sum(1)
+    norms = linear_grad_norms(delta, x, group_size=group_size, bias=True).double()
+    torch.testing.assert_close(norms, g.square().sum(1), rtol=1e-5, atol=0)
+    gram = linear_grad_gram(delta, x, group_size=group_size, bias=True).double()
+    assert torch.equal(gram, gram.T)
+    assert (gram - g @ g.T).norm() < 2 * TOLERANCE[dtype] * (g @ g.T).norm()
+
+
+def test_norms_of_cancelling_positions() -> None:
+    """Two positions whose gradients cancel but for a thousandth leave a millionth of the norm."""
+    generator = torch.Generator().manual_seed(5)
+    a, d = torch.randn(8, 300, generator=generator), torch.randn(8, 200, generator=generator)
+    x = torch.stack([a, a + 1e-3 * torch.randn(8, 300, generator=generator)], 1)
+    delta = torch.stack([d, -d], 1)
+    expected = torch.einsum("bto,bti->boi", delta.double(), x.double()).square().sum((1, 2))
+    torch.testing.assert_close(linear_grad_norms(delta, x).double(), expected, rtol=1e-5, atol=0)
+
+
 @pytest.mark.parametrize("split", SPLITS)
 def test_centered_far_from_zero(split: str, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """At |mean| / std = 1000 float32 sums of squares lose everything; Welford's update loses three digits."""

@@ -4,6 +4,7 @@
 
 #include "ops/sample_grad/arena.h"
 #include "ops/sample_grad/form.h"
+#include "ops/sample_grad/ghost.h"
 #include "ops/sample_grad/operands.h"
 #include "ops/sample_grad/plan.h"
 #include "ops/sample_grad/rank_one.h"
@@ -21,6 +22,8 @@ class Engine {
         operands_(plan_),
         rank_one_(plan_),
         rank_one_used_(RankOne<T>::fits(plan_)),
+        ghost_(plan_),
+        ghost_used_(Ghost::fits(plan_)),
         threads_(threads),
         mask_(params.moments),
         rows_(moment_rows(params.moments)),
@@ -35,6 +38,9 @@ class Engine {
       write_zeros();
     } else if (rank_one_used_) {
       rank_one_.run(parallel);
+      if (plan_.p.with_bias) operands_.sum_bias(0, plan_.p.batch, bias_);
+    } else if (ghost_used_) {
+      by_ghosts(parallel);
       if (plan_.p.with_bias) operands_.sum_bias(0, plan_.p.batch, bias_);
     } else {
       switch (plan_.split) {
@@ -60,6 +66,7 @@ class Engine {
   bool moments() const { return plan_.p.sink == SampleGradSink::kMoments; }
   bool gram() const { return plan_.p.sink == SampleGradSink::kGram; }
   int64_t groups() const { return plan_.sample_groups; }
+  int64_t product_count() const { return moments() ? 0 : gram() ? groups() * groups() : groups(); }
 
   // What a thread keeps to itself.
   struct Private {
@@ -99,6 +106,16 @@ class Engine {
       workspace_bytes_ = arena.used();
       return;
     }
+    if (ghost_used_) {
+      ghost_.arrange(arena);
+      private_ = arena.template take<Private>(threads_);
+      for (int t = 0; t < threads_; ++t) {
+        double* products = arena.template take<double>(product_count());
+        if (workspace != nullptr) private_[t].products = products;
+      }
+      workspace_bytes_ = arena.used();
+      return;
+    }
     const bool within = plan_.split == Split::kWithinGroup, all = plan_.split == Split::kWeights;
     const int64_t packed = all ? plan_.p.batch : block_samples();
     if (all) {
@@ -121,7 +138,7 @@ class Engine {
       const int64_t rows = within ? 1 : moments() ? rows_ : 0;
       mine.sums = arena.template take<T>(private_vectors() * kL * rows);
       mine.scratch = arena.template take<T>(moments() ? (kNumMoments + 1) * kL * plan_.taps + kL : 0);
-      mine.products = arena.template take<double>(moments() ? 0 : gram() ? groups() * groups() : groups());
+      mine.products = arena.template take<double>(product_count());
       if (workspace != nullptr) {
         private_[t] = mine;
         sums_[t] = mine.sums;
@@ -173,13 +190,27 @@ class Engine {
     }
   }
 
+  void clear_products(const Private& mine) const {
+    if (moments()) return;
+    __builtin_memset(mine.products, 0, static_cast<size_t>(product_count()) * sizeof(double));
+  }
+
+  void by_ghosts(const Parallel& parallel) {
+    ghost_.pack(parallel);
+    each_thread(parallel, [&](int64_t t) {
+      clear_products(private_[t]);
+      ghost_.add_share(threads_, t, private_[t].products);
+    });
+    finish(parallel, {});
+  }
+
   void by_samples(const Parallel& parallel) {
     each_thread(parallel, [&](int64_t t) {
       const Private& mine = private_[t];
       const Range range = part(groups(), threads_, t);
       counts_[t] = range.size();
       if (moments()) clear(mine.sums, plan_.vectors() * kL * rows_);
-      if (!moments()) __builtin_memset(mine.products, 0, static_cast<size_t>(groups()) * sizeof(double));
+      clear_products(mine);
       for (int64_t g = range.begin; g < range.end;) {
         const int64_t n = smaller(block_groups(), range.end - g), seen = g - range.begin;
         const T *x, *d;
@@ -197,10 +228,7 @@ class Engine {
   void within_groups(const Parallel& parallel) {
     if (moments()) clear(total_, plan_.vectors() * kL * rows_);
     const AddMoments<T> add_part = moments_for<T>(kMomentSum);
-    if (!moments())
-      each_thread(parallel, [&](int64_t t) {
-        __builtin_memset(private_[t].products, 0, static_cast<size_t>(groups()) * sizeof(double));
-      });
+    each_thread(parallel, [&](int64_t t) { clear_products(private_[t]); });
     for (int64_t g = 0; g < groups(); ++g) {
       each_thread(parallel, [&](int64_t t) {
         const Private& mine = private_[t];
@@ -260,10 +288,7 @@ class Engine {
     const int64_t step = bundles_per_task(), tasks = divide_up(plan_.bundles(), step);
     each_thread(parallel, [&](int64_t t) {
       const Private& mine = private_[t];
-      if (!moments()) {
-        const int64_t n = gram() ? groups() * groups() : groups();
-        __builtin_memset(mine.products, 0, static_cast<size_t>(n) * sizeof(double));
-      }
+      clear_products(mine);
       const Range range = part(tasks, threads_, t);
       for (int64_t task = range.begin; task < range.end; ++task) {
         work_on(mine, task * step, smaller((task + 1) * step, plan_.bundles()), x, d);
@@ -318,7 +343,7 @@ class Engine {
       return;
     }
     const int64_t G = groups();
-    for (int64_t i = 0; i < (gram() ? G * G : G); ++i) {
+    for (int64_t i = 0; i < product_count(); ++i) {
       const int64_t from = gram() && i % G > i / G ? i % G * G + i / G : i;  // the lower triangle holds both
       double total = 0;
       for (int t = 0; t < threads_; ++t) total += private_[t].products[from];
@@ -380,6 +405,8 @@ class Engine {
   Operands<T> operands_;
   RankOne<T> rank_one_;
   bool rank_one_used_;
+  Ghost ghost_;
+  bool ghost_used_;
   int threads_;
   uint32_t mask_;
   int64_t rows_;

@@ -41,7 +41,7 @@ struct SampleGradParams {
   SampleGradSink sink = SampleGradSink::kMoments;
   uint32_t moments = 0;  // bits of Moment, for kMoments
   bool with_bias = false;
-  bool allow_tf32 = false;  // CUDA, float32: one tf32 product in place of three that keep float32 accuracy
+  bool allow_tf32 = false;  // CUDA: one tf32 product in place of the three that keep float32's accuracy
 
   int64_t batch = 0;
   int64_t group_size = 1;                                 // divides batch; batch / group_size sample groups

@@ -214,7 +214,7 @@ class Run {
         direct_to_raw(layer_, plan_.dtype, first, count, at(plan_.buffer), stream_);
         consume(ElementMap::kDirect, first, count);
       } else {
-        tiles_to_raw(layer_, plan_.dtype, first, count, at(plan_.buffer), stream_);
+        tiles_to_raw(layer_, plan_.dtype, p_.allow_tf32, first, count, at(plan_.buffer), stream_);
         consume(ElementMap::kTiles, first * kTileElements, count * kTileElements);
       }
     }

@@ -94,7 +94,8 @@ void pack(const void* source, void* target, int64_t bytes, int64_t batch, int64_
           int conv_groups, int channels, int padded, const int64_t (&strides)[4], cudaStream_t stream);
 
 // Raw gradients [units][tile_count * kTileElements] of tiles first_tile .. first_tile + tile_count.
-void tiles_to_raw(const Layer&, DType, int64_t first_tile, int64_t tile_count, void* raw, cudaStream_t);
+void tiles_to_raw(const Layer&, DType, bool tf32, int64_t first_tile, int64_t tile_count, void* raw,
+                  cudaStream_t);
 // Partial moments [splits][slots][tiles * kTileElements]: `splits` blocks share the sample groups of a tile.
 void tiles_to_moments(const Layer&, DType, bool tf32, const MomentSlots&, int splits, float* partial,
                       cudaStream_t);

@@ -214,8 +214,8 @@ void visit_float_math(DType dtype, bool tf32, F&& function) {
 
 }  // namespace
 
-void tiles_to_raw(const Layer& layer, DType dtype, int64_t first_tile, int64_t tile_count, void* raw,
-                  cudaStream_t stream) {
+void tiles_to_raw(const Layer& layer, DType dtype, bool tf32, int64_t first_tile, int64_t tile_count,
+                  void* raw, cudaStream_t stream) {
   const int64_t wanted = ceil_div(kTargetBlocks, max(tile_count, int64_t{1}));
   const int splits = static_cast<int>(min(wanted, int64_t{layer.units()}));
   auto run = [&](auto tag) {
@@ -224,7 +224,7 @@ void tiles_to_raw(const Layer& layer, DType dtype, int64_t first_tile, int64_t t
                                       {static_cast<typename Math::Sum*>(raw)}, stream);
   };
   if (dtype == DType::kFloat64) return run(TypeTag<DoubleMath>{});
-  visit_float_math(dtype, false, run);
+  visit_float_math(dtype, tf32, run);
 }
 
 void tiles_to_moments(const Layer& layer, DType dtype, bool tf32, const MomentSlots& slots, int splits,

@@ -1,5 +1,6 @@
 #include "ops/sample_grad/sample_grad_binding.h"
 
+#include <ATen/Context.h>
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -58,6 +59,9 @@ at::Tensor allocate(at::IntArrayRef sizes, const at::TensorOptions& options) {
 }
 
 void run(SampleGradParams& params, const at::Tensor& like) {
+  // The setting for matrix products, for convolutions too: cuDNN's own is on by default, and statistics that
+  // subtract nearly equal gradients should lose digits only where the user asked for it.
+  params.allow_tf32 = like.is_cuda() && at::globalContext().allowTF32CuBLAS();
   constexpr int64_t kAlign = 64;
   const int64_t bytes = static_cast<int64_t>(workspace_bytes(params, like));
   const at::Tensor workspace = allocate({bytes + kAlign}, like.options().dtype(at::kByte));
