@@ -10,6 +10,7 @@
 // A convolution whose gate is zero is not computed: its out and grad_weight are zeros, its g is not read.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "common/dtype.h"
@@ -37,20 +38,29 @@ struct DepthwiseParams {
   bool accumulate = false;      // add to grad_input what comes out, instead of writing it
   DepthwiseConv convs[kMaxDepthwise];
   int count = 0;
-  void* workspace = nullptr;  // depthwise_workspace() bytes
+  void* workspace = nullptr;  // depthwise_workspace() bytes of the device
   int64_t batch = 0, channels = 0, height = 0, width = 0, out_height = 0, out_width = 0, stride = 1;
   DType dtype = DType::kFloat32;  // sums are float32, and float64 for float64
 };
 
-// Bytes of workspace for the three functions below.
-size_t depthwise_workspace(const DepthwiseParams&, bool on_cuda, int threads);
+// The taps of all convolutions together.
+inline int64_t depthwise_taps(const DepthwiseParams& p) {
+  int64_t taps = 0;
+  for (int k = 0; k < p.count; ++k) taps += p.convs[k].kernel * p.convs[k].kernel;
+  return taps;
+}
 
 namespace cpu {
+// Bytes: the filters tap by tap, and for backward_weight the sums of each thread.
+inline size_t depthwise_workspace(const DepthwiseParams& p, int threads) {
+  return static_cast<size_t>(depthwise_taps(p) * p.channels * (1 + threads)) * sizeof(double);
+}
 PYNAS_DECLARE_PER_ISA(void depthwise_forward(const DepthwiseParams&, const Parallel&);
                       void depthwise_backward_input(const DepthwiseParams&, const Parallel&);
                       void depthwise_backward_weight(const DepthwiseParams&, const Parallel&))
-}
+}  // namespace cpu
 namespace cuda {
+size_t depthwise_workspace(const DepthwiseParams&);            // for backward_weight alone
 void depthwise_forward(const DepthwiseParams&, void* stream);  // stream: a cudaStream_t
 void depthwise_backward_input(const DepthwiseParams&, void* stream);
 void depthwise_backward_weight(const DepthwiseParams&, void* stream);
