@@ -33,6 +33,7 @@ from pynas.ops.linear_grad_gram import linear_grad_gram, linear_grad_gram_refere
 from pynas.ops.linear_grad_moments import linear_grad_moments, linear_grad_moments_reference
 from pynas.ops.linear_grad_norms import linear_grad_norms, linear_grad_norms_reference
 from pynas.ops.moments_update import moments_update, moments_update_reference
+from pynas.ops.normalized_sum import normalized_sum, normalized_sum_reference
 
 __all__ = [
     "MOMENTS",
@@ -70,6 +71,8 @@ __all__ = [
     "linear_grad_norms_reference",
     "moments_update",
     "moments_update_reference",
+    "normalized_sum",
+    "normalized_sum_reference",
     "supports_avg_pool2d",
     "supports_batch_norm",
 ]

@@ -393,7 +393,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> normalized_sum_torch(
 std::tuple<at::Tensor, at::Tensor, at::Tensor, std::vector<at::Tensor>> normalized_sum_backward_torch(
     const at::Tensor& grad_output, at::TensorList inputs, const at::Tensor& weights, int64_t normalized,
     at::TensorList gamma, int64_t gamma_of, at::TensorList beta, int64_t beta_of, const at::Tensor& mean,
-    const at::Tensor& rstd, bool batch_statistics, int64_t wanted) {
+    const at::Tensor& rstd, bool batch_statistics, double eps, int64_t wanted) {
   NormalizedSumCall call;
   call.inputs = inputs.vec();
   call.weights = weights;
@@ -401,6 +401,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, std::vector<at::Tensor>> normaliz
   call.gamma = spread(gamma, gamma_of, inputs.size(), "gamma");
   call.beta = spread(beta, beta_of, inputs.size(), "beta");
   call.batch_statistics = batch_statistics;
+  call.eps = eps;
   Prepared prepared(call, grad_output);
   const Gradients gradients = reduce(call, prepared, {mean.contiguous(), rstd.contiguous(), {}});
   return {gradients.weights, gradients.gamma, gradients.beta,
@@ -434,7 +435,7 @@ TORCH_LIBRARY_FRAGMENT(pynas, m) {
   m.def(
       "normalized_sum_backward(Tensor grad_output, Tensor[] inputs, Tensor weights, int normalized, "
       "Tensor[] gamma, int gamma_of, Tensor[] beta, int beta_of, Tensor mean, Tensor rstd, "
-      "bool batch_statistics, int wanted) -> (Tensor, Tensor, Tensor, Tensor[])",
+      "bool batch_statistics, float eps, int wanted) -> (Tensor, Tensor, Tensor, Tensor[])",
       {at::Tag::pt2_compliant_tag});
   m.def(
       "normalized_sum_update_running(Tensor(a!)[] running_mean, Tensor(b!)[] running_var, Tensor weights, "
