@@ -38,11 +38,11 @@ bench: build  ## run the benchmarks
 	$(BIN)/python -m pytest benches --benchmark-enable --benchmark-only --benchmark-group-by=group --benchmark-columns=median,iqr,rounds
 
 # Minutes, not seconds: rank correlations, and whole networks and searches against what they replace. IMAGES takes what
-# pynas takes, such as cifar10:DIR.
+# pynas takes, such as cifar10:DIR; RECORD=FILE keeps the figures, a JSON line each.
 evidence: build  ## the slow measurements behind the documentation
 	$(BIN)/pynas rank --proxies zico,zico_per_sample,snip,grad_norm,grad_sign,params,flops --sample 300 --table analog --images $(IMAGES) --report ranking.html
-	$(BIN)/pynas bench --slow --seconds 10
-	cd benches && ../$(BIN)/python -m pytest test_zico.py test_collect.py test_search_overhead.py --benchmark-enable -s -q
+	$(BIN)/pynas bench --slow --seconds 10 $(if $(RECORD),--save $(RECORD))
+	cd benches && ../$(BIN)/python -m pytest test_zico.py test_collect.py test_search_overhead.py --benchmark-enable -s -q $(if $(RECORD),--record $(abspath $(RECORD)))
 
 lint: build  ## ruff, mypy and clang-format
 	$(BIN)/ruff check .

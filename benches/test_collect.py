@@ -1,7 +1,9 @@
 """collect(GradMoments) of whole networks against a plain forward and backward pass: time and peak memory.
 
-pytest benches/test_collect.py --benchmark-enable -s     time (must 1.15, aim 1.0), memory (1.15, 1.05)
-python benches/test_collect.py memory resnet18 64 plain      peak memory of one contender, in MiB
+pytest benches/test_collect.py --benchmark-enable -s [--record FILE]
+python benches/test_collect.py memory resnet18 64 pynas      peak memory of one contender, in MiB
+
+Targets: time 1.15, aim 1.0; memory 1.15, aim 1.05.
 """
 
 from __future__ import annotations
@@ -10,38 +12,38 @@ import os
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 
-from pynas.bench import CASES, measure
+from pynas.bench import CASES, Record, describe, measure, peak
 from pynas.bench._collect import contender
 from pynas.bench._networks import NETWORKS
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_time(network: str, request: pytest.FixtureRequest) -> None:
-    seconds = 8.0 if request.config.getoption("benchmark_enable") else 0.01
-    record = measure(
-        CASES.get(f"collect/{network}"),
-        seconds=seconds,
-        min_rounds=1 if seconds < 1 else 7,
-    )
-    print(f"\n{network}: {record.ratio:.3f} of {record.best_other}, spread {record.ratio_spread}")
-    for name, t in record.timings.items():
-        print(f"   {name:14s} {1e3 * t.p50:8.1f} ms ({t.rounds} rounds)")
+def test_time(network: str, request: pytest.FixtureRequest, record: Callable[[Record], None]) -> None:
+    case = CASES.get(f"collect/{network}")
+    if request.config.getoption("benchmark_enable"):
+        record(measure(case, seconds=8.0, min_rounds=7, peak=peak(), machine=describe()))
+    else:
+        record(measure(case, seconds=0.01, min_rounds=1))
 
 
 @pytest.mark.parametrize("batch", [64, 512])
 @pytest.mark.parametrize("network", NETWORKS)
-def test_memory(network: str, batch: int, request: pytest.FixtureRequest) -> None:
+def test_memory(
+    network: str, batch: int, request: pytest.FixtureRequest, record: Callable[[Record], None]
+) -> None:
     if not request.config.getoption("benchmark_enable"):
         pytest.skip("a measurement: run with --benchmark-enable")
-    peaks = {}
-    for name in ("pynas", "nchw", "channels_last"):
-        command = [sys.executable, __file__, "memory", network, str(batch), name]
-        peaks[name] = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    best = min(peaks["nchw"], peaks["channels_last"])
-    print(f"\n{network} B={batch}: {peaks['pynas'] / best:.3f} of plain ({peaks} MiB beyond model and data)")
+    peaks: dict[str, list[float]] = {"pynas": [], "nchw": [], "channels_last": []}
+    for _ in range(3):
+        for name, values in peaks.items():
+            command = [sys.executable, __file__, "memory", network, str(batch), name]
+            values.append(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+    name = f"collect/{network}_B{batch}_peak_memory"
+    record(Record.of(name, peaks, must=1.15, aim=1.05, machine=describe(), unit="MiB"))
 
 
 def peak_memory(network: str, batch: int, name: str) -> float:

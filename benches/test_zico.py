@@ -1,6 +1,6 @@
 """ZiCo of NAS-Bench-201 architectures (two batches of 128 images at 32x32) against the published procedure.
 
-    pytest benches/test_zico.py --benchmark-enable -s
+    pytest benches/test_zico.py --benchmark-enable -s [--record FILE]
 
 float32: must 1.5 times as fast, aim 2.4;
 bfloat16: must 2.5, aim 5.8, and Spearman with float32 at least .98.
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from pynas import spaces
 from pynas.architecture import Architecture
+from pynas.bench import Record, describe
 from pynas.evaluate import ProxyEvaluator
 
 SPACE = spaces.get("nasbench201")
@@ -89,15 +90,18 @@ def alternate(scorers: dict[str, Scorer], architectures: Sequence[Architecture])
     return seconds
 
 
-def test_speed(request: pytest.FixtureRequest) -> None:
+def test_speed(request: pytest.FixtureRequest, record: Callable[[Record], None]) -> None:
     quick = not request.config.getoption("benchmark_enable")
     x, y = images(8, 16) if quick else images(256)
     scorers = {"published": published(x, y), **{p: pynas(x, y, p) for p in ("float32", "bfloat16")}}
     seconds = alternate(scorers, sample(2 if quick else 40))
-    for name, values in seconds.items():
-        ratio = sum(seconds["published"]) / sum(values)
-        print(f"\n{name:10s} {1 / mean(values):6.2f} architectures/s, {ratio:.2f} x published", end="")
-    print()
+    for precision, faster in (("float32", (1.5, 2.4)), ("bfloat16", (2.5, 5.8))):
+        contenders = {"pynas": seconds[precision], "published": seconds["published"]}
+        must, aim = (1 / factor for factor in faster)
+        name = f"zico/nasbench201_{precision}"
+        record(Record.of(name, contenders, must=must, aim=aim, machine=describe()))
+        factor = sum(seconds["published"]) / sum(seconds[precision])
+        print(f"   {1 / mean(seconds[precision]):.2f} architectures/s, {factor:.2f} x published")
 
 
 def test_bfloat16_ranks(request: pytest.FixtureRequest) -> None:

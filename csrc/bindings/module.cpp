@@ -5,9 +5,34 @@
 #include <string>
 #include <vector>
 
+#include "bindings/tensor.h"
 #include "common/isa.h"
+#include "ops/peak/peak.h"
 
 namespace py = pybind11;
+
+namespace {
+
+double multiply_adds(int64_t rounds) {
+  double operations = 0;
+  pynas::PeakParams params;
+  params.rounds = rounds;
+  params.result = &operations;
+  PYNAS_DISPATCH_ISA(multiply_adds, params, pynas::torch_parallel())
+  return operations;
+}
+
+double read_memory(uintptr_t address, int64_t count) {
+  double bytes = 0;
+  pynas::PeakParams params;
+  params.values = reinterpret_cast<const float*>(address);
+  params.count = count;
+  params.result = &bytes;
+  PYNAS_DISPATCH_ISA(read_memory, params, pynas::torch_parallel())
+  return bytes;
+}
+
+}  // namespace
 
 PYBIND11_MODULE(_C, m) {
   m.doc() = "Compiled core of pynas: build facts; importing it registers torch.ops.pynas.*";
@@ -22,6 +47,11 @@ PYBIND11_MODULE(_C, m) {
         return names;
       },
       "Instruction sets this processor has, lowest first.");
+  m.def("multiply_adds", &multiply_adds, py::arg("rounds"), py::call_guard<py::gil_scoped_release>(),
+        "Keep the multiply-add units of every thread busy; the floating-point operations done.");
+  m.def("read_memory", &read_memory, py::arg("address"), py::arg("count"),
+        py::call_guard<py::gil_scoped_release>(),
+        "Read `count` float32 values once, on every thread; the bytes read.");
 #if defined(PYNAS_WITH_CUDA)
   m.attr("has_cuda") = true;
   m.attr("cuda_archs") = PYNAS_CUDA_ARCHS;

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import json
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from pynas._registry import Registry
@@ -50,7 +52,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Seconds of one contender: 20th, 50th and 80th percentile, and the number of rounds."""
+    """One contender's seconds (or the record's unit): 20th, 50th and 80th percentile of the rounds."""
 
     p20: float
     p50: float
@@ -66,6 +68,7 @@ class Record:
         ratio: Median over rounds of pynas's time over the best other contender's in the same round.
         ratio_spread: Its 20th and 80th percentile.
         floor_seconds: The larger of flops over peak and bytes over bandwidth.
+        unit: Of the timings: seconds, or MiB where memory was measured.
     """
 
     case: str
@@ -77,6 +80,32 @@ class Record:
     aim: float | None
     floor_seconds: float | None
     machine: Mapping[str, Any] = field(default_factory=dict)
+    unit: str = "seconds"
+
+    @classmethod
+    def of(cls, case: str, samples: Mapping[str, Sequence[float]], **facts: Any) -> Record:
+        """Percentiles and ratio of what contenders took round by round; ``facts`` are the other fields."""
+        timings = {
+            name: Timing(percentile(t, 0.2), percentile(t, 0.5), percentile(t, 0.8), len(t))
+            for name, t in samples.items()
+        }
+        others = [name for name in timings if name != "pynas"]
+        best = min(others, key=lambda name: timings[name].p50) if others else None
+        ratios = [a / b for a, b in zip(samples["pynas"], samples[best], strict=True)] if best else []
+        return cls(
+            case=case,
+            timings=timings,
+            best_other=best,
+            ratio=percentile(ratios, 0.5) if ratios else None,
+            ratio_spread=(percentile(ratios, 0.2), percentile(ratios, 0.8)) if ratios else None,
+            **{"must": None, "aim": None, "floor_seconds": None, **facts},
+        )
+
+    def append_to(self, path: Path) -> None:
+        """Add the record to a file as a JSON line."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a") as file:
+            file.write(json.dumps(self.to_dict()) + "\n")
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready record."""
@@ -86,7 +115,7 @@ class Record:
 CASES: Registry[Case] = Registry("benchmark")
 
 
-def percentile(values: list[float], fraction: float) -> float:
+def percentile(values: Sequence[float], fraction: float) -> float:
     """The value at ``fraction`` of the sorted values, linearly interpolated."""
     ordered = sorted(values)
     position = fraction * (len(ordered) - 1)
@@ -140,19 +169,9 @@ def measure(
     finally:
         if enabled:
             gc.enable()
-    timings = {
-        name: Timing(percentile(t, 0.2), percentile(t, 0.5), percentile(t, 0.8), len(t))
-        for name, t in samples.items()
-    }
-    others = [name for name in timings if name != "pynas"]
-    best = min(others, key=lambda name: timings[name].p50) if others else None
-    ratios = [a / b for a, b in zip(samples["pynas"], samples[best], strict=True)] if best else []
-    return Record(
-        case=case.name,
-        timings=timings,
-        best_other=best,
-        ratio=percentile(ratios, 0.5) if ratios else None,
-        ratio_spread=(percentile(ratios, 0.2), percentile(ratios, 0.8)) if ratios else None,
+    return Record.of(
+        case.name,
+        samples,
         must=case.must,
         aim=case.aim,
         floor_seconds=max(problem.flops / peak[0], problem.bytes / peak[1]) if peak else None,

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import platform
 import time
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import pynas
+from pynas import _C
 
 
 def describe(device: str = "cpu") -> dict[str, Any]:
     """Device, versions and settings that a timing depends on."""
-    from pynas import _C
-
     return {
         "device": torch.cuda.get_device_name() if device == "cuda" else _processor(),
         "threads": torch.get_num_threads(),
@@ -38,22 +39,39 @@ def _processor() -> str:
     return f"{stripped.get('model name', platform.processor())} (family {family} model {model})"
 
 
+@cache
 def peak(device: str = "cpu", seconds: float = 1.0) -> tuple[float, float]:
-    """Measured (FLOP/s, bytes/s): a large float32 matrix product, and a copy that no cache holds."""
-    a = torch.ones(2048, 2048, device=device)
+    """Measured (FLOP/s, bytes/s) in float32, the best of what ``seconds`` allow of each; once in a process.
+
+    On a CPU, multiply-adds in registers with the instruction set in use and torch's number of threads: a
+    matrix product depends on its library, and on a shared machine its best of a second can be off by half.
+    On a GPU, a large matrix product. Memory: the better of reading and of copying what no cache holds.
+    """
     source = torch.ones(64 << 20, device=device)
     target = torch.empty_like(source)
-    product = _best(lambda: torch.mm(a, a), device, seconds)
-    copy = _best(lambda: target.copy_(source), device, seconds)
-    return 2 * 2048.0**3 / product, 2.0 * source.nbytes / copy
+    memory: list[Callable[[], float]] = [lambda: 2.0 * target.copy_(source).nbytes]
+    if device == "cuda":
+        a = torch.randn(4096, 4096, device=device)
+        products: list[Callable[[], float]] = [lambda: 2.0 * torch.mm(a, a).numel() * a.shape[1]]
+    else:
+        products = [lambda: _C.multiply_adds(2_000_000)]
+        memory.append(lambda: _C.read_memory(source.data_ptr(), source.numel()))
+    return _rate(products, device, seconds), _rate(memory, device, seconds)
 
 
-def _best(run: Any, device: str, seconds: float) -> float:
-    best, end = float("inf"), time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        start = time.perf_counter()
+def _rate(runs: Sequence[Callable[[], float]], device: str, seconds: float) -> float:
+    """The largest amount per second that any of ``runs``, which return what they did, reaches."""
+    best = 0.0
+    for run in runs:
         run()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        best = min(best, time.perf_counter() - start)
+        end = time.perf_counter() + seconds / len(runs)
+        while True:
+            start = time.perf_counter()
+            amount = run()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            now = time.perf_counter()
+            best = max(best, amount / (now - start))
+            if now > end:
+                break
     return best

@@ -1,4 +1,4 @@
-"""Cases for the gradient operators: conv2d_grad_moments, linear_grad_moments and the small ones."""
+"""Cases for the gradients of convolutions and linear layers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NASBENCH201 = ((16, 32), (32, 16), (64, 8))
 RESNET = ((128, 16), (256, 8), (512, 4))
 
 
-def _close(got: Tensor | None, expected: Tensor, tolerance: float, what: str) -> None:
+def close(got: Tensor | None, expected: Tensor, tolerance: float, what: str) -> None:
     assert got is not None
     error = ((got.double() - expected.double()).norm() / expected.double().norm()).item()
     assert error <= tolerance, f"{what}: relative error {error:.2e} above {tolerance:.0e}"
@@ -44,13 +44,13 @@ def conv2d_case(channels: int, side: int, kernel: int, stride: int = 1, groups: 
 
     def check() -> None:
         result = moments().weight
-        _close(result.sum, weight(x.double(), delta.double()), 1e-5, "sum")
+        close(result.sum, weight(x.double(), delta.double()), 1e-5, "sum")
         # The moments that are no gradient, on a slice small enough for one gradient per sample.
         few = 4
         rows = torch.stack([weight(x[b : b + 1].double(), delta[b : b + 1].double()) for b in range(few)])
         part = ops.conv2d_grad_moments(delta_last[:few], x_last[:few], (kernel, kernel), **geometry).weight
-        _close(part.abs, rows.abs().sum(0), 1e-5, "abs")
-        _close(part.square, rows.square().sum(0), 1e-5, "square")
+        close(part.abs, rows.abs().sum(0), 1e-5, "abs")
+        close(part.square, rows.square().sum(0), 1e-5, "square")
         assert part.sign is not None
         assert (part.sign.double() != rows.sign().sum(0)).double().mean() < 1e-3, "sign"
 
@@ -80,7 +80,7 @@ def linear_case(positions: int, inputs: int, outputs: int, batch: int = BATCH) -
         result = moments().weight
         rows = torch.einsum("bto,bti->boi", delta.view(batch, positions, -1), a.view(batch, positions, -1))
         for got, expected in ((result.sum, rows), (result.abs, rows.abs()), (result.square, rows.square())):
-            _close(got, expected.double().sum(0), 1e-4, "moment")
+            close(got, expected.double().sum(0), 1e-4, "moment")
 
     return Problem(
         contenders={
@@ -93,72 +93,20 @@ def linear_case(positions: int, inputs: int, outputs: int, batch: int = BATCH) -
     )
 
 
-def moments_update_case(n: int = 4_000_000) -> Problem:
-    """The fused running moments against the same in plain PyTorch."""
-    grad = torch.randn(n)
-    ours = (torch.zeros(n), torch.zeros(n), torch.zeros(n))
-    plain = (torch.zeros(n), torch.zeros(n), torch.zeros(n))
-
-    def eager() -> None:
-        mean, abs_mean, m2 = plain
-        delta = grad - mean
-        mean.add_(delta, alpha=0.5)
-        abs_mean.add_(grad.abs() - abs_mean, alpha=0.5)
-        m2.add_(delta * (grad - mean))
-
-    def check() -> None:
-        ops.moments_update(grad, ours[0], ours[1], ours[2], 2)
-        eager()
-        for got, expected in zip(ours, plain, strict=True):
-            _close(got, expected, 1e-5, "state")
-
-    return Problem(
-        contenders={"pynas": lambda: ops.moments_update(grad, ours[0], ours[1], ours[2], 2), "eager": eager},
-        check=check,
-        bytes=28.0 * n,
-    )
-
-
-def affine_case(layer: str) -> Problem:
-    """Moments of a normalisation layer's affine gradients against its ordinary affine gradient."""
-    if layer == "batch_norm":
-        x = torch.randn(BATCH, 64, 16, 16).to(memory_format=torch.channels_last)
-        x3 = x.flatten(2)
-        mean, rstd = x.mean((0, 2, 3)).view(1, -1, 1), x.var((0, 2, 3), correction=0).rsqrt().view(1, -1, 1)
-    else:  # layer_norm over the last dimension of [B, T, C]
-        x3 = torch.randn(BATCH, 64, 256).transpose(1, 2)
-        mean, rstd = x3.mean(1, keepdim=True), x3.var(1, correction=0, keepdim=True).rsqrt()
-    delta = torch.randn_like(x3)
-
-    def moments() -> ops.GradMoments:
-        return ops.affine_grad_moments(delta, x3, mean, rstd, moments=("sum", "abs", "square", "sign"))
-
-    def per_sample() -> Tensor:
-        return torch.einsum("bct,bct->bc", delta, (x3 - mean) * rstd)
-
-    def check() -> None:
-        _close(moments().weight.abs, per_sample().abs().sum(0), 1e-4, "abs")
-
-    return Problem({"pynas": moments, "eager": per_sample}, check, bytes=8.0 * x3.numel())
-
-
-def _add(name: str, make: Callable[[], Problem], must: float | None = None, aim: float | None = None) -> None:
+def add(name: str, make: Callable[[], Problem], must: float | None = None, aim: float | None = None) -> None:
     CASES.register(name, Case(name, make, must, aim))
 
 
 for _channels, _side in NASBENCH201 + RESNET:
     for _kernel in (3, 1) if (_channels, _side) in NASBENCH201 else (3,):
-        _add(
+        add(
             f"conv2d_grad_moments/{_channels}@{_side}_k{_kernel}",
             lambda c=_channels, s=_side, k=_kernel: conv2d_case(c, s, k),  # type: ignore[misc]
             1.05,
             0.85,
         )
-_add("conv2d_grad_moments/64@16_k3_stride2", lambda: conv2d_case(64, 16, 3, stride=2))
-_add("conv2d_grad_moments/64@16_k3_depthwise", lambda: conv2d_case(64, 16, 3, groups=64))
-_add("linear_grad_moments/T64_256x1024", lambda: linear_case(64, 256, 1024), 1.3, 1.05)
-_add("linear_grad_moments/T64_1024x256", lambda: linear_case(64, 1024, 256), 1.3, 1.05)
-_add("linear_grad_moments/T1_512x1000", lambda: linear_case(1, 512, 1000), 5.0, 3.0)
-_add("moments_update/4M", moments_update_case)
-_add("affine_grad_moments/batch_norm", lambda: affine_case("batch_norm"))
-_add("affine_grad_moments/layer_norm", lambda: affine_case("layer_norm"))
+add("conv2d_grad_moments/64@16_k3_stride2", lambda: conv2d_case(64, 16, 3, stride=2))
+add("conv2d_grad_moments/64@16_k3_depthwise", lambda: conv2d_case(64, 16, 3, groups=64))
+add("linear_grad_moments/T64_256x1024", lambda: linear_case(64, 256, 1024), 1.3, 1.05)
+add("linear_grad_moments/T64_1024x256", lambda: linear_case(64, 1024, 256), 1.3, 1.05)
+add("linear_grad_moments/T1_512x1000", lambda: linear_case(1, 512, 1000), 5.0, 3.0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -55,9 +54,7 @@ def bench(
             record = measure(case, seconds=seconds, seed=seed, peak=best, machine=machine)
             records.append(record)
             if save is not None:  # after each case: a long run that is cut off keeps what it has
-                save.parent.mkdir(parents=True, exist_ok=True)
-                with save.open("a") as file:
-                    file.write(jsonlib.dumps(record.to_dict()) + "\n")
+                record.append_to(save)
             bar.advance(task)
     if json:
         return _output.print_json([record.to_dict() for record in records])
