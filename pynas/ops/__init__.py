@@ -22,6 +22,13 @@ from pynas.ops.batch_norm import batch_norm, batch_norm_backward, batch_norm_ref
 from pynas.ops.conv2d_grad_gram import conv2d_grad_gram, conv2d_grad_gram_reference
 from pynas.ops.conv2d_grad_moments import conv2d_grad_moments, conv2d_grad_moments_reference
 from pynas.ops.conv2d_grad_norms import conv2d_grad_norms, conv2d_grad_norms_reference
+from pynas.ops.conv3x3 import (
+    conv3x3,
+    conv3x3_backward_input,
+    conv3x3_backward_weight,
+    conv3x3_reference,
+    supports_conv3x3,
+)
 from pynas.ops.embedding_grad_moments import embedding_grad_moments, embedding_grad_moments_reference
 from pynas.ops.embedding_grad_norms import (
     embedding_grad_gram,
@@ -57,6 +64,10 @@ __all__ = [
     "conv2d_grad_moments_reference",
     "conv2d_grad_norms",
     "conv2d_grad_norms_reference",
+    "conv3x3",
+    "conv3x3_backward_input",
+    "conv3x3_backward_weight",
+    "conv3x3_reference",
     "embedding_grad_gram",
     "embedding_grad_gram_reference",
     "embedding_grad_moments",
@@ -75,4 +86,5 @@ __all__ = [
     "normalized_sum_reference",
     "supports_avg_pool2d",
     "supports_batch_norm",
+    "supports_conv3x3",
 ]

@@ -28,8 +28,8 @@ from pynas.testing.ops import (
     random_conv2d_sample,
 )
 
-# Forward layers of a few layouts and dtypes, with a gradient each: test_avg_pool2d.py, test_batch_norm.py.
-LAYERS = {"avg_pool2d", "batch_norm"}
+# Forward layers of a few layouts and dtypes, with a gradient each, have a test file of their own.
+LAYERS = {"avg_pool2d", "batch_norm", "conv3x3"}
 
 each_operator = pytest.mark.parametrize("spec", SPECS.values(), ids=lambda spec: spec.name)
 

@@ -1,0 +1,167 @@
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+
+#include "bindings/tensor.h"
+#include "ops/conv3x3/conv3x3_api.h"
+#include "ops/conv3x3/plan.h"
+
+namespace pynas {
+namespace {
+
+constexpr auto kChannelsLast = at::MemoryFormat::ChannelsLast;
+
+void check_images(const at::Tensor& x, const char* op, const char* name) {
+  TORCH_CHECK_VALUE(x.dim() == 4, op, ": ", name, ": expected [N, C, H, W], got ", x.sizes());
+  TORCH_CHECK_TYPE(x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16, op, ": ", name,
+                   ": expected float32 or bfloat16, got ", x.scalar_type());
+}
+
+void check_weight(const at::Tensor& weight, const at::Tensor& x, int64_t dim, const char* op) {
+  TORCH_CHECK_VALUE(weight.dim() == 4 && weight.size(2) == 3 && weight.size(3) == 3, op,
+                    ": weight: expected [O, C, 3, 3], got ", weight.sizes());
+  TORCH_CHECK_VALUE(weight.size(dim) == x.size(1), op, ": weight: expected ", x.size(1),
+                    dim == 1 ? " input channels" : " output channels", ", got ", weight.sizes());
+  TORCH_CHECK_TYPE(weight.scalar_type() == x.scalar_type(), op, ": weight: expected ", x.scalar_type(),
+                   " like the images, got ", weight.scalar_type());
+}
+
+// `other` must be like `x` but for the number of channels.
+void check_like(const at::Tensor& other, const at::Tensor& x, int64_t channels, const char* op,
+                const char* name) {
+  TORCH_CHECK_VALUE(other.dim() == 4 && other.size(0) == x.size(0) && other.size(1) == channels &&
+                        other.size(2) == x.size(2) && other.size(3) == x.size(3),
+                    op, ": ", name, ": expected [", x.size(0), ", ", channels, ", ", x.size(2), ", ",
+                    x.size(3), "], got ", other.sizes());
+  TORCH_CHECK_TYPE(other.scalar_type() == x.scalar_type(), op, ": ", name, ": expected ", x.scalar_type(),
+                   ", got ", other.scalar_type());
+}
+
+Conv3x3Params params_of(const at::Tensor& x, int64_t in_channels, int64_t out_channels) {
+  Conv3x3Params params;
+  params.batch = x.size(0);
+  params.height = x.size(2);
+  params.width = x.size(3);
+  params.in_channels = in_channels;
+  params.out_channels = out_channels;
+  params.dtype = x.scalar_type() == at::kFloat ? DType::kFloat32 : DType::kBFloat16;
+  return params;
+}
+
+// torch allocates on boundaries of 64 bytes.
+at::Tensor allocate(int64_t floats, const at::Tensor& like) {
+  return at::empty({floats}, like.options().dtype(at::kFloat).memory_format(std::nullopt));
+}
+
+at::Tensor images_like(const at::Tensor& x, int64_t channels) {
+  return at::empty({x.size(0), channels, x.size(2), x.size(3)}, x.options().memory_format(kChannelsLast));
+}
+
+void convolve(Conv3x3Params& params, const at::Tensor& input, at::Tensor& output) {
+  if (output.numel() == 0) return;
+  if (params.in_channels == 0) {
+    output.zero_();
+    return;
+  }
+  const Parallel parallel = torch_parallel();
+  const at::Tensor images = input.contiguous(kChannelsLast);
+  const at::Tensor workspace = allocate(conv3x3_workspace(params, parallel.threads), input);
+  params.input = images.const_data_ptr();
+  params.output = output.mutable_data_ptr();
+  params.workspace = workspace.mutable_data_ptr<float>();
+  PYNAS_DISPATCH_ISA(conv3x3, params, parallel);
+}
+
+}  // namespace
+
+// Measured on Zen 4 with 2 threads: below 8 channels the transforms cost more than the products they save,
+// and so they do where less than half of what the tiles cover is image.
+bool conv3x3_supports(const at::Tensor& x, const at::Tensor& weight) {
+  if (!x.is_cpu() || x.dim() != 4 || weight.dim() != 4 || x.scalar_type() != weight.scalar_type())
+    return false;
+  if (x.scalar_type() != at::kFloat && x.scalar_type() != at::kBFloat16) return false;
+  const int64_t tiles = (x.size(2) + 3) / 4 * ((x.size(3) + 3) / 4);
+  return weight.size(2) == 3 && weight.size(3) == 3 && weight.size(1) == x.size(1) && x.size(1) >= 8 &&
+         weight.size(0) >= 8 && x.size(0) > 0 && 8 * tiles <= x.size(2) * x.size(3) &&
+         x.is_contiguous(kChannelsLast);
+}
+
+at::Tensor conv3x3_forward(const at::Tensor& input, const at::Tensor& weight, bool relu) {
+  check_images(input, "conv3x3", "input");
+  check_weight(weight, input, 1, "conv3x3");
+  at::Tensor output = images_like(input, weight.size(0));
+  Conv3x3Params params = params_of(input, input.size(1), weight.size(0));
+  params.weight = weight.const_data_ptr();
+  for (int64_t d = 0; d < 4; ++d) params.weight_strides[d] = weight.stride(d);
+  params.relu = relu;
+  convolve(params, input, output);
+  return output;
+}
+
+at::Tensor conv3x3_backward_input(const at::Tensor& grad_output, const at::Tensor& weight,
+                                  const std::optional<at::Tensor>& input, bool relu) {
+  const char* op = "conv3x3_backward_input";
+  check_images(grad_output, op, "grad_output");
+  check_weight(weight, grad_output, 0, op);
+  TORCH_CHECK_VALUE(!relu || input.has_value(), op, ": input: relu=True needs the input, got None");
+  at::Tensor output = images_like(grad_output, weight.size(1)), mask;
+  Conv3x3Params params = params_of(grad_output, grad_output.size(1), weight.size(1));
+  if (relu) {
+    check_like(*input, grad_output, weight.size(1), op, "input");
+    mask = input->contiguous(kChannelsLast);
+    params.mask = mask.const_data_ptr();
+  }
+  // The kernel turned by half a circle, its channels exchanged.
+  params.weight = weight.numel() == 0 ? nullptr
+                                      : static_cast<const char*>(weight.const_data_ptr()) +
+                                            2 * (weight.stride(2) + weight.stride(3)) * weight.element_size();
+  params.weight_strides[0] = weight.stride(1);
+  params.weight_strides[1] = weight.stride(0);
+  params.weight_strides[2] = -weight.stride(2);
+  params.weight_strides[3] = -weight.stride(3);
+  convolve(params, grad_output, output);
+  return output;
+}
+
+at::Tensor conv3x3_backward_weight(const at::Tensor& grad_output, const at::Tensor& input, bool relu,
+                                   int64_t groups) {
+  const char* op = "conv3x3_backward_weight";
+  check_images(input, op, "input");
+  TORCH_CHECK_VALUE(grad_output.dim() == 4, op, ": grad_output: expected [N, O, H, W], got ",
+                    grad_output.sizes());
+  check_like(grad_output, input, grad_output.size(1), op, "grad_output");
+  TORCH_CHECK_VALUE(groups >= 1 && input.size(0) % groups == 0, op, ": groups: expected a divisor of the ",
+                    input.size(0), " samples, got ", groups);
+  const auto options = input.options().dtype(at::kFloat).memory_format(std::nullopt);
+  const std::vector<int64_t> shape{groups, grad_output.size(1), input.size(1), 3, 3};
+  if (input.numel() == 0 || grad_output.numel() == 0) return at::zeros(shape, options);
+  at::Tensor result = at::empty(shape, options);
+  const Parallel parallel = torch_parallel();
+  const at::Tensor x = input.contiguous(kChannelsLast), grad = grad_output.contiguous(kChannelsLast);
+  Conv3x3Params params = params_of(x, x.size(1), grad.size(1));
+  const at::Tensor workspace = allocate(conv3x3_grad_weight_workspace(params, parallel.threads), x);
+  params.input = x.const_data_ptr();
+  params.grad_output = grad.const_data_ptr();
+  params.grad_weight = result.mutable_data_ptr<float>();
+  params.groups = groups;
+  params.relu = relu;
+  params.workspace = workspace.mutable_data_ptr<float>();
+  PYNAS_DISPATCH_ISA(conv3x3_grad_weight, params, parallel);
+  return result;
+}
+
+TORCH_LIBRARY_FRAGMENT(pynas, m) {
+  m.set_python_module("pynas.ops.conv3x3");
+  m.def("conv3x3(Tensor input, Tensor weight, bool relu) -> Tensor", {at::Tag::pt2_compliant_tag});
+  m.def("conv3x3_backward_input(Tensor grad_output, Tensor weight, Tensor? input, bool relu) -> Tensor",
+        {at::Tag::pt2_compliant_tag});
+  m.def("conv3x3_backward_weight(Tensor grad_output, Tensor input, bool relu, int groups) -> Tensor",
+        {at::Tag::pt2_compliant_tag});
+}
+// CPU only: on a GPU cuDNN has Winograd's kernels.
+TORCH_LIBRARY_IMPL(pynas, CPU, m) {
+  m.impl("conv3x3", &conv3x3_forward);
+  m.impl("conv3x3_backward_input", &conv3x3_backward_input);
+  m.impl("conv3x3_backward_weight", &conv3x3_backward_weight);
+}
+
+}  // namespace pynas
