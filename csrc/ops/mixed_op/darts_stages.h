@@ -1,0 +1,82 @@
+// The DARTS mixture as a sequence of stages that know neither CPU nor CUDA: depthwise convolutions and pools
+// of ops/depthwise and ops/pool3x3, pointwise products by at::mm, ops/normalized_sum for what is left. Shared
+// by forward (darts_stages_torch.cpp) and backward (darts_stages_backward_torch.cpp).
+//
+// With h = max(0, x), M = N out_height out_width rows, and per candidate, D depthwise [k x k], P [C, C]:
+//   dil    d_1 = D_1 * h                  z_1 = d_1 P_1^T
+//   sep    d_1 = D_1 * h, z_1 = d_1 P_1^T, d_2 = D_2 * max(0, BN(z_1)), z_2 = d_2 P_2^T
+//   pools  z_1 = max, mean of windows of x
+//   skip   stride 1: x; stride 2: z_1 = [d_1 P_1^T, d_2 P_2^T], d = h at even, at odd rows and columns
+//   y = sum_k w_k BN(z of k's last step), the identity as it is
+// Where the host knows a weight to be zero the candidate is left out; on a GPU its depthwise stages write
+// zeros without reading, and ops/normalized_sum does not read what comes of them.
+#pragma once
+
+#include <vector>
+
+#include "bindings/tensor.h"
+#include "ops/depthwise/depthwise_api.h"
+#include "ops/mixed_op/edge.h"
+#include "ops/normalized_sum/normalized_sum_api.h"
+#include "ops/pool3x3/pool3x3_api.h"
+
+namespace pynas::darts_stages {
+
+constexpr auto kChannelsLast = at::MemoryFormat::ChannelsLast;
+
+// Depthwise, pointwise, batch norm: positions in EdgeCall::parameters and the row of statistics.
+struct Step {
+  int64_t depthwise, pointwise, gamma, beta, norm;  // -1 where there is none
+};
+
+// A candidate that takes part, with what of it is known: images [N, C, out_height, out_width] channels_last.
+struct Part {
+  int64_t k = 0;  // position in the mixture
+  Candidate kind = Candidate::kNone;
+  std::vector<Step> steps;  // one for each of its batch norms
+  at::Tensor d[2], z[2];    // of step 0 and 1; undefined when not there
+  bool is_sep() const { return kind == Candidate::kSepConv3x3 || kind == Candidate::kSepConv5x5; }
+  bool is_conv() const {
+    return is_sep() || kind == Candidate::kDilConv3x3 || kind == Candidate::kDilConv5x5;
+  }
+  bool is_pool() const { return kind == Candidate::kMaxPool3x3 || kind == Candidate::kAvgPool3x3; }
+  bool is_identity() const { return kind == Candidate::kSkipConnect && steps.empty(); }
+  bool is_reduction() const { return kind == Candidate::kSkipConnect && !steps.empty(); }
+  int64_t dilation() const { return is_sep() ? 1 : 2; }
+  const at::Tensor& last() const { return z[steps.size() > 1 ? 1 : 0]; }
+};
+
+// The candidates that take part, in order, without their tensors.
+std::vector<Part> parts_of(const EdgeCall& call);
+
+// Computes what the parts lack of d and z up to step `step`, given z of step 0 and, for step 1, its
+// statistics.
+void compute_pools(const EdgeCall& call, std::vector<Part>& parts);
+void compute_reductions(const EdgeCall& call, std::vector<Part>& parts);
+void compute_first_step(const EdgeCall& call, std::vector<Part>& parts);
+void compute_second_step(const EdgeCall& call, Part& part, const at::Tensor& mean, const at::Tensor& rstd);
+
+// The part's second depthwise convolution: of max(0, BN(z_1)), or the first ones: of max(0, x).
+DepthwiseInput second_input(const EdgeCall& call, const Part& part, const at::Tensor& mean,
+                            const at::Tensor& rstd);
+DepthwiseInput first_input(const EdgeCall& call);
+DepthwiseFilter filter_of(const EdgeCall& call, const Part& part, int step);
+Pool3x3Call pool_call(const EdgeCall& call, const std::vector<Part*>& pools);
+
+// Batch norms `step` of the parts as one sum: the arguments of ops/normalized_sum.
+NormalizedSumCall sum_of(const EdgeCall& call, const std::vector<Part*>& parts, bool last);
+
+// Convolutions in groups of as many as one call takes; pools in pairs of a maximum and an average.
+std::vector<std::vector<Part*>> convolution_groups(std::vector<Part>& parts);
+std::vector<std::vector<Part*>> pool_pairs(std::vector<Part>& parts);
+
+// [M, C] as an image and the reverse; both without a copy.
+at::Tensor image_of(const EdgeCall& call, const at::Tensor& rows);
+at::Tensor rows_of(const at::Tensor& image);
+
+// Pixels of x that a reduction's convolution `half` (0 or 1) reads, [N, C, h, w], h <= out_height.
+at::Tensor reduction_pixels(const EdgeCall& call, const at::Tensor& x, int half);
+
+inline at::Tensor pointwise_weight(const at::Tensor& weight) { return weight.flatten(1); }
+
+}  // namespace pynas::darts_stages
