@@ -42,7 +42,7 @@ class Probe(TorchFunctionMode):
 
     Attributes:
         shapes: Input shape of every recorded call so far, in order.
-        smaller: The same from a pass with one sample fewer, where that was needed to find the samples.
+        few_shapes: The same from a pass of :attr:`few` samples, where that was needed to find the samples.
         watching: Only note shapes; run every call as it is.
     """
 
@@ -68,7 +68,7 @@ class Probe(TorchFunctionMode):
         self.sample_dim: int | None = None  # set inside calls that lay out their samples otherwise
         self.memo = Memo()
         self.shapes: list[torch.Size] = []
-        self.smaller: list[torch.Size] = []
+        self.few_shapes: list[torch.Size] = []
         self.watching = False
         self.parameters = parameters
         self.own = {id(p): n for n, p in parameters.items()}
@@ -86,6 +86,11 @@ class Probe(TorchFunctionMode):
             return rule(self, func, *args, **kwargs)
         touched = [a for a in _tensors(args, kwargs) if id(a) in self.own]
         return self._other(func, args, kwargs, touched) if touched else func(*args, **kwargs)
+
+    @property
+    def few(self) -> int:
+        """Another number of samples, small because a pass of them serves only to compare shapes."""
+        return 2 if self.batch > 2 else 1
 
     @property
     def num_groups(self) -> int:
@@ -133,10 +138,10 @@ class Probe(TorchFunctionMode):
             return _mover(self.sample_dim, self.batch, folded=x.dim() == 2)
         same = [d for d in range(x.dim() - 1) if x.shape[d] == self.batch]
         if len(same) > 1 and self.batch > 1:
-            if not self.smaller:
+            if not self.few_shapes:
                 raise AmbiguousLayoutError
-            other = self.smaller[len(self.shapes) - 1]
-            same = [d for d in same if other[d] == self.batch - 1] or same
+            other = self.few_shapes[len(self.shapes) - 1]
+            same = [d for d in same if other[d] == self.few] or same
             return _mover(same[0], self.batch, folded=False)
         if x.dim() and x.shape[0] == self.batch:
             return lambda t: t

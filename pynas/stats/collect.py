@@ -106,10 +106,10 @@ def collect(
             try:
                 losses.append(_run(probe, *part, loss_fn, fallback))
             except AmbiguousLayoutError:
-                smaller = _shapes(probe, part[0])
+                few_shapes = _few_shapes(probe, part[0])
                 collector = Collector(taken, group_size, trainable, matrices, values)
                 probe = Probe(collector, model, parameters, strict, size, batch_norm)
-                probe.smaller = smaller
+                probe.few_shapes = few_shapes
                 losses.append(_run(probe, *part, loss_fn, fallback))
             seen.update(collector.seen)
         for statistic in needs:
@@ -143,14 +143,14 @@ def _run(probe: Probe, inputs: Any, targets: Any, loss_fn: LossFn | None, fallba
     return float(loss.detach())
 
 
-def _shapes(probe: Probe, inputs: Any) -> list[torch.Size]:
-    """Input shapes of all calls in a forward pass with one sample fewer; leaves no trace."""
-    mode = "batch" if probe.batch > 2 else "frozen"
-    batch = probe.batch - 1
-    watch = Probe(probe.collector, probe.model, probe.parameters, frozenset(), batch, mode)
+def _few_shapes(probe: Probe, inputs: Any) -> list[torch.Size]:
+    """Input shapes of all calls in a forward pass of a few samples; leaves no trace."""
+    few = probe.few
+    mode = "batch" if few > 1 else "frozen"
+    watch = Probe(probe.collector, probe.model, probe.parameters, frozenset(), few, mode)
     watch.watching = True
     with preserved(probe.model), torch.no_grad(), watch:
-        call_model(probe.model, cut(inputs, 0, batch))
+        call_model(probe.model, cut(inputs, 0, few))
     return watch.shapes
 
 
