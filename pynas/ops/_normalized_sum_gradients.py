@@ -138,8 +138,8 @@ def _definition(
     for k, z in enumerate(zs):
         alive = weights[k] != 0
         term = torch.where(alive, z.to(wide), 0)
-        if normalized >> k & 1:
-            scale, shift = gamma[k].to(wide), beta[k].to(wide)
+        if normalized >> k & 1 and z.numel() > 0:
+            scale, shift = gamma[k].to(wide).contiguous(), beta[k].to(wide).contiguous()
             mean, var = (None, None) if fixed is None else (fixed[0][k], fixed[1][k] ** -2)
             term = torch.nn.functional.batch_norm(
                 term, mean, var, scale, shift, fixed is None, 0.0, eps if fixed is None else 0.0

@@ -143,7 +143,7 @@ def normalized_sum_reference(
 
 
 def _widened(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    return None if tensor is None else tensor.to(dtype)
+    return None if tensor is None else tensor.to(dtype).contiguous()  # batch_norm ignores strides here
 
 
 def _same_dtype(inputs: list[Tensor]) -> list[Tensor]:

@@ -1,48 +1,16 @@
-"""Sample inputs of every operator in pynas.ops, small and awkward on purpose."""
+"""Sample inputs of the gradient statistics in pynas.ops, small and awkward on purpose."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pynas import ops
-
-Fill: TypeAlias = Callable[[Sequence[int]], Tensor]
-"""Makes a tensor of a shape; the suite chooses dtype, values and layout."""
-
-Call: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One call of an operator.
-
-    Attributes:
-        name: what is special about it.
-        make: positional and keyword arguments, floating tensors made by the given `Fill`.
-        scale: typical size of a gradient's entries under standard normal inputs; errors are relative to it.
-    """
-
-    name: str
-    make: Callable[[Fill], Call]
-    scale: float
-
-
-@dataclass(frozen=True)
-class OpSpec:
-    """An operator of pynas.ops, the definition it must agree with, and inputs to try."""
-
-    name: str
-    function: Callable[..., Any]
-    reference: Callable[..., Any]
-    samples: tuple[Sample, ...]
-    quadratic: bool = field(default=False)
-    """Results are products of two gradients (norms, Gram matrices)."""
+from pynas.testing._specs import Call, Fill, OpSpec, Sample
 
 
 def conv2d_sample(

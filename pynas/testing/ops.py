@@ -1,5 +1,7 @@
 """What every operator of pynas.ops must do, and a quick run of it: ``python -m pynas.testing.ops``.
 
+Differentiable operators have a suite of their own, ``pynas.testing.differentiable``.
+
 Each check takes a specification (and a sample, a dtype, a layout) and raises AssertionError with the reason.
 The quick run compares every operator with its definition under the instruction set that ``PYNAS_ISA`` names.
 """
@@ -15,7 +17,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import pynas._C
-from pynas.testing._op_samples import SPECS, Fill, OpSpec, Sample, random_conv2d_sample
+from pynas.testing._op_samples import SPECS, random_conv2d_sample
+from pynas.testing._specs import Fill, OpSpec, Sample
 
 __all__ = [
     "DTYPES",
@@ -24,6 +27,7 @@ __all__ = [
     "TOLERANCE",
     "Fill",
     "OpSpec",
+    "Recorder",
     "Sample",
     "check_compile",
     "check_deterministic",
@@ -162,7 +166,7 @@ def check_threads(spec: OpSpec, sample: Sample) -> None:
         assert close, f"{spec.name}, {sample.name}: {name} differs between one thread and two"
 
 
-class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes every call of a compiled pynas operator."""
 
     def __init__(self) -> None:
@@ -180,7 +184,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def check_opcheck(spec: OpSpec, sample: Sample) -> None:
     """torch.library.opcheck passes for every compiled operator that a call reaches."""
     arguments, options = sample.make(filler(torch.float32))
-    with _Recorder() as recorder:
+    with Recorder() as recorder:
         spec.function(*arguments, **options)
     for func, args, kwargs in recorder.calls[:1]:
         torch.library.opcheck(func, args, kwargs)
