@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from pynas import ops
+from pynas.stats._fast import fuses_conv3x3
 from pynas.stats._products import (
     Conv2dProduct,
     EmbeddingProduct,
@@ -109,6 +111,9 @@ class ConvCall(Call):
     output_padding: tuple[int, ...] = ()
 
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        if self._fuses(x, self.weight):
+            y = ops.conv3x3(x, self.weight)
+            return y if self.bias is None else y.add_(self.bias.view(-1, 1, 1)), ()
         y = torch.convolution(
             x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.transposed,
             self._output_padding, self.groups,
@@ -116,11 +121,18 @@ class ConvCall(Call):
         return y, ()
 
     def input_grad(self, grad: Tensor, x: Tensor, saved: tuple[Tensor, ...]) -> Tensor:
+        if self._fuses(grad, self.weight.transpose(0, 1)):
+            return ops.conv3x3_backward_input(grad, self.weight)
         gradient, _, _ = aten.convolution_backward(
             grad, x, self.weight.to(grad.dtype), None, self.stride, self.padding, self.dilation,
             self.transposed, self._output_padding, self.groups, (True, False, False),
         )  # fmt: skip
         return cast(Tensor, gradient)
+
+    def _fuses(self, x: Tensor, weight: Tensor) -> bool:
+        return not self.transposed and fuses_conv3x3(
+            x, weight, self.stride, self.padding, self.dilation, self.groups
+        )
 
     @property
     def _output_padding(self) -> tuple[int, ...]:

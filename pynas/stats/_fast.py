@@ -25,6 +25,19 @@ def fuses_batch_norm(x: Tensor, *affine: Tensor | None) -> bool:
     return floats and ops.supports_batch_norm(x) and not torch.is_autocast_enabled("cpu")
 
 
+def fuses_conv3x3(
+    x: Tensor,
+    weight: Tensor,
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    dilation: tuple[int, ...],
+    groups: int,
+) -> bool:
+    """Whether the 3x3 kernel takes this convolution of ``x``, which is not a transposed one."""
+    same = stride == padding == dilation == (1, 1) and groups == 1
+    return same and ops.supports_conv3x3(x, weight) and not torch.is_autocast_enabled("cpu")
+
+
 class Memo:
     """Runs a pure function once per tensor: cells apply ReLU to a node once for each edge out of it.
 

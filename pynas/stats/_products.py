@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pynas import ops
 from pynas.stats import _rows
+from pynas.stats._fast import fuses_conv3x3
 
 Pair = tuple[int, int]
 ROW_BYTES = 64 << 20  # explicit rows of gradients are formed in chunks of at most this many bytes
@@ -44,6 +45,10 @@ class GradientProduct(ABC):
     @abstractmethod
     def gradient(self) -> Tensor:
         """sum_b g_b, in the shape of the weight."""
+
+    def wide_gradient(self) -> Tensor:
+        """The same in the dtype that sums are taken in."""
+        return _rows.widen(self.gradient())
 
     @abstractmethod
     def bias_rows(self, group_size: int) -> Tensor:
@@ -148,6 +153,8 @@ class Conv2dProduct(GradientProduct):
         )
 
     def gradient(self) -> Tensor:
+        if self._fuses:
+            return self.wide_gradient().to(self.input.dtype)
         g = self.geometry
         weight = (self.grad_output.shape[1], self.input.shape[1] // g.groups, *g.kernel_size)
         dummy = self.input.new_empty(1).expand(
@@ -158,6 +165,20 @@ class Conv2dProduct(GradientProduct):
             g.groups, (False, True, False),
         )  # fmt: skip
         return cast(Tensor, gradient.reshape(self.shape))
+
+    def wide_gradient(self) -> Tensor:
+        if not self._fuses:
+            return super().wide_gradient()
+        return ops.conv3x3_backward_weight(self.grad_output, self.input)[0]
+
+    @property
+    def _fuses(self) -> bool:
+        g = self.geometry
+        shape = (self.grad_output.shape[1], self.input.shape[1] // g.groups, *g.kernel_size)
+        weight = self.input.new_empty(1).expand(shape)
+        return self.bias_grad is None and fuses_conv3x3(
+            self.input, weight, g.stride, g.padding, g.dilation, g.groups
+        )
 
     def bias_rows(self, group_size: int) -> Tensor:
         grad = self.grad_output if self.bias_grad is None else self.bias_grad

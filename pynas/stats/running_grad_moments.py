@@ -64,7 +64,7 @@ class RunningGradMoments(Statistic[RunningMoments]):
         """Fold the gradient of this pass into the running values."""
         found = []
         if weight is not None:
-            found.append((weight, product.gradient()))
+            found.append((weight, product.wide_gradient()))
         if bias is not None:
             found.append((bias, product.bias_rows(product.batch)[0]))
         for name, gradient in found:
