@@ -25,7 +25,7 @@ BOTTOM = {
 }
 LAYERS: dict[str, set[str]] = {
     "ops": {"_C"},
-    "stats": {"ops"},
+    "stats": {"ops", "_C"},
     "nn": {"ops"},
     "spaces": {"nn", "stats", "ops"},
     "hardware": {"stats", "nn", "ops", "spaces"},

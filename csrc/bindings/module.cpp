@@ -2,6 +2,10 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
+
 #include <string>
 #include <vector>
 
@@ -52,6 +56,15 @@ PYBIND11_MODULE(_C, m) {
   m.def("read_memory", &read_memory, py::arg("address"), py::arg("count"),
         py::call_guard<py::gil_scoped_release>(),
         "Read `count` float32 values once, on every thread; the bytes read.");
+  m.def(
+      "release_free_memory",
+      [] {
+#if defined(__GLIBC__)
+        malloc_trim(0);
+#endif
+      },
+      py::call_guard<py::gil_scoped_release>(),
+      "Give the system back what the allocator keeps of freed memory.");
 #if defined(PYNAS_WITH_CUDA)
   m.attr("has_cuda") = true;
   m.attr("cuda_archs") = PYNAS_CUDA_ARCHS;
