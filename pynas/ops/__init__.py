@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch  # noqa: F401  (its libraries must be loaded before the core's)
 
 import pynas._C  # noqa: F401  (registers torch.ops.pynas.*)
+from pynas.ops._candidates import mixed_op_norms, mixed_op_parameters
+from pynas.ops._mixed_op_reference import mixed_op_reference
 from pynas.ops._moments import MOMENTS, GradMoments, Moments
 from pynas.ops.affine_grad_moments import affine_grad_moments, affine_grad_moments_reference
 from pynas.ops.affine_grad_rows import (
@@ -39,6 +41,7 @@ from pynas.ops.embedding_grad_norms import (
 from pynas.ops.linear_grad_gram import linear_grad_gram, linear_grad_gram_reference
 from pynas.ops.linear_grad_moments import linear_grad_moments, linear_grad_moments_reference
 from pynas.ops.linear_grad_norms import linear_grad_norms, linear_grad_norms_reference
+from pynas.ops.mixed_op import mixed_op
 from pynas.ops.moments_update import moments_update, moments_update_reference
 from pynas.ops.normalized_sum import normalized_sum, normalized_sum_reference
 
@@ -80,6 +83,10 @@ __all__ = [
     "linear_grad_moments_reference",
     "linear_grad_norms",
     "linear_grad_norms_reference",
+    "mixed_op",
+    "mixed_op_norms",
+    "mixed_op_parameters",
+    "mixed_op_reference",
     "moments_update",
     "moments_update_reference",
     "normalized_sum",

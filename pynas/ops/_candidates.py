@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Literal, TypeAlias
 
 FAMILIES: dict[str, tuple[str, ...]] = {
@@ -94,7 +93,6 @@ class Pool:
 Layer: TypeAlias = Relu | Conv | Reduce | Norm | Pool
 
 
-@cache
 def layers(name: str, family: str, stride: int) -> tuple[Layer, ...] | None:
     """The layers of candidate `name` in order; () is the identity and None the zero operation."""
     if name == "none":

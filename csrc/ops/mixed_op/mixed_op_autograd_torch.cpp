@@ -1,0 +1,121 @@
+// Autograd of mixed_op. In C++ because an edge runs in a few milliseconds and has some thirty tensors to hand
+// from forward to backward, which costs a Python formula a good part of one. The backward of
+// mixed_op_backward, which only double backward needs, is in pynas/ops/mixed_op.py.
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/library.h>
+
+#include <algorithm>
+
+#include "ops/mixed_op/mixed_op_binding.h"
+
+namespace pynas {
+namespace {
+
+using at::Tensor;
+using at::TensorList;
+using torch::autograd::variable_list;
+
+using ForwardSchema = MixedOpForward(const Tensor&, const Tensor&, TensorList, TensorList, at::IntArrayRef,
+                                     int64_t, int64_t, bool, bool, double, int64_t);
+using BackwardSchema = MixedOpBackward(const Tensor&, const Tensor&, const Tensor&, TensorList, TensorList,
+                                       const Tensor&, TensorList, at::IntArrayRef, int64_t, int64_t, bool,
+                                       bool, double, int64_t, bool, bool, bool);
+
+const c10::TypedOperatorHandle<ForwardSchema>& forward_op() {
+  static const auto op =
+      c10::Dispatcher::singleton().findSchemaOrThrow("pynas::mixed_op", "").typed<ForwardSchema>();
+  return op;
+}
+
+const c10::TypedOperatorHandle<BackwardSchema>& backward_op() {
+  static const auto op =
+      c10::Dispatcher::singleton().findSchemaOrThrow("pynas::mixed_op_backward", "").typed<BackwardSchema>();
+  return op;
+}
+
+MixedOpForward call_forward(const Tensor& x, const Tensor& weights, TensorList parameters, TensorList running,
+                            const MixedOpOptions& options) {
+  const at::AutoDispatchBelowADInplaceOrView guard;
+  return forward_op().call(x, weights, parameters, running, options.candidates, options.family,
+                           options.stride, options.affine, options.training, options.eps, options.save);
+}
+
+struct MixedOp : torch::autograd::Function<MixedOp> {
+  // Gradients are answered for x, weights, each of parameters, and what autograd takes for one value each:
+  // running (a vector, not a TensorList) and options.
+  static variable_list forward(torch::autograd::AutogradContext* context, const Tensor& x,
+                               const Tensor& weights, TensorList parameters,
+                               const std::vector<Tensor>& running, const MixedOpOptions& options) {
+    auto [y, statistics, saved] = call_forward(x, weights, parameters, running, options);
+    variable_list kept{x, weights, statistics};
+    kept.insert(kept.end(), parameters.begin(), parameters.end());
+    kept.insert(kept.end(), running.begin(), running.end());
+    kept.insert(kept.end(), saved.begin(), saved.end());
+    context->save_for_backward(kept);
+    context->set_materialize_grads(false);
+    context->saved_data["counts"] = std::vector<int64_t>{static_cast<int64_t>(parameters.size()),
+                                                         static_cast<int64_t>(running.size()),
+                                                         options.family,
+                                                         options.stride,
+                                                         options.affine,
+                                                         options.training,
+                                                         options.save};
+    context->saved_data["candidates"] = options.candidates;
+    context->saved_data["eps"] = options.eps;
+    variable_list outputs{y, statistics};
+    outputs.insert(outputs.end(), saved.begin(), saved.end());
+    context->mark_non_differentiable({outputs.begin() + 1, outputs.end()});
+    return outputs;
+  }
+
+  static variable_list backward(torch::autograd::AutogradContext* context, const variable_list& grads) {
+    const std::vector<int64_t> counts = context->saved_data["counts"].toIntVector();
+    const size_t parameters = counts[0], running = counts[1];
+    variable_list result(2 + parameters + 2);
+    if (!grads[0].defined()) return result;
+    const variable_list kept = context->get_saved_variables();
+    const TensorList all(kept);
+    bool needs_parameters = false;
+    for (size_t i = 0; i < parameters; ++i) needs_parameters |= context->needs_input_grad(2 + i);
+    const auto call = [&] {
+      return backward_op().call(
+          grads[0], kept[0], kept[1], all.slice(3, parameters), all.slice(3 + parameters, running), kept[2],
+          all.slice(3 + parameters + running), context->saved_data["candidates"].toIntVector(), counts[2],
+          counts[3], counts[4] != 0, counts[5] != 0, context->saved_data["eps"].toDouble(), counts[6],
+          context->needs_input_grad(0), context->needs_input_grad(1), needs_parameters);
+    };
+    MixedOpBackward gradients;
+    if (at::GradMode::is_enabled()) {
+      gradients = call();
+    } else {
+      const at::AutoDispatchBelowADInplaceOrView guard;
+      gradients = call();
+    }
+    auto& [dx, dweights, dparameters] = gradients;
+    if (context->needs_input_grad(0)) result[0] = dx;
+    if (context->needs_input_grad(1)) result[1] = dweights;
+    if (needs_parameters) std::copy(dparameters.begin(), dparameters.end(), result.begin() + 2);
+    return result;
+  }
+};
+
+MixedOpForward mixed_op_autograd(const Tensor& x, const Tensor& weights, TensorList parameters,
+                                 TensorList running, at::IntArrayRef candidates, int64_t family,
+                                 int64_t stride, bool affine, bool training, double eps, int64_t save) {
+  MixedOpOptions options{candidates.vec(), family, stride, affine, training, eps, save};
+  const bool differentiable =
+      at::GradMode::is_enabled() &&
+      (x.requires_grad() || weights.requires_grad() ||
+       std::any_of(parameters.begin(), parameters.end(), [](const Tensor& p) { return p.requires_grad(); }));
+  if (!differentiable) return call_forward(x, weights, parameters, running, options);
+  variable_list outputs = MixedOp::apply(x, weights, parameters, running.vec(), options);
+  return {outputs[0], outputs[1], {outputs.begin() + 2, outputs.end()}};
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(pynas, Autograd, m) { m.impl("mixed_op", &mixed_op_autograd); }
+
+}  // namespace pynas

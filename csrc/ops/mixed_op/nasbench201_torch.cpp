@@ -1,0 +1,338 @@
+// Edges of NAS-Bench-201 and TransNAS-Bench-101 on any device, composed of products, pools and
+// normalized_sum:
+//   y = sum_k w_k n_k(z_k),   z_k = x, avg_pool(x), conv(relu(x)) or the factorised reduction of relu(x)
+// n_k normalises the products and leaves x and its pool as they are. Backward, with r = relu(x):
+//   dL/dx = w_skip g + avg_pool'(w_pool g) + [x > 0] sum_k conv_k'(dL/dz_k)
+#include <ATen/ops/convolution.h>
+#include <ATen/ops/convolution_backward.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/mul.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/relu.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/threshold_backward.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
+
+#include <array>
+#include <optional>
+
+#include "bindings/tensor.h"
+#include "ops/conv3x3/conv3x3_api.h"
+#include "ops/mixed_op/edge.h"
+#include "ops/normalized_sum/normalized_sum_api.h"
+#include "ops/pool3x3/pool3x3_api.h"
+
+namespace pynas {
+namespace {
+
+constexpr auto kChannelsLast = at::MemoryFormat::ChannelsLast;
+constexpr int64_t kOnes[] = {1, 1}, kTwos[] = {2, 2}, kZeros[] = {0, 0};
+
+at::IntArrayRef strides(const EdgeCall& call) { return call.stride == 1 ? kOnes : kTwos; }
+
+// [N, C, H, W] in channels_last as [N H W, C], without a copy.
+at::Tensor rows_of(const at::Tensor& image) {
+  return image.permute({0, 2, 3, 1}).reshape({-1, image.size(1)});
+}
+
+// And back, to an image of the output's size.
+at::Tensor image_of(const at::Tensor& rows, const EdgeCall& call) {
+  return rows.view({call.batch(), call.out_height(), call.out_width(), rows.size(1)}).permute({0, 3, 1, 2});
+}
+
+at::Tensor matrix(const at::Tensor& weight) { return weight.view({weight.size(0), weight.size(1)}); }
+
+// Every second pixel of an image, the first at (shift, shift).
+at::Tensor every_second(const at::Tensor& image, int64_t shift) {
+  return image.slice(2, shift, std::nullopt, 2).slice(3, shift, std::nullopt, 2);
+}
+
+// What the products of one edge read, each made when first asked for.
+class Inputs {
+ public:
+  explicit Inputs(const EdgeCall& call) : call_(call) {}
+
+  const at::Tensor& rectified() {
+    if (!rectified_.defined()) rectified_ = at::relu(call_.x);
+    return rectified_;
+  }
+  void keep(const at::Tensor& rectified) { rectified_ = rectified; }
+
+  // Every second pixel of relu(x), and zeros where the image ends before.
+  const at::Tensor& sampled(int64_t shift) {
+    at::Tensor& result = sampled_[shift];
+    if (!result.defined()) {
+      const at::Tensor source = every_second(call_.x, shift);
+      result = at::empty({call_.batch(), call_.channels(), call_.out_height(), call_.out_width()},
+                         call_.x.options().memory_format(kChannelsLast));
+      at::Tensor inside = result.slice(2, 0, source.size(2)).slice(3, 0, source.size(3));
+      if (inside.sizes() != result.sizes()) result.zero_();
+      inside.copy_(source).relu_();
+    }
+    return result;
+  }
+
+  const at::Tensor& pointwise() { return call_.stride == 1 ? rectified() : sampled(0); }
+
+ private:
+  const EdgeCall& call_;
+  at::Tensor rectified_;
+  std::array<at::Tensor, 2> sampled_;
+};
+
+bool fast3x3(const EdgeCall& call, const at::Tensor& weight) {
+  return call.stride == 1 && conv3x3_supports(call.x, weight);
+}
+
+Pool3x3Call pool_of(const EdgeCall& call) {
+  Pool3x3Call pool;
+  pool.x = call.x;
+  pool.stride = call.stride;
+  pool.max = false;
+  return pool;
+}
+
+// The columns of the factorised reduction that one of its halves makes.
+at::Tensor columns(const at::Tensor& image, const EdgeCall& call, int64_t half) {
+  const int64_t split = call.channels() / 2;
+  return rows_of(image).slice(1, half == 0 ? 0 : split, half == 0 ? split : call.channels());
+}
+
+at::Tensor product(const EdgeCall& call, const EdgeCandidate& candidate, Inputs& inputs) {
+  const at::Tensor* weight = call.parameters.data() + candidate.parameter;
+  switch (candidate.kind) {
+    case Candidate::kAvgPool3x3:
+      return pool3x3_forward(pool_of(call)).second;
+    case Candidate::kNorConv1x1:
+      return image_of(at::mm(rows_of(inputs.pointwise()), matrix(*weight).t()), call);
+    case Candidate::kNorConv3x3:
+      if (fast3x3(call, *weight)) return conv3x3_forward(call.x, *weight, true);
+      return at::convolution(inputs.rectified(), *weight, {}, strides(call), kOnes, kOnes, false, kZeros, 1)
+          .contiguous(kChannelsLast);
+    default:
+      break;
+  }
+  if (call.stride == 1) return call.x;
+  at::Tensor z = at::empty({call.batch(), call.channels(), call.out_height(), call.out_width()},
+                           call.x.options().memory_format(kChannelsLast));
+  for (int64_t half = 0; half < 2; ++half) {
+    if (weight[half].size(0) == 0) continue;
+    columns(z, call, half).copy_(at::mm(rows_of(inputs.sampled(half)), matrix(weight[half]).t()));
+  }
+  return z;
+}
+
+// The candidates that take part, as normalized_sum takes them.
+struct Terms {
+  std::vector<int64_t> candidates;
+  NormalizedSumCall sum;
+};
+
+Terms terms_of(const EdgeCall& call) {
+  Terms terms;
+  terms.sum.normalized = 0;
+  terms.sum.batch_statistics = call.training;
+  terms.sum.eps = call.eps;
+  std::vector<at::Tensor> weights;
+  for (size_t k = 0; k < call.candidates.size(); ++k) {
+    if (!call.active(static_cast<int64_t>(k))) continue;
+    const EdgeCandidate& candidate = call.candidates[k];
+    if (candidate.norms > 0) terms.sum.normalized |= uint64_t{1} << terms.candidates.size();
+    terms.candidates.push_back(static_cast<int64_t>(k));
+    weights.push_back(call.weights.select(0, static_cast<int64_t>(k)));
+    const bool affine = call.affine && candidate.norms > 0;
+    const int64_t gamma = candidate.parameter + candidate.parameters - 2;
+    terms.sum.gamma.push_back(affine ? call.parameters[gamma] : at::Tensor());
+    terms.sum.beta.push_back(affine ? call.parameters[gamma + 1] : at::Tensor());
+    if (call.training) continue;
+    const bool normalized = candidate.norms > 0;
+    terms.sum.running_mean.push_back(normalized ? call.running[2 * candidate.norm] : at::Tensor());
+    terms.sum.running_var.push_back(normalized ? call.running[2 * candidate.norm + 1] : at::Tensor());
+  }
+  terms.sum.weights = weights.size() == call.candidates.size() ? call.weights : at::stack(weights);
+  return terms;
+}
+
+// Statistics by batch norm of the edge from statistics by term, and back.
+at::Tensor pack(const EdgeCall& call, const Terms& terms, const NormalizedSumStatistics& statistics) {
+  at::Tensor packed = at::zeros({call.norms, 3, call.channels()}, call.weights.options());
+  for (size_t i = 0; i < terms.candidates.size(); ++i) {
+    const EdgeCandidate& candidate = call.candidates[terms.candidates[i]];
+    if (candidate.norms == 0) continue;
+    at::Tensor rows = packed.select(0, candidate.norm);
+    rows.select(0, 0).copy_(statistics.mean.select(0, i));
+    rows.select(0, 1).copy_(statistics.rstd.select(0, i));
+    rows.select(0, 2).copy_(call.training ? statistics.var.select(0, i) : terms.sum.running_var[i]);
+  }
+  return packed;
+}
+
+NormalizedSumStatistics unpack(const EdgeCall& call, const Terms& terms, const at::Tensor& packed) {
+  NormalizedSumStatistics statistics;
+  const int64_t count = static_cast<int64_t>(terms.candidates.size());
+  statistics.mean = at::zeros({count, call.channels()}, packed.options());
+  statistics.rstd = at::ones({count, call.channels()}, packed.options());
+  statistics.var = at::zeros({call.training ? count : 0, call.channels()}, packed.options());
+  for (int64_t i = 0; i < count; ++i) {
+    const EdgeCandidate& candidate = call.candidates[terms.candidates[i]];
+    if (candidate.norms == 0) continue;
+    const at::Tensor rows = packed.select(0, candidate.norm);
+    statistics.mean.select(0, i).copy_(rows.select(0, 0));
+    statistics.rstd.select(0, i).copy_(rows.select(0, 1));
+    if (call.training) statistics.var.select(0, i).copy_(rows.select(0, 2));
+  }
+  return statistics;
+}
+
+bool is_product(const EdgeCandidate& candidate) { return candidate.norms > 0; }
+
+// Gradients of one product from dL/dz: of its weights, and added to that of relu(x).
+class ProductGradients {
+ public:
+  ProductGradients(const EdgeCall& call, Inputs& inputs, EdgeGradients& gradients)
+      : call_(call), inputs_(inputs), gradients_(gradients) {}
+
+  void add(const EdgeCandidate& candidate, const at::Tensor& grad) {
+    const at::Tensor* weight = call_.parameters.data() + candidate.parameter;
+    at::Tensor* result = gradients_.parameters.data() + candidate.parameter;
+    if (candidate.kind == Candidate::kNorConv3x3) {
+      add_3x3(*weight, *result, grad);
+    } else if (candidate.kind == Candidate::kNorConv1x1) {
+      add_pointwise(*weight, *result, rows_of(grad), inputs_.pointwise(), 0);
+    } else {
+      for (int64_t half = 0; half < 2; ++half) {
+        if (weight[half].size(0) == 0) continue;
+        add_pointwise(weight[half], result[half], columns(grad, call_, half), inputs_.sampled(half), half);
+      }
+    }
+  }
+
+  // [x > 0] times the sum; undefined when there was none.
+  at::Tensor masked() const { return sum_.defined() ? at::threshold_backward(sum_, call_.x, 0) : sum_; }
+
+ private:
+  void add_3x3(const at::Tensor& weight, at::Tensor& result, const at::Tensor& grad) {
+    if (fast3x3(call_, weight)) {
+      if (call_.needs_x) accumulate(conv3x3_backward_input(grad, weight, std::nullopt, false));
+      if (call_.needs_parameters) {
+        result = conv3x3_backward_weight(grad, call_.x, true).squeeze(0).to(weight.scalar_type());
+      }
+      return;
+    }
+    auto [dx, dweight, _] = at::convolution_backward(
+        grad, inputs_.rectified(), weight, std::nullopt, strides(call_), kOnes, kOnes, false, kZeros, 1,
+        std::array<bool, 3>{call_.needs_x, call_.needs_parameters, false});
+    if (call_.needs_x) accumulate(dx);
+    if (call_.needs_parameters) result = dweight.contiguous();
+  }
+
+  void add_pointwise(const at::Tensor& weight, at::Tensor& result, const at::Tensor& grad,
+                     const at::Tensor& input, int64_t shift) {
+    if (call_.needs_parameters) result = at::mm(grad.t(), rows_of(input)).view(weight.sizes());
+    if (!call_.needs_x) return;
+    if (call_.stride == 1 && sum_.defined()) {
+      rows_of(sum_).addmm_(grad, matrix(weight));
+      return;
+    }
+    const at::Tensor image = image_of(at::mm(grad, matrix(weight)), call_);
+    if (call_.stride == 1) {
+      sum_ = image;
+      return;
+    }
+    if (!sum_.defined()) sum_ = at::zeros(call_.x.sizes(), call_.x.options().memory_format(kChannelsLast));
+    at::Tensor target = every_second(sum_, shift);
+    target.add_(image.slice(2, 0, target.size(2)).slice(3, 0, target.size(3)));
+  }
+
+  void accumulate(const at::Tensor& image) {
+    if (sum_.defined()) {
+      sum_.add_(image);
+    } else {
+      sum_ = image.contiguous(kChannelsLast);
+    }
+  }
+
+  const EdgeCall& call_;
+  Inputs& inputs_;
+  EdgeGradients& gradients_;
+  at::Tensor sum_;
+};
+
+// w_skip g and the pool's share, added to dL/dx.
+void add_plain(const EdgeCall& call, const EdgeCandidate& candidate, const at::Tensor& weight,
+               const at::Tensor& grad, at::Tensor& sum) {
+  const at::Tensor share = at::mul(grad, weight.to(grad.scalar_type()));
+  if (candidate.kind == Candidate::kSkipConnect) {
+    sum = sum.defined() ? sum.add_(share) : share;
+    return;
+  }
+  const bool accumulate = sum.defined();
+  if (!accumulate) sum = at::empty_like(call.x, kChannelsLast);
+  pool3x3_backward(pool_of(call), at::Tensor(), share, sum, accumulate);
+}
+
+}  // namespace
+
+EdgeOutput nasbench201_forward(const EdgeCall& call) {
+  Inputs inputs(call);
+  Terms terms = terms_of(call);
+  EdgeOutput output;
+  output.saved.resize(call.slots);
+  for (const int64_t k : terms.candidates) {
+    const EdgeCandidate& candidate = call.candidates[k];
+    const at::Tensor z = product(call, candidate, inputs);
+    terms.sum.inputs.push_back(z);
+    if (candidate.slots > 0) output.saved[candidate.saved] = rows_of(z);
+  }
+  const NormalizedSumStatistics statistics = normalized_sum_statistics(terms.sum);
+  output.y = normalized_sum_apply(terms.sum, statistics);
+  output.statistics = pack(call, terms, statistics);
+  return output;
+}
+
+EdgeGradients nasbench201_backward(const EdgeCall& call, const EdgeOutput& forward, const at::Tensor& grad) {
+  Inputs inputs(call);
+  Terms terms = terms_of(call);
+  uint64_t products = 0;
+  for (size_t i = 0; i < terms.candidates.size(); ++i) {
+    const EdgeCandidate& candidate = call.candidates[terms.candidates[i]];
+    terms.sum.inputs.push_back(candidate.slots > 0 ? image_of(forward.saved[candidate.saved], call)
+                                                   : product(call, candidate, inputs));
+    if (is_product(candidate)) products |= uint64_t{1} << i;
+  }
+  const NormalizedSumStatistics statistics = unpack(call, terms, forward.statistics);
+  const NormalizedSumGradients reduced = normalized_sum_reduce(grad, terms.sum, statistics);
+
+  EdgeGradients gradients;
+  gradients.parameters.resize(call.parameters.size());
+  if (call.needs_weights) gradients.weights = at::zeros_like(call.weights);
+  ProductGradients product_gradients(call, inputs, gradients);
+  const std::vector<at::Tensor> grads =
+      call.needs_x || call.needs_parameters
+          ? normalized_sum_input_gradients(grad, terms.sum, reduced.coefficients, products)
+          : std::vector<at::Tensor>();
+  for (size_t i = 0, next = 0; i < terms.candidates.size(); ++i) {
+    const int64_t k = terms.candidates[i];
+    const EdgeCandidate& candidate = call.candidates[k];
+    if (call.needs_weights) gradients.weights.select(0, k).copy_(reduced.weights.select(0, i));
+    if (!is_product(candidate) || grads.empty()) continue;
+    product_gradients.add(candidate, grads[next++]);
+    if (call.affine && call.needs_parameters) {
+      const int64_t gamma = candidate.parameter + candidate.parameters - 2;
+      gradients.parameters[gamma] = reduced.gamma.select(0, i).clone();
+      gradients.parameters[gamma + 1] = reduced.beta.select(0, i).clone();
+    }
+  }
+  if (!call.needs_x) return gradients;
+  gradients.x = product_gradients.masked();
+  for (size_t i = 0; i < terms.candidates.size(); ++i) {
+    const EdgeCandidate& candidate = call.candidates[terms.candidates[i]];
+    if (!is_product(candidate)) add_plain(call, candidate, terms.sum.weights.select(0, i), grad, gradients.x);
+  }
+  return gradients;
+}
+
+}  // namespace pynas
