@@ -21,13 +21,13 @@ from pynas.run import SearchResult, search
 from pynas.trial import Evaluation, Status, Trial
 
 if TYPE_CHECKING:
-    from pynas import bench, data, ops, proxies, stats, testing
+    from pynas import bench, data, nn, ops, proxies, stats, testing
     from pynas.evaluate import ProxyEvaluator, Score, score
 
 __version__ = "0.1.0"
 
 _LAZY = {"ProxyEvaluator": "pynas.evaluate", "Score": "pynas.evaluate", "score": "pynas.evaluate"}
-_LAZY_MODULES = ("bench", "data", "ops", "proxies", "stats", "testing")
+_LAZY_MODULES = ("bench", "data", "nn", "ops", "proxies", "stats", "testing")
 
 
 def __getattr__(name: str) -> Any:
@@ -50,6 +50,7 @@ __all__ = [
     "bench",
     "benchmarks",
     "data",
+    "nn",
     "ops",
     "proxies",
     "score",

@@ -1,0 +1,300 @@
+"""An edge of a supernet as one fused operation over candidate modules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from pynas import ops
+from pynas.nn._recognise import ANY, Recognised, UnknownCandidateError, recognise, refuse_hooks
+from pynas.nn.candidates import candidate, weighted_sum
+from pynas.ops._candidates import SAVE_CODES, resolve
+
+Save = Literal["products", "nothing", "everything"]
+
+
+class MixedOp(nn.Module):
+    r"""A mixture of candidate operations, ``y = sum_k weights[k] op_k(x)``, computed at once.
+
+    The candidates are ordinary modules in ``_ops``: a state dict of the common PyTorch form (a ``ModuleList``
+    of candidates and a loop over it) loads with ``strict=True`` and the other way round, running statistics
+    and ``num_batches_tracked`` included. Their ``forward`` is not called; :func:`pynas.ops.mixed_op` reads
+    their parameters, so hooks on them do not run.
+
+    A candidate whose weight is exactly zero costs nothing: it is not computed, its gradients are zero and
+    its running statistics stay as they are. So a softmax, a hard sample and a discrete choice are all but
+    values of ``weights``.
+
+    Args:
+        channels: Channels of input and output.
+        candidates: ``darts``, ``nasbench201``, ``transnas``, or some candidates of one of these by name.
+        stride: 1 or 2.
+        family: Needed only where names fit two families (``avg_pool_3x3``, which ``darts`` normalises).
+        affine: Whether batch norms have a weight and a bias.
+        track_running_stats: Whether batch norms keep running statistics; without, evaluation uses those of
+            the batch too.
+        eps: Added to variances.
+        momentum: Of running statistics.
+        save: What forward keeps for backward: ``products`` recomputes all that is cheap, ``nothing`` all,
+            ``everything`` nothing.
+        extra: Modules of your own, ``[N, C, H, W]`` to ``[N, C, H', W']``, that are run as they are and added
+            to the same sum; their weights follow those of ``candidates``. Skipped where their weight is
+            zero, which waits for the device if that is not a CPU; under ``torch.compile`` always run.
+        holder: Name of the ``ModuleList`` of candidates; if empty they are direct children, ``"0"``, ...
+
+    Raises:
+        ValueError: A candidate is unknown, or an argument has another value than those above.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        candidates: str | Sequence[str] = "darts",
+        stride: int = 1,
+        *,
+        family: str | None = None,
+        affine: bool = False,
+        track_running_stats: bool = True,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        save: Save = "products",
+        extra: Sequence[nn.Module] = (),
+        holder: str = "_ops",
+    ) -> None:
+        super().__init__()
+        names, family = resolve(candidates, family, "MixedOp")
+        if isinstance(channels, bool) or not isinstance(channels, int) or channels < 1:
+            raise ValueError(f"MixedOp: channels: expected a positive number, got {channels!r}")
+        if stride not in (1, 2):
+            raise ValueError(f"MixedOp: stride: expected 1 or 2, got {stride!r}")
+        members = [
+            candidate(name, family, channels, stride, affine, track_running_stats, eps=eps, momentum=momentum)
+            for name in names
+        ]
+        known: list[Recognised | None] = [recognise(member) for member in members]
+        members.extend(extra)
+        known.extend(None for _ in extra)
+        if holder:
+            self.add_module(holder, nn.ModuleList(members))
+        else:
+            for k, member in enumerate(members):
+                self.add_module(str(k), member)
+        self._bind(tuple(members), known, family, stride, affine=affine, save=save)
+
+    @classmethod
+    def from_modules(
+        cls,
+        modules: Sequence[nn.Module] | nn.ModuleList | nn.ModuleDict,
+        *,
+        holder: str = "_ops",
+        save: Save = "products",
+    ) -> MixedOp:
+        """The mixture of candidate modules that exist already, with their very parameters and buffers.
+
+        Candidates that the operator does not know are run as they are, as ``extra`` ones; which these are,
+        and why, :attr:`plain` says.
+
+        Args:
+            modules: A ``ModuleList``, ``ModuleDict`` or sequence of candidates.
+            holder: Name under which they are registered.
+            save: As of the constructor.
+
+        Raises:
+            ValueError: The operator knows none of them.
+        """
+        container = _container(modules)
+        known, reasons = one_family(tuple(container.children()))
+        return cls._of(container, known, reasons, holder=holder, save=save)
+
+    @classmethod
+    def _of(
+        cls,
+        container: nn.ModuleList | nn.ModuleDict,
+        known: Sequence[Recognised | None],
+        reasons: Mapping[int, str],
+        *,
+        holder: str,
+        save: Save,
+    ) -> MixedOp:
+        """A mixture of the container's modules, of which ``known`` are fused."""
+        chosen = [found for found in known if found is not None]
+        if not chosen:
+            text = "; ".join(f"{k}: {reason}" for k, reason in reasons.items())
+            raise ValueError(f"MixedOp: modules: none is a candidate that the operator knows ({text})")
+        self = cls.__new__(cls)
+        nn.Module.__init__(self)
+        self._modules[holder] = container  # whatever it is called: add_module refuses names of attributes
+        family = min(frozenset.intersection(*(found.families for found in chosen)))
+        stride = next((found.stride for found in chosen if found.name != "none"), chosen[0].stride)
+        affine = any(found.norm is not None and found.norm.affine for found in chosen)
+        self._bind(tuple(container.children()), known, family, stride, affine=affine, save=save)
+        self._reasons = {k: reasons[k] for k in self._plain}
+        self.training = container.training
+        return self
+
+    def _bind(
+        self,
+        members: tuple[nn.Module, ...],
+        known: Sequence[Recognised | None],
+        family: str,
+        stride: int,
+        *,
+        affine: bool,
+        save: Save,
+    ) -> None:
+        if save not in SAVE_CODES:
+            raise ValueError(f"MixedOp: save: expected one of {', '.join(SAVE_CODES)}, got {save!r}")
+        self._members = members
+        self._fused = tuple(k for k, found in enumerate(known) if found is not None)
+        self._plain = tuple(k for k, found in enumerate(known) if found is None)
+        fused = [found for found in known if found is not None]
+        self._names = tuple(found.name for found in fused)
+        self._family, self._stride, self._affine, self._save = family, stride, affine, save
+        self._reasons = dict.fromkeys(self._plain, "an extra module")
+        # Of tuples, nn.Module registers nothing: these are the layers of the modules above, not more of them.
+        self._layers = tuple(layer for found in fused for layer in found.layers)
+        self._norms = tuple(layer for layer in self._layers if isinstance(layer, nn.BatchNorm2d))
+        order = self._fused + self._plain
+        self._order = None if order == tuple(range(len(members))) else order
+
+    @property
+    def candidates(self) -> tuple[str, ...]:
+        """Names of those that the operator computes, in order."""
+        return self._names
+
+    @property
+    def stride(self) -> int:
+        """1 or 2."""
+        return self._stride
+
+    @property
+    def plain(self) -> Mapping[int, str]:
+        """Positions of candidates that are modules run as they are, and why."""
+        return self._reasons
+
+    @property
+    def modules_in_order(self) -> tuple[nn.Module, ...]:
+        """The candidates' modules, one for each weight."""
+        return self._members
+
+    def forward(self, x: Tensor, weights: Tensor | Sequence[Tensor]) -> Tensor:
+        """The weighted sum of all candidates.
+
+        Args:
+            x: ``[N, C, H, W]``, any memory format; channels_last is the fastest.
+            weights: ``[K]``, one for each candidate in order, on the device of ``x``; or K scalars.
+
+        Returns:
+            ``[N, C, ceil(H / stride), ceil(W / stride)]``.
+
+        Raises:
+            ValueError: A shape, dtype or device does not fit, or weights are NaN.
+        """
+        if not isinstance(weights, Tensor):
+            weights = torch.stack([torch.as_tensor(w, dtype=x.dtype, device=x.device) for w in weights])
+        if weights.shape != (len(self._members),):
+            raise ValueError(
+                f"weights: expected [{len(self._members)}], one for each candidate, got {list(weights.shape)}"
+            )
+        setting = self._setting()
+        if setting is None:
+            return weighted_sum(self._members, x, weights)
+        training, tracked, eps, momentum = setting
+        if self._order is not None:
+            parts = weights.unbind()
+            weights = torch.stack([parts[k] for k in self._order])
+        y: Tensor = ops.mixed_op(
+            x,
+            weights,
+            self._parameters_in_order(),
+            candidates=self._names,
+            family=self._family,
+            stride=self._stride,
+            running=self._running() if tracked else None,
+            num_batches_tracked=self._counters() if tracked else None,
+            training=training or not tracked,
+            momentum=momentum,
+            eps=eps,
+            affine=self._affine,
+            save=self._save,
+            extra=[self._members[k] for k in self._plain],
+        )
+        return y
+
+    def _setting(self) -> tuple[bool, bool, float, float | None] | None:
+        """Training, tracked, eps and momentum of all batch norms; None where they differ by now."""
+        if not self._norms:
+            return self.training, False, 1e-5, 0.1
+        first = self._norms[0]
+        setting = (first.training, first.running_mean is not None, first.eps, first.momentum)
+        for bn in self._norms:
+            if (bn.training, bn.running_mean is not None, bn.eps, bn.momentum) != setting:
+                return None
+        return setting
+
+    def _parameters_in_order(self) -> list[Tensor]:
+        """As state dicts order them."""
+        found: list[Tensor] = []
+        for layer in self._layers:
+            if layer.weight is not None:
+                found.append(layer.weight)
+            if layer.bias is not None:
+                found.append(layer.bias)
+        return found
+
+    def _running(self) -> list[Tensor]:
+        return [cast(Tensor, s) for bn in self._norms for s in (bn.running_mean, bn.running_var)]
+
+    def _counters(self) -> list[Tensor]:
+        return [cast(Tensor, bn.num_batches_tracked) for bn in self._norms]
+
+    def extra_repr(self) -> str:
+        """What distinguishes this mixture in a printed model."""
+        return f"{self._family}: {', '.join(self._names)}, stride={self._stride}, save={self._save!r}"
+
+
+def _container(modules: Sequence[nn.Module] | nn.ModuleDict | nn.ModuleList) -> nn.ModuleList | nn.ModuleDict:
+    return modules if isinstance(modules, (nn.ModuleList, nn.ModuleDict)) else nn.ModuleList(modules)
+
+
+def one_family(members: Sequence[nn.Module]) -> tuple[list[Recognised | None], dict[int, str]]:
+    """What each member is, or why not: the largest group that one call of the operator can compute."""
+    found: list[Recognised | None] = []
+    reasons: dict[int, str] = {}
+    for k, member in enumerate(members):
+        try:
+            for part in member.modules():
+                refuse_hooks(part)
+            found.append(recognise(member))
+        except UnknownCandidateError as reason:
+            found.append(None)
+            reasons[k] = str(reason)
+    best: list[Recognised | None] = [None] * len(found)
+    for family in sorted(ANY):
+        for first in [item for item in found if item is not None and family in item.families]:
+            group: list[Recognised] = [first]  # grown around each in turn
+            for item in found:
+                if item is not None and item is not first and family in item.families:
+                    group += [item] if all(_fit(item, other) for other in group) else []
+            if len(group) > sum(item is not None for item in best):
+                best = [item if any(item is member for member in group) else None for item in found]
+    for k, item in enumerate(found):
+        if item is not None and best[k] is None:
+            reasons[k] = f"is a {item.name} of another family, stride, width or batch norm than the others"
+    return best, reasons
+
+
+def _fit(one: Recognised, other: Recognised) -> bool:
+    """Whether one call of the operator can compute both."""
+    if one.stride != other.stride and "none" not in (one.name, other.name):
+        return False
+    if None not in (one.channels, other.channels) and one.channels != other.channels:
+        return False
+    if one.norm is not None and other.norm is not None and one.norm.affine != other.norm.affine:
+        return False
+    ours, theirs = one.norm or one.pool_norm, other.norm or other.pool_norm
+    return ours is None or theirs is None or replace(ours, affine=False) == replace(theirs, affine=False)
