@@ -42,7 +42,7 @@ bench: build  ## run the benchmarks
 evidence: build  ## the slow measurements behind the documentation
 	$(BIN)/pynas rank --proxies zico,zico_per_sample,snip,grad_norm,grad_sign,params,flops --sample 300 --table analog --images $(IMAGES) --report ranking.html
 	$(BIN)/pynas bench --slow --seconds 10 $(if $(RECORD),--save $(RECORD))
-	cd benches && ../$(BIN)/python -m pytest test_zico.py test_collect.py test_search_overhead.py --benchmark-enable -s -q $(if $(RECORD),--record $(abspath $(RECORD)))
+	cd benches && ../$(BIN)/python -m pytest test_zico.py test_collect.py test_search_overhead.py test_mixed_op.py -k "not test_time" --benchmark-enable -s -q $(if $(RECORD),--record $(abspath $(RECORD)))
 
 lint: build  ## ruff, mypy and clang-format
 	$(BIN)/ruff check .

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import json
 import time
+from pathlib import Path
 
 import pytest
 
-from pynas.bench import CASES, Case, Problem, measure, peak
+from pynas.bench import CASES, Case, Problem, Record, measure, peak
 from pynas.bench._harness import percentile
 
 
@@ -31,6 +33,24 @@ def test_ratio_is_against_the_best_other_contender_and_the_floor_is_the_larger_b
     assert record.to_dict()["timings"]["pynas"]["p20"] <= record.to_dict()["timings"]["pynas"]["p80"]
 
 
+def test_every_other_contender_has_its_ratio_and_targets() -> None:
+    case = Case("x/y", problem, targets={"slow": (0.5, 0.2)})
+    record = measure(case, seconds=0.1)
+    assert record.ratios.keys() == {"slow", "mid"}
+    assert record.ratios["slow"][0] <= record.ratios["slow"][1] < record.ratios["mid"][1]
+    assert record.to_dict()["targets"] == {"slow": (0.5, 0.2)}
+
+
+def test_records_are_lines_of_a_file(tmp_path: Path) -> None:
+    record = Record.of("x/memory", {"pynas": [1.0, 3.0], "plain": [2.0, 4.0]}, must=0.5, unit="MiB")
+    for _ in range(2):
+        record.append_to(tmp_path / "new" / "results.jsonl")
+    lines = [json.loads(line) for line in (tmp_path / "new" / "results.jsonl").read_text().splitlines()]
+    assert lines == [json.loads(json.dumps(record.to_dict()))] * 2
+    assert lines[0]["ratio"] == pytest.approx(0.625)
+    assert lines[0]["unit"] == "MiB"
+
+
 def test_a_wrong_result_is_not_timed() -> None:
     def wrong() -> None:
         raise AssertionError("sum: relative error")
@@ -47,7 +67,8 @@ def test_percentiles_interpolate() -> None:
 def test_every_quick_case_makes_a_right_result() -> None:
     for name in CASES.names():
         case = CASES.get(name)
-        if not case.slow and "512@4" not in name and "256@8" not in name:
+        large = name.startswith("mixed_op/") and not name.endswith("64x64x8x8")
+        if not case.slow and not large and "512@4" not in name and "256@8" not in name:
             case.make().check()
 
 

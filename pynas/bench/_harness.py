@@ -40,6 +40,7 @@ class Case:
         make: Builds the problem; called just before it is timed, so that cases do not pile up in memory.
         must: Largest acceptable time of ``"pynas"`` relative to the best other contender, or None.
         aim: The ratio we would like.
+        targets: The same two ratios against single other contenders, by name.
         slow: Takes more than some seconds a round.
     """
 
@@ -48,6 +49,7 @@ class Case:
     must: float | None = None
     aim: float | None = None
     slow: bool = False
+    targets: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,8 @@ class Record:
         ratio_spread: Its 20th and 80th percentile.
         floor_seconds: The larger of flops over peak and bytes over bandwidth.
         unit: Of the timings: seconds, or MiB where memory was measured.
+        ratios: 20th, 50th and 80th percentile of the ratio to each other contender.
+        targets: Of the case.
     """
 
     case: str
@@ -81,6 +85,8 @@ class Record:
     floor_seconds: float | None
     machine: Mapping[str, Any] = field(default_factory=dict)
     unit: str = "seconds"
+    ratios: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
+    targets: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, case: str, samples: Mapping[str, Sequence[float]], **facts: Any) -> Record:
@@ -89,15 +95,18 @@ class Record:
             name: Timing(percentile(t, 0.2), percentile(t, 0.5), percentile(t, 0.8), len(t))
             for name, t in samples.items()
         }
-        others = [name for name in timings if name != "pynas"]
-        best = min(others, key=lambda name: timings[name].p50) if others else None
-        ratios = [a / b for a, b in zip(samples["pynas"], samples[best], strict=True)] if best else []
+        ratios = {}
+        for name in timings.keys() - {"pynas"}:
+            by_round = [a / b for a, b in zip(samples["pynas"], samples[name], strict=True)]
+            ratios[name] = (percentile(by_round, 0.2), percentile(by_round, 0.5), percentile(by_round, 0.8))
+        best = min(ratios, key=lambda name: timings[name].p50) if ratios else None
         return cls(
             case=case,
             timings=timings,
             best_other=best,
-            ratio=percentile(ratios, 0.5) if ratios else None,
-            ratio_spread=(percentile(ratios, 0.2), percentile(ratios, 0.8)) if ratios else None,
+            ratio=ratios[best][1] if best else None,
+            ratio_spread=(ratios[best][0], ratios[best][2]) if best else None,
+            ratios={name: ratios[name] for name in timings if name in ratios},
             **{"must": None, "aim": None, "floor_seconds": None, **facts},
         )
 
@@ -174,6 +183,7 @@ def measure(
         samples,
         must=case.must,
         aim=case.aim,
+        targets=case.targets,
         floor_seconds=max(problem.flops / peak[0], problem.bytes / peak[1]) if peak else None,
         machine=dict(machine or {}),
     )

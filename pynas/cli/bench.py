@@ -63,25 +63,34 @@ def bench(
     _output.print_table(
         title,
         ["case", "pynas ms", "floor ms", "best other", "its ms", "ratio", "20-80 %", "must", "aim"],
-        [_row(record) for record in records],
+        [row for record in records for row in _rows(record)],
     )
     if skipped:
         print(f"{len(skipped)} slow cases left out (--slow): {', '.join(case.name for case in skipped)}")
     return None
 
 
-def _row(record: Any) -> list[object]:
+def _rows(record: Any) -> list[list[object]]:
+    """One row against the best other contender; where there are targets for several, one against each."""
+    others = list(record.ratios) if record.targets else [record.best_other]
+    return [_row(record, other, first=i == 0) for i, other in enumerate(others)]
+
+
+def _row(record: Any, other: str | None, first: bool) -> list[object]:
     floor = record.floor_seconds
-    other = record.timings[record.best_other] if record.best_other else None
-    spread = record.ratio_spread
-    return [
+    low, ratio, high = record.ratios[other] if other else (None, None, None)
+    must, aim = record.targets.get(other, (record.must, record.aim))
+    ours = [
         record.case,
         round(record.timings["pynas"].p50 * 1e3, 3),
         round(floor * 1e3, 3) if floor else None,
-        record.best_other,
-        round(other.p50 * 1e3, 3) if other else None,
-        round(record.ratio, 3) if record.ratio is not None else None,
-        f"{spread[0]:.2f}-{spread[1]:.2f}" if spread else None,
-        record.must,
-        record.aim,
+    ]
+    return [
+        *(ours if first else [None] * 3),
+        other,
+        round(record.timings[other].p50 * 1e3, 3) if other else None,
+        round(ratio, 3) if ratio is not None else None,
+        f"{low:.2f}-{high:.2f}" if ratio is not None else None,
+        must and round(must, 3),
+        aim and round(aim, 3),
     ]
