@@ -41,11 +41,13 @@ from pynas.ops.embedding_grad_norms import (
 from pynas.ops.linear_grad_gram import linear_grad_gram, linear_grad_gram_reference
 from pynas.ops.linear_grad_moments import linear_grad_moments, linear_grad_moments_reference
 from pynas.ops.linear_grad_norms import linear_grad_norms, linear_grad_norms_reference
+from pynas.ops.mixed_activation import ACTIVATIONS, mixed_activation, mixed_activation_reference
 from pynas.ops.mixed_op import mixed_op
 from pynas.ops.moments_update import moments_update, moments_update_reference
 from pynas.ops.normalized_sum import normalized_sum, normalized_sum_reference
 
 __all__ = [
+    "ACTIVATIONS",
     "MOMENTS",
     "GradMoments",
     "Moments",
@@ -83,6 +85,8 @@ __all__ = [
     "linear_grad_moments_reference",
     "linear_grad_norms",
     "linear_grad_norms_reference",
+    "mixed_activation",
+    "mixed_activation_reference",
     "mixed_op",
     "mixed_op_norms",
     "mixed_op_parameters",

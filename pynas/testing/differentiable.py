@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 import pynas._C
+from pynas.testing._mixed_activation_samples import mixed_activation_specs
 from pynas.testing._normalized_sum_samples import normalized_sum_specs
 from pynas.testing._specs import DifferentiableSample, DifferentiableSpec
 from pynas.testing.ops import Recorder, filler, leaves
@@ -252,6 +253,7 @@ def check_compile(spec: DifferentiableSpec, sample: DifferentiableSample, backen
 
 def _specs() -> Iterator[DifferentiableSpec]:
     yield from normalized_sum_specs()
+    yield from mixed_activation_specs()
 
 
 DIFFERENTIABLE: dict[str, DifferentiableSpec] = {spec.name: spec for spec in _specs()}
