@@ -30,6 +30,7 @@ UNORDERED = [
     "sample_grad_conv_float64",
     "affine_group_norm",
     "embedding_float32",
+    "normalized_sum_rows",
 ]
 EVERY = {"plain", "address", "thread"}
 CAUGHT_BY: dict[str, set[str]] = {
