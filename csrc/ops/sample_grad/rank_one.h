@@ -147,12 +147,18 @@ class RankOne {
       default:
         pack<T>(parallel);
     }
-    constexpr int64_t kOutputBlocks = 16;  // a task: one block of inputs, 16 blocks of outputs
-    const int64_t d_tasks = divide_up(d_blocks_, kOutputBlocks);
-    parallel(x_blocks_ * d_tasks, 1, [&](int64_t begin, int64_t end) {
+    // A task: a run of inputs that stays in cache, 16 blocks of outputs. Inputs run innermost, so that rows
+    // of the result are written in long pieces.
+    constexpr int64_t kOutputBlocks = 16, kInputBytes = 256 << 10;
+    const int64_t block_bytes = p_.batch * kColumnsOf * static_cast<int64_t>(sizeof(T));
+    const int64_t run = larger(1, smaller(x_blocks_, kInputBytes / block_bytes));
+    const int64_t x_tasks = divide_up(x_blocks_, run);
+    parallel(x_tasks * divide_up(d_blocks_, kOutputBlocks), 1, [&](int64_t begin, int64_t end) {
       for (int64_t task = begin; task < end; ++task) {
-        const int64_t j = task / d_tasks, first = task % d_tasks * kOutputBlocks;
-        for (int64_t i = first; i < smaller(first + kOutputBlocks, d_blocks_); ++i) tile(j, i);
+        const int64_t first = task / x_tasks * kOutputBlocks, from = task % x_tasks * run;
+        for (int64_t i = first; i < smaller(first + kOutputBlocks, d_blocks_); ++i) {
+          for (int64_t j = from; j < smaller(from + run, x_blocks_); ++j) tile(j, i);
+        }
       }
       finish_streaming();
     });
