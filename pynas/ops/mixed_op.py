@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pynas.ops._candidates import CODES, FAMILY_CODES, SAVE_CODES, norms, resolve
-from pynas.ops._checks import check_float
+from pynas.ops._checks import check_device, check_float
 from pynas.ops._mixed_op_reference import mixed_op_reference
 
 _forward = torch.ops.pynas.mixed_op.default
@@ -96,15 +96,16 @@ def mixed_op(
             "save": save,
         }
         return _with_extra(x, weights, parameters, extra, candidates, options)
-    _check(x, stride, save)
+    _check(x, weights, parameters, stride, save)
     # Dynamo would trace through the cache, and warn that it does.
     plan_of = _plan if torch.compiler.is_compiling() else _cached_plan
     plan = plan_of(candidates if isinstance(candidates, str) else tuple(candidates), family, stride)
     dtype = x.dtype
-    if dtype != torch.float64 and torch.is_autocast_enabled(x.device.type):
-        dtype = torch.get_autocast_dtype(x.device.type)
+    device = x.device.type
+    if dtype != torch.float64 and device in ("cpu", "cuda") and torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
     # No kernel computes in float16 on the CPU.
-    widened = dtype == torch.float16 and x.device.type == "cpu"
+    widened = dtype == torch.float16 and device == "cpu"
     planes = x.is_contiguous() and not x.is_contiguous(memory_format=torch.channels_last)
     image = x.to(torch.float32 if widened else dtype).contiguous(memory_format=torch.channels_last)
     batch_statistics = training or running is None
@@ -150,7 +151,7 @@ def _plan(candidates: str | tuple[str, ...], family: str | None, stride: int) ->
 _cached_plan = cache(_plan)
 
 
-def _check(x: Tensor, stride: int, save: str) -> None:
+def _check(x: Tensor, weights: Tensor, parameters: Sequence[Tensor], stride: int, save: str) -> None:
     """What has to hold before the compiled operator, which checks the rest, can be called."""
     check_float("mixed_op", "x", x)
     if x.dim() != 4:
@@ -159,6 +160,12 @@ def _check(x: Tensor, stride: int, save: str) -> None:
         raise ValueError(f"mixed_op: stride: expected 1 or 2, got {stride!r}")
     if save not in SAVE_CODES:
         raise ValueError(f"mixed_op: save: expected one of {', '.join(SAVE_CODES)}, got {save!r}")
+    # On which device the operator runs is found from all of its tensors.
+    if weights.device != x.device and weights.device.type != "cpu":
+        check_device("mixed_op", "weights", weights, "x", x)
+    for i, parameter in enumerate(parameters):
+        if parameter.device != x.device:
+            check_device("mixed_op", f"parameters[{i}]", parameter, "x", x)
 
 
 def _with_extra(
@@ -242,8 +249,8 @@ def _fake_track(*arguments: Any) -> None:
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    grad_output, x, weights, parameters, running, _, _, *ctx.options = inputs
-    ctx.parameters = len(parameters)
+    grad_output, x, weights, parameters, running, _, saved, *ctx.options = inputs
+    ctx.counts = len(parameters), len(running), len(saved)
     ctx.save_for_backward(grad_output, x, weights, *parameters, *running)
 
 
@@ -256,11 +263,16 @@ def _double_backward(
     """Derivatives of the gradients, by differentiating the definition twice."""
     codes, family, stride, affine, training, eps, _, needs_x, needs_weights, needs_parameters = ctx.options
     names, families = _codes()
-    first = 3 + ctx.parameters
-    # A tensor that wants no gradient stands in for one that does, so that all are asked for alike.
-    wanted = [t if t.requires_grad else t.detach().requires_grad_() for t in ctx.saved_tensors[:first]]
-    grad_output, x, weights, *parameters = wanted
+    parameter_count, running_count, slots = ctx.counts
+    first = 3 + parameter_count
     with torch.enable_grad():
+        # Views: grad_output may itself hang on x, and only what the definition makes of each is asked for. A
+        # tensor that wants no gradient gets a stand-in that does, so that all are treated alike.
+        wanted = [
+            t.view_as(t) if t.requires_grad else t.detach().requires_grad_()
+            for t in ctx.saved_tensors[:first]
+        ]
+        grad_output, x, weights, *parameters = wanted
         y = mixed_op_reference(
             x,
             weights,
@@ -275,7 +287,7 @@ def _double_backward(
         )
         gradients = torch.autograd.grad(y, [x, weights, *parameters], grad_output, create_graph=True)
     cotangents = [grad_dx if needs_x else None, grad_dweights if needs_weights else None]
-    cotangents += grad_dparameters if needs_parameters and grad_dparameters else [None] * ctx.parameters
+    cotangents += grad_dparameters if needs_parameters and grad_dparameters else [None] * parameter_count
     pairs = [(g, c) for g, c in zip(gradients, cotangents, strict=True) if c is not None and g.requires_grad]
     result: Sequence[Tensor | None] = [None] * first
     if pairs:
@@ -283,7 +295,7 @@ def _double_backward(
         result = torch.autograd.grad(
             outputs, wanted, grads, create_graph=torch.is_grad_enabled(), allow_unused=True
         )
-    return (*result[:3], list(result[3:]), *[None] * 13)
+    return (*result[:3], list(result[3:]), [None] * running_count, None, [None] * slots, *[None] * 10)
 
 
 torch.library.register_fake("pynas::mixed_op", _fake)
