@@ -14,6 +14,7 @@ from pynas.nn.genotype import Genotype
 from pynas.nn.mixed_op import MixedOp
 from pynas.nn.replace import ReplaceReport, replace_mixed_ops
 from pynas.nn.supernet import DARTSSupernet, NASBench201Supernet, Supernet
+from pynas.nn.training import Schedule, Step, accuracy, train_supernet
 
 __all__ = [
     "Cell",
@@ -24,7 +25,11 @@ __all__ = [
     "NASBench201Cell",
     "NASBench201Supernet",
     "ReplaceReport",
+    "Schedule",
+    "Step",
     "Supernet",
+    "accuracy",
     "candidate",
     "replace_mixed_ops",
+    "train_supernet",
 ]

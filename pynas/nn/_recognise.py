@@ -50,7 +50,8 @@ def recognise(module: nn.Module) -> Recognised:
     """The candidate that ``module`` looks like; UnknownCandidateError where it is none."""
     leaves = [part for part in module.modules() if not any(True for _ in part.children())]
     layers = [leaf for leaf in leaves if type(leaf) not in (nn.ConstantPad2d, nn.ZeroPad2d, nn.Identity)]
-    if not any(True for _ in module.parameters()) and not any(True for _ in module.buffers()):
+    normalises = any(isinstance(layer, nn.BatchNorm2d) for layer in layers)  # perhaps without any tensor
+    if not normalises and next(module.parameters(), None) is None and next(module.buffers(), None) is None:
         return _without_state(module, layers)
     owners = [part for part in module.modules() if part._parameters or part._buffers]
     if any(type(owner) not in (nn.Conv2d, nn.BatchNorm2d) for owner in owners):
