@@ -30,7 +30,7 @@ build() {
     cmake --build "$BUILD" && cp "$BUILD"/_C*.so pynas/
 }
 
-cuda_tests() { "$PYTHON" -m pytest -q -p no:cacheprovider -m cuda tests/ops/test_cuda.py "$@"; }
+cuda_tests() { "$PYTHON" -m pytest -q -p no:cacheprovider -m cuda tests/ops "$@"; }
 
 # Small shapes and few of them: the sanitizers slow kernels down a hundredfold. Without caching every tensor is an
 # allocation of its own, so that the first byte beyond it is out of bounds.
@@ -52,6 +52,8 @@ if step build build; then
   fi
   step kernels "$PYTHON" benches/gpu_kernels.py --save "$OUT/gpu_kernels.jsonl"
   tail -n 40 "$OUT/kernels.log"
+  step edges "$PYTHON" benches/gpu_mixed_op.py --save "$OUT/gpu_mixed_op.jsonl"
+  tail -n 12 "$OUT/edges.log"
   tail -n 15 "$OUT/tests.log"
 else
   tail -n 30 "$OUT/build.log"

@@ -141,6 +141,7 @@ def measure(
     seed: int = 0,
     peak: tuple[float, float] | None = None,
     machine: Mapping[str, Any] | None = None,
+    synchronize: Callable[[], None] | None = None,
 ) -> Record:
     """Check and time all contenders of ``case``.
 
@@ -154,12 +155,14 @@ def measure(
         seed: Of the order.
         peak: (FLOP/s, bytes/s) of this machine, for the floor.
         machine: Copied into the record.
+        synchronize: Waits for a device that works on its own; called before a clock is read.
 
     Raises:
         AssertionError: pynas's result is wrong.
     """
     problem = case.make()
     problem.check()
+    wait = synchronize or (lambda: None)
     for run in problem.contenders.values():
         run()
     rng = random.Random(seed)
@@ -172,8 +175,10 @@ def measure(
         while time.perf_counter() < end or len(samples[order[0]]) < min_rounds:
             rng.shuffle(order)
             for name in order:
+                wait()
                 start = time.perf_counter()
                 problem.contenders[name]()
+                wait()
                 samples[name].append(time.perf_counter() - start)
     finally:
         if enabled:

@@ -27,24 +27,31 @@ DARTS_FASTER = {
 }
 
 
-def edge_pair(family: str, channels: int, stride: int) -> tuple[MixedOp, LoopMixedOp]:
+def edge_pair(family: str, channels: int, stride: int, device: str = "cpu") -> tuple[MixedOp, LoopMixedOp]:
     """The fused edge and the loop, with equal parameters."""
     torch.manual_seed(0)
     fused = MixedOp(channels, family, stride, family=family)
     loop = LoopMixedOp(channels, family, stride, family=family)
     loop.load_state_dict(fused.state_dict())
-    return fused, loop
+    return fused.to(device), loop.to(device)
 
 
 def edge_data(
-    channels: int, side: int, stride: int, candidates: int, layout: torch.memory_format
+    channels: int,
+    side: int,
+    stride: int,
+    candidates: int,
+    layout: torch.memory_format,
+    device: str = "cpu",
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Input, mixture weights of a softmax and the gradient of the result."""
     generator = torch.Generator().manual_seed(1)
     out = -(-side // stride)
-    x = torch.randn(BATCH, channels, side, side, generator=generator).contiguous(memory_format=layout)
-    grad = torch.randn(BATCH, channels, out, out, generator=generator).contiguous(memory_format=layout)
-    weights = torch.softmax(torch.randn(candidates, generator=generator), 0)
+    x, grad = (
+        torch.randn(BATCH, channels, n, n, generator=generator).to(device, memory_format=layout)
+        for n in (side, out)
+    )
+    weights = torch.softmax(torch.randn(candidates, generator=generator), 0).to(device)
     return x.requires_grad_(), weights.requires_grad_(), grad
 
 
@@ -60,10 +67,10 @@ def step(
     return y
 
 
-def check_edge(family: str, channels: int, side: int, stride: int) -> None:
+def check_edge(family: str, channels: int, side: int, stride: int, device: str = "cpu") -> None:
     """Result and every gradient against the loop in float64."""
-    fused, loop = edge_pair(family, channels, stride)
-    data = edge_data(channels, side, stride, len(loop._ops), torch.channels_last)
+    fused, loop = edge_pair(family, channels, stride, device)
+    data = edge_data(channels, side, stride, len(loop._ops), torch.channels_last, device)
     y = step(fused, list(fused.parameters()), data)
     wide = tuple(t.detach().double() for t in data)
     for t in wide[:2]:
@@ -91,19 +98,21 @@ def edge_floor(family: str, channels: int, side: int, stride: int) -> tuple[floa
     return 6.0 * pixels * (products + reduction), 4.0 * (3 * BATCH * side**2 + 2 * pixels) * c
 
 
-def edge_case(family: str, channels: int, side: int, stride: int, others: Sequence[str]) -> Problem:
+def edge_case(
+    family: str, channels: int, side: int, stride: int, others: Sequence[str], device: str = "cpu"
+) -> Problem:
     """One edge of a supernet against the loop over its candidates."""
     runs: dict[str, Callable[[], object]] = {}
     for name in ("pynas", *others):
-        fused, loop = edge_pair(family, channels, stride)
+        fused, loop = edge_pair(family, channels, stride, device)
         layout = torch.contiguous_format if name == NCHW else torch.channels_last
         module = cast(nn.Module, fused if name == "pynas" else loop)
         module = module.to(memory_format=layout)  # type: ignore[call-overload]
-        data = edge_data(channels, side, stride, len(loop._ops), layout)
+        data = edge_data(channels, side, stride, len(loop._ops), layout, device)
         edge = torch.compile(module) if name == COMPILED else module
         runs[name] = partial(step, edge, list(module.parameters()), data)
     flops, bytes_moved = edge_floor(family, channels, side, stride)
-    return Problem(runs, partial(check_edge, family, channels, side, stride), flops, bytes_moved)
+    return Problem(runs, partial(check_edge, family, channels, side, stride, device), flops, bytes_moved)
 
 
 def sum_case(channels: int, side: int, inputs: int = 4) -> Problem:
