@@ -30,6 +30,8 @@ UNORDERED = [
     "sample_grad_conv_float64",
     "affine_group_norm",
     "embedding_float32",
+    "depthwise_float32",
+    "pool3x3_float32",
     "normalized_sum_rows",
 ]
 EVERY = {"plain", "address", "thread"}

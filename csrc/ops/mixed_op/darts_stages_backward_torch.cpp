@@ -54,7 +54,7 @@ void restore(Backward& b, const std::vector<at::Tensor>& saved) {
     int64_t slot = candidate.saved;
     const int64_t end = candidate.saved + candidate.slots;
     const auto take = [&](at::Tensor& image) {
-      if (slot < end && saved[slot].defined()) image = image_of(call, saved[slot]);
+      if (slot < end && saved[slot].defined() && saved[slot].size(0) > 0) image = image_of(call, saved[slot]);
       ++slot;
     };
     for (size_t n = 0; n < part.steps.size(); ++n) take(part.z[n]);
