@@ -230,7 +230,7 @@ def call(**changes: Any) -> Callable[[], Tensor]:
         (
             call(running=[(torch.ones(6), torch.ones(6)), None, None], training=False),
             ValueError,
-            "running: expected (mean, var) for every normalised input in evaluation, or for none, got None at",
+            "running: expected (mean, var) for every normalised input in evaluation, or for none, got",
         ),
     ],
 )

@@ -1,5 +1,6 @@
 #include "ops/affine_grad_moments/affine_grad_moments.h"
 
+#include "common/cpu_dtype.h"
 #include "common/fold.h"
 #include "common/simd.h"
 
@@ -345,16 +346,10 @@ void affine_grad_moments_workspace(const AffineGradMomentsParams& p, size_t& byt
 }
 
 void affine_grad_moments(const AffineGradMomentsParams& p, const Parallel& parallel) {
-  switch (p.dtype) {
-    case DType::kFloat32:
-      return run<float, float>(p, parallel);
-    case DType::kFloat64:
-      return run<double, double>(p, parallel);
-    case DType::kBFloat16:
-      return run<BFloat16, float>(p, parallel);
-    case DType::kFloat16:
-      return run<Float16, float>(p, parallel);
-  }
+  visit_dtype(p.dtype, [&](auto types) {
+    using Chosen = decltype(types);
+    run<typename Chosen::In, typename Chosen::Sum>(p, parallel);
+  });
 }
 
 }  // namespace pynas::cpu::PYNAS_ISA_NS

@@ -1,5 +1,6 @@
 #include "ops/embedding_grad_moments/embedding_grad_moments.h"
 
+#include "common/cpu_dtype.h"
 #include "common/fold.h"
 #include "common/simd.h"
 
@@ -124,16 +125,10 @@ void run(const EmbeddingGradMomentsParams& p, const Parallel& parallel) {
 }  // namespace
 
 void embedding_grad_moments(const EmbeddingGradMomentsParams& p, const Parallel& parallel) {
-  switch (p.dtype) {
-    case DType::kFloat32:
-      return run<float, float>(p, parallel);
-    case DType::kFloat64:
-      return run<double, double>(p, parallel);
-    case DType::kBFloat16:
-      return run<BFloat16, float>(p, parallel);
-    case DType::kFloat16:
-      return run<Float16, float>(p, parallel);
-  }
+  visit_dtype(p.dtype, [&](auto types) {
+    using Chosen = decltype(types);
+    run<typename Chosen::In, typename Chosen::Sum>(p, parallel);
+  });
 }
 
 }  // namespace pynas::cpu::PYNAS_ISA_NS

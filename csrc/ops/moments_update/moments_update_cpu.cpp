@@ -1,3 +1,4 @@
+#include "common/cpu_dtype.h"
 #include "common/simd.h"
 #include "ops/moments_update/moments_update.h"
 
@@ -27,17 +28,11 @@ void update(const MomentsUpdateParams& p, int64_t begin, int64_t end) {
 }  // namespace
 
 void moments_update(const MomentsUpdateParams& p, const Parallel& parallel) {
-  parallel(p.n, 16384, [&](int64_t begin, int64_t end) {
-    switch (p.grad_dtype) {
-      case DType::kFloat32:
-        return update<float, float>(p, begin, end);
-      case DType::kFloat64:
-        return update<double, double>(p, begin, end);
-      case DType::kBFloat16:
-        return update<BFloat16, float>(p, begin, end);
-      case DType::kFloat16:
-        return update<Float16, float>(p, begin, end);
-    }
+  visit_dtype(p.grad_dtype, [&](auto types) {
+    using Chosen = decltype(types);
+    parallel(p.n, 16384, [&](int64_t begin, int64_t end) {
+      update<typename Chosen::In, typename Chosen::Sum>(p, begin, end);
+    });
   });
 }
 

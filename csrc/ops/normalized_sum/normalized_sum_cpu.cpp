@@ -1,6 +1,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "common/cpu_dtype.h"
 #include "ops/normalized_sum/planes.h"
 #include "ops/normalized_sum/rows.h"
 
@@ -265,20 +266,13 @@ class Kernel {
 // Calls body with a kernel for the element type; float16 is widened by the binding.
 template <class F>
 void visit(const NormalizedSumParams& p, const Parallel& parallel, F body) {
-  switch (p.dtype) {
-    case DType::kFloat64: {
-      Kernel<double, double> kernel(p, parallel);
-      return body(kernel);
+  visit_dtype(p.dtype, [&](auto types) {
+    using Chosen = decltype(types);
+    if constexpr (!std::is_same_v<typename Chosen::In, Float16>) {
+      Kernel<typename Chosen::In, typename Chosen::Sum> kernel(p, parallel);
+      body(kernel);
     }
-    case DType::kBFloat16: {
-      Kernel<BFloat16, float> kernel(p, parallel);
-      return body(kernel);
-    }
-    default: {
-      Kernel<float, float> kernel(p, parallel);
-      return body(kernel);
-    }
-  }
+  });
 }
 
 }  // namespace
