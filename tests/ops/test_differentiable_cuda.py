@@ -57,7 +57,9 @@ def test_large_normalized_sum(shape: tuple[int, ...], dtype: torch.dtype) -> Non
         expected = ops.normalized_sum_reference(wide, wide_weights, normalized=normalized)
         upstream = torch.randn(shape, generator=generator).to(dtype)
         found = torch.autograd.grad(y, [*zs, w], upstream.cuda())
-        wanted = torch.autograd.grad(expected, [*wide, wide_weights], upstream.double(), allow_unused=True)
+        wanted: tuple[torch.Tensor | None, ...] = torch.autograd.grad(
+            expected, [*wide, wide_weights], upstream.double(), allow_unused=True
+        )
         rounding = {torch.bfloat16: 1.2e-2, torch.float16: 1.5e-3}.get(dtype, 1e-5)
         for got, want in [(y, expected), *zip(found, wanted, strict=True)]:
             if want is None:
