@@ -21,6 +21,12 @@ from pynas.ops.affine_grad_rows import (
 )
 from pynas.ops.avg_pool2d import avg_pool2d, avg_pool2d_backward, avg_pool2d_reference, supports_avg_pool2d
 from pynas.ops.batch_norm import batch_norm, batch_norm_backward, batch_norm_reference, supports_batch_norm
+from pynas.ops.conv1x1 import (
+    conv1x1,
+    conv1x1_backward_input,
+    conv1x1_backward_weight,
+    conv1x1_reference,
+)
 from pynas.ops.conv2d_grad_gram import conv2d_grad_gram, conv2d_grad_gram_reference
 from pynas.ops.conv2d_grad_moments import conv2d_grad_moments, conv2d_grad_moments_reference
 from pynas.ops.conv2d_grad_norms import conv2d_grad_norms, conv2d_grad_norms_reference
@@ -63,6 +69,10 @@ __all__ = [
     "batch_norm",
     "batch_norm_backward",
     "batch_norm_reference",
+    "conv1x1",
+    "conv1x1_backward_input",
+    "conv1x1_backward_weight",
+    "conv1x1_reference",
     "conv2d_grad_gram",
     "conv2d_grad_gram_reference",
     "conv2d_grad_moments",

@@ -61,21 +61,26 @@ def conv3x3(input: Tensor, weight: Tensor, relu: bool = False) -> Tensor:
 
 
 def conv3x3_backward_input(
-    grad_output: Tensor, weight: Tensor, input: Tensor | None = None, relu: bool = False
+    grad_output: Tensor,
+    weight: Tensor,
+    input: Tensor | None = None,
+    relu: bool = False,
+    addend: Tensor | None = None,
 ) -> Tensor:
-    """dL/dx_nchw = [x > 0] sum_oij w_ocij g_n,o,h-i+1,w-j+1, g = dL/dy; the first factor with ``relu`` alone.
+    """dL/dx_nchw = [x > 0] sum_oij w_ocij g_n,o,h-i+1,w-j+1 + addend, g = dL/dy; [x > 0] with ``relu`` alone.
 
     Args:
         grad_output: [N, O, H, W].
         weight: [O, C, 3, 3].
         input: [N, C, H, W] as :func:`conv3x3` was given it; read with ``relu`` alone.
         relu: As in :func:`conv3x3`.
+        addend: [N, C, H, W]: other gradients of the same tensor.
 
     Returns:
         [N, C, H, W] of the dtype of ``grad_output``, channels_last.
     """
     gradient: Tensor = torch.ops.pynas.conv3x3_backward_input.default(
-        grad_output.detach(), weight.detach(), None if input is None else input.detach(), relu
+        grad_output.detach(), weight.detach(), _detached(input), relu, _detached(addend)
     )
     return gradient
 
@@ -105,6 +110,10 @@ def conv3x3_reference(input: Tensor, weight: Tensor, relu: bool = False) -> Tens
     return F.conv2d(F.relu(input) if relu else input, weight, padding=1)
 
 
+def _detached(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.detach()
+
+
 def _images(like: Tensor, channels: int) -> Tensor:
     shape = (like.shape[0], channels, like.shape[2], like.shape[3])
     return torch.empty(
@@ -116,7 +125,9 @@ def _fake(input: Tensor, weight: Tensor, relu: bool) -> Tensor:
     return _images(input, weight.shape[0])
 
 
-def _fake_backward_input(grad_output: Tensor, weight: Tensor, input: Tensor | None, relu: bool) -> Tensor:
+def _fake_backward_input(
+    grad_output: Tensor, weight: Tensor, input: Tensor | None, relu: bool, addend: Tensor | None = None
+) -> Tensor:
     return _images(grad_output, weight.shape[1])
 
 

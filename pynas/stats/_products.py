@@ -129,7 +129,7 @@ class Conv2dProduct(GradientProduct):
 
     ``shape`` is the parameter's own shape where it differs (a 1-D convolution runs as a 2-D one of height
     1), and ``bias_grad`` the gradient that the bias sees where that is not grad_output (transposed
-    convolutions, whose two factors change places).
+    convolutions, whose two factors change places). With ``relu`` the convolution saw relu(input).
     """
 
     grad_output: Tensor
@@ -137,6 +137,7 @@ class Conv2dProduct(GradientProduct):
     geometry: Geometry
     shape: torch.Size
     bias_grad: Tensor | None = None
+    relu: bool = False
     matrix: ClassVar[bool] = True
 
     @property
@@ -161,7 +162,7 @@ class Conv2dProduct(GradientProduct):
             weight
         )  # only its shape is read when grad_input is not asked for
         _, gradient, _ = torch.ops.aten.convolution_backward(
-            self.grad_output, self.input, dummy, None, g.stride, g.padding, g.dilation, False, (0, 0),
+            self.grad_output, self._activated, dummy, None, g.stride, g.padding, g.dilation, False, (0, 0),
             g.groups, (False, True, False),
         )  # fmt: skip
         return cast(Tensor, gradient.reshape(self.shape))
@@ -169,16 +170,24 @@ class Conv2dProduct(GradientProduct):
     def wide_gradient(self) -> Tensor:
         if not self._fuses:
             return super().wide_gradient()
-        return ops.conv3x3_backward_weight(self.grad_output, self.input)[0]
+        if self.geometry.kernel_size == (1, 1):
+            return ops.conv1x1_backward_weight(self.grad_output, self.input, self.relu)
+        return ops.conv3x3_backward_weight(self.grad_output, self.input, self.relu)[0]
 
     @property
     def _fuses(self) -> bool:
         g = self.geometry
         shape = (self.grad_output.shape[1], self.input.shape[1] // g.groups, *g.kernel_size)
         weight = self.input.new_empty(1).expand(shape)
+        if self.relu and g.kernel_size == (1, 1):
+            return True
         return self.bias_grad is None and fuses_conv3x3(
             self.input, weight, g.stride, g.padding, g.dilation, g.groups
         )
+
+    @property
+    def _activated(self) -> Tensor:
+        return torch.relu(self.input) if self.relu else self.input
 
     def bias_rows(self, group_size: int) -> Tensor:
         grad = self.grad_output if self.bias_grad is None else self.bias_grad
@@ -188,7 +197,7 @@ class Conv2dProduct(GradientProduct):
     def moments(self, moments: Sequence[str], group_size: int, *, bias: bool) -> ops.GradMoments:
         fused_bias = bias and self.bias_grad is None
         found = ops.conv2d_grad_moments(
-            self.grad_output, self.input, self.geometry.kernel_size, **self._geometry(),
+            self.grad_output, self._activated, self.geometry.kernel_size, **self._geometry(),
             moments=tuple(moments), group_size=group_size, bias=fused_bias,
         )  # fmt: skip
         beside = self.bias_moments(moments, group_size) if bias and not fused_bias else found.bias
@@ -198,13 +207,15 @@ class Conv2dProduct(GradientProduct):
 
     def norms(self, group_size: int) -> Tensor:
         return ops.conv2d_grad_norms(
-            self.grad_output, self.input, self.geometry.kernel_size, **self._geometry(), group_size=group_size
-        )
+            self.grad_output, self._activated, self.geometry.kernel_size, **self._geometry(),
+            group_size=group_size,
+        )  # fmt: skip
 
     def gram(self, group_size: int) -> Tensor:
         return ops.conv2d_grad_gram(
-            self.grad_output, self.input, self.geometry.kernel_size, **self._geometry(), group_size=group_size
-        )
+            self.grad_output, self._activated, self.geometry.kernel_size, **self._geometry(),
+            group_size=group_size,
+        )  # fmt: skip
 
     def _geometry(self) -> dict[str, Any]:
         g = self.geometry

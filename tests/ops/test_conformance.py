@@ -30,7 +30,7 @@ from pynas.testing.ops import (
 )
 
 # Forward layers of a few layouts and dtypes, with a gradient each, have a test file of their own.
-LAYERS = {"avg_pool2d", "batch_norm", "conv3x3"}
+LAYERS = {"avg_pool2d", "batch_norm", "conv1x1", "conv3x3"}
 
 each_operator = pytest.mark.parametrize("spec", SPECS.values(), ids=lambda spec: spec.name)
 

@@ -23,7 +23,8 @@ struct Conv3x3Params {
   const void* mask = nullptr;    // [N, H, W, O] or null: the output is 0 where mask <= 0
   const void* weight = nullptr;  // elements (o, c, i, j) at weight_strides
   int64_t weight_strides[4] = {0, 0, 0, 0};
-  void* output = nullptr;  // [N, H, W, O]
+  void* output = nullptr;        // [N, H, W, O]
+  const void* addend = nullptr;  // [N, H, W, O] or null: added to the (masked) output; may be the output
   // Gradient of the weight: `input` is x, and beside it
   const void* grad_output = nullptr;  // [N, H, W, O]
   float* grad_weight = nullptr;       // [groups, O, C, 3, 3]: the result

@@ -16,9 +16,10 @@ bool conv3x3_supports(const at::Tensor& x, const at::Tensor& weight);
 at::Tensor conv3x3_forward(const at::Tensor& x, const at::Tensor& weight, bool relu);
 
 // dL/dx [N, C, H, W], channels_last, of grad's dtype. With `relu` x is what forward saw before its ReLU and
-// the result is 0 where x <= 0; without, x may be nullopt.
+// the result is 0 where x <= 0; without, x may be nullopt. `addend` [N, C, H, W] is added to the result.
 at::Tensor conv3x3_backward_input(const at::Tensor& grad, const at::Tensor& weight,
-                                  const std::optional<at::Tensor>& x, bool relu);
+                                  const std::optional<at::Tensor>& x, bool relu,
+                                  const std::optional<at::Tensor>& addend = std::nullopt);
 
 // dL/dweight summed over each of `groups` equal runs of consecutive samples: [groups, O, C, 3, 3], always
 // float32. x as forward saw it (before its ReLU with `relu`).

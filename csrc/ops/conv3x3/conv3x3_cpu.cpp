@@ -58,13 +58,13 @@ template <class T>
 void transform_outputs(const Conv3x3Params& p, const TileGrid& grid, int64_t begin, int64_t end,
                        const float* in, int64_t stride) {
   const int64_t O = p.out_channels, Op = padded_channels(O);
-  const T* mask = static_cast<const T*>(p.mask);
+  const T *mask = static_cast<const T*>(p.mask), *addend = static_cast<const T*>(p.addend);
   for_tiles(grid, begin, end, [&](int64_t t, int64_t n, int64_t row, int64_t col) {
     const int64_t at = ((n * grid.height + row * kTile) * grid.width + col * kTile) * O;
     const int rows = static_cast<int>(least(kTile, grid.height - row * kTile));
     const int cols = static_cast<int>(least(kTile, grid.width - col * kTile));
     output_tile(in + t * Op, stride, O, static_cast<T*>(p.output) + at, mask ? mask + at : nullptr,
-                grid.width * O, rows, cols);
+                addend ? addend + at : nullptr, grid.width * O, rows, cols);
   });
 }
 

@@ -98,17 +98,23 @@ at::Tensor conv3x3_forward(const at::Tensor& input, const at::Tensor& weight, bo
 }
 
 at::Tensor conv3x3_backward_input(const at::Tensor& grad_output, const at::Tensor& weight,
-                                  const std::optional<at::Tensor>& input, bool relu) {
+                                  const std::optional<at::Tensor>& input, bool relu,
+                                  const std::optional<at::Tensor>& addend) {
   const char* op = "conv3x3_backward_input";
   check_images(grad_output, op, "grad_output");
   check_weight(weight, grad_output, 0, op);
   TORCH_CHECK_VALUE(!relu || input.has_value(), op, ": input: relu=True needs the input, got None");
-  at::Tensor output = images_like(grad_output, weight.size(1)), mask;
+  at::Tensor output = images_like(grad_output, weight.size(1)), mask, added;
   Conv3x3Params params = params_of(grad_output, grad_output.size(1), weight.size(1));
   if (relu) {
     check_like(*input, grad_output, weight.size(1), op, "input");
     mask = input->contiguous(kChannelsLast);
     params.mask = mask.const_data_ptr();
+  }
+  if (addend.has_value()) {
+    check_like(*addend, grad_output, weight.size(1), op, "addend");
+    added = addend->contiguous(kChannelsLast);
+    params.addend = added.const_data_ptr();
   }
   // The kernel turned by half a circle, its channels exchanged.
   params.weight = weight.numel() == 0 ? nullptr
@@ -119,6 +125,7 @@ at::Tensor conv3x3_backward_input(const at::Tensor& grad_output, const at::Tenso
   params.weight_strides[2] = -weight.stride(2);
   params.weight_strides[3] = -weight.stride(3);
   convolve(params, grad_output, output);
+  if (added.defined() && grad_output.size(1) == 0) output.copy_(added);
   return output;
 }
 
@@ -152,8 +159,11 @@ at::Tensor conv3x3_backward_weight(const at::Tensor& grad_output, const at::Tens
 TORCH_LIBRARY_FRAGMENT(pynas, m) {
   m.set_python_module("pynas.ops.conv3x3");
   m.def("conv3x3(Tensor input, Tensor weight, bool relu) -> Tensor", {at::Tag::pt2_compliant_tag});
-  m.def("conv3x3_backward_input(Tensor grad_output, Tensor weight, Tensor? input, bool relu) -> Tensor",
-        {at::Tag::pt2_compliant_tag});
+  m.def(
+      "conv3x3_backward_input(Tensor grad_output, Tensor weight, Tensor? input, bool relu, Tensor? "
+      "addend=None) "
+      "-> Tensor",
+      {at::Tag::pt2_compliant_tag});
   m.def("conv3x3_backward_weight(Tensor grad_output, Tensor input, bool relu, int groups) -> Tensor",
         {at::Tag::pt2_compliant_tag});
 }

@@ -190,10 +190,10 @@ PYNAS_INLINE void grad_tile(const Pixels<T, kTile>& pixels, int64_t channels, fl
   });
 }
 
-// y = A^T m A of one tile, written to the pixels that lie inside the image.
+// y = A^T m A of one tile, masked and added to, written to the pixels that lie inside the image.
 template <class T>
 PYNAS_INLINE void output_tile(const float* in, int64_t stride, int64_t channels, T* out, const T* mask,
-                              int64_t row_stride, int rows, int cols) {
+                              const T* addend, int64_t row_stride, int rows, int cols) {
   for_channels(channels, [&](int64_t c, auto lanes) {
     V half[4][6];
     PYNAS_UNROLL for (int j = 0; j < 6; ++j) {
@@ -210,6 +210,7 @@ PYNAS_INLINE void output_tile(const float* in, int64_t stride, int64_t channels,
       PYNAS_UNROLL for (int j = 0; j < 4; ++j) {
         if (j >= cols) continue;
         if (mask != nullptr) row[j] = load_lanes(mask + at + j * channels, lanes) <= V{} ? V{} : row[j];
+        if (addend != nullptr) row[j] += load_lanes(addend + at + j * channels, lanes);
         store_lanes(out + at + j * channels, row[j], lanes);
       }
     }
