@@ -12,6 +12,14 @@
 
 namespace pynas::cpu::PYNAS_ISA_NS::darts {
 
+// What dL/dz of sample n is made of.
+inline void prefetch_gradient(const Plan& plan, Scratch& s, int slot, int64_t n) {
+  if (n < 0) return;
+  const int64_t size = plan.pixels * plan.p.channels;
+  s.prefetch.add((slot < kSeparable ? plan.inner_gradient[slot] : plan.p.grad_output) + n * size, size);
+  prefetch_product(plan, s, slot, n);
+}
+
 // dL/dz for output rows [first, last) of sample n.
 inline void product_gradient_rows(const Plan& plan, int slot, const Scratch& s, int64_t n, int64_t first,
                                   int64_t last) {
@@ -34,36 +42,37 @@ inline void product_gradient_rows(const Plan& plan, int slot, const Scratch& s, 
 
 // From dL/dz in a chunk to the gradient of what the product read: into padded planes, or for the factorised
 // reduction right into the image's gradient.
-inline void product_backward(const Plan& plan, const Convolution& conv, const Scratch& s, int64_t first,
+inline void product_backward(const Plan& plan, const Convolution& conv, Scratch& s, int64_t first,
                              int64_t last) {
   const int64_t from = first * plan.out.width, pixels = (last - first) * plan.out.width;
-  product(conv.backward, s.product_gradient, plan.chunk_plane, pixels,
-          [&](int64_t block, int64_t pixel, auto& sums) {
-            constexpr int kPixels = std::extent_v<std::remove_reference_t<decltype(sums)>, 0>;
-            constexpr int kVectors = std::extent_v<std::remove_reference_t<decltype(sums)>, 1>;
-            if (!conv.reduces) {
-              float* to = s.gradient + block * plan.out_planes.plane;
-              const int32_t* offset = plan.padded_offset + from + pixel;
+  const auto each_pixel = [&](auto sink) {
+    product(conv.backward, s.product_gradient, plan.chunk_plane, pixels,
+            [&](int64_t block, int64_t pixel, auto& sums) {
+              constexpr int kPixels = std::extent_v<std::remove_reference_t<decltype(sums)>, 0>;
+              constexpr int kVectors = std::extent_v<std::remove_reference_t<decltype(sums)>, 1>;
+              s.prefetch.step();
               PYNAS_UNROLL_ALL for (int i = 0; i < kPixels; ++i)
                   PYNAS_UNROLL_ALL for (int v = 0; v < kVectors; ++v)
-                      store(to + offset[i] + v * plan.out_planes.plane, sums[i][v]);
-              return;
-            }
-            for (int i = 0; i < kPixels; ++i)
-              for (int v = 0; v < kVectors; ++v) {
-                const int64_t odd = block + v >= plan.blocks ? 1 : 0, plane = block + v - odd * plan.blocks;
-                const int64_t h = (from + pixel + i) / plan.out.width * 2 + odd,
-                              w = (from + pixel + i) % plan.out.width * 2 + odd;
-                if (h >= plan.in.height || w >= plan.in.width) continue;
-                float* to = s.image_gradient + ((plane * plan.in.height + h) * plan.in.width + w) * kL;
-                store(to, load(to) + sums[i][v]);
-              }
-          });
+                      sink(block + v, from + pixel + i, sums[i][v]);
+            });
+  };
+  if (conv.reduces)
+    each_pixel([&](int64_t block, int64_t pixel, V sum) {
+      const int64_t odd = block >= plan.blocks ? 1 : 0;
+      const int64_t h = pixel / plan.out.width * 2 + odd, w = pixel % plan.out.width * 2 + odd;
+      if (h >= plan.in.height || w >= plan.in.width) return;
+      float* to =
+          s.image_gradient + (((block - odd * plan.blocks) * plan.in.height + h) * plan.in.width + w) * kL;
+      store(to, load(to) + sum);
+    });
+  else
+    each_pixel([&](int64_t block, int64_t pixel, V sum) {
+      store(s.gradient + block * plan.out_planes.plane + plan.padded_offset[pixel], sum);
+    });
 }
 
 // Gradients of one convolution's weights, and of its rectified input, written or added to s.image_gradient.
-inline void convolution_backward(const Plan& plan, int slot, const Scratch& s, int64_t n, bool input,
-                                 bool add) {
+inline void convolution_backward(const Plan& plan, int slot, Scratch& s, int64_t n, bool input, bool add) {
   const Convolution& conv = plan.convolutions[slot];
   const bool second = is_second(slot);
   const PaddedPlanes& planes = second ? plan.out_planes : plan.in_planes;
@@ -83,13 +92,20 @@ inline void convolution_backward(const Plan& plan, int slot, const Scratch& s, i
     const int64_t taps = size * size * kL;
     for (int64_t block = 0; block < plan.blocks; ++block) {
       const float* gradient = s.gradient + block * plan.out_planes.plane;
-      depthwise_weight_gradient<size, dilation, stride>(
-          plan.out_planes, gradient, planes, s.rectified + block * planes.plane, 0, plan.out.height,
-          s.grad_depthwise[slot] + block * taps);
-      if (input)
-        depthwise_transposed_rows<size, dilation, stride>(
-            plan.out_planes, gradient, conv.depthwise + block * taps, 0, planes.image.height,
-            planes.image.width, add, s.image_gradient + block * planes.image.pixels() * kL);
+      const float* rectified = s.rectified + block * planes.plane;
+      float* image_gradient = s.image_gradient + block * planes.image.pixels() * kL;
+      // Some rows at a time, which the L1 cache holds while every row of the kernel passes over them.
+      const int64_t rows = most(1, 128 / plan.out.width);
+      for (int64_t h = 0; h < plan.out.height; h += rows) {
+        const int64_t end = least(h + rows, plan.out.height);
+        depthwise_weight_gradient<size, dilation, stride>(plan.out_planes, gradient, planes, rectified, h,
+                                                          end, s.grad_depthwise[slot] + block * taps,
+                                                          s.prefetch);
+        if (input)
+          depthwise_transposed_rows<size, dilation, stride>(
+              plan.out_planes, gradient, conv.depthwise + block * taps, h * stride,
+              least(end * stride, planes.image.height), planes.image.width, add, image_gradient, s.prefetch);
+      }
     }
   });
 }
@@ -220,19 +236,22 @@ inline void backward(Plan& plan, const Parallel& parallel) {
     for (int64_t c = 0; c < plan.blocks * kL; ++c)
       plan.affine_gradient[slot].mean[c] = c < p.channels ? norm.mean[c] : 0.0f;
   }
-  plan.for_threads(parallel, [&](Scratch& s, int64_t first, int64_t last) {
-    for (int64_t i = 0; i < kSumRows * plan.blocks * kL; ++i) s.sums[i] = 0.0;
-    if (plan.pools) s.pools.clear(plan.in.width, plan.out.width, p.stride);
-    for (int slot = 0; slot < kConvolutions; ++slot) {
-      const Convolution& conv = plan.convolutions[slot];
-      if (!conv.active) continue;
-      write_zeros(s.grad_depthwise[slot], plan.blocks * kL * conv.size * conv.size);
-      write_zeros(s.grad_pointwise[slot], conv.forward.size());
-    }
-    clear_planes(plan, plan.out_planes, s.gradient);
-    for (int64_t n = first; n < last; ++n)
-      p.stride == 1 ? reduce_sample<1>(plan, s, n) : reduce_sample<2>(plan, s, n);
-  });
+  plan.sweep(
+      parallel,
+      [&](Scratch& s) {
+        for (int64_t i = 0; i < kSumRows * plan.blocks * kL; ++i) s.sums[i] = 0.0;
+        if (plan.pools) s.pools.clear(plan.in.width, plan.out.width, p.stride);
+        for (int slot = 0; slot < kConvolutions; ++slot) {
+          const Convolution& conv = plan.convolutions[slot];
+          if (!conv.active) continue;
+          write_zeros(s.grad_depthwise[slot], plan.blocks * kL * conv.size * conv.size);
+          write_zeros(s.grad_pointwise[slot], conv.forward.size());
+        }
+        clear_planes(plan, plan.out_planes, s.gradient);
+      },
+      [&](Scratch& s, int64_t n, int64_t) {
+        p.stride == 1 ? reduce_sample<1>(plan, s, n) : reduce_sample<2>(plan, s, n);
+      });
   const double* total = total_row(plan, kSlots);
   for (int slot = kSeparable; slot < kSlots; ++slot) {
     if (!plan.active[slot]) continue;
@@ -247,34 +266,42 @@ inline void backward(Plan& plan, const Parallel& parallel) {
     *to = static_cast<float>(grad);
   }
   if (plan.active[kSep3First] || plan.active[kSep5First])
-    plan.for_threads(parallel, [&](Scratch& s, int64_t first, int64_t last) {
-      clear_planes(plan, plan.out_planes, s.rectified);
-      for (int64_t n = first; n < last; ++n)
-        for (int i = 0; i < kSeparable; ++i) {
-          if (!plan.active[i]) continue;
-          rectify_product(plan, i, n, s.rectified);
-          convolution_backward(plan, kSep3Second + i, s, n, true, false);
-          rectify_inner_gradient(plan, i, s, n);
-        }
-    });
+    plan.sweep(
+        parallel, [&](Scratch& s) { clear_planes(plan, plan.out_planes, s.rectified); },
+        [&](Scratch& s, int64_t n, int64_t next) {
+          for (int i = 0; i < kSeparable; ++i) {
+            if (!plan.active[i]) continue;
+            s.prefetch.clear();
+            const int then = plan.active[1 - i] ? 1 - i : i;
+            prefetch_product(plan, s, then, then > i ? n : next);
+            prefetch_gradient(plan, s, kSep3Second + then, then > i ? n : next);
+            rectify_product(plan, i, n, s.rectified);
+            convolution_backward(plan, kSep3Second + i, s, n, true, false);
+            rectify_inner_gradient(plan, i, s, n);
+          }
+        });
   for (int i = 0; i < kSeparable; ++i)
     if (plan.active[i])
       plan.affine_gradient[i].set(p, plan.stage(i).norm, 1.0f, count, total_row(plan, kSlots + 2 + i),
                                   total_row(plan, i));
-  plan.for_threads(parallel, [&](Scratch& s, int64_t first, int64_t last) {
-    clear_planes(plan, plan.in_planes, s.rectified);
-    for (int64_t n = first; n < last; ++n) {
-      rectify_input(plan, n, s.rectified);
-      bool any = false;
-      for (int slot = 0; slot < kConvolutions; ++slot) {
-        if (!plan.active[slot] || is_second(slot)) continue;
-        convolution_backward(plan, slot, s, n, p.grad_x != nullptr, any);
-        any = true;
-      }
-      if (p.grad_x != nullptr)
-        p.stride == 1 ? input_gradient<1>(plan, s, n, any) : input_gradient<2>(plan, s, n, any);
-    }
-  });
+  int slots[kConvolutions], count_of_slots = 0;
+  for (int slot = 0; slot < kConvolutions; ++slot)
+    if (plan.active[slot] && !is_second(slot)) slots[count_of_slots++] = slot;
+  plan.sweep(
+      parallel, [&](Scratch& s) { clear_planes(plan, plan.in_planes, s.rectified); },
+      [&](Scratch& s, int64_t n, int64_t next) {
+        if (count_of_slots > 0) rectify_input(plan, n, s.rectified);
+        for (int i = 0; i < count_of_slots; ++i) {
+          const bool last = i + 1 == count_of_slots;
+          s.prefetch.clear();
+          if (last) prefetch_input(plan, s, next);
+          prefetch_gradient(plan, s, slots[last ? 0 : i + 1], last ? next : n);
+          convolution_backward(plan, slots[i], s, n, p.grad_x != nullptr, i > 0);
+        }
+        if (p.grad_x != nullptr)
+          p.stride == 1 ? input_gradient<1>(plan, s, n, count_of_slots > 0)
+                        : input_gradient<2>(plan, s, n, count_of_slots > 0);
+      });
   write_weight_gradients(plan);
 }
 

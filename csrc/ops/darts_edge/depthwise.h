@@ -35,9 +35,9 @@ PYNAS_INLINE void depthwise_tile(const KernelRows<K>& rows, int64_t start, float
   for (int i = 0; i < rows.count; ++i) {
     const float* in = rows.in[i] + (start * S - (K - 1) * D / 2) * kL;
     V w[K];
-    PYNAS_UNROLL_ALL for (int k = 0; k < K; ++k) w[k] = load(rows.weights[i] + k * kL);
+    PYNAS_UNROLL_ALL for (int k = 0; k < K; ++k) w[k] = load_once(rows.weights[i] + k * kL);
     PYNAS_UNROLL_ALL for (int t = 0; t < (kTile - 1) * S + (K - 1) * D + 1; ++t) {
-      const V x = load(in + t * kL);
+      const V x = load_once(in + t * kL);
       PYNAS_UNROLL_ALL for (int k = 0; k < K; ++k) {
         const int reach = t - k * D;
         if (reach >= 0 && reach % S == 0 && reach / S < kTile) sums[reach / S] += x * w[k];
@@ -50,8 +50,9 @@ PYNAS_INLINE void depthwise_tile(const KernelRows<K>& rows, int64_t start, float
 // Rows [first, last) of the output, one behind the other in `out`. in: a plane laid out as `from`.
 template <int K, int D, int S>
 void depthwise_rows(const PaddedPlanes& from, const float* in, const float* weights, int64_t first,
-                    int64_t last, int64_t out_width, float* out) {
+                    int64_t last, int64_t out_width, float* out, Prefetcher& prefetch) {
   for (int64_t h = first; h < last; ++h, out += out_width * kL) {
+    prefetch.step();
     KernelRows<K> rows;
     for (int k = 0; k < K; ++k) {
       const int64_t source = h * S + k * D - (K - 1) * D / 2;
@@ -71,9 +72,9 @@ PYNAS_INLINE void depthwise_transposed_tile(const KernelRows<K>& rows, int64_t s
   for (int i = 0; i < rows.count; ++i) {
     const float* in = rows.in[i] + start / S * kL;
     V w[K];
-    PYNAS_UNROLL_ALL for (int k = 0; k < K; ++k) w[k] = load(rows.weights[i] + k * kL);
+    PYNAS_UNROLL_ALL for (int k = 0; k < K; ++k) w[k] = load_once(rows.weights[i] + k * kL);
     PYNAS_UNROLL_ALL for (int t = -(R / S); t <= (kTile - 1 + R) / S; ++t) {
-      const V y = load(in + t * kL);
+      const V y = load_once(in + t * kL);
       PYNAS_UNROLL_ALL for (int k = 0; k < K; ++k) {
         const int reach = t * S - R + k * D;
         if (reach >= 0 && reach < kTile) sums[reach] += y * w[k];
@@ -87,8 +88,9 @@ PYNAS_INLINE void depthwise_transposed_tile(const KernelRows<K>& rows, int64_t s
 // image's first on without padding.
 template <int K, int D, int S>
 void depthwise_transposed_rows(const PaddedPlanes& from, const float* in, const float* weights, int64_t first,
-                               int64_t last, int64_t out_width, bool add, float* out) {
+                               int64_t last, int64_t out_width, bool add, float* out, Prefetcher& prefetch) {
   for (int64_t h = first; h < last; ++h) {
+    prefetch.step();
     KernelRows<K> rows;
     for (int k = 0; k < K; ++k) {
       const int64_t source = h + (K - 1) * D / 2 - k * D;
@@ -105,9 +107,9 @@ void depthwise_transposed_rows(const PaddedPlanes& from, const float* in, const 
 template <int K, int D, int S, int kTile>
 PYNAS_INLINE void depthwise_weights_tile(const float* y, const float* x, V (&sums)[K][kChains<K>]) {
   V gradients[kTile];
-  PYNAS_UNROLL_ALL for (int t = 0; t < kTile; ++t) gradients[t] = load(y + t * kL);
+  PYNAS_UNROLL_ALL for (int t = 0; t < kTile; ++t) gradients[t] = load_once(y + t * kL);
   PYNAS_UNROLL_ALL for (int t = 0; t < (kTile - 1) * S + (K - 1) * D + 1; ++t) {
-    const V pixel = load(x + t * kL);
+    const V pixel = load_once(x + t * kL);
     PYNAS_UNROLL_ALL for (int k = 0; k < K; ++k) {
       const int reach = t - k * D;
       if (reach >= 0 && reach % S == 0 && reach / S < kTile)
@@ -119,11 +121,13 @@ PYNAS_INLINE void depthwise_weights_tile(const float* y, const float* x, V (&sum
 // Adds what rows [first, last) of the gradient y give to the gradients of the weights [K, K, kL].
 template <int K, int D, int S>
 void depthwise_weight_gradient(const PaddedPlanes& of_y, const float* y, const PaddedPlanes& of_x,
-                               const float* x, int64_t first, int64_t last, float* weights) {
+                               const float* x, int64_t first, int64_t last, float* weights,
+                               Prefetcher& prefetch) {
   constexpr int R = (K - 1) * D / 2;
   for (int i = 0; i < K; ++i) {
     V sums[K][kChains<K>] = {};
     for (int64_t h = first; h < last; ++h) {
+      prefetch.step();
       const int64_t source = h * S + i * D - R;
       if (source < 0 || source >= of_x.image.height) continue;
       const float* y_row = y + of_y.row(h);

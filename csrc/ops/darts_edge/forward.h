@@ -14,6 +14,14 @@ inline void clear_planes(const Plan& plan, const PaddedPlanes& planes, float* to
   std::memset(to, 0, static_cast<size_t>(plan.blocks * planes.plane) * sizeof(float));
 }
 
+// What a sample's computation will read; no sample is n < 0.
+inline void prefetch_input(const Plan& plan, Scratch& s, int64_t n) {
+  if (n >= 0) s.prefetch.add(plan.p.x + plan.image_at(plan.in, n, 0), plan.in.pixels() * plan.p.channels);
+}
+inline void prefetch_product(const Plan& plan, Scratch& s, int slot, int64_t n) {
+  if (n >= 0) s.prefetch.add(plan.stage(slot).product + plan.product_at(n, 0), plan.pixels * plan.p.channels);
+}
+
 // relu(x) of sample n into padded planes.
 inline void rectify_input(const Plan& plan, int64_t n, float* planes) {
   const int64_t step = plan.p.channels, width = plan.in.width;
@@ -45,7 +53,7 @@ inline void rectify_product(const Plan& plan, int slot, int64_t n, float* planes
 
 // What a product reads, for output rows [first, last): depthwise convolutions of the rectified planes, or for
 // the factorised reduction the even pixels and, in as many blocks behind them, the odd ones.
-inline void gather_activations(const Plan& plan, const Convolution& conv, const Scratch& s, int64_t first,
+inline void gather_activations(const Plan& plan, const Convolution& conv, Scratch& s, int64_t first,
                                int64_t last) {
   const PaddedPlanes& planes = conv.stride == plan.p.stride ? plan.in_planes : plan.out_planes;
   for (int64_t block = 0; block < plan.blocks; ++block) {
@@ -55,7 +63,7 @@ inline void gather_activations(const Plan& plan, const Convolution& conv, const 
       with_kernel(conv.size, conv.dilation, conv.stride, [&](auto size, auto dilation, auto stride) {
         depthwise_rows<size, dilation, stride>(planes, from,
                                                conv.depthwise + block * conv.size * conv.size * kL, first,
-                                               last, plan.out.width, to);
+                                               last, plan.out.width, to, s.prefetch);
       });
       continue;
     }
@@ -131,35 +139,42 @@ inline void compute_products(Plan& plan, const Parallel& parallel, bool statisti
       });
     plan.affine[slot].set(norm, plan.p.channels, slot < kSeparable ? 1.0f : plan.weight(slot));
   };
-  plan.for_threads(parallel, [&](Scratch& s, int64_t first, int64_t last) {
-    clear_planes(plan, plan.in_planes, s.rectified);
-    if (plan.pools) s.pools.clear(plan.in.width, plan.out.width, plan.p.stride);
-    for (int slot = 0; slot < kSlots; ++slot)
-      if (statistics && plan.active[slot]) s.moments[slot].clear();
-    for (int64_t n = first; n < last; ++n) {
-      rectify_input(plan, n, s.rectified);
-      for (int64_t h = 0; h < plan.out.height; h += plan.chunk_rows)
-        for (int slot = 0; slot < kConvolutions; ++slot)
-          if (plan.active[slot] && !is_second(slot))
-            convolve_rows(plan, slot, s, n, h, least(h + plan.chunk_rows, plan.out.height), statistics);
-      if (plan.pools && statistics)
-        plan.p.stride == 1 ? pool_statistics<1>(plan, s, n) : pool_statistics<2>(plan, s, n);
-    }
-  });
+  plan.sweep(
+      parallel,
+      [&](Scratch& s) {
+        clear_planes(plan, plan.in_planes, s.rectified);
+        if (plan.pools) s.pools.clear(plan.in.width, plan.out.width, plan.p.stride);
+        for (int slot = 0; slot < kSlots; ++slot)
+          if (statistics && plan.active[slot]) s.moments[slot].clear();
+      },
+      [&](Scratch& s, int64_t n, int64_t next) {
+        s.prefetch.clear();
+        prefetch_input(plan, s, next);
+        rectify_input(plan, n, s.rectified);
+        for (int64_t h = 0; h < plan.out.height; h += plan.chunk_rows)
+          for (int slot = 0; slot < kConvolutions; ++slot)
+            if (plan.active[slot] && !is_second(slot))
+              convolve_rows(plan, slot, s, n, h, least(h + plan.chunk_rows, plan.out.height), statistics);
+        if (plan.pools && statistics)
+          plan.p.stride == 1 ? pool_statistics<1>(plan, s, n) : pool_statistics<2>(plan, s, n);
+      });
   for (int slot = 0; slot < kSlots; ++slot)
     if (!is_second(slot)) finish(slot);
   if (!plan.active[kSep3Second] && !plan.active[kSep5Second]) return;
-  plan.for_threads(parallel, [&](Scratch& s, int64_t first, int64_t last) {
-    clear_planes(plan, plan.out_planes, s.rectified);
-    for (int64_t n = first; n < last; ++n)
-      for (int i = 0; i < kSeparable; ++i) {
-        if (!plan.active[i]) continue;
-        rectify_product(plan, i, n, s.rectified);
-        for (int64_t h = 0; h < plan.out.height; h += plan.chunk_rows)
-          convolve_rows(plan, kSep3Second + i, s, n, h, least(h + plan.chunk_rows, plan.out.height),
-                        statistics);
-      }
-  });
+  plan.sweep(
+      parallel, [&](Scratch& s) { clear_planes(plan, plan.out_planes, s.rectified); },
+      [&](Scratch& s, int64_t n, int64_t next) {
+        for (int i = 0; i < kSeparable; ++i) {
+          if (!plan.active[i]) continue;
+          s.prefetch.clear();
+          const int then = plan.active[1 - i] ? 1 - i : i;
+          prefetch_product(plan, s, then, then > i ? n : next);
+          rectify_product(plan, i, n, s.rectified);
+          for (int64_t h = 0; h < plan.out.height; h += plan.chunk_rows)
+            convolve_rows(plan, kSep3Second + i, s, n, h, least(h + plan.chunk_rows, plan.out.height),
+                          statistics);
+        }
+      });
   finish(kSep3Second);
   finish(kSep5Second);
 }
@@ -188,10 +203,11 @@ inline void forward(Plan& plan, const Parallel& parallel) {
     for (int slot = kSeparable; slot < kSlots; ++slot)
       if (plan.active[slot]) plan.offset[i] += plan.affine[slot].offset[i];
   }
-  plan.for_threads(parallel, [&](Scratch& s, int64_t first, int64_t last) {
-    for (int64_t n = first; n < last; ++n)
-      p.stride == 1 ? combine_sample<1>(plan, s, n) : combine_sample<2>(plan, s, n);
-  });
+  plan.sweep(
+      parallel, [](Scratch&) {},
+      [&](Scratch& s, int64_t n, int64_t) {
+        p.stride == 1 ? combine_sample<1>(plan, s, n) : combine_sample<2>(plan, s, n);
+      });
 }
 
 }  // namespace pynas::cpu::PYNAS_ISA_NS::darts

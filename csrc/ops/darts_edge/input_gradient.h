@@ -20,10 +20,11 @@ PYNAS_INLINE void pools_backward_row(const Plan& plan, const PoolScratch& s, int
     for (int64_t w = 0; w < plan.out.width; ++w) {
       const V maximum = load(s.max + w * lanes);
       const V d = slope * load_channels(g + w * step, lanes) + offset + curve * (maximum - mean);
-      V to[3];
-      route(maximum, load(first + w * kL), load(window.max[1] + w * kL), load(last + w * kL), above, below, d,
-            to[0], to[1], to[2]);
-      PYNAS_UNROLL for (int i = 0; i < 3; ++i) store(rows[i] + w * kL, load(rows[i] + w * kL) + to[i]);
+      const Routed to = route(maximum, load(first + w * kL), load(window.max[1] + w * kL),
+                              load(last + w * kL), above, below, d);
+      store(rows[0] + w * kL, load(rows[0] + w * kL) + to.a);
+      store(rows[1] + w * kL, load(rows[1] + w * kL) + to.b);
+      store(rows[2] + w * kL, load(rows[2] + w * kL) + to.c);
     }
   }
   if (plan.active[kAvgPool]) {
@@ -55,17 +56,16 @@ PYNAS_INLINE void pools_backward_columns(const PoolScratch& s, int64_t ring, con
     const bool inside_left = w > 0, inside_right = w * S + 1 < in_width;
     const auto pixel = [&](int64_t column) { return load_channels(x + column * step, lanes); };
     const V sum = load(of_sum + w * kL);
-    V left, centre, right;
-    route(load(maxima + w * kL), inside_left ? pixel(w * S - 1) : never, pixel(w * S),
-          inside_right ? pixel(w * S + 1) : never, inside_left, inside_right, load(of_max + w * kL), left,
-          centre, right);
-    store(to + (w * S - 1) * kL, waiting + left + sum);
+    const Routed max =
+        route(load(maxima + w * kL), inside_left ? pixel(w * S - 1) : never, pixel(w * S),
+              inside_right ? pixel(w * S + 1) : never, inside_left, inside_right, load(of_max + w * kL));
+    store(to + (w * S - 1) * kL, waiting + max.a + sum);
     if (S == 1) {
-      waiting = last + centre + sum;
-      last = right + sum;
+      waiting = last + max.b + sum;
+      last = max.c + sum;
     } else {
-      store(to + w * S * kL, centre + sum);
-      waiting = right + sum;
+      store(to + w * S * kL, max.b + sum);
+      waiting = max.c + sum;
     }
   }
   store(to + (S == 1 ? out_width - 1 : out_width * S - 1) * kL, waiting);

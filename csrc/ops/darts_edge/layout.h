@@ -37,6 +37,18 @@ PYNAS_INLINE __m256i first_lanes(int lanes) {
 }
 #endif
 
+// A vector that is used several times, loaded once: the compiler would rather load it again for every use, as
+// an operand in memory, and the loads are then what limits.
+PYNAS_INLINE V load_once(const float* p) {
+  V v = load(p);
+#if defined(__AVX512F__)
+  asm("" : "+v"(v));
+#elif defined(__x86_64__)
+  asm("" : "+x"(v));
+#endif
+  return v;
+}
+
 // The first `lanes` floats, zeros behind them, and nothing behind them touched.
 PYNAS_INLINE V load_channels(const float* p, int lanes) {
   if (lanes == kL) return load(p);
@@ -96,6 +108,30 @@ struct PaddedPlanes {
   explicit PaddedPlanes(Shape shape)
       : image(shape), pitch((shape.width + kPad) * kL), plane(kPad * kL + shape.height * pitch) {}
   int64_t row(int64_t h) const { return kPad * kL + h * pitch; }
+};
+
+// Asks for what the next sample reads while this one is computed, a few cache lines at a time.
+class Prefetcher {
+ public:
+  void clear() { ranges_ = current_ = 0, at_ = end_ = nullptr; }
+  void add(const float* from, int64_t count) {
+    if (ranges_ < kMostRanges) from_[ranges_] = from, count_[ranges_++] = count;
+  }
+  PYNAS_INLINE void step() {
+    if (at_ >= end_) {
+      if (current_ == ranges_) return;
+      at_ = from_[current_];
+      end_ = at_ + count_[current_++];
+    }
+    PYNAS_UNROLL_ALL for (int i = 0; i < kLines; ++i) __builtin_prefetch(at_ + i * kLineFloats, 0, 2);
+    at_ += kLines * kLineFloats;
+  }
+
+ private:
+  static constexpr int kMostRanges = 8, kLines = 12, kLineFloats = 16;
+  const float *from_[kMostRanges], *at_ = nullptr, *end_ = nullptr;
+  int64_t count_[kMostRanges];
+  int ranges_ = 0, current_ = 0;
 };
 
 // Hands out aligned pieces of the workspace; with no base it only counts.

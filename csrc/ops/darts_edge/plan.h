@@ -58,6 +58,7 @@ struct Scratch {
   float* gradient = nullptr;          // padded planes: dL/d(depthwise output)
   float* image_gradient = nullptr;    // [blocks, pixels, kL]: dL/d(rectified), without padding
   PoolScratch pools;
+  Prefetcher prefetch;
   Moments moments[kSlots];
   double* sums = nullptr;  // backward: [kSumRows, blocks, kL], see backward.h
   float* grad_depthwise[kConvolutions] = {};
@@ -147,14 +148,24 @@ struct Plan {
       padded_offset[i] = static_cast<int32_t>(out_planes.row(i / out.width) + i % out.width * kL);
   }
 
-  // Calls body(scratch, first sample, last sample) for each thread: the same samples in every pass, so that a
-  // thread finds its own in its cache.
-  template <class F>
-  void for_threads(const Parallel& parallel, F body) {
-    parallel(threads, 1, [&](int64_t first, int64_t last) {
-      for (int64_t t = first; t < last; ++t)
-        body(scratch[static_cast<size_t>(t)], p.samples * t / threads, p.samples * (t + 1) / threads);
+  // One sweep over the samples: start(scratch) once per thread, then body(scratch, sample, next sample or
+  // -1). A thread has the same samples in every sweep, and every other sweep goes backwards: it starts with
+  // what the one before it left in the cache.
+  template <class Start, class Body>
+  void sweep(const Parallel& parallel, Start start, Body body) {
+    parallel(threads, 1, [&](int64_t from, int64_t to) {
+      for (int64_t t = from; t < to; ++t) {
+        Scratch& s = scratch[static_cast<size_t>(t)];
+        const int64_t first = p.samples * t / threads, last = p.samples * (t + 1) / threads;
+        s.prefetch.clear();
+        start(s);
+        for (int64_t i = first; i < last; ++i) {
+          const int64_t n = backwards_ ? first + last - 1 - i : i;
+          body(s, n, i + 1 == last ? -1 : backwards_ ? n - 1 : n + 1);
+        }
+      }
     });
+    backwards_ = !backwards_;
   }
 
  private:
@@ -211,6 +222,7 @@ struct Plan {
     }
   }
   int64_t bytes_ = 0;
+  bool backwards_ = false;
 };
 
 }  // namespace pynas::cpu::PYNAS_ISA_NS::darts

@@ -8,12 +8,10 @@
 namespace pynas::cpu::PYNAS_ISA_NS::darts {
 
 // Vectors of channels, and pixels beside them, that fit the registers with one broadcast and the weights.
-constexpr int kMostVectors = kRegisters == 32 ? 4 : 2;
+// With 32 registers more would fit, and gain nothing: a power of two leaves no pixels over in most images.
+constexpr int kMostVectors = 2;
 template <int kVectors>
-constexpr int kTilePixels = kRegisters == 32 ? (kVectors == 1   ? 16
-                                                : kVectors == 2 ? 12
-                                                                : 6)
-                                             : (kVectors == 1 ? 8 : 6);
+constexpr int kTilePixels = kRegisters == 32 ? (kVectors == 1 ? 16 : 8) : (kVectors == 1 ? 8 : 6);
 
 // Weights for `product`: for each group of vectors of output channels [input channel][vector][lane], input
 // channels filled up to whole blocks. An input may be several images side by side, each of `channels`.

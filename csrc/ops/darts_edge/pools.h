@@ -75,23 +75,34 @@ PYNAS_INLINE bool any_nan(V v) {
 #endif
 }
 
-// Gives d to the first of a, b, c that is `maximum`, their greatest; to the last NaN if that is NaN. Where a
-// or c lies outside the image it is NaN itself, which equals no maximum.
-PYNAS_INLINE void route(V maximum, V a, V b, V c, bool a_inside, bool c_inside, V d, V& to_a, V& to_b,
-                        V& to_c) {
-  const V rest = a == maximum ? zero<float>() : d;
-  to_a = a == maximum ? d : zero<float>();
-  to_b = b == maximum ? rest : zero<float>();
-  to_c = b == maximum ? zero<float>() : rest;
-  if (__builtin_expect(any_nan(maximum), 0)) {
-    for (int i = 0; i < kL; ++i) {
-      if (maximum[i] == maximum[i]) continue;
-      const bool c_nan = c_inside && c[i] != c[i], b_nan = !a_inside || b[i] != b[i];
-      to_c[i] = c_nan ? d[i] : 0.0f;
-      to_b[i] = !c_nan && b_nan ? d[i] : 0.0f;
-      to_a[i] = !c_nan && !b_nan ? d[i] : 0.0f;
-    }
+// What each of three pixels gets of a gradient.
+struct Routed {
+  V a, b, c;
+};
+
+// Where the greatest is NaN: to the last NaN. Apart, so that the lanes' values stay in registers elsewhere.
+__attribute__((noinline)) inline Routed route_nan(V maximum, V b, V c, bool a_inside, bool c_inside, V d,
+                                                  Routed to) {
+  for (int i = 0; i < kL; ++i) {
+    if (maximum[i] == maximum[i]) continue;
+    const bool c_nan = c_inside && c[i] != c[i], b_nan = !a_inside || b[i] != b[i];
+    to.c[i] = c_nan ? d[i] : 0.0f;
+    to.b[i] = !c_nan && b_nan ? d[i] : 0.0f;
+    to.a[i] = !c_nan && !b_nan ? d[i] : 0.0f;
   }
+  return to;
+}
+
+// Gives d to the first of a, b, c that is `maximum`, their greatest. Where a or c lies outside the image it
+// is NaN, which equals no maximum.
+PYNAS_INLINE Routed route(V maximum, V a, V b, V c, bool a_inside, bool c_inside, V d) {
+  Routed to;
+  const V rest = a == maximum ? zero<float>() : d;
+  to.a = a == maximum ? d : zero<float>();
+  to.b = b == maximum ? rest : zero<float>();
+  to.c = b == maximum ? zero<float>() : rest;
+  if (__builtin_expect(any_nan(maximum), 0)) return route_nan(maximum, b, c, a_inside, c_inside, d, to);
+  return to;
 }
 
 // Maxima and sums over the columns of each window in one row.
