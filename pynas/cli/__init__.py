@@ -7,7 +7,7 @@ import sys
 import typer
 
 from pynas._errors import UserError
-from pynas.cli import bench, info, rank, report, score, search, supernet
+from pynas.cli import bench, info, rank, recurrent, report, score, search, supernet
 
 app = typer.Typer(
     name="pynas",
@@ -21,6 +21,7 @@ app.command("search")(search.search)
 app.command("score")(score.score)
 app.command("rank")(rank.rank)
 app.command("supernet")(supernet.supernet)
+app.command("recurrent")(recurrent.recurrent)
 app.command("report")(report.report)
 app.command("bench")(bench.bench)
 app.command("spaces")(info.spaces)

@@ -11,7 +11,10 @@ from __future__ import annotations
 from pynas.nn.candidates import LoopMixedOp, candidate
 from pynas.nn.cell import Cell, NASBench201Cell
 from pynas.nn.genotype import Genotype
+from pynas.nn.language_model import RecurrentLanguageModel
+from pynas.nn.language_training import TextSchedule, TextStep, perplexity, train_language_model
 from pynas.nn.mixed_op import MixedOp
+from pynas.nn.recurrent import RecurrentCell, RecurrentGenotype, RecurrentSearchCell, recurrent_genotype
 from pynas.nn.replace import ReplaceReport, replace_mixed_ops
 from pynas.nn.supernet import DARTSSupernet, NASBench201Supernet, Supernet
 from pynas.nn.training import Schedule, Step, accuracy, train_supernet
@@ -24,12 +27,21 @@ __all__ = [
     "MixedOp",
     "NASBench201Cell",
     "NASBench201Supernet",
+    "RecurrentCell",
+    "RecurrentGenotype",
+    "RecurrentLanguageModel",
+    "RecurrentSearchCell",
     "ReplaceReport",
     "Schedule",
     "Step",
     "Supernet",
+    "TextSchedule",
+    "TextStep",
     "accuracy",
     "candidate",
+    "perplexity",
+    "recurrent_genotype",
     "replace_mixed_ops",
+    "train_language_model",
     "train_supernet",
 ]

@@ -1,0 +1,166 @@
+"""``pynas recurrent``: search a recurrent cell on a text file."""
+
+from __future__ import annotations
+
+import json as json_format
+import math
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pynas._errors import UserError
+from pynas.cli import _options, _output
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_ALPHA_SHARE = 0.25  # of the training text: what the architecture is trained on
+_HELD_OUT_SHARE = 0.1  # of the text where there is no --test
+
+
+def recurrent(
+    text: Annotated[Path, typer.Argument(help="Text to train on, words between spaces: .txt or .gz.")],
+    test: Annotated[
+        Path | None, typer.Option(help="Text to test on; the last tenth of TEXT by default.")
+    ] = None,
+    epochs: Annotated[int, typer.Option(help="Passes over the text.", min=1)] = 3,
+    batch: Annotated[int, typer.Option(help="Pieces of the text read side by side.", min=2)] = 32,
+    steps: Annotated[int, typer.Option(help="Words that a gradient goes back through.", min=1)] = 35,
+    features: Annotated[int, typer.Option(help="Of embeddings and states; 300 in the paper.", min=1)] = 128,
+    nodes: Annotated[int, typer.Option(help="Nodes of the cell; 8 in the paper.", min=1)] = 8,
+    vocabulary: Annotated[
+        int, typer.Option(help="Most frequent words kept; the others become <unk>.", min=2)
+    ] = 10_000,
+    learning_rate: Annotated[float, typer.Option(help="Of the weights (Adam).")] = 5e-3,
+    alpha_learning_rate: Annotated[float, typer.Option(help="Of the architecture (Adam).")] = 3e-3,
+    dropout: Annotated[
+        float, typer.Option(help="Of the cell's inputs and outputs; 0.75 in the paper's 50 epochs.")
+    ] = 0.2,
+    save: Annotated[
+        Path | None, typer.Option(help="Write weights and architecture parameters here (.safetensors).")
+    ] = None,
+    seed: _options.Seed = 0,
+    threads: _options.Threads = None,
+    json: _options.Json = False,
+) -> None:
+    """Search a recurrent cell (DARTS): weights on three quarters of a text, in turn with alpha on the rest.
+
+    Examples:
+      pynas recurrent wiki.train.txt --test wiki.test.txt
+      pynas recurrent book.txt.gz --epochs 50 --features 300 --batch 256 --dropout 0.75 --save cell.st
+    """
+    _check(learning_rate, alpha_learning_rate, dropout, save)
+    from pynas.data.text import Vocabulary, read_words
+
+    words = read_words(text)
+    held = read_words(test) if test is not None else []
+    if test is None:
+        cut = len(words) - max(2, round(_HELD_OUT_SHARE * len(words)))
+        words, held = words[:cut], words[cut:]
+    needed = math.ceil(2 * batch / _ALPHA_SHARE)
+    if len(words) < needed:
+        raise UserError(
+            f"{text}: has {len(words)} words to train on, expected at least {needed} for --batch {batch}; "
+            "give a longer text or a smaller batch"
+        )
+    if len(held) < 2:
+        raise UserError(f"{test}: has {len(held)} words, expected at least 2 to test on")
+    known = Vocabulary(words, vocabulary)
+    tokens, held_tokens = known.encode(words), known.encode(held)
+
+    import torch
+
+    from pynas.nn.language_model import RecurrentLanguageModel
+    from pynas.nn.language_training import (
+        TextSchedule,
+        perplexity,
+        start_from_frequencies,
+        train_language_model,
+    )
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    schedule = TextSchedule(
+        epochs, batch, steps, learning_rate, clip=1.0, alpha_learning_rate=alpha_learning_rate
+    )
+    cut = round((1 - _ALPHA_SHARE) * len(tokens))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = RecurrentLanguageModel(
+            len(known),
+            features,
+            nodes=nodes,
+            dropout=dropout,
+            dropout_input=dropout,
+            dropout_embedding=min(dropout, 0.2),
+            dropout_hidden=min(dropout, 0.25),
+        )
+        start_from_frequencies(model, torch.from_numpy(tokens[:cut]))
+        start = time.perf_counter()
+        with _output.progress(quiet=json) as bar:
+            task = bar.add_task(f"cell of {nodes} nodes on {text.name}", total=None, note="")
+            smooth = 0.0
+
+            def on_step(step: Any) -> None:
+                nonlocal smooth
+                smooth = step.loss if step.number == 0 else 0.95 * smooth + 0.05 * step.loss
+                note = f"training perplexity {math.exp(min(smooth, 700.0)):.0f}"
+                bar.update(task, total=step.total, completed=step.number + 1, note=note)
+
+            try:
+                train_language_model(
+                    model, torch.from_numpy(tokens[:cut]), torch.from_numpy(tokens[cut:]), schedule, on_step
+                )
+            except ValueError as error:
+                raise UserError(str(error)) from error
+        seconds = time.perf_counter() - start
+    reached = perplexity(model, torch.from_numpy(held_tokens), steps=steps)
+    record = _record(model, tokens[:cut], held_tokens, len(known))
+    record |= {"perplexity": reached, "seconds": seconds, "words": len(known), "test_words": len(held_tokens)}
+    if save is not None:
+        _save(model, record["genotype"], save)
+    if json:
+        return _output.print_json(record)
+    print(f"{len(tokens):,} words, {len(known):,} different ones; {epochs} epochs in {seconds:.0f} s")
+    where = f"the end of {text.name}" if test is None else test.name
+    unigram = record["unigram_perplexity"]
+    print(f"perplexity on {len(held_tokens):,} words of {where}: {reached:.1f} (unigram: {unigram:.1f})")
+    print("cell: " + ", ".join(f"{i + 1} = {name}({j})" for i, (name, j) in enumerate(record["recurrent"])))
+    if save is not None:
+        print(f"weights: {save}")
+    return None
+
+
+def _record(model: Any, training: NDArray[Any], held: NDArray[Any], words: int) -> dict[str, Any]:
+    from pynas.data.text import unigram_perplexity
+
+    genotype = model.genotype()
+    return {
+        "unigram_perplexity": unigram_perplexity(training, held, words),
+        "genotype": genotype.to_json(),
+        "recurrent": [list(node) for node in genotype.recurrent],
+        "mixture": model.weights.detach().softmax(-1).tolist(),
+    }
+
+
+def _save(model: Any, genotype: str, path: Path) -> None:
+    from safetensors.torch import save_file
+
+    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    del state["decoder.weight"]  # it is the encoder's
+    try:
+        save_file(state, str(path), metadata={"genotype": json_format.dumps(json_format.loads(genotype))})
+    except OSError as error:
+        raise UserError(f"--save {path}: {error}") from error
+
+
+def _check(learning_rate: float, alpha_learning_rate: float, dropout: float, save: Path | None) -> None:
+    for option, rate in (("--learning-rate", learning_rate), ("--alpha-learning-rate", alpha_learning_rate)):
+        if not (math.isfinite(rate) and rate > 0):
+            raise UserError(f"{option}: expected a positive number, got {rate}")
+    if not 0 <= dropout < 1:
+        raise UserError(f"--dropout: expected a probability in [0, 1), got {dropout}")
+    if save is not None and not save.absolute().parent.is_dir():
+        raise UserError(f"--save {save}: {save.absolute().parent} is no folder")
