@@ -96,9 +96,11 @@ def supernet(
 
         train_supernet(network, training.inputs, training.targets, schedule, seed=seed, on_step=on_step)
     seconds = time.perf_counter() - started
-    right = accuracy(network, test.inputs, test.targets)
-    chance = float(test.targets.bincount().max()) / held
     found = network.derive()
+    # As it was trained: on mixtures, or on one candidate of each edge.
+    weights = found if sampling == "gumbel_hard" else network.sample()
+    right = accuracy(network, test.inputs, test.targets, weights)
+    chance = float(test.targets.bincount().max()) / held
     if save is not None:
         _save(save, network, {"space": space, "architecture": found.to_json(), "images": images})
     if json:

@@ -43,7 +43,11 @@ def export(supernet: nn.Module, weights: tuple[Tensor, ...]) -> fx.GraphModule:
     """``supernet`` under these weights; layers that no output depends on are left out."""
     network = copy.deepcopy(supernet)
     network._fixed = tuple(w.cpu() for w in weights)  # type: ignore[assignment]
-    plain = fx.GraphModule(network, _Tracer().trace(network), class_name=type(supernet).__name__)
+    graph = _Tracer().trace(network)
+    graph._tracer_cls = None  # or pickles would name the tracer, which is not needed to load them
+    plain = fx.GraphModule(network, graph, class_name=type(supernet).__name__)
+    for node in plain.graph.nodes:
+        node.type = None  # annotations are text here, which a pickled graph would try to import
     plain.graph.eliminate_dead_code()
     plain.delete_all_unused_submodules()
     plain.recompile()

@@ -115,8 +115,8 @@ class Supernet(nn.Module, ABC):
 
         Its layers are copies of this network's, under the same names, and all of ``torch.nn``; it holds those
         that the architecture uses, and trains and evaluates as this network would under the same weights.
-        pynas is not needed to load it: ``torch.save(network, file)`` and ``torch.load(file,
-        weights_only=False)``, or ``network.to_folder(folder)``, which writes its source and its weights.
+        pynas is not needed to load it: ``torch.save(network, file)``, and anywhere
+        ``torch.load(file, weights_only=False)``. ``network.code`` is the source of its forward pass.
 
         Args:
             architecture: An architecture, weights of a mixture (kept as constants), or nothing for

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -150,14 +151,24 @@ def _endless(positions: Tensor, batch_size: int, random: torch.Generator) -> Ite
         yield from torch.split(shuffled[: len(positions) // batch_size * batch_size], batch_size)
 
 
-def accuracy(network: nn.Module, inputs: Tensor, targets: Tensor, *, batch_size: int = 256) -> float:
-    """Fraction of images that ``network`` classifies rightly, in evaluation mode; the mode is put back."""
+def accuracy(
+    network: nn.Module, inputs: Tensor, targets: Tensor, *arguments: Any, batch_size: int = 256
+) -> float:
+    """Fraction of images that ``network`` classifies rightly, in evaluation mode; the mode is put back.
+
+    Args:
+        network: ``network(images, *arguments)`` are logits.
+        inputs: ``[N, C, H, W]``.
+        targets: ``[N]`` int64.
+        arguments: Such as the weights or the architecture of a :class:`~pynas.nn.Supernet`.
+        batch_size: Images at a time.
+    """
     training = network.training
     network.eval()
     try:
         with torch.no_grad():
             right = sum(
-                int((network(x).argmax(1) == y).sum().item())
+                int((network(x, *arguments).argmax(1) == y).sum().item())
                 for x, y in zip(
                     torch.split(inputs, batch_size), torch.split(targets, batch_size), strict=True
                 )
