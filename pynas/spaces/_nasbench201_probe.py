@@ -218,8 +218,6 @@ def _fits(cell: Cell, x: Tensor) -> bool:
                 return False
             if not norm.affine or norm.weight.dtype != torch.float32:
                 return False
-            if convolution.kernel_size == (3, 3) and not ops.supports_conv3x3(x, weight):
-                return False
         elif type(module) not in (AveragePool, nn.Identity):
             return False
     return not any(_hooked(m) for m in cell.layers.modules())

@@ -176,11 +176,11 @@ class Conv2dProduct(GradientProduct):
 
     @property
     def _fuses(self) -> bool:
+        if self.relu:  # made by one of these kernels
+            return True
         g = self.geometry
         shape = (self.grad_output.shape[1], self.input.shape[1] // g.groups, *g.kernel_size)
         weight = self.input.new_empty(1).expand(shape)
-        if self.relu and g.kernel_size == (1, 1):
-            return True
         return self.bias_grad is None and fuses_conv3x3(
             self.input, weight, g.stride, g.padding, g.dilation, g.groups
         )

@@ -134,12 +134,14 @@ def test_nothing_to_convolve() -> None:
 
 
 def test_supports() -> None:
-    x, w = torch.randn(2, 16, 8, 8).to(memory_format=torch.channels_last), torch.randn(16, 16, 3, 3)
+    x, w = torch.randn(4, 16, 8, 8).to(memory_format=torch.channels_last), torch.randn(16, 16, 3, 3)
     assert ops.supports_conv3x3(x, w)
     assert not ops.supports_conv3x3(x.contiguous(), w)
     assert not ops.supports_conv3x3(x.double(), w.double())
     assert not ops.supports_conv3x3(x, w[:, :, :1, :1])
     assert not ops.supports_conv3x3(x[:, :3], w[:, :3])
+    assert not ops.supports_conv3x3(x[:2], w)
+    assert not ops.supports_conv3x3(x.repeat(1, 32, 1, 1), torch.empty(512, 512, 3, 3))
     assert not ops.supports_conv3x3(x[..., :2, :2].contiguous(memory_format=torch.channels_last), w)
 
 
