@@ -8,7 +8,6 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/mm.h>
-#include <ATen/ops/mul.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/relu.h>
 #include <ATen/ops/stack.h>
@@ -18,10 +17,13 @@
 
 #include <array>
 #include <optional>
+#include <utility>
 
 #include "bindings/tensor.h"
 #include "ops/conv3x3/conv3x3_api.h"
 #include "ops/mixed_op/edge.h"
+#include "ops/mixed_op/plain_gradient.h"
+#include "ops/mixed_op/pointwise.h"
 #include "ops/normalized_sum/normalized_sum_api.h"
 #include "ops/pool3x3/pool3x3_api.h"
 
@@ -43,8 +45,6 @@ at::Tensor image_of(const at::Tensor& rows, const EdgeCall& call) {
   return rows.view({call.batch(), call.out_height(), call.out_width(), rows.size(1)}).permute({0, 3, 1, 2});
 }
 
-at::Tensor matrix(const at::Tensor& weight) { return weight.view({weight.size(0), weight.size(1)}); }
-
 // Every second pixel of an image, the first at (shift, shift).
 at::Tensor every_second(const at::Tensor& image, int64_t shift) {
   return image.slice(2, shift, std::nullopt, 2).slice(3, shift, std::nullopt, 2);
@@ -59,8 +59,6 @@ class Inputs {
     if (!rectified_.defined()) rectified_ = at::relu(call_.x);
     return rectified_;
   }
-  void keep(const at::Tensor& rectified) { rectified_ = rectified; }
-
   // Every second pixel of relu(x), and zeros where the image ends before.
   const at::Tensor& sampled(int64_t shift) {
     at::Tensor& result = sampled_[shift];
@@ -107,7 +105,10 @@ at::Tensor product(const EdgeCall& call, const EdgeCandidate& candidate, Inputs&
     case Candidate::kAvgPool3x3:
       return pool3x3_forward(pool_of(call)).second;
     case Candidate::kNorConv1x1:
-      return image_of(at::mm(rows_of(inputs.pointwise()), matrix(*weight).t()), call);
+      if (call.stride == 1 && fast1x1(call)) {
+        return image_of(pointwise(call, rows_of(call.x), *weight, true), call);
+      }
+      return image_of(pointwise(call, rows_of(inputs.pointwise()), *weight, false), call);
     case Candidate::kNorConv3x3:
       if (fast3x3(call, *weight)) return conv3x3_forward(call.x, *weight, true);
       return at::convolution(inputs.rectified(), *weight, {}, strides(call), kOnes, kOnes, false, kZeros, 1)
@@ -120,10 +121,12 @@ at::Tensor product(const EdgeCall& call, const EdgeCandidate& candidate, Inputs&
                            call.x.options().memory_format(kChannelsLast));
   for (int64_t half = 0; half < 2; ++half) {
     if (weight[half].size(0) == 0) continue;
-    columns(z, call, half).copy_(at::mm(rows_of(inputs.sampled(half)), matrix(weight[half]).t()));
+    columns(z, call, half).copy_(pointwise(call, rows_of(inputs.sampled(half)), weight[half], false));
   }
   return z;
 }
+
+bool is_product(const EdgeCandidate& candidate) { return candidate.norms > 0; }
 
 // The candidates that take part, as normalized_sum takes them.
 struct Terms {
@@ -131,15 +134,16 @@ struct Terms {
   NormalizedSumCall sum;
 };
 
-Terms terms_of(const EdgeCall& call) {
+// `plain`: also the candidates that are not normalised.
+Terms terms_of(const EdgeCall& call, bool plain) {
   Terms terms;
   terms.sum.normalized = 0;
   terms.sum.batch_statistics = call.training;
   terms.sum.eps = call.eps;
   std::vector<at::Tensor> weights;
   for (size_t k = 0; k < call.candidates.size(); ++k) {
-    if (!call.active(static_cast<int64_t>(k))) continue;
     const EdgeCandidate& candidate = call.candidates[k];
+    if (!call.active(static_cast<int64_t>(k)) || !(plain || is_product(candidate))) continue;
     if (candidate.norms > 0) terms.sum.normalized |= uint64_t{1} << terms.candidates.size();
     terms.candidates.push_back(static_cast<int64_t>(k));
     weights.push_back(call.weights.select(0, static_cast<int64_t>(k)));
@@ -152,7 +156,9 @@ Terms terms_of(const EdgeCall& call) {
     terms.sum.running_mean.push_back(normalized ? call.running[2 * candidate.norm] : at::Tensor());
     terms.sum.running_var.push_back(normalized ? call.running[2 * candidate.norm + 1] : at::Tensor());
   }
-  terms.sum.weights = weights.size() == call.candidates.size() ? call.weights : at::stack(weights);
+  if (!weights.empty()) {
+    terms.sum.weights = weights.size() == call.candidates.size() ? call.weights : at::stack(weights);
+  }
   return terms;
 }
 
@@ -187,13 +193,12 @@ NormalizedSumStatistics unpack(const EdgeCall& call, const Terms& terms, const a
   return statistics;
 }
 
-bool is_product(const EdgeCandidate& candidate) { return candidate.norms > 0; }
-
-// Gradients of one product from dL/dz: of its weights, and added to that of relu(x).
+// Gradients of the products from their dL/dz: of their weights, and added to that of x.
 class ProductGradients {
  public:
-  ProductGradients(const EdgeCall& call, Inputs& inputs, EdgeGradients& gradients)
-      : call_(call), inputs_(inputs), gradients_(gradients) {}
+  // `sum` is what the other candidates give x, or undefined.
+  ProductGradients(const EdgeCall& call, Inputs& inputs, EdgeGradients& gradients, at::Tensor sum)
+      : call_(call), inputs_(inputs), gradients_(gradients), sum_(std::move(sum)) {}
 
   void add(const EdgeCandidate& candidate, const at::Tensor& grad) {
     const at::Tensor* weight = call_.parameters.data() + candidate.parameter;
@@ -201,22 +206,27 @@ class ProductGradients {
     if (candidate.kind == Candidate::kNorConv3x3) {
       add_3x3(*weight, *result, grad);
     } else if (candidate.kind == Candidate::kNorConv1x1) {
-      add_pointwise(*weight, *result, rows_of(grad), inputs_.pointwise(), 0);
+      add_1x1(*weight, *result, rows_of(grad));
     } else {
       for (int64_t half = 0; half < 2; ++half) {
-        if (weight[half].size(0) == 0) continue;
-        add_pointwise(weight[half], result[half], columns(grad, call_, half), inputs_.sampled(half), half);
+        if (weight[half].size(0) > 0)
+          add_sampled(weight[half], result[half], columns(grad, call_, half), half);
       }
     }
   }
 
-  // [x > 0] times the sum; undefined when there was none.
-  at::Tensor masked() const { return sum_.defined() ? at::threshold_backward(sum_, call_.x, 0) : sum_; }
+  at::Tensor total() {
+    if (rectified_.defined()) {
+      const at::Tensor masked = at::threshold_backward(rectified_, call_.x, 0);
+      sum_ = sum_.defined() ? sum_.add_(masked) : masked;
+    }
+    return sum_;
+  }
 
  private:
   void add_3x3(const at::Tensor& weight, at::Tensor& result, const at::Tensor& grad) {
     if (fast3x3(call_, weight)) {
-      if (call_.needs_x) accumulate(conv3x3_backward_input(grad, weight, std::nullopt, false));
+      if (call_.needs_x) sum_ = conv3x3_backward_input(grad, weight, call_.x, true, optional(sum_));
       if (call_.needs_parameters) {
         result = conv3x3_backward_weight(grad, call_.x, true).squeeze(0).to(weight.scalar_type());
       }
@@ -229,56 +239,154 @@ class ProductGradients {
     if (call_.needs_parameters) result = dweight.contiguous();
   }
 
-  void add_pointwise(const at::Tensor& weight, at::Tensor& result, const at::Tensor& grad,
-                     const at::Tensor& input, int64_t shift) {
-    if (call_.needs_parameters) result = at::mm(grad.t(), rows_of(input)).view(weight.sizes());
+  void add_1x1(const at::Tensor& weight, at::Tensor& result, const at::Tensor& grad) {
+    if (call_.stride == 2) return add_sampled(weight, result, grad, 0);
+    const bool fused = fast1x1(call_);
+    const at::Tensor input = rows_of(fused ? call_.x : inputs_.rectified());
+    if (call_.needs_parameters) result = pointwise_weight(call_, grad, input, weight, fused);
     if (!call_.needs_x) return;
-    if (call_.stride == 1 && sum_.defined()) {
-      rows_of(sum_).addmm_(grad, matrix(weight));
-      return;
+    if (fused) {
+      const at::Tensor addend = sum_.defined() ? rows_of(sum_) : sum_;
+      sum_ = image_of(pointwise_input(call_, grad, weight, input, addend), call_);
+    } else if (rectified_.defined()) {
+      rows_of(rectified_).addmm_(grad, matrix(weight));
+    } else {
+      rectified_ = image_of(pointwise_input(call_, grad, weight), call_);
     }
-    const at::Tensor image = image_of(at::mm(grad, matrix(weight)), call_);
-    if (call_.stride == 1) {
-      sum_ = image;
-      return;
+  }
+
+  // A 1x1 convolution of every second pixel.
+  void add_sampled(const at::Tensor& weight, at::Tensor& result, const at::Tensor& grad, int64_t shift) {
+    if (call_.needs_parameters) {
+      result = pointwise_weight(call_, grad, rows_of(inputs_.sampled(shift)), weight, false);
     }
-    if (!sum_.defined()) sum_ = at::zeros(call_.x.sizes(), call_.x.options().memory_format(kChannelsLast));
-    at::Tensor target = every_second(sum_, shift);
+    if (!call_.needs_x) return;
+    if (!rectified_.defined()) {
+      rectified_ = at::zeros(call_.x.sizes(), call_.x.options()).contiguous(kChannelsLast);
+    }
+    at::Tensor target = every_second(rectified_, shift);
+    const at::Tensor image = image_of(pointwise_input(call_, grad, weight), call_);
     target.add_(image.slice(2, 0, target.size(2)).slice(3, 0, target.size(3)));
   }
 
   void accumulate(const at::Tensor& image) {
-    if (sum_.defined()) {
-      sum_.add_(image);
-    } else {
-      sum_ = image.contiguous(kChannelsLast);
-    }
+    rectified_ = rectified_.defined() ? rectified_.add_(image) : image.contiguous(kChannelsLast);
+  }
+
+  static std::optional<at::Tensor> optional(const at::Tensor& tensor) {
+    return tensor.defined() ? std::optional<at::Tensor>(tensor) : std::nullopt;
   }
 
   const EdgeCall& call_;
   Inputs& inputs_;
   EdgeGradients& gradients_;
-  at::Tensor sum_;
+  at::Tensor sum_;        // of dL/dx
+  at::Tensor rectified_;  // of dL/drelu(x), where a product's kernel does not apply the mask itself
 };
 
-// w_skip g and the pool's share, added to dL/dx.
-void add_plain(const EdgeCall& call, const EdgeCandidate& candidate, const at::Tensor& weight,
-               const at::Tensor& grad, at::Tensor& sum) {
-  const at::Tensor share = at::mul(grad, weight.to(grad.scalar_type()));
-  if (candidate.kind == Candidate::kSkipConnect) {
-    sum = sum.defined() ? sum.add_(share) : share;
-    return;
+// dL/dx of the candidates that are not normalised, from w_k g of each: x itself first, the pool's added to
+// it.
+at::Tensor plain_gradient(const EdgeCall& call, const Terms& terms, const std::vector<at::Tensor>& shares) {
+  at::Tensor sum;
+  for (const bool pools : {false, true}) {
+    for (size_t i = 0; i < shares.size(); ++i) {
+      const EdgeCandidate& candidate = call.candidates[terms.candidates[i]];
+      if (is_product(candidate) || pools != (candidate.kind == Candidate::kAvgPool3x3)) continue;
+      if (!pools) {
+        sum = sum.defined() ? sum.add_(shares[i]) : shares[i];
+        continue;
+      }
+      const bool accumulate = sum.defined();
+      if (!accumulate) sum = at::empty_like(call.x, kChannelsLast);
+      pool3x3_backward(pool_of(call), at::Tensor(), shares[i], sum, accumulate);
+    }
   }
-  const bool accumulate = sum.defined();
-  if (!accumulate) sum = at::empty_like(call.x, kChannelsLast);
-  pool3x3_backward(pool_of(call), at::Tensor(), share, sum, accumulate);
+  return sum;
+}
+
+// Both at once in one pass on the CPU: dL/dx of x itself and of its pool, and the gradients of their weights.
+bool fuses_plain(const EdgeCall& call) {
+  return call.x.is_cpu() && call.x.scalar_type() == at::kFloat && call.stride == 1;
+}
+
+at::Tensor fused_plain_gradient(const EdgeCall& call, const at::Tensor& grad, at::Tensor& weights) {
+  PlainGradientParams params;
+  bool any = false;
+  for (size_t k = 0; k < call.candidates.size(); ++k) {
+    if (is_product(call.candidates[k]) || !call.active(static_cast<int64_t>(k))) continue;
+    const bool pool = call.candidates[k].kind == Candidate::kAvgPool3x3;
+    (pool ? params.pool : params.skip) += static_cast<float>(call.host_weights[k]);
+    any = true;
+  }
+  if (!any) return {};
+  const Parallel parallel = torch_parallel();
+  params.samples = call.batch();
+  params.channels = call.channels();
+  params.height = call.x.size(2);
+  params.width = call.x.size(3);
+  const at::Tensor out = call.needs_x ? at::empty_like(call.x, kChannelsLast) : at::Tensor();
+  const at::Tensor sums = at::empty({params.samples * params.height, 2}, at::kDouble);
+  const at::Tensor workspace =
+      at::empty({parallel.threads, (params.width + 2) * params.channels}, at::kFloat);
+  params.grad = grad.const_data_ptr<float>();
+  params.x = call.x.const_data_ptr<float>();
+  params.out = call.needs_x ? out.mutable_data_ptr<float>() : nullptr;
+  params.sums = sums.mutable_data_ptr<double>();
+  params.workspace = workspace.mutable_data_ptr<float>();
+  PYNAS_DISPATCH_ISA(plain_gradient, params, parallel);
+  if (!call.needs_weights) return out;
+  const at::Tensor totals = sums.sum(0);
+  for (size_t k = 0; k < call.candidates.size(); ++k) {
+    if (is_product(call.candidates[k]) || !call.active(static_cast<int64_t>(k))) continue;
+    const int64_t which = call.candidates[k].kind == Candidate::kAvgPool3x3 ? 1 : 0;
+    weights.mutable_data_ptr<float>()[k] = static_cast<float>(totals.const_data_ptr<double>()[which]);
+  }
+  return out;
+}
+
+// Gradients of all `terms`, those of x added to `sum`, which may be undefined.
+at::Tensor term_gradients(const EdgeCall& call, Terms terms, const EdgeOutput& forward,
+                          const at::Tensor& grad, at::Tensor sum, EdgeGradients& gradients) {
+  Inputs inputs(call);
+  uint64_t wanted = 0;
+  for (size_t i = 0; i < terms.candidates.size(); ++i) {
+    const EdgeCandidate& candidate = call.candidates[terms.candidates[i]];
+    terms.sum.inputs.push_back(candidate.slots > 0 ? image_of(forward.saved[candidate.saved], call)
+                                                   : product(call, candidate, inputs));
+    if (call.needs_x || (is_product(candidate) && call.needs_parameters)) wanted |= uint64_t{1} << i;
+  }
+  const NormalizedSumStatistics statistics = unpack(call, terms, forward.statistics);
+  const NormalizedSumGradients reduced = normalized_sum_reduce(grad, terms.sum, statistics);
+  // dL/dz_k, and w_k g of candidates that are not normalised, from one reading of g.
+  std::vector<at::Tensor> grads(terms.candidates.size());
+  if (wanted != 0) {
+    const auto made = normalized_sum_input_gradients(grad, terms.sum, reduced.coefficients, wanted);
+    for (size_t i = 0, next = 0; i < grads.size(); ++i) {
+      if ((wanted >> i & 1) != 0) grads[i] = made[next++];
+    }
+  }
+  if (call.needs_x && !sum.defined()) sum = plain_gradient(call, terms, grads);
+  ProductGradients products(call, inputs, gradients, sum);
+  for (size_t i = 0; i < terms.candidates.size(); ++i) {
+    const int64_t k = terms.candidates[i];
+    const EdgeCandidate& candidate = call.candidates[k];
+    if (call.needs_weights) gradients.weights.select(0, k).copy_(reduced.weights.select(0, i));
+    if (!is_product(candidate) || !grads[i].defined()) continue;
+    products.add(candidate, grads[i]);
+    if (call.affine && call.needs_parameters) {
+      const int64_t gamma = candidate.parameter + candidate.parameters - 2;
+      gradients.parameters[gamma] = reduced.gamma.select(0, i).clone();
+      gradients.parameters[gamma + 1] = reduced.beta.select(0, i).clone();
+    }
+  }
+  return call.needs_x ? products.total() : at::Tensor();
 }
 
 }  // namespace
 
 EdgeOutput nasbench201_forward(const EdgeCall& call) {
   Inputs inputs(call);
-  Terms terms = terms_of(call);
+  Terms terms = terms_of(call, true);
   EdgeOutput output;
   output.saved.resize(call.slots);
   for (const int64_t k : terms.candidates) {
@@ -294,44 +402,13 @@ EdgeOutput nasbench201_forward(const EdgeCall& call) {
 }
 
 EdgeGradients nasbench201_backward(const EdgeCall& call, const EdgeOutput& forward, const at::Tensor& grad) {
-  Inputs inputs(call);
-  Terms terms = terms_of(call);
-  uint64_t products = 0;
-  for (size_t i = 0; i < terms.candidates.size(); ++i) {
-    const EdgeCandidate& candidate = call.candidates[terms.candidates[i]];
-    terms.sum.inputs.push_back(candidate.slots > 0 ? image_of(forward.saved[candidate.saved], call)
-                                                   : product(call, candidate, inputs));
-    if (is_product(candidate)) products |= uint64_t{1} << i;
-  }
-  const NormalizedSumStatistics statistics = unpack(call, terms, forward.statistics);
-  const NormalizedSumGradients reduced = normalized_sum_reduce(grad, terms.sum, statistics);
-
   EdgeGradients gradients;
   gradients.parameters.resize(call.parameters.size());
   if (call.needs_weights) gradients.weights = at::zeros_like(call.weights);
-  ProductGradients product_gradients(call, inputs, gradients);
-  const std::vector<at::Tensor> grads =
-      call.needs_x || call.needs_parameters
-          ? normalized_sum_input_gradients(grad, terms.sum, reduced.coefficients, products)
-          : std::vector<at::Tensor>();
-  for (size_t i = 0, next = 0; i < terms.candidates.size(); ++i) {
-    const int64_t k = terms.candidates[i];
-    const EdgeCandidate& candidate = call.candidates[k];
-    if (call.needs_weights) gradients.weights.select(0, k).copy_(reduced.weights.select(0, i));
-    if (!is_product(candidate) || grads.empty()) continue;
-    product_gradients.add(candidate, grads[next++]);
-    if (call.affine && call.needs_parameters) {
-      const int64_t gamma = candidate.parameter + candidate.parameters - 2;
-      gradients.parameters[gamma] = reduced.gamma.select(0, i).clone();
-      gradients.parameters[gamma + 1] = reduced.beta.select(0, i).clone();
-    }
-  }
-  if (!call.needs_x) return gradients;
-  gradients.x = product_gradients.masked();
-  for (size_t i = 0; i < terms.candidates.size(); ++i) {
-    const EdgeCandidate& candidate = call.candidates[terms.candidates[i]];
-    if (!is_product(candidate)) add_plain(call, candidate, terms.sum.weights.select(0, i), grad, gradients.x);
-  }
+  const bool fused = fuses_plain(call);
+  const at::Tensor sum = fused ? fused_plain_gradient(call, grad, gradients.weights) : at::Tensor();
+  const Terms terms = terms_of(call, !fused);
+  gradients.x = terms.candidates.empty() ? sum : term_gradients(call, terms, forward, grad, sum, gradients);
   return gradients;
 }
 
