@@ -257,3 +257,20 @@ def test_training_needs_enough_images() -> None:
     with pytest.raises(ValueError, match="schedule"):
         train_supernet(network, x, y, Schedule(epochs=0))
     assert isinstance(network.classifier, nn.Linear)
+
+
+def test_one_compilation_serves_all_architectures() -> None:
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    network = NASBench201Supernet(2, 1)
+    cell = network.cells[0]
+    expected = copy.deepcopy(cell)
+    compiled = torch.compile(cell, fullgraph=True, backend="aot_eager")
+    random, x = torch.Generator().manual_seed(0), torch.randn(2, 2, 8, 8)
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for _ in range(20):
+            (weights,) = network.sample("single_path", generator=random)
+            ours, theirs = compiled(x, weights), expected(x, weights)
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    for (name, mine), other in zip(cell.state_dict().items(), expected.state_dict().values(), strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5, msg=name)
