@@ -18,35 +18,6 @@ PYNAS_INLINE void store_one(float value, float& out) { out = value; }
 PYNAS_INLINE void store_one(double value, double& out) { out = value; }
 PYNAS_INLINE void store_one(float value, BFloat16& out) { from_float(value, out); }
 
-constexpr int64_t kChunkRows = 256;  // rows summed in the elements' precision before they go to float64
-
-// Sums over rows, float64 between chunks: totals[i] += sum_b terms(b)[i] for the lanes of one vector of
-// columns.
-template <class S, int kSums, class F>
-PYNAS_INLINE void sum_rows(int64_t rows, double (*totals)[kLanes<S>], F terms) {
-  for (int64_t from = 0; from < rows; from += kChunkRows) {
-    const int64_t to = from + kChunkRows < rows ? from + kChunkRows : rows;
-    Vec<S> sums[kSums] = {};
-    for (int64_t b = from; b < to; ++b) terms(b, sums);
-    for (int s = 0; s < kSums; ++s)
-      for (int i = 0; i < kLanes<S>; ++i) totals[s][i] += static_cast<double>(sums[s][i]);
-  }
-}
-
-// Calls body(first column, lanes) for every vector of columns; the last one is moved back to be whole. Bodies
-// are never inlined: a compiler that fuses products in one copy and not in another would round them
-// differently on one thread and on two.
-template <class S, class F>
-void for_columns(int64_t features, const Parallel& parallel, F body) {
-  constexpr int64_t kL = kLanes<S>;
-  parallel((features + kL - 1) / kL, 4, [&](int64_t begin, int64_t end) {
-    for (int64_t v = begin; v < end; ++v) {
-      const int64_t d = features < kL ? 0 : v * kL + kL <= features ? v * kL : features - kL;
-      body(d, static_cast<int>(features < kL ? features : kL));
-    }
-  });
-}
-
 template <class S, class T>
 PYNAS_INLINE Vec<S> read_lanes(const T* p, int lanes) {
   if (lanes == kLanes<S>) return load_as<S>(p);
@@ -55,31 +26,72 @@ PYNAS_INLINE Vec<S> read_lanes(const T* p, int lanes) {
   return v;
 }
 
-// mean_d and var_d of sums [B, D]: two passes, the second about the mean of the first.
+// Calls body(first column, lanes) for every vector of columns; the last one is moved back to be whole.
+template <class S, class F>
+PYNAS_INLINE void for_columns(int64_t features, F body) {
+  constexpr int64_t kL = kLanes<S>;
+  if (features < kL) return body(int64_t{0}, static_cast<int>(features));
+  for (int64_t d = 0; d < features; d += kL)
+    body(d + kL <= features ? d : features - kL, static_cast<int>(kL));
+}
+
+// The column sums of a block of rows, [2, D] in p.partial behind what else lies there. Rows of a block are
+// few, so they are summed in the precision of the sums; blocks are merged in float64 and in their order.
+// Functions that sum are never inlined: a compiler that fuses products in one copy and not in another would
+// round them differently on one thread and on two.
+inline double* block_columns(const MixedActivationParams& p, int64_t block) {
+  const bool backward = p.grad != nullptr;
+  const int64_t blocks = mixed_activation_blocks(p.batch, p.features);
+  return p.partial + (backward ? blocks * p.predecessors * kActivations : 0) + 2 * p.features * block;
+}
+
+// Mean and centred second moment of a block's columns of sums, shifted by its first row: nothing to cancel.
 template <class S>
-void column_moments(const MixedActivationParams& p, const Parallel& parallel) {
+__attribute__((noinline)) void block_moments(const MixedActivationParams& p, int64_t block, int64_t begin,
+                                             int64_t end) {
   const S* x = static_cast<const S*>(p.sums);
   const int64_t D = p.features;
-  const double rows = static_cast<double>(p.batch);
-  for_columns<S>(D, parallel, [&](int64_t d, int lanes) __attribute__((noinline)) {
-    double total[1][kLanes<S>] = {}, centred[2][kLanes<S>] = {};
-    const Vec<S> shift = read_lanes<S>(x + d, lanes);
-    sum_rows<S, 1>(p.batch, total,
-                   [&](int64_t b, Vec<S>* sums) { sums[0] += read_lanes<S>(x + b * D + d, lanes) - shift; });
-    Vec<S> mean{};
-    for (int i = 0; i < lanes; ++i)
-      mean[i] = static_cast<S>(static_cast<double>(shift[i]) + total[0][i] / rows);
-    sum_rows<S, 2>(p.batch, centred, [&](int64_t b, Vec<S>* sums) {
-      const Vec<S> away = read_lanes<S>(x + b * D + d, lanes) - mean;
-      sums[0] += away;
-      sums[1] += away * away;
-    });
-    for (int i = 0; i < lanes; ++i) {  // what rounding the mean took away is put back
-      const double rest = centred[0][i] / rows;
-      static_cast<S*>(p.mean)[d + i] = static_cast<S>(static_cast<double>(mean[i]) + rest);
-      static_cast<S*>(p.var)[d + i] = static_cast<S>(centred[1][i] / rows - rest * rest);
+  double* out = block_columns(p, block);
+  const double rows = static_cast<double>(end - begin);
+  for_columns<S>(D, [&](int64_t d, int lanes) {
+    const Vec<S> shift = read_lanes<S>(x + begin * D + d, lanes);
+    Vec<S> sum{}, square{};
+    for (int64_t b = begin + 1; b < end; ++b) {
+      const Vec<S> away = read_lanes<S>(x + b * D + d, lanes) - shift;
+      sum += away;
+      square += away * away;
+    }
+    for (int i = 0; i < lanes; ++i) {
+      const double total = static_cast<double>(sum[i]), mean = total / rows;
+      const double centred = static_cast<double>(square[i]) - mean * total;
+      out[d + i] = static_cast<double>(shift[i]) + mean;
+      out[D + d + i] = centred > 0.0 ? centred : centred == centred ? 0.0 : centred;  // NaN stays
     }
   });
+}
+
+// mean_d and var_d of sums [B, D] from the blocks' moments (Chan, Golub & LeVeque 1983).
+template <class S>
+__attribute__((noinline)) void merge_moments(const MixedActivationParams& p, int64_t from, int64_t to) {
+  const int64_t D = p.features, rows = mixed_activation_block_rows(D);
+  double* all = block_columns(p, 0);  // those of the first block become those of all
+  for (int64_t block = 1; block < mixed_activation_blocks(p.batch, D); ++block) {
+    const double* one = block_columns(p, block);
+    const double seen = static_cast<double>(block * rows);
+    const double n = static_cast<double>((block + 1) * rows < p.batch ? rows : p.batch - block * rows);
+    const double share = n / (seen + n), weight = seen * share;
+#pragma GCC ivdep
+    for (int64_t d = from; d < to; ++d) {
+      const double away = one[d] - all[d];
+      all[d] += away * share;
+      all[D + d] += one[D + d];
+      all[D + d] += away * away * weight;
+    }
+  }
+  for (int64_t d = from; d < to; ++d) {
+    static_cast<S*>(p.mean)[d] = static_cast<S>(all[d]);
+    static_cast<S*>(p.var)[d] = static_cast<S>(all[D + d] / static_cast<double>(p.batch));
+  }
 }
 
 // columns[0, d] = 1 / sqrt(var_d + eps).
@@ -112,33 +124,51 @@ void finish_rows(const MixedActivationParams& p, int64_t begin, int64_t end) {
   }
 }
 
-// e = columns[0, d] (g + (columns[1, d] y + columns[2, d])): what normalisation makes of the gradient. In no
-// sum are there two products, of which a compiler could fuse either.
+// sum_b g_bd and sum_b g_bd y_bd over a block of rows.
 template <class T>
-void column_gradients(const MixedActivationParams& p, const Parallel& parallel) {
+__attribute__((noinline)) void block_gradients(const MixedActivationParams& p, int64_t block, int64_t begin,
+                                               int64_t end) {
   using S = SumOf<T>;
-  if (p.normalization == Normalization::kNone) return;
-  column_scales<S>(p);
-  if (p.normalization == Normalization::kGiven) return;
   const T* g = static_cast<const T*>(p.grad);
   const T* y = static_cast<const T*>(p.y);
-  S* columns = static_cast<S*>(p.columns);
   const int64_t D = p.features;
-  const double rows = static_cast<double>(p.batch);
-  for_columns<S>(D, parallel, [&](int64_t d, int lanes) __attribute__((noinline)) {
-    double totals[2][kLanes<S>] = {};  // sum g, sum g y
-    sum_rows<S, 2>(p.batch, totals, [&](int64_t b, Vec<S>* sums) {
+  double* out = block_columns(p, block);
+  for_columns<S>(D, [&](int64_t d, int lanes) {
+    Vec<S> sum{}, dot{};
+    for (int64_t b = begin; b < end; ++b) {
       const Vec<S> grad = read_lanes<S>(g + b * D + d, lanes);
-      sums[0] += grad;
-      sums[1] += grad * read_lanes<S>(y + b * D + d, lanes);
-    });
+      sum += grad;
+      dot += grad * read_lanes<S>(y + b * D + d, lanes);
+    }
     for (int i = 0; i < lanes; ++i) {
-      columns[D + d + i] = static_cast<S>(-totals[1][i] / rows);
-      columns[2 * D + d + i] = static_cast<S>(-totals[0][i] / rows);
+      out[d + i] = static_cast<double>(sum[i]);
+      out[D + d + i] = static_cast<double>(dot[i]);
     }
   });
 }
 
+// The blocks' sums to columns[1, d] = -1/B sum_b g y and columns[2, d] = -1/B sum_b g.
+template <class S>
+__attribute__((noinline)) void merge_gradients(const MixedActivationParams& p, int64_t from, int64_t to) {
+  const int64_t D = p.features;
+  double* all = block_columns(p, 0);
+  for (int64_t block = 1; block < mixed_activation_blocks(p.batch, D); ++block) {
+    const double* one = block_columns(p, block);
+#pragma GCC ivdep
+    for (int64_t d = from; d < to; ++d) {
+      all[d] += one[d];
+      all[D + d] += one[D + d];
+    }
+  }
+  S* columns = static_cast<S*>(p.columns);
+  for (int64_t d = from; d < to; ++d) {
+    columns[D + d] = static_cast<S>(-all[D + d] / static_cast<double>(p.batch));
+    columns[2 * D + d] = static_cast<S>(-all[d] / static_cast<double>(p.batch));
+  }
+}
+
+// e = columns[0, d] (g + (columns[1, d] y + columns[2, d])): what normalisation makes of the gradient. In no
+// sum are there two products, of which a compiler could fuse either.
 template <class T>
 void fold_gradient(const MixedActivationParams& p, int64_t begin, int64_t end) {
   using S = SumOf<T>;

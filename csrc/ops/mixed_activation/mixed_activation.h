@@ -49,7 +49,7 @@ struct MixedActivationParams {
   void* grad_states = nullptr;    // [J, B, D] elements
   void* grad_products = nullptr;  // [J, B, 2 D] elements
   void* grad_weights = nullptr;   // [J, K] sums
-  double* partial = nullptr;      // [blocks of CPU work or CUDA, J, kActivations], scratch
+  double* partial = nullptr;      // scratch of mixed_activation_scratch values
 };
 
 // Rows of a block of CPU work and the number of blocks. They do not depend on threads, so neither does any
@@ -66,6 +66,13 @@ inline int64_t mixed_activation_blocks(int64_t batch, int64_t features) {
 inline int64_t mixed_activation_cuda_blocks(int64_t batch, int64_t features) {
   const int64_t blocks = (batch * features + 1023) / 1024;
   return blocks < 1 ? 1 : blocks > 264 ? 264 : blocks;
+}
+
+// Values of `partial` on the CPU: in backward every block's share of dL/dw, for kBatch its column sums.
+inline int64_t mixed_activation_scratch(const MixedActivationParams& p, bool backward) {
+  const int64_t shares = backward ? p.predecessors * kActivations : 0;
+  const int64_t columns = p.normalization == Normalization::kBatch ? 2 * p.features : 0;
+  return mixed_activation_blocks(p.batch, p.features) * (shares + columns);
 }
 
 namespace cpu {

@@ -162,7 +162,7 @@ template <class T>
 void forward(const MixedActivationParams& p, const Parallel& parallel) {
   using S = SumOf<T>;
   S* sums = static_cast<S*>(p.sums);
-  for_blocks(p, parallel, [&](int64_t, int64_t begin, int64_t end) {
+  for_blocks(p, parallel, [&](int64_t block, int64_t begin, int64_t end) {
     for (int64_t i = begin * p.features; i < end * p.features; ++i) sums[i] = S(0);
     for (int64_t j = 0; j < p.predecessors; ++j) {
       const EdgeWeights<S> weights(p, j);
@@ -172,9 +172,11 @@ void forward(const MixedActivationParams& p, const Parallel& parallel) {
       });
     }
     if (p.normalization == Normalization::kNone) finish_rows<T>(p, begin, end);
+    if (p.normalization == Normalization::kBatch) block_moments<S>(p, block, begin, end);
   });
   if (p.normalization == Normalization::kNone) return;
-  if (p.normalization == Normalization::kBatch) column_moments<S>(p, parallel);
+  if (p.normalization == Normalization::kBatch)
+    parallel(p.features, 1024, [&](int64_t from, int64_t to) { merge_moments<S>(p, from, to); });
   column_scales<S>(p);
   for_blocks(p, parallel, [&](int64_t, int64_t begin, int64_t end) { finish_rows<T>(p, begin, end); });
 }
@@ -183,7 +185,12 @@ template <class T>
 void backward(const MixedActivationParams& p, const Parallel& parallel) {
   using S = SumOf<T>;
   const int64_t blocks = mixed_activation_blocks(p.batch, p.features);
-  column_gradients<T>(p, parallel);
+  if (p.normalization != Normalization::kNone) column_scales<S>(p);
+  if (p.normalization == Normalization::kBatch) {
+    for_blocks(p, parallel,
+               [&](int64_t block, int64_t begin, int64_t end) { block_gradients<T>(p, block, begin, end); });
+    parallel(p.features, 1024, [&](int64_t from, int64_t to) { merge_gradients<S>(p, from, to); });
+  }
   for_blocks(p, parallel, [&](int64_t block, int64_t begin, int64_t end) {
     fold_gradient<T>(p, begin, end);
     for (int64_t j = 0; j < p.predecessors; ++j) {

@@ -73,6 +73,13 @@ struct Call {
   bool empty() const { return params.batch == 0 || params.features == 0; }
   at::Tensor scratch(at::IntArrayRef shape) const { return at::empty(shape, states.options().dtype(sums)); }
 
+  // Scratch of so many float64 values, set in the parameters.
+  at::Tensor partial(int64_t values) {
+    at::Tensor scratch = at::empty({values}, states.options().dtype(at::kDouble));
+    params.partial = scratch.mutable_data_ptr<double>();
+    return scratch;
+  }
+
   // On a GPU the values stay where they are: looking at them would wait for it.
   void check_weights(const char* op) const {
     for (int64_t i = 0; i < weights.numel(); ++i) {
@@ -102,6 +109,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> mixed_activation_torch(
   p.y = y.mutable_data_ptr();
   p.sums = sums.mutable_data_ptr();
   p.columns = scales.mutable_data_ptr();
+  at::Tensor partial = call.partial(call.states.is_cuda() ? 0 : mixed_activation_scratch(p, false));
   if (batch_statistics) {
     p.mean = new_mean.mutable_data_ptr();
     p.var = new_var.mutable_data_ptr();
@@ -143,16 +151,15 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> mixed_activation_backward_torch(
   const bool as_it_is = !call.normalized() && grad.scalar_type() == call.sums;
   at::Tensor sums = as_it_is ? grad : call.scratch({p.batch, p.features});
   at::Tensor column_sums = call.scratch({call.normalized() ? 3 : 0, p.features});
-  const int64_t blocks = call.states.is_cuda() ? mixed_activation_cuda_blocks(p.batch, p.features)
-                                               : mixed_activation_blocks(p.batch, p.features);
+  p.grad_weights = grad_weights.mutable_data_ptr();
   at::Tensor partial =
-      at::empty({blocks, p.predecessors, kActivations}, call.states.options().dtype(at::kDouble));
+      call.partial(call.states.is_cuda()
+                       ? mixed_activation_cuda_blocks(p.batch, p.features) * p.predecessors * kActivations
+                       : mixed_activation_scratch(p, true));
   p.sums = const_cast<void*>(sums.const_data_ptr());
   p.columns = column_sums.mutable_data_ptr();
-  p.partial = partial.mutable_data_ptr<double>();
   p.grad_states = grad_states.mutable_data_ptr();
   p.grad_products = grad_products.mutable_data_ptr();
-  p.grad_weights = grad_weights.mutable_data_ptr();
   PYNAS_DISPATCH_DEVICE(call.states, mixed_activation_backward, p);
   return {grad_states, grad_products, grad_weights};
 }
