@@ -144,6 +144,7 @@ class Kernel {
       if (p.input_gradients[k] == nullptr || active.weight[k] != S(0)) continue;
       std::memset(p.input_gradients[k], 0, static_cast<size_t>(p.outer * p.channels * p.inner) * sizeof(In));
     }
+    const bool stream = streams();
     for_tasks([&](int64_t, int64_t begin, int64_t end) {
       const int64_t step = walk.planes ? 1 : lines_of_block<S>(walk.pattern);
       for (int64_t from = begin; from < end; from += step) {
@@ -157,10 +158,12 @@ class Kernel {
           if (walk.planes) {
             plane_gradient<In, S>(g, z, a, b, c, p.channels, p.inner, from, to, dz);
           } else {
-            row_gradient<In, S>(g, z, a, b, c, walk.pattern, from, to, dz);
+            stream ? row_gradient<true>(g, z, a, b, c, walk.pattern, from, to, dz)
+                   : row_gradient<false>(g, z, a, b, c, walk.pattern, from, to, dz);
           }
         }
       }
+      if (stream) end_stream();
     });
     for (int i = 0; i < active.count; ++i) {
       In* dz = static_cast<In*>(p.input_gradients[active.index[i]]);
@@ -183,6 +186,17 @@ class Kernel {
   }
   double slope(int k, int64_t c) const {  // s_kc
     return static_cast<double>(active.weight[k]) * shift(p.gamma[k], c, 1.0) * at(p.rstd, k, c);
+  }
+  // Whether the gradients are more than caches hold until somebody reads them, and aligned.
+  bool streams() const {
+    int64_t wanted = 0;
+    bool aligned = true;
+    for (int k = 0; k < p.count; ++k) {
+      wanted += p.input_gradients[k] != nullptr;
+      aligned = aligned && reinterpret_cast<uintptr_t>(p.input_gradients[k]) % kVectorBytes == 0;
+    }
+    const int64_t bytes = wanted * p.outer * p.channels * p.inner * static_cast<int64_t>(sizeof(In));
+    return aligned && bytes >= int64_t{16} << 20;
   }
   int64_t tail_at() const { return walk.units * walk.pattern; }
   void zero(void* table) const {

@@ -102,7 +102,8 @@ template <class In, class S>
 void row_reduce(const In* g, const In* const* z, int inputs, const S* mean, int64_t pattern, int64_t begin,
                 int64_t end, double* sums) {
   for (int64_t q = 0; q < (1 + inputs) * pattern; ++q) sums[q] = 0.0;
-  const int64_t block = lines_of_block<S>(pattern);
+  const int64_t block =
+      4 * lines_of_block<S>(pattern);  // longer runs of each stream, g from the second cache
   for (int64_t from = begin; from < end; from += block) {
     const int64_t lines = least(from + block, end) - from;
     for (int k = 0; k < inputs; ++k) {
@@ -137,7 +138,8 @@ void row_reduce(const In* g, const In* const* z, int inputs, const S* mean, int6
 }
 
 // dz = a g + b z + c on patterns [begin, end), or a g where z is null.
-template <class In, class S>
+// kStream: writes past the caches, when they could not hold what is written.
+template <bool kStream, class In, class S>
 void row_gradient(const In* g, const In* z, const S* a, const S* b, const S* c, int64_t pattern,
                   int64_t begin, int64_t end, In* dz) {
   for_groups(pattern / kLanes<S>, [&](auto vectors, int64_t group) {
@@ -154,7 +156,7 @@ void row_gradient(const In* g, const In* z, const S* a, const S* b, const S* c, 
       for (int64_t m = begin; m < end; ++m) PYNAS_UNROLL
       for (int v = 0; v < V; ++v) {
         const int64_t at = m * pattern + q + v * kLanes<S>;
-        store_some(dz + at, slope[v] * load_as<S>(g + at), kLanes<S>);
+        store_once<kStream>(dz + at, slope[v] * load_as<S>(g + at));
       }
       return;
     }
@@ -162,7 +164,7 @@ void row_gradient(const In* g, const In* z, const S* a, const S* b, const S* c, 
     for (int v = 0; v < V; ++v) {
       const int64_t at = m * pattern + q + v * kLanes<S>;
       const Vec<S> rest = scale[v] * load_as<S>(z + at) + offset[v];
-      store_some(dz + at, slope[v] * load_as<S>(g + at) + rest, kLanes<S>);
+      store_once<kStream>(dz + at, slope[v] * load_as<S>(g + at) + rest);
     }
   });
 }

@@ -3,6 +3,10 @@
 // per ISA; everything lives in the namespace of that ISA.
 #pragma once
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 #include <type_traits>
 
 #include "common/fold.h"
@@ -28,6 +32,29 @@ PYNAS_INLINE void store_some(double* p, Vec<double> v, int lanes) {
 template <class Out>
 PYNAS_INLINE void store_some(Out* p, Vec<float> v, int lanes) {
   store_lanes(p, v, lanes);
+}
+
+// A whole vector, with kStream past the caches: a line that is only written need not be read first. Takes an
+// address aligned to the vector; end_stream() makes the values visible to other threads.
+template <bool kStream, class Out, class V>
+PYNAS_INLINE void store_once(Out* p, V v) {
+#if defined(__x86_64__)
+  if constexpr (kStream && std::is_same_v<Out, float>) {
+#if defined(__AVX512F__)
+    return _mm512_stream_ps(p, reinterpret_cast<__m512>(v));
+#elif defined(__AVX2__)
+    return _mm256_stream_ps(p, reinterpret_cast<__m256>(v));
+#else
+    return _mm_stream_ps(p, reinterpret_cast<__m128>(v));
+#endif
+  }
+#endif
+  store_some(p, v, static_cast<int>(sizeof(V) / sizeof(v[0])));
+}
+PYNAS_INLINE void end_stream() {
+#if defined(__x86_64__)
+  _mm_sfence();
+#endif
 }
 
 // Calls body(integral_constant V, first vector) for groups of 4, 2 or 1 vectors that cover [0, vectors).
