@@ -85,21 +85,24 @@ inline void convolve_rows(const Plan& plan, int slot, Scratch& s, int64_t n, int
   gather_activations(plan, conv, s, first, last);
   Moments& moments = s.moments[slot];
   const int64_t from = first * plan.out.width, pixels = (last - first) * plan.out.width;
-  product(conv.forward, s.activations, plan.chunk_plane, pixels,
-          [&](int64_t block, int64_t pixel, auto& sums) {
-            constexpr int kPixels = std::extent_v<std::remove_reference_t<decltype(sums)>, 0>;
-            constexpr int kVectors = std::extent_v<std::remove_reference_t<decltype(sums)>, 1>;
-            PYNAS_UNROLL_ALL for (int v = 0; v < kVectors; ++v) {
-              const int lanes = plan.lanes(block + v);
-              float* z = conv.stage->product + plan.product_at(n, block + v) + (from + pixel) * lanes;
-              if (lanes == kL) {
-                PYNAS_UNROLL_ALL for (int i = 0; i < kPixels; ++i) store(z + i * kL, sums[i][v]);
-              } else {
-                for (int i = 0; i < kPixels; ++i) store_channels(z + i * lanes, sums[i][v], lanes);
-              }
-              if (statistics) moments.add<kPixels>(block + v, pixel == 0, [&](int i) { return sums[i][v]; });
+  product(
+      conv.forward, s.activations, plan.chunk_plane, pixels, [&](int64_t block, int64_t pixel, auto& sums) {
+        constexpr int kPixels = std::extent_v<std::remove_reference_t<decltype(sums)>, 0>;
+        constexpr int kVectors = std::extent_v<std::remove_reference_t<decltype(sums)>, 1>;
+        PYNAS_UNROLL_ALL for (int v = 0; v < kVectors; ++v) {
+          const int lanes = plan.lanes(block + v);
+          float* z = conv.stage->product + plan.product_at(n, block + v) + (from + pixel) * lanes;
+          if (lanes == kL) {
+            PYNAS_UNROLL_ALL for (int i = 0; i < kPixels; ++i) {
+              store(z + i * kL, sums[i][v]);
+              __builtin_prefetch(z + (3 * kPixels + i) * kL, 1, 2);  // a line is fetched before it is written
             }
-          });
+          } else {
+            for (int i = 0; i < kPixels; ++i) store_channels(z + i * lanes, sums[i][v], lanes);
+          }
+          if (statistics) moments.add<kPixels>(block + v, pixel == 0, [&](int i) { return sums[i][v]; });
+        }
+      });
   if (statistics) moments.flush_all(pixels);
 }
 
