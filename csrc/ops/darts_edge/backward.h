@@ -36,7 +36,7 @@ inline void product_gradient_rows(const Plan& plan, int slot, const Scratch& s, 
       plan.affine_gradient[slot].load_at(block, slope, offset, curve, mean);
       for (int64_t i = from; i < to; ++i, dz += kL)
         store(dz, slope * load_channels(g + i * step, lanes) + offset +
-                      curve * (load_channels(z + i * lanes, lanes) - mean));
+                      AffineGradient::bend(curve, load_channels(z + i * lanes, lanes), mean));
     });
 }
 

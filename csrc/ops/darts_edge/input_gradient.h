@@ -19,7 +19,8 @@ PYNAS_INLINE void pools_backward_row(const Plan& plan, const PoolScratch& s, int
     for (int i = 0; i < 3; ++i) rows[i] = s.row_max_gradient[(top + i + kRing) % kRing];
     for (int64_t w = 0; w < plan.out.width; ++w) {
       const V maximum = load(s.max + w * lanes);
-      const V d = slope * load_channels(g + w * step, lanes) + offset + curve * (maximum - mean);
+      const V d =
+          slope * load_channels(g + w * step, lanes) + offset + AffineGradient::bend(curve, maximum, mean);
       const Routed to = route(maximum, load(first + w * kL), load(window.max[1] + w * kL),
                               load(last + w * kL), above, below, d);
       store(rows[0] + w * kL, load(rows[0] + w * kL) + to.a);
@@ -31,8 +32,8 @@ PYNAS_INLINE void pools_backward_row(const Plan& plan, const PoolScratch& s, int
     plan.affine_gradient[kAvgPool].load_at(block, slope, offset, curve, mean);
     const V inverse_rows = broadcast(1.0f / static_cast<float>(window.last - window.first + 1));
     for (int64_t w = 0; w < plan.out.width; ++w) {
-      const V d =
-          slope * load_channels(g + w * step, lanes) + offset + curve * (load(s.mean + w * lanes) - mean);
+      const V d = slope * load_channels(g + w * step, lanes) + offset +
+                  AffineGradient::bend(curve, load(s.mean + w * lanes), mean);
       const V share = d * (inverse_rows * broadcast(s.inverse_columns[w]));
       for (int64_t row = window.first; row <= window.last; ++row) {
         float* to = s.row_sum_gradient[row % kRing] + w * kL;

@@ -136,6 +136,8 @@ struct AffineGradient {
     s = load(slope + block * kL), o = load(offset + block * kL);
     c = load(curve + block * kL), m = load(mean + block * kL);
   }
+  // curve (z - mean), and nothing where running statistics make curve zero: a NaN in z then stays out of dz.
+  static PYNAS_INLINE V bend(V curve, V z, V mean) { return curve == V{} ? V{} : curve * (z - mean); }
   // totals: A_c = sum g; dots: B_c = sum g (z - mean). Writes the norm's gradients, gives dL/dweight.
   double set(const DartsEdgeParams& p, const DartsNorm& norm, float weight, double count,
              const double* totals, const double* dots) const {

@@ -128,6 +128,12 @@ at::Tensor product(const EdgeCall& call, const EdgeCandidate& candidate, Inputs&
 
 bool is_product(const EdgeCandidate& candidate) { return candidate.norms > 0; }
 
+// Whether forward leaves this candidate's product to backward. By default only a 3x3 convolution's: those of
+// 1x1 are a ninth of its operations, and keeping them all would be a third of what a loop keeps.
+bool keeps(const EdgeCall& call, const EdgeCandidate& candidate) {
+  return candidate.slots > 0 && (call.save == Save::kEverything || candidate.kind == Candidate::kNorConv3x3);
+}
+
 // The candidates that take part, as normalized_sum takes them.
 struct Terms {
   std::vector<int64_t> candidates;
@@ -351,8 +357,8 @@ at::Tensor term_gradients(const EdgeCall& call, Terms terms, const EdgeOutput& f
   uint64_t wanted = 0;
   for (size_t i = 0; i < terms.candidates.size(); ++i) {
     const EdgeCandidate& candidate = call.candidates[terms.candidates[i]];
-    terms.sum.inputs.push_back(candidate.slots > 0 ? image_of(forward.saved[candidate.saved], call)
-                                                   : product(call, candidate, inputs));
+    terms.sum.inputs.push_back(keeps(call, candidate) ? image_of(forward.saved[candidate.saved], call)
+                                                      : product(call, candidate, inputs));
     if (call.needs_x || (is_product(candidate) && call.needs_parameters)) wanted |= uint64_t{1} << i;
   }
   const NormalizedSumStatistics statistics = unpack(call, terms, forward.statistics);
@@ -393,7 +399,7 @@ EdgeOutput nasbench201_forward(const EdgeCall& call) {
     const EdgeCandidate& candidate = call.candidates[k];
     const at::Tensor z = product(call, candidate, inputs);
     terms.sum.inputs.push_back(z);
-    if (candidate.slots > 0) output.saved[candidate.saved] = rows_of(z);
+    if (keeps(call, candidate)) output.saved[candidate.saved] = rows_of(z);
   }
   const NormalizedSumStatistics statistics = normalized_sum_statistics(terms.sum);
   output.y = normalized_sum_apply(terms.sum, statistics);
