@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from pynas.nn.candidates import LoopMixedOp, candidate
 from pynas.nn.cell import Cell, NASBench201Cell
+from pynas.nn.darts_supernet import DARTSSupernet
 from pynas.nn.genotype import Genotype
 from pynas.nn.language_model import RecurrentLanguageModel
 from pynas.nn.language_training import TextSchedule, TextStep, perplexity, train_language_model
 from pynas.nn.mixed_op import MixedOp
+from pynas.nn.nasbench201_supernet import NASBench201Supernet
 from pynas.nn.recurrent import RecurrentCell, RecurrentGenotype, RecurrentSearchCell, recurrent_genotype
 from pynas.nn.replace import ReplaceReport, replace_mixed_ops
-from pynas.nn.supernet import DARTSSupernet, NASBench201Supernet, Supernet
+from pynas.nn.supernet import Supernet
 from pynas.nn.training import Schedule, Step, accuracy, train_supernet
 
 __all__ = [

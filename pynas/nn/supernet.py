@@ -3,24 +3,21 @@
 Sources: H. Liu, K. Simonyan, Y. Yang, "DARTS", ICLR 2019, arXiv:1806.09055 (softmax); X. Dong, Y. Yang,
 "Searching for a Robust Neural Architecture in Four GPU Hours" (GDAS), CVPR 2019, arXiv:1910.04465 (hard
 Gumbel samples); Z. Guo et al., "Single Path One-Shot Neural Architecture Search", ECCV 2020, arXiv:1904.00420
-(uniform single paths); X. Dong, Y. Yang, "NAS-Bench-201", ICLR 2020, arXiv:2001.00326.
+(uniform single paths).
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal, TypeAlias, cast, get_args
+from collections.abc import Iterator
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor, fx, nn
 
 from pynas.architecture import Architecture
 from pynas.nn._export import export
-from pynas.nn.cell import Cell, NASBench201Cell, ResidualBlock
-from pynas.nn.genotype import Edges, Genotype, derive_edges
-from pynas.nn.mixed_op import Save
-from pynas.ops._candidates import resolve
+from pynas.nn.genotype import Genotype
 
 Sampling = Literal["softmax", "gumbel", "gumbel_hard", "single_path"]
 Mixture: TypeAlias = tuple[Tensor, ...]
@@ -156,205 +153,13 @@ def _sample(alpha: Tensor, how: Sampling, temperature: float, generator: torch.G
     return hard + (soft - soft.detach())  # the difference is exactly zero, so zeros of `hard` stay exact
 
 
-def _logits(edges: int, candidates: int) -> nn.Parameter:
+def initial_logits(edges: int, candidates: int) -> nn.Parameter:
+    """Architecture parameters [edges, candidates] as DARTS starts them: almost all alike."""
     return nn.Parameter(1e-3 * torch.randn(edges, candidates))
 
 
-class DARTSSupernet(Supernet):
-    """The search network of DARTS.
-
-    Stem (3x3 convolution to ``3 * channels``, batch norm); ``num_cells`` cells, reductions with twice the
-    channels at one and two thirds; global average pooling, a linear classifier. State dicts of the authors'
-    network load, ``strict=True``; the logits, which these lack, then stay as they are.
-
-    Args:
-        channels: Channels of a node in the first cells, 16 in the paper.
-        num_cells: Cells, 8 in the paper.
-        num_classes: Logits.
-        in_channels: Channels of images.
-        nodes: Nodes of a cell, 4 in the paper.
-        candidates: As of :class:`~pynas.nn.MixedOp`.
-        affine: Whether batch norms of cells have a weight and a bias.
-        save: What edges keep for backward.
-    """
-
-    def __init__(
-        self,
-        channels: int = 16,
-        num_cells: int = 8,
-        num_classes: int = 10,
-        *,
-        in_channels: int = 3,
-        nodes: int = 4,
-        candidates: str | Sequence[str] = "darts",
-        affine: bool = False,
-        save: Save = "products",
-    ) -> None:
-        super().__init__()
-        _check_positive(channels=channels, num_cells=num_cells, num_classes=num_classes, nodes=nodes)
-        self.candidates, _ = resolve(candidates, "darts", "DARTSSupernet")
-        self.nodes = nodes
-        before, previous = 3 * channels, 3 * channels
-        self.stem = nn.Sequential(
-            nn.Conv2d(in_channels, previous, 3, padding=1, bias=False), nn.BatchNorm2d(previous)
-        )
-        self.cells = nn.ModuleList()
-        reduced = False
-        for i in range(num_cells):
-            reduction = i in (num_cells // 3, 2 * num_cells // 3)
-            channels *= 2 if reduction else 1
-            self.cells.append(
-                Cell(
-                    before,
-                    previous,
-                    channels,
-                    reduction=reduction,
-                    reduction_previous=reduced,
-                    nodes=nodes,
-                    candidates=self.candidates,
-                    affine=affine,
-                    save=save,
-                )
-            )
-            before, previous, reduced = previous, nodes * channels, reduction
-        self.global_pooling = nn.AdaptiveAvgPool2d(1)
-        self.classifier = nn.Linear(previous, num_classes)
-        edges = sum(2 + j for j in range(nodes))
-        self.alphas_normal = _logits(edges, len(self.candidates))
-        self.alphas_reduce = _logits(edges, len(self.candidates))
-
-    def architecture_parameters(self) -> tuple[nn.Parameter, ...]:
-        """``alphas_normal`` and ``alphas_reduce``."""
-        return self.alphas_normal, self.alphas_reduce
-
-    def derive(self) -> Genotype:
-        """Of each node the two strongest edges, each with its strongest operation other than ``none``."""
-        cells = [torch.softmax(a.detach().double(), -1).tolist() for a in self.architecture_parameters()]
-        return Genotype(*(derive_edges(cell, self.candidates) for cell in cells))
-
-    def choose(self, architecture: Any) -> Mixture:
-        """Weights of a :class:`Genotype`."""
-        if not isinstance(architecture, Genotype):
-            raise ValueError(f"architecture: expected a Genotype, got {type(architecture).__name__}")
-        return self._one_hot("normal", architecture.normal), self._one_hot("reduce", architecture.reduce)
-
-    def _one_hot(self, name: str, edges: Edges) -> Tensor:
-        weights = torch.zeros_like(self.alphas_normal)
-        if not edges or len(edges) % self.nodes:
-            raise ValueError(
-                f"architecture: {name}: expected as many edges for each of {self.nodes} nodes, "
-                f"got {len(edges)} in all"
-            )
-        per_node = len(edges) // self.nodes
-        for i, (operation, source) in enumerate(edges):
-            node = i // per_node
-            if operation not in self.candidates:
-                known = ", ".join(self.candidates)
-                raise ValueError(f"architecture: {name}: expected one of {known}, got {operation!r}")
-            if not 0 <= source < 2 + node:
-                raise ValueError(
-                    f"architecture: {name}: node {node} has the sources 0 to {1 + node}, got {source}"
-                )
-            first = sum(2 + j for j in range(node))
-            weights[first + source, self.candidates.index(operation)] += 1.0
-        return weights
-
-    def _run(self, x: Tensor, weights: Mixture) -> Tensor:
-        s0 = s1 = self.stem(x)
-        for cell in self.cells:
-            s0, s1 = s1, cell(s0, s1, weights[1 if cell.reduction else 0])
-        return cast(Tensor, self.classifier(self.global_pooling(s1).flatten(1)))
-
-
-class NASBench201Supernet(Supernet):
-    """The search network of NAS-Bench-201.
-
-    Stem (3x3 convolution, batch norm); three stages of ``num_cells`` cells at ``channels``, twice and four
-    times as many, a stride-2 residual block before the second and the third; batch norm, ReLU, global average
-    pooling, a linear classifier. Parameter names are those of the authors' ``TinyNetwork`` for searching.
-
-    Args:
-        channels: Channels of the first stage, 16 in the paper.
-        num_cells: Cells in each stage, 5 in the paper.
-        num_classes: Logits.
-        in_channels: Channels of images.
-        candidates: As of :class:`~pynas.nn.MixedOp`.
-        affine: Whether batch norms of cells have a weight and a bias.
-        track_running_stats: Whether batch norms of cells keep running statistics.
-        save: What edges keep for backward.
-    """
-
-    def __init__(
-        self,
-        channels: int = 16,
-        num_cells: int = 5,
-        num_classes: int = 10,
-        *,
-        in_channels: int = 3,
-        candidates: str | Sequence[str] = "nasbench201",
-        affine: bool = False,
-        track_running_stats: bool = True,
-        save: Save = "products",
-    ) -> None:
-        super().__init__()
-        _check_positive(channels=channels, num_cells=num_cells, num_classes=num_classes)
-        self.candidates, _ = resolve(candidates, "nasbench201", "NASBench201Supernet")
-        self.stem = nn.Sequential(
-            nn.Conv2d(in_channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
-        )
-        self.cells = nn.ModuleList()
-        for width in (channels, 2 * channels, 4 * channels):
-            if width > channels:
-                self.cells.append(ResidualBlock(width // 2, width))
-            for _ in range(num_cells):
-                self.cells.append(
-                    NASBench201Cell(
-                        width,
-                        candidates=self.candidates,
-                        affine=affine,
-                        track_running_stats=track_running_stats,
-                        save=save,
-                    )
-                )
-        self.lastact = nn.Sequential(nn.BatchNorm2d(4 * channels), nn.ReLU())
-        self.global_pooling = nn.AdaptiveAvgPool2d(1)
-        self.classifier = nn.Linear(4 * channels, num_classes)
-        self.arch_parameters = _logits(len(NASBench201Cell.edge_list), len(self.candidates))
-
-    def architecture_parameters(self) -> tuple[nn.Parameter, ...]:
-        """``arch_parameters``."""
-        return (self.arch_parameters,)
-
-    def derive(self) -> Architecture:
-        """Of each edge the strongest operation; decisions are positions in the space's five operations."""
-        names, _ = resolve("nasbench201")
-        best = self.arch_parameters.detach().argmax(1).tolist()
-        return Architecture("nasbench201", tuple(names.index(self.candidates[k]) for k in best))
-
-    def choose(self, architecture: Any) -> Mixture:
-        """Weights of an :class:`~pynas.Architecture` of the space ``nasbench201``."""
-        if not isinstance(architecture, Architecture) or architecture.space != "nasbench201":
-            raise ValueError(f"architecture: expected an Architecture of nasbench201, got {architecture!r}")
-        names, _ = resolve("nasbench201")
-        weights = torch.zeros_like(self.arch_parameters)
-        if len(architecture.decisions) != len(weights):
-            raise ValueError(
-                f"architecture: expected {len(weights)} decisions, got {len(architecture.decisions)}"
-            )
-        for edge, decision in enumerate(architecture.decisions):
-            if not 0 <= decision < len(names) or names[decision] not in self.candidates:
-                raise ValueError(f"architecture: decision {decision} is none of {', '.join(self.candidates)}")
-            weights[edge, self.candidates.index(names[decision])] = 1.0
-        return (weights,)
-
-    def _run(self, x: Tensor, weights: Mixture) -> Tensor:
-        y = self.stem(x)
-        for cell in self.cells:
-            y = cell(y, weights[0]) if isinstance(cell, NASBench201Cell) else cell(y)
-        return cast(Tensor, self.classifier(self.global_pooling(self.lastact(y)).flatten(1)))
-
-
-def _check_positive(**values: int) -> None:
+def check_positive(**values: int) -> None:
+    """Raise ValueError naming the first argument that is not a positive integer."""
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"{name}: expected a positive integer, got {value!r}")
