@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import torch  # noqa: F401  (its libraries must be loaded before the core's)
 
-import pynas._C  # noqa: F401  (registers torch.ops.pynas.*)
+import pynas._C
+import pynas.ops._stages  # noqa: F401  (their shapes)
 from pynas.ops._candidates import mixed_op_norms, mixed_op_parameters
 from pynas.ops._mixed_op_reference import mixed_op_reference
 from pynas.ops._moments import MOMENTS, GradMoments, Moments

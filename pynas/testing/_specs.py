@@ -72,3 +72,5 @@ class DifferentiableSpec:
     """Where the suite's own is too strict, with the reason beside it."""
     second: bool = True
     """Second derivatives exist."""
+    second_traced: bool = True
+    """They can be traced too: they do not look at values."""

@@ -1,0 +1,75 @@
+"""Shapes of the stages that mixed operations are composed of, for tracing and FakeTensors.
+
+The stages are operators for tests and measurements; other code calls :func:`pynas.ops.mixed_op`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from pynas.ops._candidates import CODES, norms
+
+
+def _image_like(x: Tensor, stride: int) -> Tensor:
+    batch, channels, height, width = x.shape
+    height, width = (height + stride - 1) // stride, (width + stride - 1) // stride
+    return x.new_empty(batch, height, width, channels).permute(0, 3, 1, 2)
+
+
+def _accumulate(x: Tensor) -> torch.dtype:
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def _depthwise(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    dilations: Sequence[int],
+    stride: int,
+    scale: Tensor | None,
+    offset: Tensor | None,
+    gates: Tensor | None,
+) -> list[Tensor]:
+    return [_image_like(x, stride) for _ in weights]
+
+
+def _depthwise_input(x: Tensor, *rest: object) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.channels_last)
+
+
+def _depthwise_weight(x: Tensor, weights: Sequence[Tensor], *rest: object) -> list[Tensor]:
+    return [weight.new_empty(weight.shape, dtype=_accumulate(x)) for weight in weights]
+
+
+def _pool(x: Tensor, stride: int, gates: Tensor | None) -> tuple[Tensor, Tensor]:
+    return _image_like(x, stride), _image_like(x, stride)
+
+
+def _pool_input(x: Tensor, *rest: object) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.channels_last)
+
+
+def _darts(
+    x: Tensor,
+    weights: Tensor,
+    parameters: Sequence[Tensor],
+    running: Sequence[Tensor],
+    candidates: Sequence[int],
+    stride: int,
+    *rest: object,
+) -> list[Tensor]:
+    names = {code: name for name, code in CODES.items()}
+    rows = sum(len(norms(names[code], "darts", stride)) for code in candidates)
+    statistics = x.new_empty(rows, 3, x.shape[1], dtype=_accumulate(x))
+    gradients = [torch.empty_like(tensor) for tensor in (weights, *parameters)]
+    return [_image_like(x, stride), statistics, torch.empty_like(x), *gradients]
+
+
+torch.library.register_fake("pynas::depthwise_relu", _depthwise)
+torch.library.register_fake("pynas::depthwise_relu_backward_input", _depthwise_input)
+torch.library.register_fake("pynas::depthwise_relu_backward_weight", _depthwise_weight)
+torch.library.register_fake("pynas::pool3x3", _pool)
+torch.library.register_fake("pynas::pool3x3_backward", _pool_input)
+torch.library.register_fake("pynas::darts_stages_gated", _darts)
