@@ -62,7 +62,7 @@ def test_search_learns_the_order_of_words(run: Any, book: Path, tmp_path: Path) 
     assert code == 0, err
     record = json.loads(out)
     assert 8 < record["unigram_perplexity"] < 11.5
-    assert record["perplexity"] < 0.6 * record["unigram_perplexity"]
+    assert record["perplexity"] < 0.4 * record["unigram_perplexity"]
     assert record["words"] == 12
     genotype = RecurrentGenotype(**json.loads(record["genotype"]))
     assert [list(node) for node in genotype.recurrent] == record["recurrent"]
@@ -84,15 +84,15 @@ def test_without_a_test_text_the_end_is_held_out(run: Any, book: Path) -> None:
 
 
 def test_real_text(run: Any, shared_data: Path, tmp_path: Path) -> None:
-    """Words of WikiText-2: better than word frequencies after three hundred steps."""
+    """Words of WikiText-2 at the default rates: far below what word frequencies alone reach."""
     text = tmp_path / "train.txt"
     whole = gzip.decompress((shared_data / "wikitext2_valid.txt.gz").read_bytes()).decode()
-    text.write_text(whole[:100_000])
-    options = ("--features", 32, "--nodes", 2, "--batch", 8, "--vocabulary", 300, "--steps", 10)
-    code, out, err = run(text, *options, "--epochs", 2, "--dropout", 0, "--learning-rate", 0.02, "--json")
+    text.write_text(whole[:200_000])
+    options = ("--features", 32, "--nodes", 2, "--batch", 16, "--vocabulary", 1000, "--dropout", 0)
+    code, out, err = run(text, *options, "--epochs", 2, "--json")
     assert code == 0, err
     record = json.loads(out)
-    assert record["perplexity"] < 0.96 * record["unigram_perplexity"]
+    assert record["perplexity"] < 0.8 * record["unigram_perplexity"]
 
 
 def test_help_shows_an_example(run: Any) -> None:

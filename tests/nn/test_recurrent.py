@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pynas.nn import RecurrentCell, RecurrentGenotype, RecurrentLanguageModel, RecurrentSearchCell
+from pynas.nn.language_training import start_at_unit_scale
 from pynas.nn.recurrent import edges_of, recurrent_genotype
 from pynas.ops import ACTIVATIONS
 
@@ -231,3 +232,24 @@ def test_bad_values_are_named() -> None:
         recurrent_genotype(torch.zeros(4, 5))
     with pytest.raises(ValueError, match="dropout_hidden: expected a probability"):
         RecurrentSearchCell(3, 3, dropout_hidden=1.0)
+
+
+@pytest.mark.parametrize("genotype", [None, FOUND], ids=["search", "found"])
+def test_products_start_at_unit_scale(genotype: RecurrentGenotype | None) -> None:
+    """What a word brings into the cell starts as large as what a normalised state brings."""
+    torch.manual_seed(0)
+    model = RecurrentLanguageModel(500, 96, genotype=genotype)
+    start_at_unit_scale(model, 0.05)
+    assert model.decoder.weight is model.encoder.weight
+    assert model.encoder.weight.abs().amax() <= 0.05
+    matrices = dict(model.rnns[0].named_parameters())
+    first = matrices.pop("_W0")
+    words, states = model.encoder.weight, torch.randn(500, 96)
+    for product in (words @ first[:96], states @ first[96:], *(states @ m for m in matrices.values())):
+        assert product.var().item() == pytest.approx(1, rel=0.05)
+
+
+@pytest.mark.parametrize("spread", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_scale_that_is_none_is_named(spread: float) -> None:
+    with pytest.raises(ValueError, match="spread: expected a positive number"):
+        start_at_unit_scale(RecurrentLanguageModel(9, 4, nodes=1), spread)
