@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "bindings/tensor.h"
+#include "ops/avg_pool2d/avg_pool2d_api.h"
 
 namespace pynas {
 namespace {
@@ -101,15 +102,6 @@ at::Tensor pool(const at::Tensor& in, const Axis& rows, const Axis& cols) {
   return out;
 }
 
-at::Tensor avg_pool2d_torch(const at::Tensor& input, at::IntArrayRef kernel_size, at::IntArrayRef stride,
-                            at::IntArrayRef padding, bool count_include_pad) {
-  constexpr const char* kOp = "avg_pool2d";
-  check_image(input, kOp, "input");
-  const Axis rows = axis_of(input, 0, kernel_size, stride, padding, count_include_pad, false, kOp);
-  const Axis cols = axis_of(input, 1, kernel_size, stride, padding, count_include_pad, false, kOp);
-  return pool(input.contiguous(at::MemoryFormat::ChannelsLast), rows, cols);
-}
-
 at::Tensor avg_pool2d_backward_torch(const at::Tensor& grad_output, const at::Tensor& input,
                                      at::IntArrayRef kernel_size, at::IntArrayRef stride,
                                      at::IntArrayRef padding, bool count_include_pad) {
@@ -125,6 +117,15 @@ at::Tensor avg_pool2d_backward_torch(const at::Tensor& grad_output, const at::Te
 }
 
 }  // namespace
+
+at::Tensor avg_pool2d_torch(const at::Tensor& input, at::IntArrayRef kernel_size, at::IntArrayRef stride,
+                            at::IntArrayRef padding, bool count_include_pad) {
+  constexpr const char* kOp = "avg_pool2d";
+  check_image(input, kOp, "input");
+  const Axis rows = axis_of(input, 0, kernel_size, stride, padding, count_include_pad, false, kOp);
+  const Axis cols = axis_of(input, 1, kernel_size, stride, padding, count_include_pad, false, kOp);
+  return pool(input.contiguous(at::MemoryFormat::ChannelsLast), rows, cols);
+}
 
 TORCH_LIBRARY_FRAGMENT(pynas, m) {
   m.set_python_module("pynas.ops.avg_pool2d");
