@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pynas.ops._moments import accumulate_dtype
+
 
 def mask_of(flags: Sequence[bool]) -> int:
     """Bit k is flag k."""
@@ -133,7 +135,7 @@ def _definition(
     eps: float,
 ) -> Tensor:
     """The sum without a look at the weights, so that it can be traced: masks in place of what is skipped."""
-    wide = torch.float64 if zs[0].dtype == torch.float64 else torch.float32
+    wide = accumulate_dtype(zs[0].dtype)
     y = torch.zeros_like(zs[0], dtype=wide)
     for k, z in enumerate(zs):
         alive = weights[k] != 0

@@ -11,16 +11,8 @@ import torch
 from torch import Tensor
 
 from pynas.ops._candidates import CODES, norms
-
-
-def _image_like(x: Tensor, stride: int) -> Tensor:
-    batch, channels, height, width = x.shape
-    height, width = (height + stride - 1) // stride, (width + stride - 1) // stride
-    return x.new_empty(batch, height, width, channels).permute(0, 3, 1, 2)
-
-
-def _accumulate(x: Tensor) -> torch.dtype:
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
+from pynas.ops._moments import accumulate_dtype
+from pynas.ops._tensors import new_image
 
 
 def _depthwise(
@@ -32,7 +24,7 @@ def _depthwise(
     offset: Tensor | None,
     gates: Tensor | None,
 ) -> list[Tensor]:
-    return [_image_like(x, stride) for _ in weights]
+    return [new_image(x, x.shape[1], stride) for _ in weights]
 
 
 def _depthwise_input(x: Tensor, *rest: object) -> Tensor:
@@ -40,11 +32,11 @@ def _depthwise_input(x: Tensor, *rest: object) -> Tensor:
 
 
 def _depthwise_weight(x: Tensor, weights: Sequence[Tensor], *rest: object) -> list[Tensor]:
-    return [weight.new_empty(weight.shape, dtype=_accumulate(x)) for weight in weights]
+    return [weight.new_empty(weight.shape, dtype=accumulate_dtype(x.dtype)) for weight in weights]
 
 
 def _pool(x: Tensor, stride: int, gates: Tensor | None) -> tuple[Tensor, Tensor]:
-    return _image_like(x, stride), _image_like(x, stride)
+    return new_image(x, x.shape[1], stride), new_image(x, x.shape[1], stride)
 
 
 def _pool_input(x: Tensor, *rest: object) -> Tensor:
@@ -62,9 +54,9 @@ def _darts(
 ) -> list[Tensor]:
     names = {code: name for name, code in CODES.items()}
     rows = sum(len(norms(names[code], "darts", stride)) for code in candidates)
-    statistics = x.new_empty(rows, 3, x.shape[1], dtype=_accumulate(x))
+    statistics = x.new_empty(rows, 3, x.shape[1], dtype=accumulate_dtype(x.dtype))
     gradients = [torch.empty_like(tensor) for tensor in (weights, *parameters)]
-    return [_image_like(x, stride), statistics, torch.empty_like(x), *gradients]
+    return [new_image(x, x.shape[1], stride), statistics, torch.empty_like(x), *gradients]
 
 
 torch.library.register_fake("pynas::depthwise_relu", _depthwise)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pynas.ops._tensors import detached
+
 
 def supports_batch_norm(input: Tensor) -> bool:
     """Whether the fused kernel takes ``input``: a CPU tensor of rows of channels, float32 or bfloat16."""
@@ -39,7 +41,7 @@ def batch_norm(
         TypeError: another dtype.
     """
     y, mean, rstd = torch.ops.pynas.batch_norm.default(
-        input.detach(), _detached(weight), _detached(bias), float(eps)
+        input.detach(), detached(weight), detached(bias), float(eps)
     )
     return y, mean, rstd
 
@@ -57,7 +59,7 @@ def batch_norm_backward(
         rstd: [C] as it returned.
     """
     gradient: Tensor = torch.ops.pynas.batch_norm_backward.default(
-        grad_output.detach(), input.detach(), _detached(weight), mean, rstd
+        grad_output.detach(), input.detach(), detached(weight), mean, rstd
     )
     return gradient
 
@@ -78,10 +80,6 @@ def batch_norm_reference(
 
 def _channels(values: Tensor, like: Tensor) -> Tensor:
     return values.view(1, -1, *[1] * (like.dim() - 2))
-
-
-def _detached(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.detach()
 
 
 def _fake(

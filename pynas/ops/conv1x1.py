@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pynas.ops._tensors import detached, new_image
+
 
 def conv1x1(input: Tensor, weight: Tensor, relu: bool = False) -> Tensor:
     """Convolve: y_nohw = sum_c w_oc r(x_nchw), r the identity or ReLU, in float32 whatever the storage.
@@ -46,7 +48,7 @@ def conv1x1_backward_input(
         addend: [N, C, H, W]: other gradients of the same tensor.
     """
     gradient: Tensor = torch.ops.pynas.conv1x1_backward_input.default(
-        grad_output.detach(), weight.detach(), input, relu, addend
+        grad_output.detach(), weight.detach(), detached(input), relu, detached(addend)
     )
     return gradient
 
@@ -64,19 +66,14 @@ def conv1x1_reference(input: Tensor, weight: Tensor, relu: bool = False) -> Tens
     return F.conv2d(F.relu(input) if relu else input, weight)
 
 
-def _images(like: Tensor, channels: int) -> Tensor:
-    shape = (like.shape[0], channels, like.shape[2], like.shape[3])
-    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
-
-
 def _fake(input: Tensor, weight: Tensor, relu: bool) -> Tensor:
-    return _images(input, weight.shape[0])
+    return new_image(input, weight.shape[0])
 
 
 def _fake_backward_input(
     grad_output: Tensor, weight: Tensor, input: Tensor | None, relu: bool, addend: Tensor | None
 ) -> Tensor:
-    return _images(grad_output, weight.shape[1])
+    return new_image(grad_output, weight.shape[1])
 
 
 def _fake_backward_weight(grad_output: Tensor, input: Tensor, relu: bool) -> Tensor:

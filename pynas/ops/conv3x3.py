@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pynas.ops._tensors import detached, new_image
+
 DTYPES = (torch.float32, torch.bfloat16)
 
 
@@ -81,7 +83,7 @@ def conv3x3_backward_input(
         [N, C, H, W] of the dtype of ``grad_output``, channels_last.
     """
     gradient: Tensor = torch.ops.pynas.conv3x3_backward_input.default(
-        grad_output.detach(), weight.detach(), _detached(input), relu, _detached(addend)
+        grad_output.detach(), weight.detach(), detached(input), relu, detached(addend)
     )
     return gradient
 
@@ -111,25 +113,14 @@ def conv3x3_reference(input: Tensor, weight: Tensor, relu: bool = False) -> Tens
     return F.conv2d(F.relu(input) if relu else input, weight, padding=1)
 
 
-def _detached(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.detach()
-
-
-def _images(like: Tensor, channels: int) -> Tensor:
-    shape = (like.shape[0], channels, like.shape[2], like.shape[3])
-    return torch.empty(
-        shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last
-    )  # fmt: skip
-
-
 def _fake(input: Tensor, weight: Tensor, relu: bool) -> Tensor:
-    return _images(input, weight.shape[0])
+    return new_image(input, weight.shape[0])
 
 
 def _fake_backward_input(
     grad_output: Tensor, weight: Tensor, input: Tensor | None, relu: bool, addend: Tensor | None = None
 ) -> Tensor:
-    return _images(grad_output, weight.shape[1])
+    return new_image(grad_output, weight.shape[1])
 
 
 def _fake_backward_weight(grad_output: Tensor, input: Tensor, relu: bool, groups: int) -> Tensor:

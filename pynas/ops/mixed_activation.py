@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pynas.ops._checks import check_device, check_float, check_like
+from pynas.ops._moments import accumulate_dtype
 
 _NAME = "mixed_activation"
 
@@ -182,7 +183,7 @@ def _prepare(
             f"{_NAME}: weights: expected [predecessors, activations] = {(predecessors, len(activations))}, "
             f"got {tuple(weights.shape)}"
         )
-    return states, products, weights.to(torch.float64 if states.dtype == torch.float64 else torch.float32)
+    return states, products, weights.to(accumulate_dtype(states.dtype))
 
 
 def _check_running(

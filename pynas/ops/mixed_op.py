@@ -13,6 +13,8 @@ from torch import Tensor
 from pynas.ops._candidates import CODES, FAMILY_CODES, SAVE_CODES, norms, resolve
 from pynas.ops._checks import check_device, check_float
 from pynas.ops._mixed_op_reference import mixed_op_reference
+from pynas.ops._moments import accumulate_dtype
+from pynas.ops._tensors import new_image
 
 _forward = torch.ops.pynas.mixed_op.default
 _backward = torch.ops.pynas.mixed_op_backward.default
@@ -65,8 +67,9 @@ def mixed_op(
         momentum: of the running statistics; None for the average of all batches, by `num_batches_tracked`.
         eps: added to variances.
         affine: whether batch norms have weight and bias (those behind pools never do).
-        save: what is kept for backward: "nothing" but x (products are computed again), "products" (what batch
-            norms read) or "everything".
+        save: what is kept for backward: "nothing" but x (all is computed again), "products" (what batch norms
+            read, but for 1x1 convolutions of "nasbench201" and "transnas": they are a ninth of the others'
+            work) or "everything" (these too).
         extra: further candidates in plain PyTorch, each a function or module of x alone whose result has the
             shape of y. Called only when their weight is not zero (under torch.compile always)::
 
@@ -208,12 +211,10 @@ def _fake(
     eps: float,
     save: int,
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
-    batch, channels = x.shape[:2]
-    height, width = ((size + stride - 1) // stride for size in x.shape[2:])
-    y = x.new_empty(batch, height, width, channels).permute(0, 3, 1, 2)
+    channels = x.shape[1]
+    y = new_image(x, channels, stride)
     count = _norm_count(candidates, family, stride)
-    accumulate = torch.float64 if x.dtype == torch.float64 else torch.float32
-    statistics = x.new_empty(count, 3, channels, dtype=accumulate)
+    statistics = x.new_empty(count, 3, channels, dtype=accumulate_dtype(x.dtype))
     # How many rows a slot holds depends on which weights are zero.
     context = torch.library.get_ctx()
     saved = [x.new_empty(context.new_dynamic_size(), channels) for _ in range(count * save)]

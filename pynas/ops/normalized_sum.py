@@ -10,6 +10,7 @@ from torch import Tensor
 from torch._prims_common import suggest_memory_format
 
 from pynas.ops._checks import check_float
+from pynas.ops._moments import accumulate_dtype
 from pynas.ops._normalized_sum_gradients import bits, mask_of, signed
 
 OP = "normalized_sum"
@@ -119,7 +120,7 @@ def normalized_sum_reference(
 ) -> Tensor:
     """The same as a loop over PyTorch's batch_norm, differentiable any number of times."""
     zs = _same_dtype(list(inputs))
-    wide = torch.float64 if zs[0].dtype == torch.float64 else torch.float32
+    wide = accumulate_dtype(zs[0].dtype)
     y = torch.zeros_like(zs[0], dtype=wide)
     for k, z in enumerate(zs):
         if weights[k] == 0:
@@ -214,10 +215,6 @@ def _given(tensors: Optionals | None, mask: int) -> list[Tensor]:
     return [tensor for k, tensor in enumerate(tensors or ()) if tensor is not None and mask >> k & 1]
 
 
-def _statistics_dtype(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
 def _fake(
     inputs: list[Tensor],
     weights: Tensor,
@@ -232,7 +229,7 @@ def _fake(
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     first = inputs[0]
-    table = first.new_empty((len(inputs), first.shape[1]), dtype=_statistics_dtype(first.dtype))
+    table = first.new_empty((len(inputs), first.shape[1]), dtype=accumulate_dtype(first.dtype))
     var = torch.empty_like(table) if batch_statistics else table.new_empty(0)
     return _empty_like_first(first), table, torch.empty_like(table), var
 

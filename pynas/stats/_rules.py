@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pynas._errors import UserError
+from pynas.ops._tensors import detached
 from pynas.stats._calls import ConvCall, EmbeddingCall, LinearCall
 from pynas.stats._fast import avg_pool2d, fuses_batch_norm
 from pynas.stats._norm_calls import BatchNormCall, GroupNormCall, LayerNormCall
@@ -125,7 +126,7 @@ def _batch_norm(
         return BatchNormCall(w, b, eps, groups, running)
 
     y = probe.record("batch_norm", input, weight, bias, call)
-    w, b = _detached(weight), _detached(bias)
+    w, b = detached(weight), detached(bias)
     if y is None and (groups > 1 or (running is None and fuses_batch_norm(input, w, b))):
         y = probe.through(input, call(w, b))
     if y is None:
@@ -169,7 +170,7 @@ def _layer_norm(
         )
 
     y = probe.record("layer_norm", input, weight, bias, call)
-    return func(input, normalized_shape, _detached(weight), _detached(bias), eps) if y is None else y
+    return func(input, normalized_shape, detached(weight), detached(bias), eps) if y is None else y
 
 
 def _rms_norm(
@@ -186,7 +187,7 @@ def _rms_norm(
         return LayerNormCall(w, None, smallest, tuple(normalized_shape), arrange, rms=True)
 
     y = probe.record("rms_norm", input, weight, None, call)
-    return func(input, normalized_shape, _detached(weight), eps) if y is None else y
+    return func(input, normalized_shape, detached(weight), eps) if y is None else y
 
 
 def _group_norm(
@@ -203,7 +204,7 @@ def _group_norm(
         return GroupNormCall(w, b, eps, num_groups)
 
     y = probe.record("group_norm", input, weight, bias, call)
-    return func(input, num_groups, _detached(weight), _detached(bias), eps) if y is None else y
+    return func(input, num_groups, detached(weight), detached(bias), eps) if y is None else y
 
 
 def _instance_norm(
@@ -232,7 +233,7 @@ def _instance_norm(
     y = probe.record("instance_norm", input, weight, bias, call)
     if y is None:
         given = (None, None) if use_input_stats else (running_mean, running_var)
-        y = F.instance_norm(input, *given, _detached(weight), _detached(bias), use_input_stats, 0.0, eps)
+        y = F.instance_norm(input, *given, detached(weight), detached(bias), use_input_stats, 0.0, eps)
     return y
 
 
@@ -263,7 +264,7 @@ def _embedding(
         return EmbeddingCall(w, index, probe.samples_first("embedding", weight, input.unsqueeze(-1)))
 
     y = probe.record("embedding", input, weight, None, call)
-    return F.embedding(input, _detached(weight), padding_idx) if y is None else y  # type: ignore[arg-type]
+    return F.embedding(input, detached(weight), padding_idx) if y is None else y  # type: ignore[arg-type]
 
 
 def _relu(probe: Probe, func: Func, input: Tensor, inplace: bool = False) -> Any:
@@ -315,10 +316,6 @@ def _sizes(value: Any, dims: int) -> tuple[int, ...]:
 def _pair(value: Any) -> tuple[int, int]:
     height, width = _sizes(value, 2)
     return height, width
-
-
-def _detached(t: Tensor | None) -> Tensor | None:
-    return None if t is None else t.detach()
 
 
 RULES: dict[Func, Func] = {
