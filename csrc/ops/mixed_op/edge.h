@@ -26,8 +26,9 @@ enum class Candidate : int64_t {
 // In kDarts every pool is followed by a batch norm that is never affine; elsewhere pools have none.
 enum class Family : int64_t { kDarts, kNasBench201, kTransNas };
 
-// What forward keeps for backward: nothing but the statistics, the products that batch norm reads, or also
-// what is cheap to compute again (rectified inputs, depthwise products, pools).
+// What forward keeps for backward: nothing but the statistics, the products that batch norm reads and that
+// are not cheap to compute again, or also what is (1x1 products, rectified inputs, depthwise products,
+// pools).
 enum class Save : int64_t { kNothing, kProducts, kEverything };
 
 struct EdgeCandidate {

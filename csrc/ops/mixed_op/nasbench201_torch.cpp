@@ -20,7 +20,6 @@
 #include <utility>
 
 #include "bindings/tensor.h"
-#include "ops/avg_pool2d/avg_pool2d_api.h"
 #include "ops/conv3x3/conv3x3_api.h"
 #include "ops/mixed_op/edge.h"
 #include "ops/mixed_op/plain_gradient.h"
@@ -86,12 +85,6 @@ bool fast3x3(const EdgeCall& call, const at::Tensor& weight) {
   return call.stride == 1 && conv3x3_supports(call.x, weight);
 }
 
-// 3x3 means of x by the separable kernel where there is one: on the CPU.
-bool separable_pool(const EdgeCall& call) {
-  const auto type = call.x.scalar_type();
-  return call.x.is_cpu() && call.x.numel() > 0 && (type == at::kFloat || type == at::kBFloat16);
-}
-
 Pool3x3Call pool_of(const EdgeCall& call) {
   Pool3x3Call pool;
   pool.x = call.x;
@@ -110,9 +103,6 @@ at::Tensor product(const EdgeCall& call, const EdgeCandidate& candidate, Inputs&
   const at::Tensor* weight = call.parameters.data() + candidate.parameter;
   switch (candidate.kind) {
     case Candidate::kAvgPool3x3:
-      if (separable_pool(call)) {
-        return avg_pool2d_torch(call.x, {3, 3}, strides(call), kOnes, /*count_include_pad=*/false);
-      }
       return pool3x3_forward(pool_of(call)).second;
     case Candidate::kNorConv1x1:
       if (call.stride == 1 && fast1x1(call)) {

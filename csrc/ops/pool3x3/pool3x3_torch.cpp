@@ -1,6 +1,7 @@
 #include <ATen/ops/empty.h>
 
 #include "bindings/tensor.h"
+#include "ops/avg_pool2d/avg_pool2d_api.h"
 #include "ops/pool3x3/pool3x3.h"
 #include "ops/pool3x3/pool3x3_api.h"
 
@@ -39,6 +40,12 @@ Pool3x3Params params_of(const Pool3x3Call& call, const at::Tensor& x) {
   return params;
 }
 
+// Means alone, without gates: the separable kernel reads each pixel three times and not nine.
+bool is_separable(const Pool3x3Call& call, const Pool3x3Params& p) {
+  return call.average && !call.max && p.gates == nullptr && call.x.is_cpu() &&
+         (p.dtype == DType::kFloat32 || p.dtype == DType::kBFloat16) && call.x.numel() > 0;
+}
+
 at::Tensor dense_gradient(const at::Tensor& grad, const at::Tensor& x, const Pool3x3Params& p) {
   const int64_t sizes[] = {p.batch, p.channels, p.out_height, p.out_width};
   TORCH_CHECK_VALUE(grad.defined() && grad.sizes() == at::IntArrayRef(sizes) &&
@@ -53,6 +60,9 @@ at::Tensor dense_gradient(const at::Tensor& grad, const at::Tensor& x, const Poo
 std::pair<at::Tensor, at::Tensor> pool3x3_forward(const Pool3x3Call& call) {
   const at::Tensor x = call.x.contiguous(at::MemoryFormat::ChannelsLast);
   Pool3x3Params params = params_of(call, x);
+  if (is_separable(call, params)) {
+    return {at::Tensor(), avg_pool2d_torch(x, {3, 3}, {call.stride, call.stride}, {1, 1}, false)};
+  }
   const auto make = [&] {
     return at::empty({params.batch, params.channels, params.out_height, params.out_width},
                      x.options().memory_format(at::MemoryFormat::ChannelsLast));
