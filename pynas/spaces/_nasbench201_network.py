@@ -12,52 +12,10 @@ from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from pynas._errors import UserError
+from pynas.nn.candidates import candidate
+from pynas.nn.cell import ResidualBlock
 from pynas.spaces import _nasbench201_probe
 from pynas.spaces import nasbench201 as space
-
-
-class ReLUConvBN(nn.Module):
-    """``BN(conv(relu(x)))``, the convolution without bias and padded to keep the size at stride 1."""
-
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> None:
-        super().__init__()
-        self.op = nn.Sequential(
-            nn.ReLU(),
-            nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, bias=False),
-            nn.BatchNorm2d(out_channels),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.op(x))
-
-
-class AveragePool(nn.Module):
-    """3x3 mean over the pixels inside the image."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.op = nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.op(x))
-
-
-class Zero(nn.Module):
-    """``0 x``: the graph stays connected, so that what comes before has a gradient of zeros and not None."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.mul(0.0)
-
-
-def operation(decision: int, channels: int) -> nn.Module:
-    """The module of one edge."""
-    if decision == space.NONE:
-        return Zero()
-    if decision == space.SKIP:
-        return nn.Identity()
-    if decision == space.AVG_POOL:
-        return AveragePool()
-    return ReLUConvBN(channels, channels, 1 if decision == space.CONV_1X1 else 3)
 
 
 class Cell(nn.Module):
@@ -71,7 +29,11 @@ class Cell(nn.Module):
         super().__init__()
         live = space.live_edges(decisions) if prune else (True,) * len(decisions)
         self.layers = nn.ModuleDict(
-            {str(i): operation(decision, channels) for i, decision in enumerate(decisions) if live[i]}
+            {
+                str(i): candidate(space.OPERATIONS[decision], "nasbench201", channels, affine=True)
+                for i, decision in enumerate(decisions)
+                if live[i]
+            }
         )
         self.edges = tuple((str(i), *space.EDGES[i]) for i in range(len(decisions)) if live[i])
 
@@ -95,21 +57,6 @@ def run_cell(x: Tensor, cell: Cell) -> Tensor:
 
 
 _nasbench201_probe.register(run_cell)
-
-
-class ResidualBlock(nn.Module):
-    """Stride-2 reduction: two ReLU-conv3x3-BN beside an average pool and a bare 1x1 convolution."""
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.conv_a = ReLUConvBN(in_channels, out_channels, 3, stride=2)
-        self.conv_b = ReLUConvBN(out_channels, out_channels, 3)
-        self.downsample = nn.Sequential(
-            nn.AvgPool2d(2, stride=2), nn.Conv2d(in_channels, out_channels, 1, bias=False)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.downsample(x) + self.conv_b(self.conv_a(x)))
 
 
 class NASBench201Network(nn.Module):

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from pynas import ops
+from pynas.nn.candidates import AvgPool, ReLUConvBN
 from pynas.stats._collector import Collector, Use
 from pynas.stats._products import Conv2dProduct, Geometry
 from pynas.stats._rules import RULES
@@ -201,8 +202,6 @@ def _fits_probe(probe: Probe) -> bool:
 
 def _fits(cell: Cell, x: Tensor) -> bool:
     """Only live edges, a convolution's channels a multiple of a vector's, and modules nobody has changed."""
-    from pynas.spaces._nasbench201_network import AveragePool, ReLUConvBN
-
     if not x.requires_grad or torch.is_autocast_enabled("cpu") or not ops.supports_batch_norm(x):
         return False
     if x.dim() != 4 or x.shape[1] % 16 or x.shape[1] > WIDEST or not any(t == 3 for _, _, t in cell.edges):
@@ -218,7 +217,7 @@ def _fits(cell: Cell, x: Tensor) -> bool:
                 return False
             if not norm.affine or norm.weight.dtype != torch.float32:
                 return False
-        elif type(module) not in (AveragePool, nn.Identity):
+        elif type(module) not in (AvgPool, nn.Identity):
             return False
     return not any(_hooked(m) for m in cell.layers.modules())
 
