@@ -2,14 +2,14 @@ from __future__ import annotations
 
 import gzip
 import json
-import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from pynas.cli import main
 from pynas.data.text import Vocabulary, read_words, unigram_perplexity
 from pynas.nn import RecurrentGenotype, RecurrentLanguageModel
 
@@ -17,21 +17,8 @@ SMALL = ("--features", 24, "--nodes", 3, "--batch", 8, "--steps", 10, "--dropout
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    """Call the command line in this process: (exit code, stdout, stderr)."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["pynas", "recurrent", *map(str, arguments)])
-        capsys.readouterr()
-        try:
-            main()
-            code = 0
-        except SystemExit as exit_:
-            code = int(exit_.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
+def run(run_pynas: Callable[..., Any]) -> Callable[..., Any]:
+    return partial(run_pynas, "recurrent")
 
 
 def sentences(count: int, seed: int) -> str:

@@ -1,33 +1,20 @@
 from __future__ import annotations
 
 import json
-import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from safetensors.torch import load_file
 
-from pynas.cli import main
 from pynas.nn import DARTSSupernet, Genotype
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    """Call ``pynas supernet`` in this process: (exit code, stdout, stderr)."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["pynas", "supernet", *map(str, arguments)])
-        capsys.readouterr()
-        try:
-            main()
-            code = 0
-        except SystemExit as exit_:
-            code = int(exit_.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
+def run(run_pynas: Callable[..., Any]) -> Callable[..., Any]:
+    return partial(run_pynas, "supernet")
 
 
 SMALL = ("--image-size", 8, "--limit", 400, "--channels", 4, "--batch", 32)

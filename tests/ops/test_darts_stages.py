@@ -6,7 +6,7 @@ out, here the stages skip them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -19,13 +19,7 @@ SHAPES = [(4, 1, 1, 1), (2, 3, 7, 5), (2, 16, 3, 2), (1, 17, 3, 4), (1, 3, 33, 3
 WEIGHTS = (0.1, 0.7, -0.4, 0.3, 0.5, 1.2, 0.2, 0.6)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Tiny operators spend their time waiting for a second thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def compare(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,13 +17,7 @@ from pynas.ops._candidates import CODES, FAMILY_CODES, resolve
 Architecture = Callable[[int, int], Tensor]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Tiny operators spend their time waiting for a second thread, on a busy machine most of all."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def parameters(candidates: Any = "nasbench201", channels: int = 4, stride: int = 1) -> list[Tensor]:
