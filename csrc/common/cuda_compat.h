@@ -72,6 +72,20 @@ struct AccumulateOf<double> {
 template <class T>
 using Accumulate = typename AccumulateOf<T>::type;
 
+// A sum as it is stored.
+template <class T>
+__device__ T round_to(Accumulate<T> value) {
+  return value;
+}
+template <>
+__device__ inline __half round_to<__half>(float value) {
+  return __float2half(value);
+}
+template <>
+__device__ inline __nv_bfloat16 round_to<__nv_bfloat16>(float value) {
+  return __float2bfloat16(value);
+}
+
 // The sum over the lanes of a warp, in every lane, in a fixed order.
 template <class T>
 __device__ inline T warp_sum(T value) {

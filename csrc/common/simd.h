@@ -33,6 +33,9 @@ using Vec = typename VectorOf<T>::type;
 template <class T>
 constexpr int kLanes = kVectorBytes / static_cast<int>(sizeof(T));
 
+// std::min would be an inline function that the linker shares between instruction sets.
+PYNAS_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
 template <class T>
 PYNAS_INLINE Vec<T> load(const T* p) {
   Vec<T> v;

@@ -43,8 +43,9 @@ PYNAS_INLINE void store_from_float(BFloat16* p, Vec<float> v) {
 }
 
 // One value, for the lanes that do not fill a vector.
-PYNAS_INLINE void from_float(float value, float& out) { out = value; }
-PYNAS_INLINE void from_float(float value, BFloat16& out) {
+PYNAS_INLINE void store_one(float value, float& out) { out = value; }
+PYNAS_INLINE void store_one(double value, double& out) { out = value; }
+PYNAS_INLINE void store_one(float value, BFloat16& out) {
   uint32_t bits;
   __builtin_memcpy(&bits, &value, sizeof bits);
   out.bits = static_cast<uint16_t>(value == value ? (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16
@@ -62,7 +63,7 @@ PYNAS_INLINE Vec<float> load_lanes(const In* p, int lanes) {
 template <class Out>
 PYNAS_INLINE void store_lanes(Out* p, Vec<float> v, int lanes) {
   if (lanes == kLanes<float>) return store_from_float(p, v);
-  for (int i = 0; i < lanes; ++i) from_float(v[i], p[i]);
+  for (int i = 0; i < lanes; ++i) store_one(v[i], p[i]);
 }
 
 }  // namespace pynas::cpu::PYNAS_ISA_NS

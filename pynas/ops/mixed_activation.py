@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import torch
@@ -17,6 +17,8 @@ ACTIVATIONS: Final = ("none", "tanh", "relu", "sigmoid", "identity")
 """Candidates of the DARTS-PTB search cell, in its order."""
 
 _KERNEL_ORDER: Final = ("tanh", "relu", "sigmoid", "identity")
+_Function = Callable[[Tensor], Tensor]
+_FUNCTIONS: Final[tuple[_Function, ...]] = (torch.tanh, torch.relu, torch.sigmoid, torch.clone)
 _PLAIN, _BATCH, _GIVEN = 0, 1, 2  # the compiled operator's `normalization`
 
 
@@ -117,7 +119,7 @@ def _mixture(states: Tensor, products: Tensor, weights: Tensor, columns: Sequenc
     c, h = products.chunk(2, dim=-1)
     gate = c.sigmoid()
     s = torch.zeros_like(states[0])
-    for function, column in zip((torch.tanh, torch.relu, torch.sigmoid, torch.clone), columns, strict=True):
+    for function, column in zip(_FUNCTIONS, columns, strict=True):
         if column < 0:
             continue
         weight = weights[:, column, None, None]

@@ -11,8 +11,6 @@ using V = Vec<float>;
 constexpr int kL = kLanes<float>;
 constexpr int64_t kChunk = 256;  // rows whose statistics are kept in float32 before they go to float64
 
-PYNAS_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-
 // Rows are taken four at a time, so that four sums per vector of channels hide the latency of the additions.
 // One pass over a chunk computes sum a_m and sum a_m b_m for whatever a and b the caller forms from row m.
 template <class Terms>

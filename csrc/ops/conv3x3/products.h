@@ -15,8 +15,6 @@ constexpr int kRows1 = 16, kRows2 = 12;  // rows of the result held in registers
 constexpr int kRows1 = 8, kRows2 = 6;
 #endif
 
-PYNAS_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-
 // Columns are taken two vectors at a time, the last one alone where their number is odd. A panel holds all k
 // of its columns one after the other.
 PYNAS_INLINE int64_t panel_width(int64_t column, int64_t columns) {

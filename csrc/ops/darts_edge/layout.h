@@ -23,7 +23,6 @@ constexpr int kRegisters = 16;
 
 #define PYNAS_UNROLL_ALL _Pragma("GCC unroll 64")
 
-PYNAS_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 PYNAS_INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 PYNAS_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 

@@ -1,24 +1,11 @@
 #include "ops/depthwise/depthwise.h"
 
-#include <type_traits>
-
 #include "common/simd_convert.h"
 
 namespace pynas::cpu::PYNAS_ISA_NS {
 namespace {
 
 constexpr int64_t kChunk = 64;  // channels whose sums are kept in registers or L1 at a time
-
-// The sum as it is stored.
-template <class A, class T>
-PYNAS_INLINE void put(A value, T& out) {
-  if constexpr (std::is_same_v<T, double>)
-    out = value;
-  else
-    from_float(value, out);
-}
-
-PYNAS_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 // The comparison of PyTorch's ReLU: false for NaN, so that a NaN passes.
 template <class A>
@@ -95,7 +82,7 @@ void forward_row(const Stage<T, A>& s, const Filter<A>& f, T* out, int64_t n, in
         const A* w = f.weights + tap * C + first;
         for (int64_t c = 0; c < channels; ++c) sum[c] += w[c] * rectify(s.affine(x[c], first + c));
       }
-      for (int64_t c = 0; c < channels; ++c) put(sum[c], out[j * C + first + c]);
+      for (int64_t c = 0; c < channels; ++c) store_one(sum[c], out[j * C + first + c]);
     }
   });
 }
@@ -128,7 +115,7 @@ void backward_input_row(const Stage<T, A>& s, int64_t n, int64_t y) {
       for (int64_t c = 0; c < channels; ++c) {
         A value = s.affine(x[c], first + c) <= A(0) ? A(0) : sum[c];
         if (p.accumulate) value += to_float(to[c]);
-        put(value, to[c]);
+        store_one(value, to[c]);
       }
     }
   });

@@ -10,19 +10,6 @@ namespace pynas::cuda {
 constexpr int kStageThreads = 256;
 constexpr int kColumns = 8;
 
-template <class T>
-__device__ T round_to(Accumulate<T> value) {
-  return value;
-}
-template <>
-__device__ inline __half round_to<__half>(float value) {
-  return __float2half(value);
-}
-template <>
-__device__ inline __nv_bfloat16 round_to<__nv_bfloat16>(float value) {
-  return __float2bfloat16(value);
-}
-
 // Whether a stage is computed: its mixture weight, on the device, is not zero.
 template <class A>
 __device__ bool is_open(const A* gates, int64_t gate) {

@@ -14,9 +14,6 @@ PYNAS_INLINE void store_whole(S* p, Vec<S> v) {
   store<S>(p, v);
 }
 PYNAS_INLINE void store_whole(BFloat16* p, Vec<float> v) { store_from_float(p, v); }
-PYNAS_INLINE void store_one(float value, float& out) { out = value; }
-PYNAS_INLINE void store_one(double value, double& out) { out = value; }
-PYNAS_INLINE void store_one(float value, BFloat16& out) { from_float(value, out); }
 
 template <class S, class T>
 PYNAS_INLINE Vec<S> read_lanes(const T* p, int lanes) {

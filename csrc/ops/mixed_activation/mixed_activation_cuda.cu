@@ -15,19 +15,6 @@ __device__ inline double hyperbolic_tangent(double x) { return tanh(x); }
 __device__ inline float magnitude(float x) { return fabsf(x); }
 __device__ inline double magnitude(double x) { return fabs(x); }
 
-template <class T>
-__device__ inline T from_sum(Accumulate<T> value) {
-  return static_cast<T>(value);
-}
-template <>
-__device__ inline __half from_sum<__half>(float value) {
-  return __float2half(value);
-}
-template <>
-__device__ inline __nv_bfloat16 from_sum<__nv_bfloat16>(float value) {
-  return __float2bfloat16(value);
-}
-
 // What kernels need of MixedActivationParams.
 struct Shape {
   int64_t predecessors, batch, features, candidates;
@@ -110,7 +97,7 @@ __global__ void __launch_bounds__(kThreads)
       }
       sum += gate.value * mixture + gate.rest * (w.total * s);
     }
-    out[i] = from_sum<Out>(sum);
+    out[i] = round_to<Out>(sum);
   }
 }
 
@@ -163,7 +150,7 @@ __global__ void __launch_bounds__(kThreads)
   if (!active) return;
   const S scale = static_cast<S>(1.0 / sqrt(variance + eps)), middle = static_cast<S>(centre);
   for (int64_t b = warp; b < batch; b += kWarps)
-    y[b * features + d] = from_sum<T>((sums[b * features + d] - middle) * scale);
+    y[b * features + d] = round_to<T>((sums[b * features + d] - middle) * scale);
 }
 
 // e from dL/dy: see the header. Block, thread, floor: as normalize_kernel, of g and y.
@@ -220,7 +207,7 @@ __global__ void __launch_bounds__(kThreads)
     const int64_t at_state = row * shape.features + d, at_c = 2 * row * shape.features + d;
     const int64_t at_h = at_c + shape.features;
     if (!w.any) {
-      grad_states[at_state] = grad_products[at_c] = grad_products[at_h] = from_sum<T>(S(0));
+      grad_states[at_state] = grad_products[at_c] = grad_products[at_h] = round_to<T>(S(0));
       continue;
     }
     const S s = to_accumulate(states[at_state]), h = to_accumulate(products[at_h]);
@@ -238,9 +225,9 @@ __global__ void __launch_bounds__(kThreads)
       of[a] += opened * value;
     }
     carried += shut * s;
-    grad_states[at_state] = from_sum<T>(shut * w.total);
-    grad_products[at_c] = from_sum<T>(opened * gate.rest * (mixture - w.total * s));
-    grad_products[at_h] = from_sum<T>(opened * slopes);
+    grad_states[at_state] = round_to<T>(shut * w.total);
+    grad_products[at_c] = round_to<T>(opened * gate.rest * (mixture - w.total * s));
+    grad_products[at_h] = round_to<T>(opened * slopes);
   }
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
 #pragma unroll

@@ -86,7 +86,7 @@ class Kernel {
       S sum = offset[q];
       for (int i = 0; i < active.count; ++i)
         sum += scale[i * walk.pattern + q] * S(to_float(z[i][tail_at() + q]));
-      put(sum, y[tail_at() + q]);
+      store_one(sum, y[tail_at() + q]);
     }
   }
 
@@ -170,8 +170,8 @@ class Kernel {
       const S *a = patterns + 3 * i * walk.pattern, *b = a + walk.pattern, *c = b + walk.pattern;
       for (int64_t q = 0; q < walk.tail && dz != nullptr; ++q) {
         const S z = S(to_float(input(active.index[i])[tail_at() + q]));
-        put(a[q] * S(to_float(g[tail_at() + q])) + (b[q] != S(0) ? b[q] * z : S(0)) + c[q],
-            dz[tail_at() + q]);
+        store_one(a[q] * S(to_float(g[tail_at() + q])) + (b[q] != S(0) ? b[q] * z : S(0)) + c[q],
+                  dz[tail_at() + q]);
       }
     }
   }
@@ -205,9 +205,6 @@ class Kernel {
   void repeat_pattern(S* pattern) const {
     for (int64_t q = p.channels; q < walk.pattern; ++q) pattern[q] = pattern[q - p.channels];
   }
-  static void put(float value, float& out) { out = value; }
-  static void put(double value, double& out) { out = value; }
-  static void put(float value, BFloat16& out) { from_float(value, out); }
 
   template <class F>
   void for_tasks(F body) const {

@@ -50,10 +50,6 @@ template <class S>
 __device__ double channel_value(const void* values, int64_t c, double missing) {
   return values == nullptr ? missing : static_cast<double>(static_cast<const S*>(values)[c]);
 }
-__device__ inline void put(float value, float& out) { out = value; }
-__device__ inline void put(double value, double& out) { out = value; }
-__device__ inline void put(float value, __half& out) { out = __float2half(value); }
-__device__ inline void put(float value, __nv_bfloat16& out) { out = __float2bfloat16(value); }
 
 // (n, mean, m2) of two parts into the first, by Chan's formula.
 template <class S>
@@ -184,7 +180,7 @@ __global__ void __launch_bounds__(kThreads)
           if (reads) {
             value += scale[table + j * step] * to_accumulate(in.values[j]) + scale[2 * table + j * step];
           }
-          put(value, out.values[j]);
+          out.values[j] = round_to<T>(value);
         }
         reinterpret_cast<Block*>(p.input_gradients[k])[i] = out;
       } else {
@@ -195,7 +191,7 @@ __global__ void __launch_bounds__(kThreads)
     }
     if constexpr (!kGradients) {
       Block out;
-      for (int j = 0; j < kVector; ++j) put(sums[j], out.values[j]);
+      for (int j = 0; j < kVector; ++j) out.values[j] = round_to<T>(sums[j]);
       reinterpret_cast<Block*>(p.output)[i] = out;
     }
   }

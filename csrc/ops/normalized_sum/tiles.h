@@ -16,8 +16,6 @@ namespace pynas::cpu::PYNAS_ISA_NS {
 
 constexpr int kTile = kVectorBytes == 64 ? 16 : 8;  // sums held in registers, beside what feeds them
 
-PYNAS_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-
 template <class S, class In>
 PYNAS_INLINE Vec<S> load_some(const In* p, int lanes) {
   if (lanes == kLanes<S>) return load_as<S>(p);

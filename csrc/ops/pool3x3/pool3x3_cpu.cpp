@@ -1,24 +1,11 @@
 #include "ops/pool3x3/pool3x3.h"
 
-#include <type_traits>
-
 #include "common/simd_convert.h"
 
 namespace pynas::cpu::PYNAS_ISA_NS {
 namespace {
 
 constexpr int64_t kChunk = 64;  // channels whose sums are kept in registers or L1 at a time
-
-// The sum as it is stored.
-template <class A, class T>
-PYNAS_INLINE void put(A value, T& out) {
-  if constexpr (std::is_same_v<T, double>)
-    out = value;
-  else
-    from_float(value, out);
-}
-
-PYNAS_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 struct Range {
   int64_t begin, end;
@@ -78,9 +65,9 @@ void forward_row(const Pool3x3Params& p, bool use_max, bool use_avg, int64_t n, 
       T* max_out = static_cast<T*>(p.max_out) + to + first;
       T* avg_out = static_cast<T*>(p.avg_out) + to + first;
       if (p.max_out != nullptr)
-        for (int64_t c = 0; c < channels; ++c) put(use_max ? largest[c] : A(0), max_out[c]);
+        for (int64_t c = 0; c < channels; ++c) store_one(use_max ? largest[c] : A(0), max_out[c]);
       if (p.avg_out != nullptr)
-        for (int64_t c = 0; c < channels; ++c) put(use_avg ? sum[c] * share : A(0), avg_out[c]);
+        for (int64_t c = 0; c < channels; ++c) store_one(use_avg ? sum[c] * share : A(0), avg_out[c]);
     }
   }
 }
@@ -134,7 +121,8 @@ void backward_row(const Pool3x3Params& p, bool use_max, bool use_avg, int64_t n,
         }
       }
       T* to = static_cast<T*>(p.grad_input) + ((n * p.height + y) * p.width + x) * C + first;
-      for (int64_t c = 0; c < channels; ++c) put(p.accumulate ? sum[c] + to_float(to[c]) : sum[c], to[c]);
+      for (int64_t c = 0; c < channels; ++c)
+        store_one(p.accumulate ? sum[c] + to_float(to[c]) : sum[c], to[c]);
     }
   }
 }
