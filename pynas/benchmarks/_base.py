@@ -39,9 +39,10 @@ class Table:
 
     def accuracies(self) -> NDArray[np.float64]:
         """All accuracies in the index order of the space, ``[space.size]``, NaN where the table has none."""
-        if self.space.size > _LARGEST_ARRAY:
+        size = self.space.size
+        if size is None or size > _LARGEST_ARRAY:
             raise UserError(f"{self.space.name} is too large to list: ask for accuracy(arch) instead")
-        result = np.full(self.space.size, np.nan)
+        result = np.full(size, np.nan)
         result[list(self.values)] = list(self.values.values())
         return result
 

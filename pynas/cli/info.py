@@ -15,7 +15,7 @@ from pynas.cli import _options, _output
 
 
 def spaces(json: _options.Json = False) -> None:
-    """List the search spaces.
+    """List the search spaces; "-" stands where a space has no limit.
 
     Example: pynas spaces --json
     """
@@ -25,7 +25,12 @@ def spaces(json: _options.Json = False) -> None:
     for name in registry.names():
         space = registry.get(name)
         records.append(
-            {"name": name, "size": space.size, "decisions": len(space.num_choices), "summary": space.summary}
+            {
+                "name": name,
+                "size": space.size,  # null: open-ended
+                "decisions": None if space.size is None else len(space.num_choices),
+                "summary": space.summary,
+            }
         )
     if json:
         return _output.print_json(records)

@@ -13,9 +13,10 @@ from __future__ import annotations
 from typing import Any
 
 from pynas.spaces._base import SPACES, Edge, SearchSpace
+from pynas.spaces._open_ended import OpenEndedSpace
 from pynas.spaces.nasbench201 import NASBench201
 
-__all__ = ["Edge", "NASBench201", "SearchSpace", "get", "names", "register"]
+__all__ = ["Edge", "NASBench201", "OpenEndedSpace", "SearchSpace", "get", "names", "register"]
 
 
 def register(space: type[SearchSpace]) -> type[SearchSpace]:

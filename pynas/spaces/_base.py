@@ -15,6 +15,7 @@ from pynas._registry import Registry
 from pynas.architecture import Architecture
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 # How often a space with constraints may redraw before it gives up: a valid share of 1 % fails once in 10^43
@@ -39,7 +40,13 @@ class SearchSpace(ABC):
     are enough. Override :meth:`is_valid` where decisions constrain each other, :meth:`canonical` where
     different decisions give the same network, :meth:`parse` and :meth:`format` where the field has its own
     notation, and ``index``/``from_index``/``size`` together where the index order is given or constraints
-    thin the product out.
+    thin the product out. Where the inputs are not images or the outputs not logits, override
+    :meth:`example_inputs` and :meth:`output_shape`. Where one move changes several decisions, override
+    ``mutate``, ``neighbours`` and :meth:`distance` together. A space without a finite number of decisions is
+    an :class:`OpenEndedSpace`.
+
+    Options of a space (channels, depth, task ...) are keyword-only arguments of its constructor, stored under
+    their names, with the published values as defaults.
 
     Every method that takes an architecture raises UserError if it belongs to another space or has a decision
     out of range. Randomness is always the caller's: the same ``rng`` state gives the same architecture.
@@ -47,6 +54,13 @@ class SearchSpace(ABC):
 
     name: ClassVar[str]
     summary: ClassVar[str]  # one line for ``pynas spaces``
+    # Pixels along a side of :meth:`example_inputs`: as few as the network takes, since tests and probes use
+    # them. What published figures are about is the default of ``image_size`` in :meth:`macs`.
+    image_size: ClassVar[int] = 32
+    # How many moves a mutation makes at most; a mutant is at ``distance`` 1 to this from its parent.
+    mutation_distance: int = 1
+    # Whether a neighbour's neighbours include the architecture itself.
+    reversible_moves: ClassVar[bool] = True
 
     @property
     @abstractmethod
@@ -56,8 +70,8 @@ class SearchSpace(ABC):
     # ---- the set ---------------------------------------------------------------------------------
 
     @property
-    def size(self) -> int:
-        """Number of architectures: the product of ``num_choices``."""
+    def size(self) -> int | None:
+        """Number of architectures: the product of ``num_choices``; None where there is no index order."""
         return math.prod(self.num_choices)
 
     def is_valid(self, decisions: tuple[int, ...]) -> bool:
@@ -83,8 +97,8 @@ class SearchSpace(ABC):
         return decisions
 
     def all(self) -> Iterator[Architecture]:
-        """Every architecture once, in index order."""
-        return map(self.from_index, range(self.size))
+        """Every architecture once, in index order; UserError where there is none."""
+        return map(self.from_index, range(self._known_size()))
 
     def unique(self) -> Iterator[Architecture]:
         """The canonical representative of every equivalence class once, in index order."""
@@ -106,9 +120,19 @@ class SearchSpace(ABC):
             digits.append(digit)
         return Architecture(self.name, tuple(reversed(digits)))
 
+    def _known_size(self) -> int:
+        size = self.size
+        if size is None:
+            raise UserError(
+                f"{self.name} has no finite number of architectures, so none has an index and they cannot be "
+                "listed: sample() and mutate() it, or search it with random search or evolution"
+            )
+        return size
+
     def _check_index(self, index: int) -> int:
-        if not 0 <= index < self.size:
-            raise UserError(f"index: {self.name} has indices 0..{self.size - 1}, got {index}")
+        size = self._known_size()
+        if not 0 <= index < size:
+            raise UserError(f"index: {self.name} has indices 0..{size - 1}, got {index}")
         return index
 
     # ---- moves -----------------------------------------------------------------------------------
@@ -157,6 +181,13 @@ class SearchSpace(ABC):
                 moved = (*decisions[:i], choice, *decisions[i + 1 :])
                 if choice != decisions[i] and self.is_valid(moved):
                     yield Architecture(self.name, moved)
+
+    def distance(self, a: Architecture, b: Architecture) -> int:
+        """Number of moves from ``a`` to ``b``, 0 if they are equal, 1 if ``b`` is one of ``neighbours(a)``.
+
+        By default the number of decisions in which they differ.
+        """
+        return sum(x != y for x, y in zip(self.check(a), self.check(b), strict=True))
 
     # ---- identity and notation -------------------------------------------------------------------
 
@@ -223,6 +254,21 @@ class SearchSpace(ABC):
 
     # ---- the network -----------------------------------------------------------------------------
 
+    def example_inputs(
+        self, batch: int, in_channels: int = 3, generator: torch.Generator | None = None
+    ) -> torch.Tensor:
+        """Random inputs for :meth:`build`'s network, ``[batch, ...]``.
+
+        By default images ``[batch, in_channels, image_size, image_size]``, float32, uniform in [0, 1).
+        """
+        import torch
+
+        return torch.rand(batch, in_channels, self.image_size, self.image_size, generator=generator)
+
+    def output_shape(self, batch: int, num_classes: int = 10) -> tuple[int, ...]:
+        """Shape of what the network makes of ``example_inputs(batch)``; by default logits of an image."""
+        return (batch, num_classes)
+
     @abstractmethod
     def params(self, arch: Architecture, num_classes: int = 10, in_channels: int = 3) -> int:
         """Number of parameters of :meth:`build`'s network with ``prune=False``."""
@@ -234,14 +280,18 @@ class SearchSpace(ABC):
         """Multiply-adds of the convolutions and linear layers of one forward pass of one square image.
 
         One multiply-add counts once; normalisation, activation, pooling and sums count nothing. This is what
-        NAS-Bench-201's tables call FLOPs, and what the constraint key ``flops`` means in pynas.
+        NAS-Bench-201's tables call FLOPs, and what the constraint key ``flops`` means in pynas. It is half of
+        what torch's own counter says of one sample. A space whose inputs are not images says what
+        ``image_size`` stands for.
         """
 
     @abstractmethod
     def build(
         self, arch: Architecture, num_classes: int = 10, in_channels: int = 3, prune: bool = False
     ) -> nn.Module:
-        """A fresh network ``[B, in_channels, H, W] -> [B, num_classes]`` of plain PyTorch modules.
+        """A fresh network of plain PyTorch modules, ``[B, in_channels, H, W] -> [B, num_classes]``.
+
+        Elsewhere what :meth:`example_inputs` and :meth:`output_shape` say.
 
         Initialisation is PyTorch's own and draws from torch's global generator: seed it before the call.
         ``prune=True`` leaves out what cannot influence the output, so its parameters are a subset and, drawn

@@ -127,7 +127,8 @@ class SearchStrategy(ABC):
     def _sample(self) -> Architecture:
         """Claim a random architecture: by sampling while that finds new ones, then by enumeration."""
         if self._remaining is None:
-            enumerable = self.space.size <= ENUMERATION_LIMIT
+            size = self.space.size
+            enumerable = size is not None and size <= ENUMERATION_LIMIT
             for _ in range(SAMPLES_BEFORE_ENUMERATION if enumerable else SAMPLES_WITHOUT_ENUMERATION):
                 architecture = self.space.sample(self._rng)
                 if self._claim(architecture):
@@ -136,7 +137,7 @@ class SearchStrategy(ABC):
                 raise self._nothing_left(f"{SAMPLES_WITHOUT_ENUMERATION:,} samples tried")
             self._remaining = self._enumerate()
         if not self._remaining:
-            raise self._nothing_left(f"all {self.space.size:,} checked")
+            raise self._nothing_left(f"all {self.space.size or 0:,} checked")
         position = self._rng.randrange(len(self._remaining))
         architecture = next(itertools.islice(self._remaining.values(), position, None))
         self._remember(self._key(architecture))

@@ -87,7 +87,7 @@ class RegularizedEvolution(SearchStrategy):
             self._population.append((Architecture(self.space.name, tuple(decisions)), tuple(fitness)))
 
     def _propose(self) -> Architecture:
-        if len(self._population) == self.population_size and self.space.size > 1:
+        if len(self._population) == self.population_size and self.space.size != 1:
             for attempt in range(ATTEMPTS):
                 child = self._breed(1 + attempt // ATTEMPTS_PER_MUTATION)
                 if self._claim(child):

@@ -3,18 +3,40 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
+from pynas._errors import UserError
 from pynas.architecture import Architecture
-from pynas.strategies._base import ENUMERATION_LIMIT, SearchStrategy
+from pynas.strategies._base import ENUMERATION_LIMIT, Feasible, SearchStrategy
+
+if TYPE_CHECKING:
+    from pynas.spaces import SearchSpace
 
 
 class ExhaustiveSearch(SearchStrategy):
-    """Walks through the space in its own order; proposes the first feasible member of each canonical form."""
+    """Walks through the space in its own order; proposes the first feasible member of each canonical form.
+
+    An open-ended space has no such order: UserError.
+    """
 
     _position = 0
     _walk: Iterator[Architecture] | None = None
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        seed: int = 0,
+        feasible: Feasible | None = None,
+        objectives: Sequence[str] = (),
+    ) -> None:
+        if space.size is None:
+            raise UserError(
+                f"strategy: exhaustive search cannot list {space.name}, which has no end; take random or "
+                "evolution"
+            )
+        super().__init__(space, seed=seed, feasible=feasible, objectives=objectives)
 
     def _propose(self) -> Architecture:
         if self._walk is None:
