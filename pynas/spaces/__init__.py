@@ -15,8 +15,9 @@ from typing import Any
 from pynas.spaces._base import SPACES, Edge, SearchSpace
 from pynas.spaces._open_ended import OpenEndedSpace
 from pynas.spaces.nasbench201 import NASBench201
+from pynas.spaces.nats_size import NATSSize
 
-__all__ = ["Edge", "NASBench201", "OpenEndedSpace", "SearchSpace", "get", "names", "register"]
+__all__ = ["Edge", "NASBench201", "NATSSize", "OpenEndedSpace", "SearchSpace", "get", "names", "register"]
 
 
 def register(space: type[SearchSpace]) -> type[SearchSpace]:
@@ -39,3 +40,4 @@ def names() -> tuple[str, ...]:
 
 
 register(NASBench201)
+register(NATSSize)
