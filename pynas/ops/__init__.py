@@ -13,6 +13,14 @@ import pynas.ops._stages  # noqa: F401  (their shapes)
 from pynas.ops._candidates import mixed_op_norms, mixed_op_parameters
 from pynas.ops._mixed_op_reference import mixed_op_reference
 from pynas.ops._moments import MOMENTS, GradMoments, Moments
+from pynas.ops.activation_codes import (
+    activation_codes,
+    activation_codes_reference,
+    code_agreement,
+    code_agreement_reference,
+    code_agreement_update,
+    code_agreement_update_reference,
+)
 from pynas.ops.affine_grad_moments import affine_grad_moments, affine_grad_moments_reference
 from pynas.ops.affine_grad_rows import (
     affine_grad_gram,
@@ -58,6 +66,8 @@ __all__ = [
     "MOMENTS",
     "GradMoments",
     "Moments",
+    "activation_codes",
+    "activation_codes_reference",
     "affine_grad_gram",
     "affine_grad_gram_reference",
     "affine_grad_moments",
@@ -70,6 +80,10 @@ __all__ = [
     "batch_norm",
     "batch_norm_backward",
     "batch_norm_reference",
+    "code_agreement",
+    "code_agreement_reference",
+    "code_agreement_update",
+    "code_agreement_update_reference",
     "conv1x1",
     "conv1x1_backward_input",
     "conv1x1_backward_weight",

@@ -163,6 +163,35 @@ def _update_sample(shape: tuple[int, ...]) -> Sample:
     return Sample(str(shape), lambda fill: (([fill(shape) for _ in range(3)],), {}), 1.0)
 
 
+def _codes_sample(*shape: int, **options: Any) -> Sample:
+    return Sample(f"{shape} {options or ''}", lambda fill: ((fill(shape),), options), 1.0)
+
+
+def _run_agreement(update: Callable[..., None], x: Tensor, times: int = 1) -> Tensor:
+    agreement = torch.zeros(x.shape[0], x.shape[0], dtype=torch.int64, device=x.device)
+    update(x, agreement, times)
+    update(x.flatten(1)[:, :1], agreement)
+    return agreement
+
+
+def _codes_specs() -> Iterator[OpSpec]:
+    shapes = ((4, 3, 5, 7), (17, 16, 8, 8), (33, 129), (9, 2, 1025), (1, 1), (2, 64), (3, 0), (0, 5), (5,))
+    samples = tuple(_codes_sample(*shape) for shape in shapes)
+    yield OpSpec("activation_codes", ops.activation_codes, ops.activation_codes_reference, samples)
+    yield OpSpec(
+        "code_agreement",
+        lambda x: ops.code_agreement(ops.activation_codes(x), x.shape[1:].numel()),
+        lambda x: ops.code_agreement_reference(ops.activation_codes_reference(x), x.shape[1:].numel()),
+        samples,
+    )
+    yield OpSpec(
+        "code_agreement_update",
+        lambda x, **options: _run_agreement(ops.code_agreement_update, x, **options),
+        lambda x, **options: _run_agreement(ops.code_agreement_update_reference, x, **options),
+        (_codes_sample(6, 3, 5, 7), _codes_sample(18, 130, times=3), *samples[1:-3]),
+    )
+
+
 def _specs() -> Iterator[OpSpec]:
     kinds = {
         "conv2d": tuple(_conv2d_samples()),
@@ -186,6 +215,7 @@ def _specs() -> Iterator[OpSpec]:
         lambda gradients: _run_update(ops.moments_update_reference, gradients),
         tuple(_update_sample(shape) for shape in ((1,), (2, 3), (17, 33), (129,), (0, 4), ())),
     )
+    yield from _codes_specs()
 
 
 def _with_options(sample: Sample, **options: Any) -> Sample:

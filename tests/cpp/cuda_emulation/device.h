@@ -139,6 +139,7 @@ inline void __threadfence() {
   EMU_TSAN(__tsan_acquire(&emu::state().fence_token); __tsan_release(&emu::state().fence_token));
 }
 inline int __popc(unsigned value) { return __builtin_popcount(value); }
+inline int __popcll(unsigned long long value) { return __builtin_popcountll(value); }
 inline unsigned __umulhi(unsigned a, unsigned b) { return static_cast<unsigned>((uint64_t{a} * b) >> 32); }
 template <class T>
 T __ldg(const T* address) {

@@ -1,0 +1,104 @@
+#include <ATen/ops/empty.h>
+
+#include "bindings/tensor.h"
+#include "ops/activation_codes/activation_codes.h"
+
+namespace pynas {
+namespace {
+
+constexpr int64_t kVectorWords = 8;  // rows of codes that nobody sees end with a whole vector
+
+// x as [B, F] rows in memory order: itself where its samples lie densely one behind the other, whatever the
+// order within them; else a copy.
+at::Tensor rows_of(const at::Tensor& x) {
+  const bool dense =
+      x.is_non_overlapping_and_dense() && (x.size(0) <= 1 || x.stride(0) * x.size(0) == x.numel());
+  return dense ? x : x.contiguous();
+}
+
+void pack(const at::Tensor& rows, const char* op, uint64_t* codes, int64_t stride) {
+  ActivationCodesParams params;
+  params.x = rows.const_data_ptr();
+  params.codes = codes;
+  params.batch = rows.size(0);
+  params.features = rows.numel() / rows.size(0);
+  params.stride = stride;
+  params.dtype = dtype_of(rows, op, "x");
+  PYNAS_DISPATCH_DEVICE(rows, activation_codes, params);
+}
+
+at::Tensor activation_codes_torch(const at::Tensor& x) {
+  dtype_of(x, "activation_codes", "x");
+  TORCH_CHECK_VALUE(x.dim() >= 1, "activation_codes: x: expected a tensor [B, ...], got a scalar");
+  const int64_t batch = x.size(0), features = c10::multiply_integers(x.sizes().slice(1));
+  const int64_t words = (features + 63) / 64;
+  at::Tensor codes = at::empty({batch, words}, x.options().dtype(at::kLong));
+  if (codes.numel() == 0) return codes;
+  pack(rows_of(x), "activation_codes", reinterpret_cast<uint64_t*>(codes.mutable_data_ptr<int64_t>()), words);
+  return codes;
+}
+
+void check_agreement(const char* op, const at::Tensor& agreement, const at::Tensor& like) {
+  TORCH_CHECK_VALUE(agreement.scalar_type() == at::kLong && agreement.is_contiguous() &&
+                        agreement.dim() == 2 && agreement.size(0) == like.size(0) &&
+                        agreement.size(1) == like.size(0) && agreement.device() == like.device(),
+                    op, ": agreement: expected a contiguous int64 tensor [", like.size(0), ", ", like.size(0),
+                    "] on ", like.device(), ", got ", agreement.scalar_type(), " ", agreement.sizes(), " on ",
+                    agreement.device());
+}
+
+void agree(const uint64_t* codes, int64_t words, int64_t stride, int64_t features, int64_t times,
+           at::Tensor& agreement) {
+  CodeAgreementParams params;
+  params.codes = codes;
+  params.agreement = agreement.mutable_data_ptr<int64_t>();
+  params.batch = agreement.size(0);
+  params.words = words;
+  params.stride = stride;
+  params.features = features;
+  params.times = times;
+  PYNAS_DISPATCH_DEVICE(agreement, code_agreement, params);
+}
+
+void code_agreement_torch(const at::Tensor& codes, int64_t features, at::Tensor& agreement) {
+  TORCH_CHECK_VALUE(codes.scalar_type() == at::kLong && codes.dim() == 2,
+                    "code_agreement: codes: expected an int64 tensor [B, W], got ", codes.scalar_type(), " ",
+                    codes.sizes());
+  check_agreement("code_agreement", agreement, codes);
+  TORCH_CHECK_VALUE(features >= 0 && (features + 63) / 64 == codes.size(1),
+                    "code_agreement: features: expected what packs into ", codes.size(1), " words, got ",
+                    features);
+  if (codes.numel() == 0) return;
+  const at::Tensor rows = codes.contiguous();
+  agree(reinterpret_cast<const uint64_t*>(rows.const_data_ptr<int64_t>()), rows.size(1), rows.size(1),
+        features, 1, agreement);
+}
+
+void code_agreement_update_torch(const at::Tensor& x, at::Tensor& agreement, int64_t times) {
+  dtype_of(x, "code_agreement_update", "x");
+  TORCH_CHECK_VALUE(x.dim() >= 1, "code_agreement_update: x: expected a tensor [B, ...], got a scalar");
+  check_agreement("code_agreement_update", agreement, x);
+  if (x.numel() == 0) return;
+  const int64_t features = x.numel() / x.size(0);
+  const int64_t stride = ((features + 63) / 64 + kVectorWords - 1) / kVectorWords * kVectorWords;
+  const at::Tensor codes = at::empty({x.size(0), stride}, x.options().dtype(at::kLong));
+  auto* words = reinterpret_cast<uint64_t*>(codes.mutable_data_ptr<int64_t>());
+  pack(rows_of(x), "code_agreement_update", words, stride);
+  agree(words, stride, stride, features, times, agreement);
+}
+
+}  // namespace
+
+TORCH_LIBRARY_FRAGMENT(pynas, m) {
+  m.set_python_module("pynas.ops.activation_codes");
+  m.def("activation_codes(Tensor x) -> Tensor", {at::Tag::pt2_compliant_tag});
+  m.def("code_agreement(Tensor codes, int features, Tensor(a!) agreement) -> ()",
+        {at::Tag::pt2_compliant_tag});
+  m.def("code_agreement_update(Tensor x, Tensor(a!) agreement, int times=1) -> ()",
+        {at::Tag::pt2_compliant_tag});
+}
+PYNAS_REGISTER(activation_codes, activation_codes_torch)
+PYNAS_REGISTER(code_agreement, code_agreement_torch)
+PYNAS_REGISTER(code_agreement_update, code_agreement_update_torch)
+
+}  // namespace pynas
