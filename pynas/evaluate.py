@@ -6,7 +6,7 @@ import copy
 import hashlib
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from pynas import proxies as registry
 from pynas._errors import UserError
 from pynas.architecture import Architecture
-from pynas.proxies import Probe, Proxy
+from pynas.proxies import BatchProbe, Probe, ProbeCall, Proxy
 from pynas.spaces import SearchSpace
-from pynas.stats import Statistics, collect
+from pynas.stats import Statistics
 from pynas.stats._loss import LossFn, check_data
 from pynas.trial import Evaluation, Status
 
@@ -87,7 +87,7 @@ def score(
         UserError: Unknown proxy or precision, or bad data.
     """
     chosen = [registry.get(p) if isinstance(p, str) else p for p in proxies]
-    if any(p.probe.micro_batches for p in chosen):
+    if _splits(chosen):
         _check_micro_batches(inputs, targets, micro_batches)
     else:
         check_data(inputs, targets)
@@ -115,7 +115,9 @@ def _score(
     for probe in dict.fromkeys(p.probe for p in proxies):
         sharing = [p for p in proxies if p.probe == probe]
         start = time.perf_counter()
-        statistics = _probe(model, inputs, targets, probe, sharing, seed, loss_fn, micro_batches, fallback)
+        needs = [need for p in sharing for need in p.needs]
+        call = ProbeCall(model, inputs, targets, loss_fn, needs, seed, micro_batches, fallback)
+        statistics = _probe(probe, call)
         seconds = time.perf_counter() - start
         for proxy in sharing:
             if isinstance(statistics, Exception):
@@ -126,31 +128,9 @@ def _score(
     return {p.name: scores[p.name] for p in proxies}
 
 
-def _probe(
-    model: nn.Module,
-    inputs: Any,
-    targets: Any,
-    probe: Probe,
-    proxies: Sequence[Proxy],
-    seed: int,
-    loss_fn: LossFn | None,
-    micro_batches: int,
-    fallback: Sequence[str],
-) -> Statistics | Exception:
+def _probe(probe: Probe, call: ProbeCall) -> Statistics | Exception:
     try:
-        return collect(
-            model,
-            inputs,
-            targets,
-            loss_fn,
-            needs=[need for p in proxies for need in p.needs],
-            group_size=probe.group_size,
-            batch_norm=probe.batch_norm,
-            micro_batches=micro_batches if probe.micro_batches else 1,
-            fallback=fallback,
-            training=True,
-            seed=seed,
-        )
+        return probe.run(call)
     except MemoryError:
         raise
     except Exception as error:  # a network that cannot run is a result of the search, not its end
@@ -177,7 +157,8 @@ class ProxyEvaluator:
     """Builds architectures of a space and scores them: the evaluator of a training-free search.
 
     Every architecture is initialised from the same seed and sees the same images. Networks are built
-    pruned: edges that cannot influence the output have zero gradients and cost nothing here.
+    pruned: edges that cannot influence the output have zero gradients and cost nothing here. Proxies that
+    count such edges all the same (``Proxy.whole_network``) get the whole network.
 
     Args:
         space: The search space.
@@ -206,7 +187,7 @@ class ProxyEvaluator:
         self.dtype = _dtype(precision)
         self.seed = seed
         self.micro_batches = micro_batches
-        _check_micro_batches(inputs, targets, micro_batches if self._splits else 1)
+        _check_micro_batches(inputs, targets, micro_batches if _splits(self.proxies) else 1)
         labels = int(targets.max()) + 1
         self.num_classes = labels if num_classes is None else num_classes
         if labels > self.num_classes or int(targets.min()) < 0:
@@ -240,11 +221,10 @@ class ProxyEvaluator:
         }
         scores = {name: Score(value) for name, value in known.items() if value is not None}
         measured = [p for p in self.proxies if p.name not in scores]
-        if measured:
+        for model, sharing in self._networks(architecture, measured):
             scores |= _score(
-                self.build(architecture), self.inputs, self.targets, measured, self.dtype, self.seed, None,
-                self.micro_batches,
-            )  # fmt: skip
+                model, self.inputs, self.targets, sharing, self.dtype, self.seed, None, self.micro_batches
+            )
         signs = {p.name: 1 if p.higher_is_better else -1 for p in self.proxies}
         failures = [f"{n}: {s.message}" for n, s in scores.items() if s.status != "ok"]
         return Evaluation(
@@ -262,20 +242,38 @@ class ProxyEvaluator:
             "flops": float(self.space.macs(architecture, self.num_classes, size, channels)),
         }
 
-    def build(self, architecture: Architecture) -> nn.Module:
+    def _networks(
+        self, architecture: Architecture, proxies: Sequence[Proxy]
+    ) -> Iterator[tuple[nn.Module, Sequence[Proxy]]]:
+        """The networks to score, each with its proxies: the pruned one, the whole one, or one for all."""
+        whole = [p for p in proxies if p.whole_network]
+        rest = [p for p in proxies if not p.whole_network]
+        if not whole:
+            yield from [(self.build(architecture), rest)] if rest else []
+            return
+        network = self.build(architecture, prune=False)
+        if rest:
+            pruned = self.build(architecture)
+            if _names(pruned) == _names(network):  # the same draws, so the same network
+                yield pruned, proxies
+                return
+            yield pruned, rest
+        yield network, whole
+
+    def build(self, architecture: Architecture, *, prune: bool = True) -> nn.Module:
         """The network that is scored, in this evaluator's precision and memory layout."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             model = self.space.build(
-                architecture, num_classes=self.num_classes, in_channels=self.inputs.shape[1], prune=True
+                architecture, num_classes=self.num_classes, in_channels=self.inputs.shape[1], prune=prune
             )
         if self.inputs.device.type != "cpu":
             model = model.to(self.inputs.device)
         return _prepared(model, self.dtype)
 
-    @property
-    def _splits(self) -> bool:
-        return any(p.probe.micro_batches for p in self.proxies)
+
+def _splits(proxies: Iterable[Proxy]) -> bool:
+    return any(isinstance(p.probe, BatchProbe) and p.probe.micro_batches for p in proxies)
 
 
 def _check_micro_batches(inputs: Any, targets: Any, micro_batches: int) -> None:
@@ -285,6 +283,10 @@ def _check_micro_batches(inputs: Any, targets: Any, micro_batches: int) -> None:
             f"inputs: {batch} samples do not split into micro_batches={micro_batches} equal parts; "
             "pass a multiple of it"
         )
+
+
+def _names(model: nn.Module) -> list[str]:
+    return [name for name, _ in model.named_parameters()]
 
 
 def _dtype(precision: str) -> torch.dtype:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pynas.proxies._base import Probe, Proxy
+from pynas.proxies._base import BatchProbe, Probe, ProbeCall, Proxy
 from pynas.proxies._registry import REGISTRY, get, names, register
 from pynas.proxies.flops import Flops
 from pynas.proxies.grad_norm import GradNorm
@@ -15,12 +15,14 @@ from pynas.proxies.zico_per_sample import ZicoPerSample
 
 __all__ = [
     "REGISTRY",
+    "BatchProbe",
     "Flops",
     "GradNorm",
     "GradSign",
     "Params",
     "Plain",
     "Probe",
+    "ProbeCall",
     "Proxy",
     "Snip",
     "Zico",

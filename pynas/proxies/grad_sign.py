@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from pynas.proxies._base import Probe, Proxy
+from pynas.proxies._base import BatchProbe, Probe, Proxy
 from pynas.proxies._registry import register
 from pynas.stats import GradMoments, Statistic, Statistics
 
@@ -18,7 +18,7 @@ class GradSign(Proxy):
     """
 
     name: ClassVar[str] = "grad_sign"
-    probe: ClassVar[Probe] = Probe(batch_norm="group")
+    probe: ClassVar[Probe] = BatchProbe(batch_norm="group")
     needs: ClassVar[tuple[Statistic[Any], ...]] = (GradMoments(("sign",), parameters="weights"),)
 
     def layers(self, statistics: Statistics) -> dict[str, float]:

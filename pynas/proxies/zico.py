@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from pynas.proxies._base import Probe, Proxy
+from pynas.proxies._base import BatchProbe, Probe, Proxy
 from pynas.proxies._registry import register
 from pynas.stats import RunningGradMoments, Statistic, Statistics
 
@@ -26,7 +26,7 @@ class Zico(Proxy):
     """
 
     name: ClassVar[str] = "zico"
-    probe: ClassVar[Probe] = Probe(micro_batches=True)
+    probe: ClassVar[Probe] = BatchProbe(micro_batches=True)
     needs: ClassVar[tuple[Statistic[Any], ...]] = (RunningGradMoments(parameters="weights"),)
 
     def layers(self, statistics: Statistics) -> dict[str, float]:

@@ -8,6 +8,7 @@ gradients of scales and shifts; else, and whatever else differs, cells run modul
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -55,13 +56,15 @@ class Convolution:
         backward = ops.conv3x3_backward_input if self.size == 3 else ops.conv1x1_backward_input
         return backward(grad, self.weight, x, True, addend)
 
-    def deliver(self, collector: Collector, grad: Tensor, x: Tensor) -> None:
-        """Hand over the factors of the weight's gradient."""
+    def deliver(self, collector: Collector, grad: Tensor, x: Tensor, z: Tensor) -> None:
+        """Hand over the factors of the weight's gradient, and what the output ``z`` contributes."""
         if self.use is not None:
             pair = (self.size, self.size)
             pads = (self.size // 2, self.size // 2)
             geometry = Geometry(pair, (1, 1), pads, (1, 1), 1)
             collector.deliver(self.use, Conv2dProduct(grad, x, geometry, self.weight.shape, relu=True))
+            if collector.wants_saliency:
+                collector.deliver_saliency(self.use, (z * grad).sum((2, 3)))
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ def run_nodes(nodes: dict[int, Node], x: Tensor) -> tuple[dict[int, Tensor], dic
 
 def node_gradients(
     node: Node, saved: Saved, values: dict[int, Tensor], grad: Tensor, grads: dict[int, Tensor],
-    collector: Collector,
+    collector: Collector, retain: bool,
 ) -> None:  # fmt: skip
     """Add the gradients of a node's sources to ``grads``, and deliver those of its weights."""
 
@@ -127,9 +130,11 @@ def node_gradients(
         grad, saved.products, torch.ones(count), mask, *_affine(node), saved.mean, saved.rstd, True,
         _eps(node), mask,
     )[3]  # fmt: skip
-    saved.products.clear()
-    for (s, convolution), product in zip(node.convolutions, products, strict=True):
-        convolution.deliver(collector, product, values[s])
+    outputs = list(saved.products if collector.wants_saliency else products)
+    if not retain:
+        saved.products.clear()
+    for (s, convolution), product, z in zip(node.convolutions, products, outputs, strict=True):
+        convolution.deliver(collector, product, values[s], z)
         grads[s] = convolution.input_grad(product, values[s], grads.get(s))
 
 
@@ -146,9 +151,11 @@ class _FusedCell(torch.autograd.Function):
     """A cell whose weights' gradients go to the collector; ``anchor`` requires one, so that it runs."""
 
     @staticmethod
-    def forward(ctx: Any, anchor: Tensor, x: Tensor, nodes: dict[int, Node], collector: Collector) -> Tensor:
+    def forward(ctx: Any, anchor: Tensor, x: Tensor, nodes: dict[int, Node], probe: Probe) -> Tensor:
         values, ctx.saved = run_nodes(nodes, x)
-        ctx.nodes, ctx.collector = nodes, collector
+        for source, reads in Counter(s for node in nodes.values() for s, _ in node.convolutions).items():
+            probe.saw_relu(values[source], reads)
+        ctx.nodes, ctx.probe = nodes, probe
         last = values.pop(3)
         ctx.inner = {t: v for t, v in values.items() if t > 0}
         ctx.save_for_backward(x)
@@ -158,15 +165,18 @@ class _FusedCell(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, None, None]:
         (x,) = ctx.saved_tensors
-        values = {0: x, **ctx.inner}
+        values, probe = {0: x, **ctx.inner}, ctx.probe
         grads = {3: grad.contiguous(memory_format=CHANNELS_LAST)}
         for target in sorted(ctx.nodes, reverse=True):
             if target in grads:
                 node_gradients(
-                    ctx.nodes[target], ctx.saved.pop(target), values, grads.pop(target), grads, ctx.collector
-                )
-            values.pop(target, None)
-            ctx.inner.pop(target, None)
+                    ctx.nodes[target], ctx.saved[target], values, grads.pop(target), grads, probe.collector,
+                    probe.retain,
+                )  # fmt: skip
+            if not probe.retain:
+                values.pop(target, None)
+                ctx.inner.pop(target, None)
+                ctx.saved.pop(target)
         return None, grads[0], None, None
 
 
@@ -192,7 +202,7 @@ def cell_rule(probe: Probe, func: Callable[..., Any], x: Tensor, cell: Cell) -> 
         weight, scale, shift = (t.detach() for t in (convolution.weight, norm.weight, norm.bias))
         node.convolutions.append((source, Convolution(weight, scale, shift, norm.eps, use)))
     ordered = {target: nodes[target] for target in sorted(nodes)}
-    return cast(Tensor, _FusedCell.apply(probe.anchor, x, ordered, probe.collector))  # type: ignore[no-untyped-call]
+    return cast(Tensor, _FusedCell.apply(probe.anchor, x, ordered, probe))  # type: ignore[no-untyped-call]
 
 
 def _fits_probe(probe: Probe) -> bool:
@@ -202,7 +212,9 @@ def _fits_probe(probe: Probe) -> bool:
 
 def _fits(cell: Cell, x: Tensor) -> bool:
     """Only live edges, a convolution's channels a multiple of a vector's, and modules nobody has changed."""
-    if not x.requires_grad or torch.is_autocast_enabled("cpu") or not ops.supports_batch_norm(x):
+    if torch.is_grad_enabled() and not x.requires_grad:
+        return False
+    if torch.is_autocast_enabled("cpu") or not ops.supports_batch_norm(x):
         return False
     if x.dim() != 4 or x.shape[1] % 16 or x.shape[1] > WIDEST or not any(t == 3 for _, _, t in cell.edges):
         return False

@@ -15,14 +15,18 @@ from pynas.stats.grad_gram import GradGram
 from pynas.stats.grad_moments import GradMoments
 from pynas.stats.grad_norms import GradNorms
 from pynas.stats.gradients import Gradients
+from pynas.stats.input_gradients import InputGradients
 from pynas.stats.running_grad_moments import RunningGradMoments, RunningMoments
+from pynas.stats.saliency import ChannelSaliency
 
 __all__ = [
+    "ChannelSaliency",
     "GradGram",
     "GradMoments",
     "GradNorms",
     "GradientProduct",
     "Gradients",
+    "InputGradients",
     "Moments",
     "ParameterInfo",
     "RunningGradMoments",

@@ -15,11 +15,24 @@ from pynas.stats._products import GradientProduct
 
 T = TypeVar("T")
 Parameters = Literal["all", "weights"]
+Watched = Literal["weights", "saliency", "inputs", "relu"]
 
 
 @dataclass(frozen=True)
 class Statistic(ABC, Generic[T]):
     """Something to observe in a probing pass. A new one is a subclass in a file of its own.
+
+    What it ``watches`` says which method is called: gradients of parameters (:meth:`observe`), the saliency
+    of outputs of convolutions and linear calls (:meth:`observe_saliency`), the gradient of the model's inputs
+    (:meth:`observe_inputs`), or what goes into each ReLU (:meth:`observe_relu`). All are served by one
+    forward pass; a backward pass of the loss, and one of the sum of outputs, run only where somebody watches.
+    Five lines that count how often each sample's units are active::
+
+        class ActiveUnits(Statistic[Tensor]):
+            watches = "relu"
+
+            def observe_relu(self, x, key, uses, results):
+                results[key] = results.get(key, 0) + uses * (x > 0).flatten(1).sum(1)
 
     Attributes:
         parameters: ``"all"`` trainable parameters, or only ``"weights"``: what multiplies its input in a
@@ -29,6 +42,8 @@ class Statistic(ABC, Generic[T]):
     parameters: Parameters = field(default="all", kw_only=True)
     needs_pass: ClassVar[bool] = True  # False: known from the model and the shape of its inputs alone
     successive: ClassVar[bool] = False  # True: can be taken over several passes (micro-batches)
+    watches: ClassVar[Watched] = "weights"
+    gradient_of: ClassVar[Literal["loss", "outputs"]] = "loss"  # "outputs": of the sum of all outputs
 
     def __post_init__(self) -> None:
         if self.parameters not in ("all", "weights"):
@@ -70,6 +85,31 @@ class Statistic(ABC, Generic[T]):
             results: The values so far, by parameter name; to be added to.
         """
         raise NotImplementedError(f"{type(self).__name__} observes no gradients")
+
+    def observe_saliency(self, name: str, saliency: Tensor, results: dict[str, T]) -> None:
+        """Take the saliency of one call's output, during the backward pass.
+
+        Args:
+            name: Of the weight.
+            saliency: sum_t y_bkt dL/dy_bkt over positions t, [B, K], of samples b and channels k.
+            results: The values so far; a weight with several uses is seen several times.
+        """
+        raise NotImplementedError(f"{type(self).__name__} observes no outputs")
+
+    def observe_inputs(self, gradient: Tensor, results: dict[str, T]) -> None:
+        """Take the gradient of the model's inputs, [B, features]; of embeddings where inputs are integers."""
+        raise NotImplementedError(f"{type(self).__name__} observes no inputs")
+
+    def observe_relu(self, x: Tensor, key: str, uses: int, results: dict[str, T]) -> None:
+        """Take what goes into a ReLU, during the forward pass and without gradients.
+
+        Args:
+            x: The input [B, ...] in any memory format; nothing of it may be kept.
+            key: Name of this tensor. The same key comes again when another ReLU reads the same tensor.
+            uses: Number of ReLU calls that are reported here: those of a cell that read one node at once.
+            results: The values so far.
+        """
+        raise NotImplementedError(f"{type(self).__name__} observes no activations")
 
     def observe_model(self, model: nn.Module, inputs: Any) -> dict[str, T]:
         """For statistics without a pass: their values by name."""

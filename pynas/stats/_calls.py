@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pynas import ops
+from pynas.stats._collector import Collector, Use
 from pynas.stats._fast import fuses_conv3x3
 from pynas.stats._products import (
     Conv2dProduct,
@@ -28,7 +29,14 @@ from pynas.stats._products import (
 )
 
 aten = torch.ops.aten
-Deliver = Callable[[GradientProduct], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """To whom, and under which names, the products of one call go."""
+
+    collector: Collector
+    use: Use
 
 
 class Call(ABC):
@@ -46,6 +54,10 @@ class Call(ABC):
     def product(self, grad: Tensor, x: Tensor, saved: tuple[Tensor, ...]) -> GradientProduct:
         """The factors of the weight's gradient, samples first."""
 
+    def saliency(self, y: Tensor, grad: Tensor) -> Tensor:
+        """sum_t y_bkt dL/dy_bkt over positions t, [B, K]; only asked of calls whose weight is a matrix."""
+        raise NotImplementedError
+
 
 class _Recorded(torch.autograd.Function):
     """A call whose parameters' gradients go to the collector instead of autograd.
@@ -55,9 +67,12 @@ class _Recorded(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, anchor: Tensor, x: Tensor, call: Call, deliver: Deliver | None) -> Tensor:
+    def forward(ctx: Any, anchor: Tensor, x: Tensor, call: Call, to: Delivery | None) -> Tensor:
         y, saved = call.forward(x)
-        ctx.call, ctx.deliver = call, deliver
+        ctx.call, ctx.to, ctx.output = call, to, None
+        if to is not None and to.use.matrix and to.collector.salient:
+            output = y.detach()  # not among the saved tensors, which the model may then not change in place
+            ctx.output = output, output._version
         ctx.save_for_backward(x, *saved)
         return y
 
@@ -68,15 +83,20 @@ class _Recorded(torch.autograd.Function):
         call: Call = ctx.call
         # Under autocast the call ran in another dtype than its input came in.
         factor = x.to(grad.dtype) if x.is_floating_point() and x.dtype != grad.dtype else x
-        if ctx.deliver is not None:
-            ctx.deliver(call.product(grad, factor, tuple(saved)))
+        to: Delivery | None = ctx.to
+        if to is not None:
+            to.collector.deliver(to.use, call.product(grad, factor, tuple(saved)))
+            if ctx.output is not None and to.collector.wants_saliency:
+                y, version = ctx.output
+                y = y if y._version == version else call.forward(x)[0]
+                to.collector.deliver_saliency(to.use, call.saliency(y, grad))
         wanted = ctx.needs_input_grad[1]
         return None, call.input_grad(grad, factor, tuple(saved)).to(x.dtype) if wanted else None, None, None
 
 
-def record(anchor: Tensor, x: Tensor, call: Call, deliver: Deliver | None) -> Tensor:
-    """Run ``call`` on ``x``; ``deliver`` (None: nobody) gets its product during the backward pass."""
-    return cast(Tensor, _Recorded.apply(anchor, x, call, deliver))  # type: ignore[no-untyped-call]
+def record(anchor: Tensor, x: Tensor, call: Call, to: Delivery | None) -> Tensor:
+    """Run ``call`` on ``x``; its product goes ``to`` a collector (None: to nobody) in the backward pass."""
+    return cast(Tensor, _Recorded.apply(anchor, x, call, to))  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True)
@@ -95,6 +115,10 @@ class LinearCall(Call):
 
     def product(self, grad: Tensor, x: Tensor, saved: tuple[Tensor, ...]) -> LinearProduct:
         return LinearProduct(self.arrange(grad), self.arrange(x))
+
+    def saliency(self, y: Tensor, grad: Tensor) -> Tensor:
+        products = self.arrange(y * grad)
+        return products if products.dim() == 2 else products.flatten(1, -2).sum(1)
 
 
 @dataclass(frozen=True)
@@ -152,6 +176,9 @@ class ConvCall(Call):
             # y = conv^T(x): dL/dW pairs x with dL/dy as a convolution pairs dL/dy with x.
             return Conv2dProduct(plane, output, geometry, self.weight.shape, bias_grad=output)
         return Conv2dProduct(output, plane, geometry, self.weight.shape)
+
+    def saliency(self, y: Tensor, grad: Tensor) -> Tensor:
+        return (y * grad).flatten(2).sum(2)
 
 
 def _pair(values: tuple[int, ...], fill: int) -> tuple[int, int]:

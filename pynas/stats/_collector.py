@@ -49,7 +49,9 @@ class Collector:
         matrices: frozenset[str],
         results: Mapping[type[Statistic[Any]], dict[str, Any]],
     ) -> None:
-        self.needs = needs
+        self.needs = [s for s in needs if s.watches == "weights"]
+        self.salient = [s for s in needs if s.watches == "saliency"]
+        self.gradient_of = "loss"  # what the backward pass that runs is of
         self.group_size = group_size
         self.names = names
         self.matrices = matrices
@@ -79,6 +81,18 @@ class Collector:
         if bias is not None:
             self._collect(bias, RowsProduct(product.bias_rows(self.group_size), self.group_size))
 
+    @property
+    def wants_saliency(self) -> bool:
+        """Whether outputs are to be kept for :meth:`deliver_saliency`, which the running pass calls."""
+        return any(s.gradient_of == self.gradient_of for s in self.salient)
+
+    def deliver_saliency(self, use: Use, saliency: Tensor) -> None:
+        """Take sum_t y_bkt dL/dy_bkt of a call, [B, K]."""
+        if use.weight is not None:
+            for statistic in self.salient:
+                if statistic.gradient_of == self.gradient_of:
+                    statistic.observe_saliency(use.weight, saliency, self.results[type(statistic)])
+
     def flush(self) -> None:
         """After backward: parameters some of whose uses the loss does not depend on are complete now."""
         for name in list(self._pending):
@@ -89,7 +103,7 @@ class Collector:
         if name is None or parameter is None:
             return None
         matrix = matrix or name in self.matrices
-        if not any(s.wants(matrix) for s in self.needs):
+        if not any(s.wants(matrix) for s in self.needs) and not (self.salient and matrix):
             return None
         self._uses[name] = self._uses.get(name, 0) + 1
         self._matrix[name] = self._matrix.get(name, False) or matrix
@@ -106,6 +120,8 @@ class Collector:
 
     def _observe(self, product: GradientProduct, weight: str | None, bias: str | None) -> None:
         for statistic in self.needs:
+            if statistic.gradient_of != self.gradient_of:
+                continue
             w = weight if weight is not None and statistic.wants(self._matrix[weight]) else None
             b = bias if bias is not None and statistic.wants(self._matrix[bias]) else None
             if w is not None or b is not None:

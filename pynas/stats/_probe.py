@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils.weak import TensorWeakRef
 
 from pynas._errors import UserError
-from pynas.stats._calls import Call, record
+from pynas.stats._base import Statistic
+from pynas.stats._calls import Call, Delivery, record
 from pynas.stats._collector import Collector
 from pynas.stats._fast import Memo
 
@@ -39,11 +41,15 @@ class Probe(TorchFunctionMode):
         strict: Identities of parameters that must be covered by a rule.
         batch: Number of samples B.
         batch_norm: ``"batch"``, ``"group"`` or ``"frozen"``.
+        observers: Statistics that watch ReLUs or the model's inputs.
 
     Attributes:
         shapes: Input shape of every recorded call so far, in order.
         few_shapes: The same from a pass of :attr:`few` samples, where that was needed to find the samples.
         watching: Only note shapes; run every call as it is.
+        retain: The graph is needed for another backward pass after the one that runs.
+        sources: Tensors whose gradients stand for those of the model's inputs, each with how to bring its
+            samples to the front.
     """
 
     def __init__(
@@ -54,6 +60,7 @@ class Probe(TorchFunctionMode):
         strict: frozenset[int],
         batch: int,
         batch_norm: str,
+        observers: Sequence[Statistic[Any]] = (),
     ) -> None:
         super().__init__()
         from pynas.stats._rules import RULES  # the rules are functions of this class
@@ -70,6 +77,12 @@ class Probe(TorchFunctionMode):
         self.shapes: list[torch.Size] = []
         self.few_shapes: list[torch.Size] = []
         self.watching = False
+        self.retain = False
+        self.sources: list[tuple[Tensor, Callable[[Tensor], Tensor]]] = []
+        self.storages: frozenset[int] = frozenset()  # of inputs that are integers
+        self._relu = [s for s in observers if s.watches == "relu"]
+        self._relus = 0
+        self._read: dict[int, tuple[TensorWeakRef, int, str]] = {}
         self.parameters = parameters
         self.own = {id(p): n for n, p in parameters.items()}
 
@@ -120,13 +133,45 @@ class Probe(TorchFunctionMode):
         use = None if self.watching else self.collector.use(operator, weight, bias, matrix)
         if use is None:
             return None
-        collector = self.collector
         w, b = (t.detach() if t is not None else None for t in (weight, bias))
-        return record(self.anchor, x, call(w, b), lambda product: collector.deliver(use, product))
+        return record(self.anchor, x, call(w, b), Delivery(self.collector, use))
 
     def through(self, x: Tensor, call: Call) -> Tensor:
         """Run a call whose parameters nobody asks for."""
         return record(self.anchor, x, call, None)
+
+    def saw_relu(self, x: Tensor, uses: int = 1) -> None:
+        """Report what goes into ``uses`` ReLUs."""
+        if not self._relu or self.watching:
+            return
+        known = self._read.get(id(x))
+        if known is not None and known[0]() is x and known[1] == x._version:
+            key = known[2]
+        else:
+            key, self._relus = f"relu{self._relus}", self._relus + 1
+            self._read[id(x)] = (TensorWeakRef(x), x._version, key)
+        rows = self._rows(x.detach())
+        with torch.no_grad():
+            for statistic in self._relu:
+                statistic.observe_relu(rows, key, uses, self.collector.results[type(statistic)])
+
+    def embedded(self, indices: Tensor, y: Tensor) -> Tensor:
+        """``y``, whose gradient stands for that of the model's inputs where ``indices`` are those."""
+        if indices.untyped_storage().data_ptr() in self.storages and not self.watching:
+            y = y if y.requires_grad else y.detach().requires_grad_()
+            arrange = self.samples_first("embedding", None, y)
+            self.sources.append((y, arrange))
+        return y
+
+    def _rows(self, x: Tensor) -> Tensor:
+        """Samples first: dimension 0 when it has the batch's size, else the one dimension that has."""
+        found = [d for d in range(x.dim()) if x.shape[d] == self.batch]
+        if not found:
+            raise UserError(
+                f"model: a ReLU got an input of {tuple(x.shape)}, where no dimension counts the "
+                f"{self.batch} samples; keep samples in a dimension of their own"
+            )
+        return x if 0 in found else x.movedim(found[0], 0)
 
     def samples_first(self, operator: str, weight: Tensor | None, x: Tensor) -> Callable[[Tensor], Tensor]:
         """How to bring the sample dimension of ``x``, and of anything laid out like it, to the front.

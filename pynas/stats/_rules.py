@@ -264,14 +264,22 @@ def _embedding(
         return EmbeddingCall(w, index, probe.samples_first("embedding", weight, input.unsqueeze(-1)))
 
     y = probe.record("embedding", input, weight, None, call)
-    return F.embedding(input, detached(weight), padding_idx) if y is None else y  # type: ignore[arg-type]
+    if y is None:
+        y = F.embedding(input, detached(weight), padding_idx)  # type: ignore[arg-type]
+    return probe.embedded(input, y)
 
 
 def _relu(probe: Probe, func: Func, input: Tensor, inplace: bool = False) -> Any:
+    probe.saw_relu(input)
     # Sharing the result is safe: backward needs it, so changing it in place is an error with or without us.
     if inplace or not input.requires_grad:
         return func(input, inplace) if inplace else func(input)
     return probe.memo(("relu",), input, lambda: torch.relu(input))
+
+
+def _relu_in_place(probe: Probe, func: Func, input: Tensor) -> Any:
+    probe.saw_relu(input)
+    return func(input)
 
 
 def _avg_pool2d(
@@ -336,6 +344,9 @@ RULES: dict[Func, Func] = {
     F.embedding: _embedding,
     F.relu: _relu,
     torch.relu: _relu,
+    Tensor.relu: _relu,
+    torch.relu_: _relu_in_place,
+    Tensor.relu_: _relu_in_place,
     F.avg_pool2d: _avg_pool2d,
     F.multi_head_attention_forward: _attention,
 }

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from pynas._errors import UserError
-from pynas.stats import _fallback
 from pynas.stats._base import Statistic, Statistics
 from pynas.stats._collector import Collector
-from pynas.stats._loss import LossFn, call_model, check_data, cut, loss_of, ordinary
+from pynas.stats._loss import LossFn, call_model, check_data, cut, ordinary
+from pynas.stats._passes import run
 from pynas.stats._probe import AmbiguousLayoutError, Probe
 from pynas.stats._state import preserved
 
@@ -37,11 +37,12 @@ def collect(
 ) -> Statistics:
     r"""Statistics of the gradients g_b that samples b (or groups of samples) contribute to dL/dw = sum_b g_b.
 
-    One probing pass yields everything in ``needs``. The ordinary weight gradient is computed only when a
-    statistic asks for it, and nothing of size [B, P] is held. A weight used by several calls (tied weights,
-    a module called twice) has as g_b the sum over its uses, taken before any absolute value or square. The
-    model comes back bit for bit as it was: weights, buffers, ``.grad``, flags, modes, hooks, and random
-    states too.
+    One probing pass yields everything in ``needs``: a forward, and a backward of the loss, of the sum of all
+    outputs, or none, as the statistics want it (with none of the loss, ``targets`` are not read). The
+    ordinary weight gradient is computed only when a statistic asks for it, and nothing of size [B, P] is
+    held. A weight used by several calls (tied weights, a module called twice) has as g_b the sum over its
+    uses, taken before any absolute value or square. The model comes back bit for bit as it was: weights,
+    buffers, ``.grad``, flags, modes, hooks, and random states too.
 
     Samples are the first dimension of ``inputs``. Inside the model they may be elsewhere as long as one
     dimension has the size of the batch.
@@ -97,20 +98,21 @@ def collect(
             p.requires_grad_(id(p) in strict)
         for i in range(passes if taken else 0):
             collector = Collector(taken, group_size, trainable, matrices, values)
-            probe = Probe(collector, model, parameters, strict, size, batch_norm)
+            probe = Probe(collector, model, parameters, strict, size, batch_norm, taken)
             part = (
                 (cut(inputs, i * size, size), cut(targets, i * size, size))
                 if passes > 1
                 else (inputs, targets)
             )
             try:
-                losses.append(_run(probe, *part, loss_fn, fallback))
+                losses += run(probe, *part, loss_fn, fallback, taken)
             except AmbiguousLayoutError:
                 few_shapes = _few_shapes(probe, part[0])
                 collector = Collector(taken, group_size, trainable, matrices, values)
-                probe = Probe(collector, model, parameters, strict, size, batch_norm)
+                probe = Probe(collector, model, parameters, strict, size, batch_norm, taken)
                 probe.few_shapes = few_shapes
-                losses.append(_run(probe, *part, loss_fn, fallback))
+                values |= {type(s): {} for s in taken if not s.successive}
+                losses += run(probe, *part, loss_fn, fallback, taken)
             seen.update(collector.seen)
         for statistic in needs:
             if not statistic.needs_pass:
@@ -119,28 +121,6 @@ def collect(
     for statistic in needs:
         values[type(statistic)] = statistic.finish(values[type(statistic)])
     return Statistics(size, group_size, tuple(losses), seen, weights, values)
-
-
-def _run(probe: Probe, inputs: Any, targets: Any, loss_fn: LossFn | None, fallback: Sequence[str]) -> float:
-    model, groups = probe.model, probe.num_groups if probe.batch_norm == "group" else 1
-    with _fallback.installed(probe, fallback), probe:
-        outputs = call_model(model, inputs)
-    loss = loss_of(outputs, targets, loss_fn, probe.batch, groups)
-    del outputs  # or the logits would live through the backward pass
-    if loss.requires_grad:
-        strict = {name: p for name, p in probe.parameters.items() if id(p) in probe.strict}
-        # Recorded calls cut the path to their parameters, so any gradient found here came by another way.
-        with torch.autocast(
-            loss.device.type, enabled=False
-        ):  # statistics keep the precision they accumulate in
-            found = torch.autograd.grad(loss, [probe.anchor, *strict.values()], allow_unused=True)
-        for name, gradient in zip(strict, found[1:], strict=True):
-            if gradient is not None:
-                raise probe.unsupported(
-                    name, "an operator that could not be intercepted (compiled or scripted)"
-                )
-        probe.collector.flush()
-    return float(loss.detach())
 
 
 def _few_shapes(probe: Probe, inputs: Any) -> list[torch.Size]:
@@ -196,7 +176,11 @@ def _strictly(
         for m in model.modules()
         if isinstance(m, MATRIX_LAYERS) and isinstance(m.weight, nn.Parameter)
     }
-    strict = trainable.keys() if any(s.parameters == "all" for s in needs) else matrices & trainable.keys()
+    of_weights = [s for s in needs if s.watches in ("weights", "saliency")]
+    if any(s.parameters == "all" for s in of_weights):
+        strict = set(trainable)
+    else:
+        strict = matrices & trainable.keys() if of_weights else set()
     return frozenset(strict), frozenset(trainable[i] for i in matrices & trainable.keys())
 
 

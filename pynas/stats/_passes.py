@@ -1,0 +1,106 @@
+"""One forward pass under a probe, and the backward passes that statistics ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pynas._errors import UserError
+from pynas.stats import _fallback
+from pynas.stats._base import Statistic
+from pynas.stats._loss import LossFn, call_model, leaves, loss_of
+from pynas.stats._probe import Probe
+
+
+def run(
+    probe: Probe,
+    inputs: Any,
+    targets: Any,
+    loss_fn: LossFn | None,
+    fallback: Sequence[str],
+    needs: Sequence[Statistic[Any]],
+) -> list[float]:
+    """One forward and the backward passes that ``needs`` ask for; the loss, where there is one."""
+    passes = [of for of in ("outputs", "loss") if any(s.gradient_of == of for s in _differentiated(needs))]
+    model, groups = probe.model, probe.num_groups if probe.batch_norm == "group" else 1
+    watchers = [s for s in needs if s.watches == "inputs"]
+    if watchers:
+        inputs = _watched(probe, inputs)
+    with torch.set_grad_enabled(bool(passes)), _fallback.installed(probe, fallback), probe:
+        outputs = call_model(model, inputs)
+    losses, totals = [], {}
+    if "outputs" in passes:
+        totals["outputs"] = _first(outputs).sum(dtype=torch.float64)
+    if "loss" in passes:
+        totals["loss"] = loss_of(outputs, targets, loss_fn, probe.batch, groups)
+        losses.append(float(totals["loss"].detach()))
+    del outputs  # or the logits would live through the backward pass
+    for of in passes:
+        probe.collector.gradient_of, probe.retain = of, of != passes[-1]
+        watching = [s for s in watchers if s.gradient_of == of]
+        total = totals.pop(of)
+        if total.requires_grad:
+            rows = _backward(probe, total, watched=bool(watching))
+            for statistic in watching:
+                statistic.observe_inputs(rows, probe.collector.results[type(statistic)])
+    return losses
+
+
+def _backward(probe: Probe, total: Tensor, *, watched: bool) -> Tensor:
+    """A backward pass of ``total``; the gradient of the inputs, [B, features], if ``watched``."""
+    strict = {name: p for name, p in probe.parameters.items() if id(p) in probe.strict}
+    sources = probe.sources if watched else []
+    if watched and not sources:
+        raise UserError("inputs: none of them is floating-point or embedded, so there is no gradient of them")
+    # Recorded calls cut the path to their parameters, so any gradient found here came by another way.
+    with torch.autocast(total.device.type, enabled=False):  # statistics keep the precision they accumulate in
+        found = torch.autograd.grad(
+            total,
+            [probe.anchor, *strict.values(), *(x for x, _ in sources)],
+            retain_graph=probe.retain,
+            allow_unused=True,
+        )
+    for name, gradient in zip(strict, found[1:], strict=False):
+        if gradient is not None:
+            raise probe.unsupported(name, "an operator that could not be intercepted (compiled or scripted)")
+    probe.collector.flush()
+    rows = [
+        arrange(torch.zeros_like(x) if g is None else g).flatten(1)
+        for (x, arrange), g in zip(sources, found[1 + len(strict) :], strict=True)
+    ]
+    return torch.cat(rows, 1) if watched else total
+
+
+def _watched(probe: Probe, inputs: Any) -> Any:
+    """The inputs, floating-point ones as leaves whose gradients can be asked for."""
+    probe.storages = frozenset(
+        t.untyped_storage().data_ptr() for t in leaves(inputs) if not t.is_floating_point()
+    )
+
+    def leaf(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            if not value.is_floating_point():
+                return value
+            x = value.detach().requires_grad_()
+            probe.sources.append((x, lambda t: t))
+            return x
+        if isinstance(value, dict):
+            return {k: leaf(v) for k, v in value.items()}
+        return type(value)(map(leaf, value)) if isinstance(value, tuple | list) else value
+
+    return leaf(inputs)
+
+
+def _first(outputs: Any) -> Tensor:
+    """The outputs, or the first of several: what a network of the literature is said to put out."""
+    found = [t for t in leaves(outputs) if t.is_floating_point()]
+    if not found:
+        raise UserError("model: expected outputs of floating-point numbers to take the gradient of")
+    return found[0]
+
+
+def _differentiated(needs: Sequence[Statistic[Any]]) -> list[Statistic[Any]]:
+    return [s for s in needs if s.watches != "relu"]
