@@ -14,10 +14,21 @@ from typing import Any
 
 from pynas.spaces._base import SPACES, Edge, SearchSpace
 from pynas.spaces._open_ended import OpenEndedSpace
+from pynas.spaces.darts_cnn import DARTSCNN
 from pynas.spaces.nasbench201 import NASBench201
 from pynas.spaces.nats_size import NATSSize
 
-__all__ = ["Edge", "NASBench201", "NATSSize", "OpenEndedSpace", "SearchSpace", "get", "names", "register"]
+__all__ = [
+    "DARTSCNN",
+    "Edge",
+    "NASBench201",
+    "NATSSize",
+    "OpenEndedSpace",
+    "SearchSpace",
+    "get",
+    "names",
+    "register",
+]
 
 
 def register(space: type[SearchSpace]) -> type[SearchSpace]:
@@ -39,5 +50,6 @@ def names() -> tuple[str, ...]:
     return SPACES.names()
 
 
+register(DARTSCNN)
 register(NASBench201)
 register(NATSSize)
