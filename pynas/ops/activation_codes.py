@@ -42,8 +42,8 @@ def activation_codes_reference(x: Tensor) -> Tensor:
     _check("activation_codes", x)
     positive = _rows(x.detach()) > 0
     missing = -positive.shape[1] % WORD
-    bits = torch.nn.functional.pad(positive, (0, missing)).long().unflatten(1, (-1, WORD))
-    return (bits << torch.arange(WORD, device=x.device)).sum(2)
+    bits = torch.nn.functional.pad(positive, (0, missing)).long()
+    return (bits.view(len(bits), bits.shape[1] // WORD, WORD) << torch.arange(WORD, device=x.device)).sum(2)
 
 
 def code_agreement(codes: Tensor, features: int) -> Tensor:
@@ -110,7 +110,7 @@ def _rows(x: Tensor) -> Tensor:
     """[B, F], units in the order that :func:`activation_codes` promises."""
     if x.dim() < 2:
         return x.unsqueeze(1)
-    inner = sorted(range(1, x.dim()), key=lambda d: -x.stride(d))
+    inner = sorted(range(1, x.dim()), key=x.stride().__getitem__, reverse=True)
     dense = x.permute(0, *inner)
     return (dense if dense.is_contiguous() else x).flatten(1)
 
@@ -130,7 +130,7 @@ def _check_codes(codes: Tensor, features: int) -> None:
             f"code_agreement: codes: expected 2 axes [B, W] as activation_codes gives, "
             f"got shape {tuple(codes.shape)}"
         )
-    if features < 0 or codes.shape[1] != -(-features // WORD):
+    if features < 0 or codes.shape[1] != (features + WORD - 1) // WORD:
         raise ValueError(
             f"code_agreement: features: expected the number of units packed into {codes.shape[1]} words of "
             f"{WORD}, got {features}; pass x[0].numel()"

@@ -161,6 +161,21 @@ CASES: list[tuple[Callable[[], Any], type[Exception], str]] = [
         ValueError,
         "count: expected the number of gradients.*got 0",
     ),
+    (lambda: ops.activation_codes(INTEGERS), TypeError, r"x: expected float32.*got torch.int64.*x.float\(\)"),
+    (lambda: ops.activation_codes(torch.tensor(1.0)), ValueError, r"x: expected activations \[B, ...\]"),
+    (lambda: ops.code_agreement(randn(2, 3), 150), TypeError, "codes: expected an int64 tensor.*float32"),
+    (lambda: ops.code_agreement(INTEGERS, 3), ValueError, r"codes: expected 2 axes.*\(4, 5, 6, 6\)"),
+    (lambda: ops.code_agreement(INTEGERS[0, 0], 400), ValueError, "features: expected .* 6 words.*got 400"),
+    (
+        lambda: ops.code_agreement_update(randn(3, 2), torch.zeros(3, 3)),
+        TypeError,
+        "agreement: expected an int64 tensor, got torch.float32",
+    ),
+    (
+        lambda: ops.code_agreement_update(randn(3, 2), torch.zeros(2, 2, dtype=torch.int64)),
+        ValueError,
+        r"agreement: expected the shape \(3, 3\) of pairs of samples, got \(2, 2\)",
+    ),
 ]
 
 
@@ -194,6 +209,8 @@ def test_bad_argument(call: Callable[[], Any], error: type[Exception], message: 
         ("embedding_grad_moments", (randn(2, 3, 4), torch.zeros(2, 3, dtype=torch.long), -1, 32, 1)),
         ("embedding_grad_moments", (randn(2, 3, 4), torch.zeros(2, 3, dtype=torch.long), -1, 1, 0)),
         ("moments_update", (randn(3), torch.zeros(3), torch.zeros(2), torch.zeros(3), 1)),
+        ("code_agreement", (INTEGERS[0, 0], 400, torch.zeros(6, 6, dtype=torch.int64))),
+        ("code_agreement_update", (randn(3, 2), torch.zeros(2, 2, dtype=torch.int64))),
     ],
 )
 def test_compiled_operators_check_for_themselves(op: str, arguments: tuple[Any, ...]) -> None:

@@ -23,7 +23,8 @@ void pack(const ActivationCodesParams& p, int64_t begin, int64_t end) {
   }
 }
 
-constexpr int kBlock = 4;  // rows: 16 counters and 8 vectors of codes stay in registers
+// Rows of a block on either side: counters, codes and constants stay in registers, of which AVX-512 has 32.
+constexpr int kBlock = kVectorBytes == 64 ? 4 : 2;
 
 // Codes of kBlock rows; rows beyond the last are the last again, and what they give is not kept.
 struct Rows {

@@ -29,18 +29,21 @@ struct VpopcntCounter {
 // Nibbles looked up in a register, then bytes added up by the sum of absolute differences from zero (Mula,
 // Kurz, Lemire 2018: Faster Population Counts Using AVX2 Instructions).
 struct ShuffleCounter {
+  // Bits of 0 to 15 in the bytes of two words, over and over.
+  static constexpr uint64_t kBitsOfNibble[] = {0x0302020102010100, 0x0403030203020201, 0x0302020102010100,
+                                               0x0403030203020201, 0x0302020102010100, 0x0403030203020201,
+                                               0x0302020102010100, 0x0403030203020201};
+
   PYNAS_INLINE static Words add(Words counts, Words words) {
-    Vec<uint8_t> table;
-    for (int i = 0; i < kVectorBytes; ++i) table[i] = static_cast<uint8_t>(__builtin_popcount(i % 16));
     const Words nibble = broadcast<uint64_t>(0x0f0f0f0f0f0f0f0full);
     const Words low = words & nibble, high = words >> 4 & nibble;
 #if defined(__AVX512BW__)
-    const __m512i bits = reinterpret_cast<__m512i>(table);
+    const __m512i bits = reinterpret_cast<__m512i>(load(kBitsOfNibble));
     const __m512i bytes = _mm512_add_epi8(_mm512_shuffle_epi8(bits, reinterpret_cast<__m512i>(low)),
                                           _mm512_shuffle_epi8(bits, reinterpret_cast<__m512i>(high)));
     return counts + reinterpret_cast<Words>(_mm512_sad_epu8(bytes, _mm512_setzero_si512()));
 #else
-    const __m256i bits = reinterpret_cast<__m256i>(table);
+    const __m256i bits = reinterpret_cast<__m256i>(load(kBitsOfNibble));
     const __m256i bytes = _mm256_add_epi8(_mm256_shuffle_epi8(bits, reinterpret_cast<__m256i>(low)),
                                           _mm256_shuffle_epi8(bits, reinterpret_cast<__m256i>(high)));
     return counts + reinterpret_cast<Words>(_mm256_sad_epu8(bytes, _mm256_setzero_si256()));
@@ -49,7 +52,7 @@ struct ShuffleCounter {
 };
 using Counter = ShuffleCounter;
 #else
-// Sums of neighbouring bits, pairs and nibbles in place; the bytes are added up by a product.
+// Sums of neighbouring bits, then pairs, nibbles, bytes, in place.
 struct PlainCounter {
   PYNAS_INLINE static Words add(Words counts, Words words) {
     words -= words >> 1 & 0x5555555555555555ull;
