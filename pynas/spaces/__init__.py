@@ -15,12 +15,14 @@ from typing import Any
 from pynas.spaces._base import SPACES, Edge, SearchSpace
 from pynas.spaces._open_ended import OpenEndedSpace
 from pynas.spaces.darts_cnn import DARTSCNN
+from pynas.spaces.mbv2_zico import MBV2ZiCo
 from pynas.spaces.nasbench201 import NASBench201
 from pynas.spaces.nats_size import NATSSize
 
 __all__ = [
     "DARTSCNN",
     "Edge",
+    "MBV2ZiCo",
     "NASBench201",
     "NATSSize",
     "OpenEndedSpace",
@@ -51,5 +53,6 @@ def names() -> tuple[str, ...]:
 
 
 register(DARTSCNN)
+register(MBV2ZiCo)
 register(NASBench201)
 register(NATSSize)
