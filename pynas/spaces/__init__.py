@@ -15,18 +15,26 @@ from typing import Any
 from pynas.spaces._base import SPACES, Edge, SearchSpace
 from pynas.spaces._open_ended import OpenEndedSpace
 from pynas.spaces.darts_cnn import DARTSCNN
+from pynas.spaces.darts_rnn import DARTSRNN
 from pynas.spaces.mbv2_zico import MBV2ZiCo
+from pynas.spaces.nasbench101 import NASBench101
 from pynas.spaces.nasbench201 import NASBench201
 from pynas.spaces.nats_size import NATSSize
+from pynas.spaces.transnas_macro import TransNASMacro
+from pynas.spaces.transnas_micro import TransNASMicro
 
 __all__ = [
     "DARTSCNN",
+    "DARTSRNN",
     "Edge",
     "MBV2ZiCo",
+    "NASBench101",
     "NASBench201",
     "NATSSize",
     "OpenEndedSpace",
     "SearchSpace",
+    "TransNASMacro",
+    "TransNASMicro",
     "get",
     "names",
     "register",
@@ -53,6 +61,10 @@ def names() -> tuple[str, ...]:
 
 
 register(DARTSCNN)
+register(DARTSRNN)
 register(MBV2ZiCo)
+register(NASBench101)
 register(NASBench201)
 register(NATSSize)
+register(TransNASMicro)
+register(TransNASMacro)

@@ -58,7 +58,7 @@ class NATSSize(SearchSpace):
         """Read an official string; surrounding blanks are ignored."""
         text = text.strip()
         names = tuple(map(str, WIDTHS))
-        decisions = []
+        decisions: list[int] = []
         start = 0
         for token in text.split(":"):
             if len(decisions) == 5:
