@@ -1,11 +1,11 @@
-# Kernel files are free of torch and are found by name: csrc/ops/*/*_cpu.cpp is compiled once per instruction set,
-# *_cuda.cu by nvcc, *_torch.cpp and bindings/ against torch. Adding an operator needs no line here.
+# Kernel files are free of torch and are found by name: *_cpu.cpp in csrc/ops/* and csrc/spaces/* is compiled once per
+# instruction set, *_cuda.cu by nvcc, *_torch.cpp and bindings/ against torch. Adding an operator needs no line here.
 
 set(PYNAS_WARNINGS -Wall -Wextra -Werror -Wno-unknown-pragmas -Wno-psabi)
 
 function(pynas_isa_library name)
   cmake_parse_arguments(ARG "" "" "FLAGS" ${ARGN})
-  file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/csrc/ops/*/*_cpu.cpp)
+  file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/csrc/ops/*/*_cpu.cpp ${PROJECT_SOURCE_DIR}/csrc/spaces/*/*_cpu.cpp)
   add_library(pynas_cpu_${name} OBJECT ${sources})
   target_include_directories(pynas_cpu_${name} PRIVATE ${PROJECT_SOURCE_DIR}/csrc)
   target_compile_definitions(pynas_cpu_${name} PRIVATE PYNAS_ISA_NS=${name})
@@ -16,7 +16,9 @@ endfunction()
 
 function(pynas_add_module)
   file(GLOB bindings CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/csrc/ops/*/*_torch.cpp ${PROJECT_SOURCE_DIR}/csrc/bindings/*.cpp)
-  pybind11_add_module(_C MODULE NO_EXTRAS ${bindings} ${PROJECT_SOURCE_DIR}/csrc/common/isa.cpp)
+  file(GLOB spaces CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/csrc/spaces/*/*.cpp)
+  list(FILTER spaces EXCLUDE REGEX "_cpu\\.cpp$")
+  pybind11_add_module(_C MODULE NO_EXTRAS ${bindings} ${spaces} ${PROJECT_SOURCE_DIR}/csrc/common/isa.cpp)
   target_include_directories(_C PRIVATE ${PROJECT_SOURCE_DIR}/csrc)
   target_include_directories(_C SYSTEM PRIVATE ${TORCH_DIR}/include ${TORCH_DIR}/include/torch/csrc/api/include)
   target_link_libraries(_C PRIVATE ${TORCH_DIR}/lib/libc10.so ${TORCH_DIR}/lib/libtorch_cpu.so)

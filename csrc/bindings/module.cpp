@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "bindings/spaces.h"
 #include "bindings/tensor.h"
 #include "common/isa.h"
 #include "ops/peak/peak.h"
@@ -65,6 +66,7 @@ PYBIND11_MODULE(_C, m) {
       },
       py::call_guard<py::gil_scoped_release>(),
       "Give the system back what the allocator keeps of freed memory.");
+  pynas::bind_nasbench101(m);
 #if defined(PYNAS_WITH_CUDA)
   m.attr("has_cuda") = true;
   m.attr("cuda_archs") = PYNAS_CUDA_ARCHS;
