@@ -1,0 +1,205 @@
+"""The probe of Zen scores: how much a perturbed input moves the feature map of a Gaussian network."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from pynas._errors import UserError
+from pynas.proxies._base import Probe, ProbeCall
+from pynas.stats import Statistic, Statistics
+from pynas.stats._loss import call_model, leaves
+from pynas.stats.collect import MATRIX_LAYERS
+
+PERTURBATION = 0.01
+POOLS = {F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d}
+MEANS = {torch.mean, Tensor.mean}
+
+
+@dataclass(frozen=True)
+class FeatureChange(Statistic[float]):
+    """D = mean over samples of ||f(x) - f(x + 0.01 x')||_1, f the map before global pooling, as one value."""
+
+
+@dataclass(frozen=True)
+class NormVariance:
+    """Mean over channels of a batch norm's variances.
+
+    Attributes:
+        running: Of ``running_var`` after both forward passes.
+        batch: Of the batch x (unbiased).
+    """
+
+    running: float
+    batch: float
+
+
+@dataclass(frozen=True)
+class NormVariances(Statistic[NormVariance]):
+    """:class:`NormVariance` by the name of the batch norm."""
+
+
+@dataclass(frozen=True)
+class ZenProbe(Probe):
+    """Two forward passes in train mode, without gradients, of a copy with weights from N(0, 1).
+
+    x and x' are standard normal, of the shape of the inputs; biases are 0 and batch norms as new. f is what
+    goes into the last pooling of whole maps, else into the last linear layer, else the output. A copy of a
+    network in half precision computes in float32.
+    """
+
+    def run(self, call: ProbeCall) -> Statistics:
+        """Draw, forward x and x + 0.01 x', compare."""
+        generator = torch.Generator().manual_seed(call.seed)
+        model = _gaussian_copy(call.model, generator)
+        x = _normal_like(call.inputs, generator)
+        other = _normal_like(call.inputs, generator)
+        moved = _map(lambda a, b: a + PERTURBATION * b, x, other)
+        norms = {
+            name: m for name, m in model.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)
+        }
+        before = {name: _mean_variance(m) for name, m in norms.items()}
+        maps, means = [], []
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            for inputs in (x, moved):
+                torch.manual_seed(call.seed)  # the same units dropped in both
+                with _FeatureMap() as watch:
+                    outputs = call_model(model, inputs)
+                maps.append(watch.found(outputs))
+                means.append({name: _mean_variance(m) for name, m in norms.items()})
+        change = (maps[0] - maps[1]).flatten(1).abs().sum(1, dtype=torch.float64).mean()
+        variances = {
+            name: NormVariance(means[1][name], _fresh(before[name], means[0][name], m.momentum))
+            for name, m in norms.items()
+        }
+        values: Mapping[type[Statistic[Any]], Mapping[str, Any]] = {
+            FeatureChange: {"feature map": float(change)},
+            NormVariances: variances,
+        }
+        return call.statistics(values, batch=len(maps[0]))
+
+
+def log_terms(statistics: Statistics, variance: Callable[[NormVariance], float]) -> dict[str, float]:
+    """Logarithms of D and of each sqrt(variance); ArithmeticError where the map does not move."""
+    change = statistics[FeatureChange]["feature map"]
+    if change == 0:
+        raise ArithmeticError("the feature map does not depend on the input")
+    terms = {"feature map": math.log(change) if change > 0 else change}
+    for name, found in statistics[NormVariances].items():
+        value = variance(found)
+        if value == 0:
+            raise ArithmeticError(f"batch norm {name!r} sees no variance")
+        terms[name] = 0.5 * math.log(value) if value > 0 else value
+    return terms
+
+
+class _FeatureMap(TorchFunctionMode):
+    """Notes what goes into poolings of whole maps and into linear calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pooled: Tensor | None = None
+        self.read: Tensor | None = None
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if args and isinstance(args[0], Tensor):
+            if func is F.linear:
+                self.read = args[0]
+            elif (func in POOLS and _to_one(*args[1:2], **kwargs)) or (
+                func in MEANS and _over_map(args[0], *args[1:2], **kwargs)
+            ):
+                self.pooled = args[0]
+        return func(*args, **kwargs)
+
+    def found(self, outputs: Any) -> Tensor:
+        """The feature map of a forward pass that gave ``outputs``."""
+        for candidate in (self.pooled, self.read):
+            if candidate is not None:
+                return candidate
+        return next(t for t in leaves(outputs) if t.is_floating_point())
+
+
+def _to_one(output_size: Any = None, **_: Any) -> bool:
+    sizes = output_size if isinstance(output_size, tuple | list) else (output_size,)
+    return all(size == 1 for size in sizes)
+
+
+def _over_map(x: Tensor, dim: Any = None, **_: Any) -> bool:
+    """Whether a mean over ``dim`` leaves samples and one axis of channels."""
+    if dim is None or x.dim() < 3:
+        return False
+    axes = {d % x.dim() for d in (dim if isinstance(dim, tuple | list) else (dim,))}
+    return 0 not in axes and len(axes) == x.dim() - 2
+
+
+def _gaussian_copy(model: nn.Module, generator: torch.Generator) -> nn.Module:
+    model = copy.deepcopy(model).train()
+    halves = (torch.bfloat16, torch.float16)
+    if any(p.dtype in halves for p in model.parameters()):
+        model = model.float()
+    for module in model.modules():
+        if isinstance(module, MATRIX_LAYERS):
+            draw = torch.randn(module.weight.shape, generator=generator)
+            module.weight.data.copy_(draw)
+            if module.bias is not None:
+                module.bias.data.zero_()
+        elif isinstance(module, nn.modules.batchnorm._BatchNorm):
+            if not module.track_running_stats:
+                module.track_running_stats = True
+                like = next(model.parameters())
+                module.running_mean = like.new_zeros(module.num_features)
+                module.running_var = like.new_ones(module.num_features)
+                module.num_batches_tracked = torch.zeros((), dtype=torch.long, device=like.device)
+            module.reset_running_stats()
+            if module.affine:
+                nn.init.ones_(module.weight)
+                nn.init.zeros_(module.bias)
+    return model
+
+
+def _normal_like(inputs: Any, generator: torch.Generator) -> Any:
+    def draw(value: Tensor) -> Tensor:
+        if not value.is_floating_point():
+            raise UserError(
+                f"inputs: Zen scores perturb the input, which needs floating-point inputs, got {value.dtype}"
+            )
+        dtype = torch.float64 if value.dtype == torch.float64 else torch.float32
+        noise = torch.randn(value.shape, generator=generator, dtype=dtype)
+        return torch.empty_like(value, dtype=dtype).copy_(noise)
+
+    return _map(draw, inputs)
+
+
+def _map(function: Callable[..., Tensor], *trees: Any) -> Any:
+    first = trees[0]
+    if isinstance(first, Tensor):
+        return function(*trees)
+    if isinstance(first, dict):
+        return {key: _map(function, *(tree[key] for tree in trees)) for key in first}
+    return type(first)(_map(function, *parts) for parts in zip(*trees, strict=True))
+
+
+def _mean_variance(norm: nn.modules.batchnorm._BatchNorm) -> float:
+    assert norm.running_var is not None
+    return float(norm.running_var.mean(dtype=torch.float64))
+
+
+def _fresh(before: float, after: float, momentum: float | None) -> float:
+    """The batch's mean variance u, of ``after = (1 - momentum) before + momentum u``."""
+    rate = 1.0 if momentum is None else momentum  # a cumulative mean starts with the first batch
+    return (after - (1 - rate) * before) / rate if rate else math.nan

@@ -1,0 +1,23 @@
+"""Number of weight layers."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pynas.proxies._base import Proxy
+from pynas.proxies._registry import register
+from pynas.stats import Statistic, Statistics
+from pynas.stats.weight_norms import WeightNorms
+
+
+@register
+class Layers(Proxy):
+    """Number of convolutions and linear layers, dead ones included: a baseline that is hard to beat."""
+
+    name: ClassVar[str] = "layers"
+    needs: ClassVar[tuple[Statistic[Any], ...]] = (WeightNorms(),)
+    whole_network: ClassVar[bool] = True
+
+    def layers(self, statistics: Statistics) -> dict[str, float]:
+        """One for each weight."""
+        return dict.fromkeys(statistics[WeightNorms], 1.0)
