@@ -20,6 +20,7 @@ from pynas.spaces.mbv2_zico import MBV2ZiCo
 from pynas.spaces.nasbench101 import NASBench101
 from pynas.spaces.nasbench201 import NASBench201
 from pynas.spaces.nats_size import NATSSize
+from pynas.spaces.spos_shufflenet import SPOSShuffleNet
 from pynas.spaces.transnas_macro import TransNASMacro
 from pynas.spaces.transnas_micro import TransNASMicro
 
@@ -32,6 +33,7 @@ __all__ = [
     "NASBench201",
     "NATSSize",
     "OpenEndedSpace",
+    "SPOSShuffleNet",
     "SearchSpace",
     "TransNASMacro",
     "TransNASMicro",
@@ -68,3 +70,4 @@ register(NASBench201)
 register(NATSSize)
 register(TransNASMicro)
 register(TransNASMacro)
+register(SPOSShuffleNet)
