@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from pynas._errors import UserError
+
 Json = Annotated[bool, typer.Option("--json", help="Print data for machines instead of text.")]
+TABLE_HELP = (
+    "Known accuracies: analog (the 'tables' extra) | npz:FILE | table:FILE, a file of 'pynas tables convert' "
+    "(also nb101:, nb201:, nats:, transnas:, hw:)."
+)
 Images = Annotated[
     str,
     typer.Option(help="Images: digits (embedded) | cifar10:DIR | npz:FILE | folder:DIR."),
 ]
 Table = Annotated[
     str | None,
-    typer.Option(help="Known accuracies: analog (the 'tables' extra) | npz:FILE."),
+    typer.Option(help=TABLE_HELP),
 ]
+Metric = Annotated[
+    str | None, typer.Option(help="Metric of the table, NAME or NAME@EPOCHS; see 'pynas tables info'.")
+]
+Dataset = Annotated[str | None, typer.Option(help="Data set or task of the table, such as cifar100.")]
 Space = Annotated[str, typer.Option(help="Search space; see 'pynas spaces'.")]
 Precision = Annotated[str, typer.Option(help="float32 | bfloat16 | float64. Never mix them in one ranking.")]
 Batch = Annotated[
@@ -29,3 +40,10 @@ OutputFile = Annotated[Path | None, typer.Option(help="Write an HTML page to loo
 def comma_separated(text: str) -> list[str]:
     """Split ``"zico, params"`` into its names; empty ones vanish."""
     return [name for name in (part.strip() for part in text.split(",")) if name]
+
+
+def check_rates(**rates: float) -> None:
+    """Raise UserError naming the first option that is no positive, finite number."""
+    for name, rate in rates.items():
+        if not (math.isfinite(rate) and rate > 0):
+            raise UserError(f"--{name.replace('_', '-')}: expected a positive number, got {rate}")

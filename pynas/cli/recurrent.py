@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pynas import _weights
 from pynas._errors import UserError
 from pynas.cli import _options, _output
 
@@ -152,21 +153,14 @@ def _record(model: Any, training: NDArray[Any], held: NDArray[Any], words: int) 
 
 
 def _save(model: Any, genotype: str, path: Path) -> None:
-    from safetensors.torch import save_file
-
-    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    state = model.state_dict()
     del state["decoder.weight"]  # it is the encoder's
-    try:
-        save_file(state, str(path), metadata={"genotype": json_format.dumps(json_format.loads(genotype))})
-    except OSError as error:
-        raise UserError(f"--save {path}: {error}") from error
+    _weights.save(path, state, {"genotype": json_format.dumps(json_format.loads(genotype))})
 
 
 def _check(learning_rate: float, alpha_learning_rate: float, dropout: float, save: Path | None) -> None:
-    for option, rate in (("--learning-rate", learning_rate), ("--alpha-learning-rate", alpha_learning_rate)):
-        if not (math.isfinite(rate) and rate > 0):
-            raise UserError(f"{option}: expected a positive number, got {rate}")
+    _options.check_rates(learning_rate=learning_rate, alpha_learning_rate=alpha_learning_rate)
     if not 0 <= dropout < 1:
         raise UserError(f"--dropout: expected a probability in [0, 1), got {dropout}")
-    if save is not None and not save.absolute().parent.is_dir():
-        raise UserError(f"--save {save}: {save.absolute().parent} is no folder")
+    if save is not None:
+        _weights.check_target(save, "--save")

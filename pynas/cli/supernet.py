@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
+from pynas import _weights
 from pynas._errors import UserError
 from pynas.cli import _options, _output
 
@@ -102,7 +103,9 @@ def supernet(
     right = accuracy(network, test.inputs, test.targets, weights)
     chance = float(test.targets.bincount().max()) / held
     if save is not None:
-        _save(save, network, {"space": space, "architecture": found.to_json(), "images": images})
+        _weights.save(
+            save, network.state_dict(), {"space": space, "architecture": found.to_json(), "images": images}
+        )
     if json:
         return _output.print_json(
             {
@@ -144,13 +147,9 @@ def _check(
         raise UserError(f"--sampling: expected one of {', '.join(known)}, got {sampling!r}")
     if not 0 < held_out < 1:
         raise UserError(f"--held-out: expected a fraction between 0 and 1, got {held_out}")
-    for name, value in (("--learning-rate", learning_rate), ("--alpha-learning-rate", alpha_learning_rate)):
-        if not 0 < value < float("inf"):
-            raise UserError(f"{name}: expected a positive number, got {value}")
-    if save is not None and save.suffix != ".safetensors":
-        raise UserError(f"--save: expected a file name that ends in .safetensors, got {str(save)!r}")
-    if save is not None and not save.resolve().parent.is_dir():
-        raise UserError(f"--save: no such folder: {save.resolve().parent}")
+    _options.check_rates(learning_rate=learning_rate, alpha_learning_rate=alpha_learning_rate)
+    if save is not None:
+        _weights.check_target(save, "--save")
 
 
 def _build(space: str, source: Images, channels: int, cells: int | None, seed: int) -> Supernet:
@@ -163,16 +162,6 @@ def _build(space: str, source: Images, channels: int, cells: int | None, seed: i
         if space == "darts":
             return DARTSSupernet(channels, cells or 5, source.num_classes)
         return NASBench201Supernet(channels, cells or 1, source.num_classes)
-
-
-def _save(path: Path, network: Supernet, metadata: dict[str, str]) -> None:
-    from safetensors.torch import save_file
-
-    tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    try:
-        save_file(tensors, path, metadata)
-    except OSError as error:
-        raise UserError(f"--save: cannot write {path}: {error}") from error
 
 
 def _text(found: Any) -> str:

@@ -98,7 +98,7 @@ BAD: dict[str, tuple[str, bytes | None, tuple[object, ...]]] = {
     "too short": ("has 38 words to train on, expected at least 64 for --batch 8", b"a b c d e\n" * 7, ()),
     "dropout": ("--dropout: expected a probability", b"a b\n" * 99, ("--dropout", 1)),
     "rate": ("--learning-rate: expected a positive number", b"a b\n" * 99, ("--learning-rate", 0)),
-    "save": ("is no folder", b"a b\n" * 99, ("--save", "/no/such/folder/x.safetensors")),
+    "save": ("no such folder", b"a b\n" * 99, ("--save", "/no/such/folder/x.safetensors")),
 }
 
 

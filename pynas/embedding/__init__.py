@@ -1,0 +1,28 @@
+"""Architectures as vectors, learned from their graphs alone.
+
+space = pynas.spaces.get("nasbench201")
+training, held_out = pynas.embedding.split(list(space.all()))
+embedding = pynas.embedding.Arch2Vec(space)
+embedding.train(training)
+vectors = embedding.embed(held_out)  # [len(held_out), 16]
+"""
+
+from __future__ import annotations
+
+from pynas.embedding._graphs import CellGraphs, NASBench201Graphs, graphs_of
+from pynas.embedding.arch2vec import Arch2Vec, Epoch, Quality, split
+from pynas.embedding.vgae import VGAE, GINLayer, Reconstruction, vgae_loss
+
+__all__ = [
+    "VGAE",
+    "Arch2Vec",
+    "CellGraphs",
+    "Epoch",
+    "GINLayer",
+    "NASBench201Graphs",
+    "Quality",
+    "Reconstruction",
+    "graphs_of",
+    "split",
+    "vgae_loss",
+]

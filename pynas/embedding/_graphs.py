@@ -1,0 +1,107 @@
+"""Cells as graphs with operations on their nodes, as graph encoders read them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from pynas._errors import UserError
+from pynas.architecture import Architecture
+from pynas.spaces import NASBench201, SearchSpace
+from pynas.spaces.nasbench201 import EDGES, OPERATIONS
+
+INPUT, OUTPUT = "input", "output"
+
+
+class CellGraphs(ABC):
+    """How the cells of a space become graphs of ``nodes`` nodes, and graphs become cells again.
+
+    A graph is an upper triangular adjacency matrix [N, N] and an operation for each node, one-hot [N, K].
+    Smaller cells are padded by nodes without operation and edges.
+
+    Attributes:
+        nodes: N.
+        operations: The K names, input and output among them.
+    """
+
+    nodes: ClassVar[int]
+    operations: ClassVar[tuple[str, ...]]
+
+    def __init__(self, space: SearchSpace) -> None:
+        self.space = space
+
+    @abstractmethod
+    def encode(self, architectures: Sequence[Architecture]) -> tuple[Tensor, Tensor]:
+        """Adjacency [B, N, N] and operations [B, N, K] of architectures, float32 of zeros and ones."""
+
+    @abstractmethod
+    def decode(self, adjacency: Tensor, operations: Tensor) -> Architecture | None:
+        """The architecture that a graph is, or None if it is no cell of the space.
+
+        Args:
+            adjacency: bool [N, N]; only what lies above the diagonal is read.
+            operations: int64 [N], indices into :attr:`operations`.
+        """
+
+    @abstractmethod
+    def passes_published_check(self, operations: Tensor) -> bool | None:
+        """Whether the authors' code would count a decoded graph as valid; None: as :meth:`decode` does."""
+
+    def identity(self, architecture: Architecture) -> Architecture:
+        """What two decoded graphs share when they count as one: the canonical form."""
+        return self.space.canonical(architecture)
+
+
+class NASBench201Graphs(CellGraphs):
+    """Eight nodes: input, one for each of the six edges of the cell, output. All cells have the same edges.
+
+    An edge's node reads the nodes of all edges that end where its own begins.
+    """
+
+    nodes: ClassVar[int] = len(EDGES) + 2
+    operations: ClassVar[tuple[str, ...]] = (INPUT, *OPERATIONS, OUTPUT)
+
+    def __init__(self, space: SearchSpace) -> None:
+        super().__init__(space)
+        ends = {0: [0]}
+        for node, (_, target) in enumerate(EDGES, start=1):
+            ends.setdefault(target, []).append(node)
+        self.adjacency = torch.zeros(self.nodes, self.nodes)
+        for node, (source, _) in enumerate(EDGES, start=1):
+            self.adjacency[ends[source], node] = 1
+        self.adjacency[ends[max(ends)], self.nodes - 1] = 1
+
+    def encode(self, architectures: Sequence[Architecture]) -> tuple[Tensor, Tensor]:
+        """The one adjacency, and the operations in the order of the space's edges."""
+        decisions = torch.tensor([self.space.check(a) for a in architectures]).view(-1, len(EDGES))
+        codes = torch.empty(len(decisions), self.nodes, dtype=torch.int64)
+        codes[:, 0], codes[:, -1] = 0, len(self.operations) - 1
+        codes[:, 1:-1] = decisions + 1
+        one_hot = torch.nn.functional.one_hot(codes, len(self.operations)).float()
+        return self.adjacency.expand(len(decisions), -1, -1).clone(), one_hot
+
+    def decode(self, adjacency: Tensor, operations: Tensor) -> Architecture | None:
+        """A cell if the adjacency is the one of all cells, and input and output are at its ends only."""
+        codes = operations.tolist()
+        last = len(self.operations) - 1
+        if codes[0] != 0 or codes[-1] != last or not all(0 < code < last for code in codes[1:-1]):
+            return None
+        if not torch.equal(adjacency.float().triu(1), self.adjacency):
+            return None
+        return Architecture(self.space.name, tuple(code - 1 for code in codes[1:-1]))
+
+    def passes_published_check(self, operations: Tensor) -> bool:
+        """First node input, last node output, nodes 2 to N - 2 operations; neither edges nor node 1 count."""
+        codes, last = operations.tolist(), len(self.operations) - 1
+        return codes[0] == 0 and codes[-1] == last and all(0 < code < last for code in codes[2:-1])
+
+
+def graphs_of(space: SearchSpace) -> CellGraphs:
+    """How cells of ``space`` are encoded; UserError for a space without an encoding."""
+    if isinstance(space, NASBench201):
+        return NASBench201Graphs(space)
+    raise UserError(f"space: {space.name} has no graph encoding; arch2vec knows nasbench201")

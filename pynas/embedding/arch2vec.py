@@ -1,0 +1,210 @@
+"""arch2vec: architectures as vectors, learned from the architectures alone.
+
+Source: S. Yan, Y. Zheng, W. Ao, X. Zeng, M. Zhang, "Does Unsupervised Architecture Representation Learning
+Help Neural Architecture Search?", NeurIPS 2020, arXiv:2006.06936.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pynas import _weights
+from pynas._errors import UserError
+from pynas.architecture import Architecture
+from pynas.embedding._graphs import CellGraphs, graphs_of
+from pynas.embedding.vgae import VGAE, vgae_loss
+from pynas.spaces import SearchSpace
+
+_TRAINING_SHARE = 0.9
+_CHUNK = 4096
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """Progress of training: ``number`` from 1 to ``total``, ``loss`` the mean over its batches."""
+
+    number: int
+    total: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What survives encoding and decoding, and what random points decode to.
+
+    Attributes:
+        operation_accuracy: Share of nodes whose most probable operation is theirs (padding counts as the
+            first).
+        adjacency_accuracy: Share of entries above the diagonal on the right side of 0.5.
+        graph_accuracy: Share of graphs with every node and edge right.
+        validity: Share of decoded random points that are cells of the space.
+        uniqueness: Distinct architectures (canonical forms) among these.
+        published_validity: Validity by the authors' check, which overlooks the edges on NAS-Bench-201.
+        published_uniqueness: Distinct graphs among these.
+        points: Random points decoded.
+    """
+
+    operation_accuracy: float
+    adjacency_accuracy: float
+    graph_accuracy: float
+    validity: float
+    uniqueness: float
+    published_validity: float
+    published_uniqueness: float
+    points: int
+
+
+class Arch2Vec:
+    """A trained autoencoder of the cells of one space.
+
+    Args:
+        space: A space with a graph encoding.
+        seed: Of the initial weights; global random state is left alone.
+    """
+
+    def __init__(self, space: SearchSpace, seed: int = 0) -> None:
+        self.space = space
+        self.graphs: CellGraphs = graphs_of(space)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.model = VGAE(len(self.graphs.operations)).eval()
+
+    def embed(self, architectures: Sequence[Architecture]) -> Tensor:
+        """Vectors [B, 16]: the mean over nodes of each node's mean."""
+        return self.means(architectures).mean(1)
+
+    @torch.no_grad()
+    def means(self, architectures: Sequence[Architecture]) -> Tensor:
+        """The mean of every node, [B, N, 16]."""
+        if not architectures:
+            raise UserError("architectures: expected at least one, got none")
+        parts = [architectures[i : i + _CHUNK] for i in range(0, len(architectures), _CHUNK)]
+        return torch.cat([self.model.encode(*self.graphs.encode(part))[0] for part in parts])
+
+    def train(
+        self,
+        architectures: Sequence[Architecture],
+        *,
+        epochs: int = 10,
+        batch_size: int = 32,
+        learning_rate: float = 1e-3,
+        clip: float = 5.0,
+        seed: int = 0,
+        on_epoch: Callable[[Epoch], None] | None = None,
+    ) -> None:
+        """Adam on the autoencoder's loss; no accuracy enters.
+
+        Args:
+            architectures: What to learn from, two or more.
+            epochs: Passes; the authors take 8 on NAS-Bench-101, 10 on NAS-Bench-201.
+            batch_size: Graphs in a step.
+            learning_rate: Of Adam.
+            clip: Largest norm of a step's gradient.
+            seed: Of the order, the samples and dropout.
+            on_epoch: Called after every epoch.
+
+        Raises:
+            UserError: Fewer than two architectures, or the loss is no longer finite.
+        """
+        if len(architectures) < 2 or batch_size < 2 or epochs < 1:
+            raise UserError(
+                "architectures, batch_size, epochs: expected at least 2, 2 and 1, got "
+                f"{len(architectures)}, {batch_size} and {epochs}"
+            )
+        adjacency, operations = self.graphs.encode(architectures)
+        optimizer = torch.optim.Adam(self.model.parameters(), learning_rate)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            for number in range(1, epochs + 1):
+                losses = []
+                self.model.train()
+                for rows in torch.split(torch.randperm(len(adjacency)), batch_size):
+                    if len(rows) < 2:
+                        continue
+                    batch = adjacency[rows], operations[rows]
+                    found, mean, log_std = self.model(*batch)
+                    if not all(t.isfinite().all() for t in found):
+                        raise UserError(f"epoch {number}: the loss is not finite; lower learning_rate")
+                    loss = vgae_loss(found, mean, log_std, *batch)
+                    optimizer.zero_grad()
+                    loss.backward()  # type: ignore[no-untyped-call]
+                    torch.nn.utils.clip_grad_norm_(self.model.parameters(), clip)
+                    optimizer.step()
+                    losses.append(loss.item())
+                self.model.eval()
+                if on_epoch is not None:
+                    on_epoch(Epoch(number, epochs, sum(losses) / len(losses)))
+
+    @torch.no_grad()
+    def quality(
+        self,
+        training: Sequence[Architecture],
+        held_out: Sequence[Architecture],
+        *,
+        points: int = 10_000,
+        seed: int = 0,
+    ) -> Quality:
+        """Reconstruction of ``held_out``; validity and uniqueness of random points.
+
+        Points are drawn as in the authors' code: for each node and feature a Gaussian with the mean and
+        deviation of the means of ``training``.
+        """
+        adjacency, operations = self.graphs.encode(held_out)
+        found = self.model.decode(self.means(held_out))
+        upper = torch.ones(adjacency.shape[1:], dtype=torch.bool).triu(1)
+        right_operations = found.operations.argmax(-1) == operations.argmax(-1)
+        right_edges = ((found.adjacency > 0.5) == (adjacency > 0.5))[:, upper]
+        means = self.means(training)
+        generator = torch.Generator().manual_seed(seed)
+        noise = torch.randn(points, *means.shape[1:], generator=generator)
+        decoded = self.model.decode(noise * means.std(0) + means.mean(0))
+        valid: list[Architecture] = []
+        published: list[bytes] = []
+        edges, codes = (decoded.adjacency > 0.5) & upper, decoded.operations.argmax(-1)
+        for edge, code in zip(edges, codes, strict=True):
+            architecture = self.graphs.decode(edge, code)
+            if architecture is not None:
+                valid.append(self.graphs.identity(architecture))
+            passes = self.graphs.passes_published_check(code)
+            if architecture is not None if passes is None else passes:
+                published.append(edge.numpy().tobytes() + code.numpy().tobytes())
+        return Quality(
+            operation_accuracy=right_operations.double().mean().item(),
+            adjacency_accuracy=right_edges.double().mean().item(),
+            graph_accuracy=(right_operations.all(1) & right_edges.all(1)).double().mean().item(),
+            validity=len(valid) / points,
+            uniqueness=len(set(valid)) / max(1, len(valid)),
+            published_validity=len(published) / points,
+            published_uniqueness=len(set(published)) / max(1, len(published)),
+            points=points,
+        )
+
+    def save(self, path: Path) -> None:
+        """Write the weights (safetensors), with the space's name."""
+        _weights.save(path, self.model.state_dict(), {"space": self.space.name})
+
+    @classmethod
+    def load(cls, path: Path, space: SearchSpace) -> Arch2Vec:
+        """Read what :meth:`save` wrote; UserError if it is damaged or of another space."""
+        made = cls(space)
+        state, metadata = _weights.load(path)
+        if metadata.get("space") != space.name:
+            raise UserError(
+                f"{path}: an embedding of space {metadata.get('space')!r}, expected {space.name!r}"
+            )
+        try:
+            made.model.load_state_dict(state)
+        except RuntimeError as error:
+            raise UserError(f"{path}: not an embedding of this version: {error}") from error
+        return made
+
+
+def split(architectures: Sequence[Architecture]) -> tuple[list[Architecture], list[Architecture]]:
+    """The first nine tenths, to learn from, and the rest: by order, as the authors split."""
+    cut = int(_TRAINING_SHARE * len(architectures))
+    return list(architectures[:cut]), list(architectures[cut:])

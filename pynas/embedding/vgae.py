@@ -1,0 +1,120 @@
+r"""The variational graph isomorphism autoencoder of arch2vec.
+
+Source: S. Yan, Y. Zheng, W. Ao, X. Zeng, M. Zhang, "Does Unsupervised Architecture Representation Learning
+Help Neural Architecture Search?", NeurIPS 2020, arXiv:2006.06936, with the sizes and the loss of the authors'
+code.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class _PerNode(nn.Module):
+    """Batch norm over all nodes of all graphs: [B, N, C] is B N samples of C channels."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.norm(x.flatten(0, 1))).view_as(x)
+
+
+class GINLayer(nn.Module):
+    r"""``h <- ReLU(BN(MLP((1 + eps) h + A h)))``, a graph isomorphism layer (Xu et al., ICLR 2019).
+
+    The MLP is linear, batch norm, ReLU, linear; ``eps`` is learned from 0.
+    """
+
+    def __init__(self, in_features: int, features: int) -> None:
+        super().__init__()
+        self.eps = nn.Parameter(torch.zeros(()))
+        self.mlp = nn.Sequential(
+            nn.Linear(in_features, features), _PerNode(features), nn.ReLU(), nn.Linear(features, features)
+        )
+        self.norm = _PerNode(features)
+
+    def forward(self, h: Tensor, adjacency: Tensor) -> Tensor:
+        """[B, N, C] and symmetric [B, N, N] to [B, N, features]."""
+        return F.relu(self.norm(self.mlp((1 + self.eps) * h + adjacency @ h)))
+
+
+class Reconstruction(NamedTuple):
+    """What the decoder makes of latent nodes: probabilities in [0, 1].
+
+    Attributes:
+        operations: [B, N, K].
+        adjacency: [B, N, N]; what lies above the diagonal counts.
+    """
+
+    operations: Tensor
+    adjacency: Tensor
+
+
+class VGAE(nn.Module):
+    r"""Encoder of cells to one Gaussian per node, decoder of nodes to operations and edges.
+
+    Encoder: ``layers`` GIN layers on the symmetrised adjacency ``A + A^T``, then linear heads for the mean mu
+    and the logarithm s of the standard deviation of each node. Decoder: ``sigmoid(W z + b)`` for operations,
+    ``sigmoid(Z Z^T)`` for edges, behind dropout.
+
+    Args:
+        operations: K, kinds of nodes.
+        features: Hidden features of the GIN layers.
+        latent: Features of a node's Gaussian.
+        layers: GIN layers; the authors' code runs 4 (its option says 5).
+        dropout: Of the decoder's input. The authors' code offers 0.3; what they report is reached without: on
+            NAS-Bench-201, ten epochs with 0.3 reconstruct 83 % of the operations, without it all of them.
+    """
+
+    def __init__(
+        self, operations: int, features: int = 128, latent: int = 16, layers: int = 4, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        widths = [operations] + [features] * layers
+        self.gin = nn.ModuleList(GINLayer(a, b) for a, b in itertools.pairwise(widths))
+        self.mean = nn.Linear(features, latent)
+        self.log_std = nn.Linear(features, latent)
+        self.dropout = nn.Dropout(dropout)
+        self.operations = nn.Linear(latent, operations)
+
+    def encode(self, adjacency: Tensor, operations: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and logarithm of the standard deviation of every node, [B, N, latent] each."""
+        symmetric = adjacency + adjacency.transpose(1, 2)
+        h = operations
+        for layer in self.gin:
+            h = layer(h, symmetric)
+        return self.mean(h), self.log_std(h)
+
+    def decode(self, z: Tensor) -> Reconstruction:
+        """Probabilities of operations and edges from latent nodes [B, N, latent]."""
+        z = self.dropout(z)
+        return Reconstruction(self.operations(z).sigmoid(), (z @ z.transpose(1, 2)).sigmoid())
+
+    def forward(self, adjacency: Tensor, operations: Tensor) -> tuple[Reconstruction, Tensor, Tensor]:
+        """Reconstruction from a sample (in training) or from the mean, with the mean and log deviation."""
+        mean, log_std = self.encode(adjacency, operations)
+        z = mean + log_std.exp() * torch.randn_like(mean) if self.training else mean
+        return self.decode(z), mean, log_std
+
+
+def vgae_loss(
+    found: Reconstruction, mean: Tensor, log_std: Tensor, adjacency: Tensor, operations: Tensor
+) -> Tensor:
+    r"""``BCE(operations) + BCE(adjacency) + KL / (B N)``, each a mean.
+
+    ``KL = -0.5 mean_{B,N} sum_d (1 + 2 s - mu^2 - exp(2 s))``; its factor 1/(B N), as in the authors' code,
+    leaves it hardly a weight. The entropy of edges is a mean over all N^2 entries, of which those on and
+    below the diagonal are zero on both sides.
+    """
+    graphs, nodes = mean.shape[:2]
+    by_operation = F.binary_cross_entropy(found.operations, operations)
+    by_edge = F.binary_cross_entropy(found.adjacency.triu(1), adjacency.triu(1))
+    divergence = -0.5 * (1 + 2 * log_std - mean.square() - (2 * log_std).exp()).sum(-1).mean()
+    return by_operation + by_edge + divergence / (graphs * nodes)

@@ -1,0 +1,179 @@
+"""arch2vec against its formulas, and what it learns of NAS-Bench-201's cells."""
+
+from __future__ import annotations
+
+import math
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import pynas
+from pynas._errors import UserError
+from pynas.architecture import Architecture
+from pynas.embedding import VGAE, Arch2Vec, Epoch, GINLayer, graphs_of, split, vgae_loss
+from pynas.spaces import NASBench201
+
+SPACE = NASBench201()
+
+
+def some(count: int, seed: int = 0) -> list[Architecture]:
+    rng = random.Random(seed)
+    return [SPACE.sample(rng) for _ in range(count)]
+
+
+def test_cells_become_graphs_and_back() -> None:
+    graphs, cells = graphs_of(SPACE), some(50)
+    adjacency, operations = graphs.encode(cells)
+    assert adjacency.shape == (50, 8, 8)
+    assert operations.shape == (50, 8, 7)
+    assert torch.equal(operations.sum(-1), torch.ones(50, 8))
+    assert torch.equal(adjacency, adjacency.triu(1))
+    for cell, edges, codes in zip(cells, adjacency, operations, strict=True):
+        assert graphs.decode(edges > 0, codes.argmax(-1)) == cell
+
+
+def test_paths_of_the_graph_are_those_of_the_cell() -> None:
+    # From input to output a cell has 0-3, 0-1-3, 0-2-3 and 0-1-2-3: one, two, two and three operations.
+    adjacency = graphs_of(SPACE).encode(some(1))[0][0].double()
+    paths = [int(torch.linalg.matrix_power(adjacency, n)[0, -1]) for n in range(1, 8)]
+    assert paths == [0, 1, 2, 1, 0, 0, 0]
+
+
+def test_what_is_no_cell_does_not_decode() -> None:
+    graphs = graphs_of(SPACE)
+    adjacency, operations = (t[0] for t in graphs.encode(some(1)))
+    edges, codes = adjacency > 0, operations.argmax(-1)
+    without_an_edge = edges.clone()
+    without_an_edge[0, 1] = False
+    assert graphs.decode(without_an_edge, codes) is None
+    for node, code in ((0, 3), (7, 3), (4, 0), (4, 6)):
+        changed = codes.clone()
+        changed[node] = code
+        assert graphs.decode(edges, changed) is None
+        assert not graphs.passes_published_check(changed)
+    first = codes.clone()
+    first[1] = 0
+    assert graphs.decode(edges, first) is None
+    assert graphs.passes_published_check(first), "the authors' check does not look at node 1"
+
+
+def test_spaces_without_an_encoding_are_refused() -> None:
+    with pytest.raises(UserError, match="no graph encoding"):
+        graphs_of(pynas.spaces.get("nats_size"))
+
+
+def gin_by_hand(layer: GINLayer, h: Tensor, adjacency: Tensor) -> Tensor:
+    """A layer in evaluation mode, one graph and one node at a time."""
+    first, norm, _, second = layer.mlp
+
+    def normalised(x: Tensor, module: nn.BatchNorm1d) -> Tensor:
+        assert module.running_mean is not None
+        assert module.running_var is not None
+        scaled = (x - module.running_mean) / (module.running_var + module.eps).sqrt()
+        return scaled * module.weight + module.bias
+
+    result = torch.empty(*h.shape[:2], second.out_features, dtype=h.dtype)
+    for b in range(h.shape[0]):
+        for n in range(h.shape[1]):
+            total = (1 + layer.eps) * h[b, n]
+            for other in range(h.shape[1]):
+                total = total + adjacency[b, n, other] * h[b, other]
+            hidden = normalised(first.weight @ total + first.bias, norm.norm).clamp(min=0)
+            result[b, n] = normalised(second.weight @ hidden + second.bias, layer.norm.norm).clamp(min=0)
+    return result
+
+
+@torch.no_grad()
+def test_encoder_and_loss_are_the_formulas() -> None:
+    torch.manual_seed(0)
+    model = VGAE(7, features=9, latent=4).double().eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d):
+            module.running_mean = torch.randn(module.num_features).double()
+            module.running_var = torch.rand(module.num_features).double() + 0.5
+        if isinstance(module, GINLayer):
+            module.eps.data.fill_(0.3)
+    adjacency, operations = (t.double() for t in graphs_of(SPACE).encode(some(3)))
+    h = operations
+    for layer in model.gin:
+        assert isinstance(layer, GINLayer)
+        h = gin_by_hand(layer, h, adjacency + adjacency.transpose(1, 2))
+    assert len(model.gin) == 4
+    found, mean, log_std = model(adjacency, operations)
+    torch.testing.assert_close(mean, h @ model.mean.weight.T + model.mean.bias)
+    torch.testing.assert_close(log_std, h @ model.log_std.weight.T + model.log_std.bias)
+
+    entropy = divergence = 0.0
+    for b in range(3):
+        for i in range(8):
+            for k in range(7):
+                p, t = found.operations[b, i, k].item(), operations[b, i, k].item()
+                entropy -= (t * math.log(p) + (1 - t) * math.log(1 - p)) / (3 * 8 * 7)
+            for j in range(i + 1, 8):
+                p = 1 / (1 + math.exp(-float(mean[b, i] @ mean[b, j])))
+                t = adjacency[b, i, j].item()
+                entropy -= (t * math.log(p) + (1 - t) * math.log(1 - p)) / (3 * 8 * 8)
+            for d in range(4):
+                m, s = mean[b, i, d].item(), log_std[b, i, d].item()
+                divergence -= 0.5 * (1 + 2 * s - m * m - math.exp(2 * s)) / (3 * 8)
+    loss = vgae_loss(found, mean, log_std, adjacency, operations)
+    assert math.isclose(loss.item(), entropy + divergence / (3 * 8), rel_tol=1e-9)
+
+
+def test_it_learns_to_reconstruct(one_thread: None) -> None:
+    cells = list(SPACE.all())[::5]
+    training, held_out = split(cells)
+    embedding = Arch2Vec(SPACE, seed=0)
+    before = embedding.quality(training, held_out, points=50)
+    epochs: list[Epoch] = []
+    state = torch.get_rng_state()
+    embedding.train(training, epochs=6, learning_rate=5e-3, seed=0, on_epoch=epochs.append)
+    assert torch.equal(state, torch.get_rng_state())
+    assert [epoch.number for epoch in epochs] == [1, 2, 3, 4, 5, 6]
+    assert epochs[-1].loss < 0.6 * epochs[0].loss
+    after = embedding.quality(training, held_out, points=200)
+    assert before.operation_accuracy < 0.6
+    assert after.operation_accuracy > 0.95
+    assert after.adjacency_accuracy > 0.95
+    assert 0 <= after.validity <= after.published_validity <= 1
+    assert embedding.embed(held_out).shape == (len(held_out), 16)
+
+
+def test_training_repeats_with_its_seed(one_thread: None) -> None:
+    cells = some(40)
+
+    def vectors() -> Tensor:
+        embedding = Arch2Vec(SPACE, seed=1)
+        embedding.train(cells, epochs=1, seed=2)
+        return embedding.embed(cells)
+
+    first = vectors()
+    torch.rand(3)
+    assert torch.equal(first, vectors())
+
+
+def test_saved_and_loaded(tmp_path: Path) -> None:
+    cells, embedding = some(5), Arch2Vec(SPACE, seed=4)
+    path = tmp_path / "embedding.safetensors"
+    embedding.save(path)
+    assert torch.equal(Arch2Vec.load(path, SPACE).embed(cells), embedding.embed(cells))
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(UserError, match="not a readable file of weights"):
+        Arch2Vec.load(path, SPACE)
+    with pytest.raises(UserError, match="not a readable file of weights"):
+        Arch2Vec.load(tmp_path / "absent", SPACE)
+    with pytest.raises(UserError, match="cannot write"):
+        embedding.save(tmp_path / "no" / "folder")
+
+
+def test_bad_input() -> None:
+    embedding = Arch2Vec(SPACE)
+    with pytest.raises(UserError, match="at least 2"):
+        embedding.train(some(1))
+    with pytest.raises(UserError, match="at least one"):
+        embedding.embed([])
+    with pytest.raises(UserError, match="lower learning_rate"):
+        embedding.train(some(64), epochs=40, learning_rate=1e6)
