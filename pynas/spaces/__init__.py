@@ -16,6 +16,7 @@ from pynas.spaces._base import SPACES, Edge, SearchSpace
 from pynas.spaces._open_ended import OpenEndedSpace
 from pynas.spaces.darts_cnn import DARTSCNN
 from pynas.spaces.darts_rnn import DARTSRNN
+from pynas.spaces.epnas import EPNAS
 from pynas.spaces.mbv2_zico import MBV2ZiCo
 from pynas.spaces.nasbench101 import NASBench101
 from pynas.spaces.nasbench201 import NASBench201
@@ -27,6 +28,7 @@ from pynas.spaces.transnas_micro import TransNASMicro
 __all__ = [
     "DARTSCNN",
     "DARTSRNN",
+    "EPNAS",
     "Edge",
     "MBV2ZiCo",
     "NASBench101",
@@ -64,6 +66,7 @@ def names() -> tuple[str, ...]:
 
 register(DARTSCNN)
 register(DARTSRNN)
+register(EPNAS)
 register(MBV2ZiCo)
 register(NASBench101)
 register(NASBench201)
