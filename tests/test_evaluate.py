@@ -10,7 +10,7 @@ import torch
 from scipy import stats as scipy_stats
 from torch import Tensor, nn
 
-from pynas import proxies, spaces
+from pynas import spaces
 from pynas._errors import UserError
 from pynas.evaluate import ProxyEvaluator, score
 from pynas.trial import Status
@@ -123,8 +123,13 @@ def test_evaluator() -> None:
 def test_evaluator_on_a_network_without_a_live_path() -> None:
     x, y = data(8, 16)
     dead = SPACE.parse("|none~0|+|none~0|none~1|+|none~0|none~1|none~2|")
-    found = ProxyEvaluator(SPACE, x, y, [n for n in proxies.names() if n != "grad_sign"])(dead)
+    sums = ["zico", "zico_per_sample", "grad_norm", "snip", "plain", "fisher", "grasp", "params", "flops"]
+    found = ProxyEvaluator(SPACE, x, y, sums)(dead)
     assert found.status == Status.OK, found.message
+    others = ["synflow", "jacob_cov", "epe_nas", "naswot"]  # of no flow, of equal samples
+    found = ProxyEvaluator(SPACE, x, y, others)(dead)
+    assert found.status == Status.FAILED
+    assert all(f"{name}: " in found.message for name in others)
 
 
 def test_evaluator_reports_failures() -> None:

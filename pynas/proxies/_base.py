@@ -129,6 +129,7 @@ class Proxy(ABC):
         needs: Statistics that are taken for it.
         whole_network: The score counts operations that cannot influence the output, as the published code
             does, so that :class:`pynas.evaluate.ProxyEvaluator` does not leave them out.
+        needs_labels: Not defined without one class label per sample.
     """
 
     name: ClassVar[str]
@@ -136,6 +137,7 @@ class Proxy(ABC):
     probe: ClassVar[Probe] = BatchProbe()
     needs: ClassVar[tuple[Statistic[Any], ...]]
     whole_network: ClassVar[bool] = False
+    needs_labels: ClassVar[bool] = False
 
     @abstractmethod
     def layers(self, statistics: Statistics) -> dict[str, float]:

@@ -206,7 +206,7 @@ def cell_rule(probe: Probe, func: Callable[..., Any], x: Tensor, cell: Cell) -> 
 
 
 def _fits_probe(probe: Probe) -> bool:
-    plain = probe.batch_norm == "batch" and not probe.watching and not probe.few_shapes
+    plain = probe.fuses and probe.batch_norm == "batch" and not probe.watching and not probe.few_shapes
     return plain and not any(s.wants(False) for s in probe.collector.needs)
 
 

@@ -10,17 +10,23 @@ from pynas.ops import Moments
 from pynas.stats._base import ParameterInfo, Statistic, Statistics
 from pynas.stats._probe import UnsupportedLayerError
 from pynas.stats._products import GradientProduct
+from pynas.stats.code_agreement import Agreement, CodeAgreement
 from pynas.stats.collect import collect
+from pynas.stats.curvature import curvature
 from pynas.stats.grad_gram import GradGram
 from pynas.stats.grad_moments import GradMoments
 from pynas.stats.grad_norms import GradNorms
 from pynas.stats.gradients import Gradients
 from pynas.stats.input_gradients import InputGradients
+from pynas.stats.output_gram import OutputGram
 from pynas.stats.running_grad_moments import RunningGradMoments, RunningMoments
 from pynas.stats.saliency import ChannelSaliency
+from pynas.stats.weight_norms import WeightNorms
 
 __all__ = [
+    "Agreement",
     "ChannelSaliency",
+    "CodeAgreement",
     "GradGram",
     "GradMoments",
     "GradNorms",
@@ -28,11 +34,14 @@ __all__ = [
     "Gradients",
     "InputGradients",
     "Moments",
+    "OutputGram",
     "ParameterInfo",
     "RunningGradMoments",
     "RunningMoments",
     "Statistic",
     "Statistics",
     "UnsupportedLayerError",
+    "WeightNorms",
     "collect",
+    "curvature",
 ]

@@ -153,6 +153,8 @@ class Statistics:
         parameters: Every parameter that a supported call used, by name.
         weights: The model's own tensors, by name, for proxies that multiply by the weight; not copies.
         values: Results by statistic and name.
+        targets: What the loss was given, of the whole batch.
+        output_shape: Shape of the model's output, or of the first of several.
     """
 
     batch: int
@@ -161,6 +163,8 @@ class Statistics:
     parameters: Mapping[str, ParameterInfo]
     weights: Mapping[str, Tensor]
     values: Mapping[type[Statistic[Any]], Mapping[str, Any]]
+    targets: Any = None
+    output_shape: tuple[int, ...] = ()
 
     def __getitem__(self, statistic: type[Statistic[T]]) -> Mapping[str, T]:
         """Values of one statistic, by parameter name; UserError when it was not collected."""

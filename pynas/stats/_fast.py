@@ -76,10 +76,25 @@ class _AvgPool2d(torch.autograd.Function):
         return ops.avg_pool2d(x, window, **ctx.options)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
-        x = grad.new_empty(1).expand(ctx.shape)  # only its shape is read
-        return ops.avg_pool2d_backward(grad, x, ctx.window, **ctx.options), None, None, None, None
+        gradient = _AvgPool2dBackward.apply(grad, ctx.shape, ctx.window, ctx.options)  # type: ignore[no-untyped-call]
+        return gradient, None, None, None, None
+
+
+class _AvgPool2dBackward(torch.autograd.Function):
+    """Its backward, which is linear too."""
+
+    @staticmethod
+    def forward(ctx: Any, grad: Tensor, shape: torch.Size, window: Pair, options: dict[str, Any]) -> Tensor:
+        ctx.window, ctx.options = window, options
+        x = grad.new_empty(1).expand(shape)  # only its shape is read
+        return ops.avg_pool2d_backward(grad, x, window, **options)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        like = grad.contiguous(memory_format=torch.channels_last)
+        return ops.avg_pool2d(like, ctx.window, **ctx.options), None, None, None
 
 
 def avg_pool2d(x: Tensor, window: Pair, stride: Pair, padding: Pair, whole: bool) -> Tensor | None:

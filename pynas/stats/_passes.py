@@ -31,13 +31,15 @@ def run(
         inputs = _watched(probe, inputs)
     with torch.set_grad_enabled(bool(passes)), _fallback.installed(probe, fallback), probe:
         outputs = call_model(model, inputs)
+    first = _first(outputs)
+    probe.output_shape = tuple(first.shape)
     losses, totals = [], {}
     if "outputs" in passes:
-        totals["outputs"] = _first(outputs).sum(dtype=torch.float64)
+        totals["outputs"] = first.sum(dtype=torch.float64)
     if "loss" in passes:
         totals["loss"] = loss_of(outputs, targets, loss_fn, probe.batch, groups)
         losses.append(float(totals["loss"].detach()))
-    del outputs  # or the logits would live through the backward pass
+    del outputs, first  # or the logits would live through the backward pass
     for of in passes:
         probe.collector.gradient_of, probe.retain = of, of != passes[-1]
         watching = [s for s in watchers if s.gradient_of == of]

@@ -48,9 +48,12 @@ class Probe(TorchFunctionMode):
         few_shapes: The same from a pass of :attr:`few` samples, where that was needed to find the samples.
         watching: Only note shapes; run every call as it is.
         retain: The graph is needed for another backward pass after the one that runs.
+        output_shape: Shape of the model's output, or of the first of several.
         sources: Tensors whose gradients stand for those of the model's inputs, each with how to bring its
             samples to the front.
     """
+
+    fuses = True  # whole cells may run as one node, which can be differentiated once
 
     def __init__(
         self,
@@ -78,6 +81,7 @@ class Probe(TorchFunctionMode):
         self.few_shapes: list[torch.Size] = []
         self.watching = False
         self.retain = False
+        self.output_shape: tuple[int, ...] = ()
         self.sources: list[tuple[Tensor, Callable[[Tensor], Tensor]]] = []
         self.storages: frozenset[int] = frozenset()  # of inputs that are integers
         self._relu = [s for s in observers if s.watches == "relu"]
@@ -207,7 +211,7 @@ class Probe(TorchFunctionMode):
         active, so a copy of it runs whose own question is answered no; what it calls is intercepted as usual.
         """
         with self:
-            return _without_override_check(func)(*args, **kwargs)
+            return without_override_check(func)(*args, **kwargs)
 
     def _other(
         self,
@@ -267,7 +271,8 @@ def _mover(dim: int, batch: int, folded: bool) -> Callable[[Tensor], Tensor]:
     return move
 
 
-def _without_override_check(func: Callable[..., Any]) -> Callable[..., Any]:
+def without_override_check(func: Callable[..., Any]) -> Callable[..., Any]:
+    """A copy of a function written in Python that does not hand itself over to the active mode."""
     assert isinstance(func, types.FunctionType)
     checks = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
     scope = {**func.__globals__, **dict.fromkeys(checks, lambda *_: False)}

@@ -91,7 +91,8 @@ def collect(
     parameters = dict(model.named_parameters())
     trainable = {id(p): name for name, p in parameters.items() if p.requires_grad}
     seen, losses = {}, []
-    with preserved(model), _gradients_on(model, training, seed):
+    shape: tuple[int, ...] = ()
+    with preserved(model), gradients_on(model, training, seed):
         inputs, targets = ordinary(inputs), ordinary(targets)
         strict, matrices = _strictly(model, trainable, taken)
         for p in parameters.values():
@@ -107,23 +108,24 @@ def collect(
             try:
                 losses += run(probe, *part, loss_fn, fallback, taken)
             except AmbiguousLayoutError:
-                few_shapes = _few_shapes(probe, part[0])
+                shapes = few_shapes(probe, part[0])
                 collector = Collector(taken, group_size, trainable, matrices, values)
                 probe = Probe(collector, model, parameters, strict, size, batch_norm, taken)
-                probe.few_shapes = few_shapes
+                probe.few_shapes = shapes
                 values |= {type(s): {} for s in taken if not s.successive}
                 losses += run(probe, *part, loss_fn, fallback, taken)
             seen.update(collector.seen)
+            shape = probe.output_shape
         for statistic in needs:
             if not statistic.needs_pass:
                 values[type(statistic)] = statistic.observe_model(model, inputs)
     weights = {name: p.detach() for name, p in parameters.items()}
     for statistic in needs:
         values[type(statistic)] = statistic.finish(values[type(statistic)])
-    return Statistics(size, group_size, tuple(losses), seen, weights, values)
+    return Statistics(size, group_size, tuple(losses), seen, weights, values, targets, shape)
 
 
-def _few_shapes(probe: Probe, inputs: Any) -> list[torch.Size]:
+def few_shapes(probe: Probe, inputs: Any) -> list[torch.Size]:
     """Input shapes of all calls in a forward pass of a few samples; leaves no trace."""
     few = probe.few
     mode = "batch" if few > 1 else "frozen"
@@ -171,11 +173,7 @@ def _strictly(
     model: nn.Module, trainable: dict[int, str], needs: Sequence[Statistic[Any]]
 ) -> tuple[frozenset[int], frozenset[str]]:
     """Which parameters must be covered by a rule, and which count as weights whatever uses them."""
-    matrices = {
-        id(m.weight)
-        for m in model.modules()
-        if isinstance(m, MATRIX_LAYERS) and isinstance(m.weight, nn.Parameter)
-    }
+    matrices = {id(model.get_parameter(name)) for name in matrix_names(model)}
     of_weights = [s for s in needs if s.watches in ("weights", "saliency")]
     if any(s.parameters == "all" for s in of_weights):
         strict = set(trainable)
@@ -184,8 +182,23 @@ def _strictly(
     return frozenset(strict), frozenset(trainable[i] for i in matrices & trainable.keys())
 
 
+def matrix_names(model: nn.Module) -> list[str]:
+    """The weights of convolution and linear layers, attention's among them, by name; a shared one once."""
+    found: dict[int, str] = {}
+    for prefix, module in model.named_modules():
+        own: tuple[str, ...] = ("weight",) if isinstance(module, MATRIX_LAYERS) else ()
+        if isinstance(module, nn.MultiheadAttention):
+            own = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+        for key in own:
+            weight = module._parameters.get(key)
+            if weight is not None:
+                found.setdefault(id(weight), f"{prefix}.{key}" if prefix else key)
+    return list(found.values())
+
+
 @contextmanager
-def _gradients_on(model: nn.Module, training: bool | None, seed: int | None) -> Iterator[None]:
+def gradients_on(model: nn.Module, training: bool | None, seed: int | None) -> Iterator[None]:
+    """Autograd on whatever the caller's mode; modules and generators as asked."""
     with torch.inference_mode(False), torch.enable_grad():
         if training is not None:
             model.train(training)

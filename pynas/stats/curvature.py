@@ -1,0 +1,260 @@
+"""Curvature of the loss along its own gradient, by an exact second backward pass.
+
+The first backward pass is itself a graph of calls: each convolution or linear call y = W x has a partner
+dx = W^T dy. Differentiated once more along the gradient G of the weights, both hand back adjoints y', dx' of
+what they read, and the second derivative is needed only contracted with W, which is
+sum W (H G) = <x, W^T y'> + <dy, W dx'>. So no weight gradient is formed twice; autograd does the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from pynas import ops
+from pynas.stats._base import Statistic
+from pynas.stats._calls import Call, ConvCall, LinearCall
+from pynas.stats._collector import Collector
+from pynas.stats._loss import LossFn, call_model, check_data, loss_of, ordinary
+from pynas.stats._norm_calls import BatchNormCall
+from pynas.stats._probe import AmbiguousLayoutError, Probe
+from pynas.stats._state import preserved
+from pynas.stats.collect import few_shapes, gradients_on, matrix_names
+
+
+@dataclass
+class _Layer:
+    """One use of a weight."""
+
+    name: str
+    call: ConvCall | LinearCall
+    input: Tensor | None = None
+    grad_output: Tensor | None = None
+
+
+@dataclass
+class _Passes:
+    """What the passes share: the uses that the first one met, and the contractions of the second."""
+
+    layers: list[_Layer] = field(default_factory=list)
+    second: bool = False
+    found: dict[str, Tensor] = field(default_factory=dict)
+
+    def add(self, name: str, a: Tensor, b: Tensor) -> None:
+        """Add <a, b>."""
+        product = (a * b).sum(dtype=torch.float64)
+        self.found[name] = self.found[name] + product if name in self.found else product
+
+
+class _Matrix(torch.autograd.Function):
+    """y = W x + b of a constant W."""
+
+    @staticmethod
+    def forward(ctx: Any, anchor: Tensor, x: Tensor, layer: _Layer, passes: _Passes) -> Tensor:
+        ctx.layer, ctx.passes = layer, passes
+        ctx.save_for_backward(anchor, x)
+        return layer.call.forward(x)[0]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor | None, None, None]:
+        anchor, x = ctx.saved_tensors
+        layer: _Layer = ctx.layer
+        wanted = ctx.needs_input_grad[1]
+        dx: Tensor | None
+        if ctx.passes.second:
+            dx = layer.call.input_grad(grad, x, ())
+            ctx.passes.add(layer.name, dx, x)
+            return None, dx if wanted else None, None, None
+        layer.input, layer.grad_output = x, grad
+        ctx.passes.layers.append(layer)
+        dx = _Transposed.apply(anchor, grad, x, layer, ctx.passes) if wanted else None  # type: ignore[no-untyped-call]
+        return None, dx, None, None
+
+
+class _Transposed(torch.autograd.Function):
+    """dx = W^T dy of a constant W."""
+
+    @staticmethod
+    def forward(ctx: Any, anchor: Tensor, grad: Tensor, x: Tensor, layer: _Layer, passes: _Passes) -> Tensor:
+        ctx.layer, ctx.passes = layer, passes
+        ctx.save_for_backward(grad)
+        return layer.call.input_grad(grad, x, ())
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, adjoint: Tensor) -> tuple[None, Tensor, None, None, None]:
+        (grad,) = ctx.saved_tensors
+        y = replace(ctx.layer.call, bias=None).forward(adjoint)[0]
+        ctx.passes.add(ctx.layer.name, y, grad)
+        return None, y, None, None, None
+
+
+class _BatchNorm(torch.autograd.Function):
+    """Fused batch norm of constant scale and shift; mean and deviation are differentiated through."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, call: BatchNormCall) -> Tensor:
+        y, mean, rstd = ops.batch_norm(x, call.weight, call.bias, call.eps)
+        ctx.call = call
+        ctx.save_for_backward(x, mean, rstd)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return _BatchNormBackward.apply(grad, *ctx.saved_tensors, ctx.call), None  # type: ignore[no-untyped-call]
+
+
+class _BatchNormBackward(torch.autograd.Function):
+    """P(g) = w r (g - mean g - n mean(g n)), n = r (x - mean x); its gradients for g and x."""
+
+    @staticmethod
+    def forward(ctx: Any, grad: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, call: BatchNormCall) -> Tensor:
+        ctx.call = call
+        ctx.save_for_backward(grad, x, mean, rstd)
+        return ops.batch_norm_backward(grad, x, call.weight, mean, rstd)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, adjoint: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        grad, x, mean, rstd = ctx.saved_tensors
+        weight = ctx.call.weight
+        of_grad = ops.batch_norm_backward(adjoint, x, weight, mean, rstd)  # P is symmetric
+        g, a, n = (t.movedim(1, -1).flatten(0, -2) for t in (grad, adjoint, x))
+        count = x.numel() // x.shape[1]
+        mean_g, mean_a, a_g = g.mean(0), a.mean(0), (a * g).sum(0) / count
+        g_n = ((g * n).sum(0) / count - mean * mean_g) * rstd
+        a_n = ((a * n).sum(0) / count - mean * mean_a) * rstd
+        scale = -rstd.square() if weight is None else -rstd.square() * weight
+        of_n = scale * (a_g - mean_a * mean_g - 3 * a_n * g_n)
+        shift = -of_n * rstd * mean - scale * (g_n * mean_a + a_n * mean_g)
+        of_x = torch.addcmul(shift, n, of_n * rstd)
+        of_x.addcmul_(a, scale * g_n).addcmul_(g, scale * a_n)
+        return of_grad, of_x.view(*x.movedim(1, -1).shape).movedim(-1, 1), None, None, None
+
+
+class _CurvatureProbe(Probe):
+    """Runs convolutions and linear calls so that they can be differentiated twice."""
+
+    fuses = False
+    passes: _Passes
+
+    def record(
+        self,
+        operator: str,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        call: Callable[[Tensor | None, Tensor | None], Call],
+        matrix: bool = False,
+    ) -> Tensor | None:
+        """A matrix's call by the nodes above; None for any other, which autograd knows."""
+        self.shapes.append(x.shape)
+        use = None if self.watching or not matrix else self.collector.use(operator, weight, None, matrix)
+        if use is None or use.weight is None:
+            return None
+        made = call(*(t.detach() if t is not None else None for t in (weight, bias)))
+        assert isinstance(made, ConvCall | LinearCall)
+        return cast(Tensor, _Matrix.apply(self.anchor, x, _Layer(use.weight, made), self.passes))  # type: ignore[no-untyped-call]
+
+    def through(self, x: Tensor, call: Call) -> Tensor:
+        """Batch norm, which is all that is asked of it."""
+        assert isinstance(call, BatchNormCall)
+        return cast(Tensor, _BatchNorm.apply(x, call))  # type: ignore[no-untyped-call]
+
+
+@dataclass(frozen=True)
+class _Weights(Statistic[None]):
+    """Makes a collector name the weights."""
+
+
+def curvature(
+    model: nn.Module,
+    inputs: Any,
+    targets: Any = None,
+    loss_fn: LossFn | None = None,
+    *,
+    training: bool | None = None,
+    seed: int | None = None,
+) -> dict[str, float]:
+    """sum_w w (H g)_w by weight, with g = dL/dW and H = d^2 L / dW^2 over all convolution and linear weights.
+
+    One forward and two backward passes; the model comes back bit for bit as it was.
+
+    Args:
+        model: Any module whose operators autograd differentiates twice.
+        inputs: Batch [B, ...], or a tuple or dictionary of such.
+        targets: For the loss.
+        loss_fn: ``loss_fn(outputs, targets)`` to a scalar; default: mean cross-entropy.
+        training: Put all modules in this mode; None leaves modes alone. Batch norm normalises by the batch.
+        seed: Seeds torch's generators.
+
+    Raises:
+        UserError: Bad data, or a weight in a layer without a rule.
+    """
+    batch = check_data(inputs, targets)
+    parameters = dict(model.named_parameters())
+    names = {id(parameters[name]): name for name in matrix_names(model)}
+    probe, needs = None, (_Weights(parameters="weights"),)
+    with preserved(model), gradients_on(model, training, seed):
+        inputs, targets = ordinary(inputs), ordinary(targets)
+        for p in parameters.values():
+            p.requires_grad_(False)
+
+        def fresh() -> _CurvatureProbe:
+            collector = Collector(needs, 1, names, frozenset(names.values()), {_Weights: {}})
+            made = _CurvatureProbe(collector, model, parameters, frozenset(names), batch, "batch")
+            made.passes = _Passes()
+            return made
+
+        probe = fresh()
+        try:
+            loss = _loss(probe, inputs, targets, loss_fn)
+        except AmbiguousLayoutError:
+            shapes, probe = few_shapes(probe, inputs), fresh()
+            probe.few_shapes = shapes
+            loss = _loss(probe, inputs, targets, loss_fn)
+        passes = probe.passes
+        if not loss.requires_grad:
+            return {}
+        torch.autograd.grad(loss, [probe.anchor], create_graph=True, allow_unused=True)
+        passes.second = True
+        outputs, adjoints = _seeds(passes.layers)
+        if outputs:
+            torch.autograd.grad(outputs, [probe.anchor], adjoints, allow_unused=True)
+        return {layer.name: float(passes.found.get(layer.name, 0.0)) for layer in passes.layers}
+
+
+def _loss(probe: Probe, inputs: Any, targets: Any, loss_fn: LossFn | None) -> Tensor:
+    # Fused attention has no second derivative.
+    with sdpa_kernel(SDPBackend.MATH), probe:
+        outputs = call_model(probe.model, inputs)
+    return loss_of(outputs, targets, loss_fn, probe.batch, 1)
+
+
+@torch.no_grad()
+def _seeds(layers: Sequence[_Layer]) -> tuple[list[Tensor], list[Tensor]]:
+    """Derivatives of <g, G> for the tensors that g = sum of dy (x) x is made of, G held fixed."""
+    gradients: dict[str, Tensor] = {}
+    for layer in layers:
+        assert layer.input is not None
+        assert layer.grad_output is not None
+        gradient = layer.call.product(layer.grad_output, layer.input, ()).gradient()
+        gradients[layer.name] = gradients[layer.name] + gradient if layer.name in gradients else gradient
+    outputs, adjoints = [], []
+    for layer in layers:
+        assert layer.input is not None
+        assert layer.grad_output is not None
+        along = replace(layer.call, weight=gradients[layer.name], bias=None)
+        if layer.grad_output.requires_grad:
+            outputs.append(layer.grad_output)
+            adjoints.append(along.forward(layer.input)[0])
+        if layer.input.requires_grad:
+            outputs.append(layer.input)
+            adjoints.append(along.input_grad(layer.grad_output, layer.input, ()))
+    return outputs, adjoints
