@@ -55,12 +55,12 @@ format: build  ## rewrite the sources in the house's form
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'tests/cpp/*.h' 'tests/cpp/*.cpp' 'tests/cpp/*.cu')
 
-sanitize: build  ## operator tests under AddressSanitizer and UBSan
+sanitize: build  ## tests of the compiled core under AddressSanitizer and UBSan
 	$(BIN)/cmake -S . -B build/sanitize -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DPYNAS_CUDA=OFF -DPYNAS_SANITIZE=address,undefined \
 	  -DPython_EXECUTABLE=$(abspath $(BIN)/python) -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir) -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja)
 	$(BIN)/cmake --build build/sanitize
 	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1 \
-	  PYNAS_EXTENSION=$(abspath build/sanitize) $(BIN)/python -m pytest tests/ops -q -p no:cacheprovider
+	  PYNAS_EXTENSION=$(abspath build/sanitize) $(BIN)/python -m pytest tests/ops tests/spaces/test_nasbench101_cells.py -q -p no:cacheprovider
 
 clean:  ## remove what was built
 	rm -rf build $(STAMPS)/build

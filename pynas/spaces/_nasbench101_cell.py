@@ -57,7 +57,7 @@ def valid_edges() -> NDArray[np.uint32]:
 
 @lru_cache(maxsize=4)
 def unique_codes(widths: tuple[tuple[int, int, int], ...]) -> NDArray[np.uint32]:
-    """The code of every cell, its vertices in the order of the fewest parameters in a network of ``widths``."""
+    """The code of every cell, in the order of the fewest parameters in a network of ``widths``."""
     from pynas import _C
 
     return _C.nasbench101_unique(list(widths))

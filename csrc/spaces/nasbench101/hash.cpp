@@ -1,8 +1,6 @@
 #include "spaces/nasbench101/hash.h"
 
 #include <algorithm>
-#include <bit>
-#include <cstdio>
 #include <cstring>
 #include <memory>
 #include <vector>
@@ -65,22 +63,34 @@ class Messages {
 struct Labelled {
   Cell cell;
   uint8_t targets[kMaxVertices] = {};
+  int in_degree[kMaxVertices] = {}, out_degree[kMaxVertices] = {};
   uint8_t digest[kMaxVertices][kMd5Digest];
   char text[kMaxVertices][kHex];  // the digests in hexadecimal
   int order[kMaxVertices];        // the vertices by their digests, which is the order of their texts
 };
 
+// The first eight bytes of a digest as a number that orders as they do.
+uint64_t leading(const uint8_t* digest) {
+  uint64_t key = 0;
+  for (int i = 0; i < 8; ++i) key = key << 8 | digest[i];
+  return key;
+}
+
 void read_digests(Labelled& one) {
   constexpr char kDigits[] = "0123456789abcdef";
+  uint64_t keys[kMaxVertices];
   for (int v = 0; v < one.cell.vertices; ++v) {
     for (int i = 0; i < kMd5Digest; ++i) {
       one.text[v][2 * i] = kDigits[one.digest[v][i] >> 4];
       one.text[v][2 * i + 1] = kDigits[one.digest[v][i] & 15];
     }
+    keys[v] = leading(one.digest[v]);
     int place = v;
     for (; place > 0; --place) {
       const int before = one.order[place - 1];
-      if (std::memcmp(one.digest[before], one.digest[v], kMd5Digest) <= 0) break;
+      if (keys[before] < keys[v] ||
+          (keys[before] == keys[v] && std::memcmp(one.digest[before], one.digest[v], kMd5Digest) <= 0))
+        break;
       one.order[place] = before;
     }
     one.order[place] = v;
@@ -98,24 +108,32 @@ uint8_t* write_sorted(uint8_t* at, const Labelled& one, unsigned vertices) {
 
 void first_round(Labelled& one, Messages& messages) {
   const Cell& cell = one.cell;
-  for (int t = 1; t < cell.vertices; ++t)
-    for (int s = 0; s < t; ++s)
-      if (cell.sources[t] >> s & 1u) one.targets[s] |= static_cast<uint8_t>(1u << t);
+  for (int t = 1; t < cell.vertices; ++t) {
+    for (int s = 0; s < t; ++s) {
+      if (!(cell.sources[t] >> s & 1u)) continue;
+      one.targets[s] |= static_cast<uint8_t>(1u << t);
+      ++one.out_degree[s];
+      ++one.in_degree[t];
+    }
+  }
   for (int v = 0; v < cell.vertices; ++v) {
-    const int label = v == 0 ? -1 : v == cell.vertices - 1 ? -2 : cell.operation[v];
-    char text[32];
-    const int bytes = std::snprintf(text, sizeof text, "(%d, %d, %d)", std::popcount(one.targets[v]),
-                                    std::popcount(cell.sources[v]), label);
-    uint8_t* message = messages.add(bytes, one.digest[v]);
-    std::memcpy(message, text, static_cast<size_t>(bytes));
-    md5_pad(message, bytes);
+    const bool end = v == 0 || v == cell.vertices - 1;
+    uint8_t* message = messages.add(end ? 10 : 9, one.digest[v]);
+    uint8_t* at = message;
+    for (char c : {'(', static_cast<char>('0' + one.out_degree[v]), ',', ' ',
+                   static_cast<char>('0' + one.in_degree[v]), ',', ' '})
+      *at++ = static_cast<uint8_t>(c);
+    if (end) *at++ = '-';
+    *at++ = static_cast<uint8_t>('0' + (v == 0 ? 1 : end ? 2 : cell.operation[v]));
+    *at++ = ')';
+    md5_pad(message, at - message);
   }
 }
 
 void next_round(Labelled& one, Messages& messages) {
   for (int v = 0; v < one.cell.vertices; ++v) {
     const unsigned sources = one.cell.sources[v], targets = one.targets[v];
-    const int64_t bytes = kHex * (std::popcount(sources) + std::popcount(targets) + 1) + 2;
+    const int64_t bytes = kHex * (one.in_degree[v] + one.out_degree[v] + 1) + 2;
     uint8_t* message = messages.add(bytes, one.digest[v]);
     uint8_t* at = write_sorted(message, one, sources);
     *at++ = '|';
