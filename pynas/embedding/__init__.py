@@ -9,7 +9,7 @@ vectors = embedding.embed(held_out)  # [len(held_out), 16]
 
 from __future__ import annotations
 
-from pynas.embedding._graphs import CellGraphs, NASBench201Graphs, graphs_of
+from pynas.embedding._graphs import CellGraphs, NASBench101Graphs, NASBench201Graphs, graphs_of
 from pynas.embedding.arch2vec import Arch2Vec, Epoch, Quality, split
 from pynas.embedding.vgae import VGAE, GINLayer, Reconstruction, vgae_loss
 
@@ -19,6 +19,7 @@ __all__ = [
     "CellGraphs",
     "Epoch",
     "GINLayer",
+    "NASBench101Graphs",
     "NASBench201Graphs",
     "Quality",
     "Reconstruction",

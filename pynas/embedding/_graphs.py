@@ -11,7 +11,8 @@ from torch import Tensor
 
 from pynas._errors import UserError
 from pynas.architecture import Architecture
-from pynas.spaces import NASBench201, SearchSpace
+from pynas.spaces import NASBench101, NASBench201, SearchSpace
+from pynas.spaces import _nasbench101_cell as nb101
 from pynas.spaces.nasbench201 import EDGES, OPERATIONS
 
 INPUT, OUTPUT = "input", "output"
@@ -48,8 +49,8 @@ class CellGraphs(ABC):
         """
 
     @abstractmethod
-    def passes_published_check(self, operations: Tensor) -> bool | None:
-        """Whether the authors' code would count a decoded graph as valid; None: as :meth:`decode` does."""
+    def passes_published_check(self, adjacency: Tensor, operations: Tensor) -> bool:
+        """Whether the code of arch2vec's authors counts a decoded graph, as for :meth:`decode`, as valid."""
 
     def identity(self, architecture: Architecture) -> Architecture:
         """What two decoded graphs share when they count as one: the canonical form."""
@@ -94,14 +95,70 @@ class NASBench201Graphs(CellGraphs):
             return None
         return Architecture(self.space.name, tuple(code - 1 for code in codes[1:-1]))
 
-    def passes_published_check(self, operations: Tensor) -> bool:
+    def passes_published_check(self, adjacency: Tensor, operations: Tensor) -> bool:
         """First node input, last node output, nodes 2 to N - 2 operations; neither edges nor node 1 count."""
         codes, last = operations.tolist(), len(self.operations) - 1
         return codes[0] == 0 and codes[-1] == last and all(0 < code < last for code in codes[2:-1])
+
+
+class NASBench101Graphs(CellGraphs):
+    """Seven nodes, the vertices of the pruned cell; the output is the last of a cell's own vertices."""
+
+    nodes: ClassVar[int] = 7
+    operations: ClassVar[tuple[str, ...]] = (INPUT, *nb101.OPERATIONS, OUTPUT)
+    space: NASBench101
+
+    def encode(self, architectures: Sequence[Architecture]) -> tuple[Tensor, Tensor]:
+        """Pruned cells, with rows of zeros for the vertices that they have fewer."""
+        adjacency = torch.zeros(len(architectures), self.nodes, self.nodes)
+        operations = torch.zeros(len(architectures), self.nodes, len(self.operations))
+        for i, architecture in enumerate(architectures):
+            matrix, names = self.space.matrix(architecture)
+            adjacency[i, : len(names), : len(names)] = torch.tensor(matrix, dtype=torch.float32)
+            operations[i, range(len(names)), [self.operations.index(name) for name in names]] = 1
+        return adjacency, operations
+
+    def decode(self, adjacency: Tensor, operations: Tensor) -> Architecture | None:
+        """The cell up to the first output; whatever comes later must be without edges."""
+        codes = operations.tolist()
+        last = len(self.operations) - 1
+        if last not in codes:
+            return None
+        vertices = codes.index(last) + 1
+        edges = adjacency.triu(1)
+        if edges[:, vertices:].any():
+            return None
+        return self._cell(edges[:vertices, :vertices], codes[:vertices])
+
+    def passes_published_check(self, adjacency: Tensor, operations: Tensor) -> bool:
+        """The benchmark's own check of all seven vertices: cells of fewer, which end earlier, do not pass."""
+        return self._cell(adjacency.triu(1), operations.tolist()) is not None
+
+    def _cell(self, edges: Tensor, codes: list[int]) -> Architecture | None:
+        """The pruned cell; vertices off every path from first to last may have any operation."""
+        last = len(codes) - 1
+        fed, used = {0}, {last}
+        for target in range(1, last + 1):
+            if any(edges[source, target] for source in fed):
+                fed.add(target)
+        for source in range(last - 1, -1, -1):
+            if any(edges[source, target] for target in used):
+                used.add(source)
+        kept = sorted(fed & used)
+        if 0 not in kept or last not in kept:
+            return None
+        try:
+            return self.space.from_matrix(
+                edges[kept][:, kept].int().tolist(), [self.operations[codes[vertex]] for vertex in kept]
+            )
+        except UserError:
+            return None
 
 
 def graphs_of(space: SearchSpace) -> CellGraphs:
     """How cells of ``space`` are encoded; UserError for a space without an encoding."""
     if isinstance(space, NASBench201):
         return NASBench201Graphs(space)
-    raise UserError(f"space: {space.name} has no graph encoding; arch2vec knows nasbench201")
+    if isinstance(space, NASBench101):
+        return NASBench101Graphs(space)
+    raise UserError(f"space: {space.name} has no graph encoding; arch2vec knows nasbench101 and nasbench201")

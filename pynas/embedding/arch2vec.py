@@ -170,8 +170,7 @@ class Arch2Vec:
             architecture = self.graphs.decode(edge, code)
             if architecture is not None:
                 valid.append(self.graphs.identity(architecture))
-            passes = self.graphs.passes_published_check(code)
-            if architecture is not None if passes is None else passes:
+            if self.graphs.passes_published_check(edge, code):
                 published.append(edge.numpy().tobytes() + code.numpy().tobytes())
         return Quality(
             operation_accuracy=right_operations.double().mean().item(),

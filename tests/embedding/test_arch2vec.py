@@ -14,7 +14,7 @@ import pynas
 from pynas._errors import UserError
 from pynas.architecture import Architecture
 from pynas.embedding import VGAE, Arch2Vec, Epoch, GINLayer, graphs_of, split, vgae_loss
-from pynas.spaces import NASBench201
+from pynas.spaces import NASBench101, NASBench201
 
 SPACE = NASBench201()
 
@@ -53,11 +53,37 @@ def test_what_is_no_cell_does_not_decode() -> None:
         changed = codes.clone()
         changed[node] = code
         assert graphs.decode(edges, changed) is None
-        assert not graphs.passes_published_check(changed)
+        assert not graphs.passes_published_check(edges, changed)
     first = codes.clone()
     first[1] = 0
     assert graphs.decode(edges, first) is None
-    assert graphs.passes_published_check(first), "the authors' check does not look at node 1"
+    assert graphs.passes_published_check(edges, first), "the authors' check does not look at node 1"
+
+
+def test_cells_of_nasbench101_become_graphs_and_back() -> None:
+    space, rng = NASBench101(), random.Random(0)
+    graphs = graphs_of(space)
+    small = [space.parse("output:0"), space.parse("maxpool3x3:0+output:0,1")]
+    cells = [*small, *(space.sample(rng) for _ in range(40))]
+    adjacency, operations = graphs.encode(cells)
+    assert torch.equal(adjacency, adjacency.triu(1))
+    for cell, edges, codes in zip(cells, adjacency, operations, strict=True):
+        matrix, names = space.matrix(cell)
+        assert int(edges.sum()) == sum(map(sum, matrix))
+        assert codes.sum() == len(names)
+        decoded = graphs.decode(edges > 0, codes.argmax(-1))
+        assert decoded is not None
+        assert graphs.identity(decoded) == space.canonical(cell)
+        assert graphs.passes_published_check(edges > 0, codes.argmax(-1)) == (len(names) == 7)
+    for broken in (torch.zeros(7, 7), torch.ones(7, 7)):  # no path; 21 edges
+        codes = torch.tensor([0, 1, 1, 1, 1, 1, 4])
+        assert graphs.decode(broken > 0, codes) is None
+        assert not graphs.passes_published_check(broken > 0, codes)
+    loose_end = torch.zeros(7, 7, dtype=torch.bool)
+    loose_end[0, 6] = True  # vertex 3 is off the path, so that its operation does not matter
+    codes = torch.tensor([0, 1, 1, 0, 1, 1, 4])
+    assert graphs.passes_published_check(loose_end, codes)
+    assert graphs.decode(loose_end, codes) == space.pruned(space.parse("output:0"))
 
 
 def test_spaces_without_an_encoding_are_refused() -> None:
