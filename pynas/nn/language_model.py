@@ -82,7 +82,9 @@ class RecurrentLanguageModel(nn.Module):
         table = self.encoder.weight
         drop = self.training
         rows = dropout_mask(table, (table.shape[0], 1), self.dropout_word) if drop else None
-        x = F.embedding(tokens, table if rows is None else table * rows)
+        x = F.embedding(tokens, table)
+        if rows is not None:
+            x = x * F.embedding(tokens, rows)
         x = self._locked(x, self.dropout_embedding)
         if self.searching:
             y, hidden = self.rnns[0](x, hidden, self.weights.softmax(-1))

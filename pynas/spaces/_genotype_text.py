@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -174,7 +174,7 @@ class GenotypeReader:
         if sorted(numbers) != list(range(first, last + 1)):
             raise self.error(expected, start)
 
-    def fields(self, readers: dict[str, Callable[[], object]], required: tuple[str, ...]) -> None:
+    def fields(self, readers: Mapping[str, Callable[[], object]], required: tuple[str, ...]) -> None:
         """``Genotype(name=..., ...)`` or ``{"name": ..., ...}``, after an optional ``VARIABLE =``."""
         if self.token.kind == "name" and self.token.text != "Genotype":
             self.advance()

@@ -122,6 +122,24 @@ class LinearCall(Call):
 
 
 @dataclass(frozen=True)
+class MatmulCall(Call):
+    """y = x W."""
+
+    weight: Tensor
+    arrange: Callable[[Tensor], Tensor]
+
+    def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        return x @ self.weight, ()
+
+    def input_grad(self, grad: Tensor, x: Tensor, saved: tuple[Tensor, ...]) -> Tensor:
+        return grad @ self.weight.to(grad.dtype).T
+
+    def product(self, grad: Tensor, x: Tensor, saved: tuple[Tensor, ...]) -> LinearProduct:
+        # dL/dW = x^T dL/dy: that of a linear layer with its factors exchanged.
+        return LinearProduct(self.arrange(x), self.arrange(grad))
+
+
+@dataclass(frozen=True)
 class ConvCall(Call):
     """A 1-D or 2-D convolution, or its transpose."""
 

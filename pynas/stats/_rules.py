@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pynas._errors import UserError
 from pynas.ops._tensors import detached
-from pynas.stats._calls import ConvCall, EmbeddingCall, LinearCall
+from pynas.stats._calls import ConvCall, EmbeddingCall, LinearCall, MatmulCall
 from pynas.stats._fast import avg_pool2d, fuses_batch_norm
 from pynas.stats._norm_calls import BatchNormCall, GroupNormCall, LayerNormCall
 from pynas.stats._probe import Probe
@@ -30,6 +30,23 @@ def _linear(probe: Probe, func: Func, input: Tensor, weight: Tensor, bias: Tenso
 
     y = probe.record("linear", input, weight, bias, call, matrix=True)
     return func(input, weight, bias) if y is None else y
+
+
+def _matmul(probe: Probe, func: Func, *args: Any, **kwargs: Any) -> Any:
+    """``x W`` with a matrix of parameters on the right, as recurrent cells write it."""
+    touched = [a for a in (*args, *kwargs.values()) if id(a) in probe.own]
+    if not touched:
+        return func(*args, **kwargs)
+    if kwargs or len(touched) > 1 or touched[0] is args[0] or touched[0].dim() != 2 or args[0].dim() < 2:
+        return probe._other(func, args, kwargs, touched)
+    input, weight = args
+
+    def call(w: Tensor | None, b: Tensor | None) -> MatmulCall:
+        assert w is not None
+        return MatmulCall(w, probe.samples_first("matmul", weight, input))
+
+    y = probe.record("matmul", input, weight, None, call, matrix=True)
+    return func(input, weight) if y is None else y
 
 
 def _conv(
@@ -328,6 +345,11 @@ def _pair(value: Any) -> tuple[int, int]:
 
 RULES: dict[Func, Func] = {
     F.linear: _linear,
+    torch.mm: _matmul,
+    torch.matmul: _matmul,
+    Tensor.mm: _matmul,
+    Tensor.matmul: _matmul,
+    Tensor.__matmul__: _matmul,
     F.conv1d: _conv,
     F.conv2d: _conv,
     F.conv_transpose1d: _conv_transpose,
