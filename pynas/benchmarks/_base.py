@@ -1,9 +1,10 @@
-"""The value that every reader of tables returns."""
+"""The values that every reader of tables returns."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,16 +16,33 @@ from pynas.spaces import SearchSpace
 _LARGEST_ARRAY = 10**8
 
 
+class Rows(Protocol):
+    """Which architecture stands in which row of a table."""
+
+    def row(self, arch: Architecture) -> int | None:
+        """The row of ``arch``, None if there is none."""
+
+    def architecture(self, row: int) -> Architecture:
+        """The architecture in ``row``."""
+
+    def __len__(self) -> int: ...
+
+
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Accuracies of the architectures of one space, in the unit of their source (percent for NAS-Bench-201).
+    """One metric of the architectures of one space.
+
+    Accuracies are percent, times seconds, latencies milliseconds, energies millijoules.
 
     Attributes:
         name: Where it comes from.
         metric: Which of the source's metrics.
         dataset: What the architectures were trained on.
         space: The search space.
-        values: Accuracy by index of the space; an architecture without a value is absent.
+        values: Value by index of the space, or by row of ``rows``; an architecture without a value is absent.
+        unit: Of the values.
+        higher_is_better: Whether :meth:`best` is the largest value.
+        rows: Where architectures are found by something else than their index.
     """
 
     name: str
@@ -32,24 +50,38 @@ class Table:
     dataset: str
     space: SearchSpace
     values: Mapping[int, float]
+    unit: str = "%"
+    higher_is_better: bool = True
+    rows: Rows | None = None
 
     def accuracy(self, arch: Architecture) -> float | None:
-        """The accuracy of ``arch``, None where the table has none."""
-        return self.values.get(self.space.index(arch))
+        """The value of ``arch``, None where the table has none."""
+        row = self.space.index(arch) if self.rows is None else self.rows.row(arch)
+        return None if row is None else self.values.get(row)
 
     def accuracies(self) -> NDArray[np.float64]:
-        """All accuracies in the index order of the space, ``[space.size]``, NaN where the table has none."""
+        """All values in the index order of the space, ``[space.size]``, NaN where the table has none.
+
+        Raises:
+            UserError: The space is too large to list, or its architectures have no index in this table.
+        """
         size = self.space.size
         if size is None or size > _LARGEST_ARRAY:
             raise UserError(f"{self.space.name} is too large to list: ask for accuracy(arch) instead")
         result = np.full(size, np.nan)
-        result[list(self.values)] = list(self.values.values())
+        if self.rows is None:
+            result[list(self.values)] = list(self.values.values())
+        else:
+            for row, value in self.values.items():
+                result[self.space.index(self.rows.architecture(row))] = value
         return result
 
     def best(self) -> tuple[Architecture, float]:
-        """The most accurate architecture, the first of equals, and its accuracy."""
-        index = max(sorted(self.values), key=self.values.__getitem__)
-        return self.space.from_index(index), self.values[index]
+        """The architecture with the best value, the first of equals, and that value."""
+        sign = 1 if self.higher_is_better else -1
+        index = max(sorted(self.values), key=lambda index: sign * self.values[index])
+        arch = self.space.from_index(index) if self.rows is None else self.rows.architecture(index)
+        return arch, self.values[index]
 
     def __len__(self) -> int:
         return len(self.values)

@@ -7,7 +7,7 @@ import sys
 import typer
 
 from pynas._errors import UserError
-from pynas.cli import bench, info, rank, recurrent, report, score, search, supernet
+from pynas.cli import bench, info, rank, recurrent, report, score, search, supernet, tables
 
 app = typer.Typer(
     name="pynas",
@@ -24,6 +24,7 @@ app.command("supernet")(supernet.supernet)
 app.command("recurrent")(recurrent.recurrent)
 app.command("report")(report.report)
 app.command("bench")(bench.bench)
+app.add_typer(tables.app, name="tables")
 app.command("spaces")(info.spaces)
 app.command("proxies")(info.proxies)
 app.command("doctor")(info.doctor)

@@ -32,6 +32,8 @@ def prepare(
     images: str,
     batch: int,
     table: str | None,
+    metric: str | None = None,
+    dataset: str | None = None,
     precision: str,
     seed: int,
     threads: int | None,
@@ -49,7 +51,9 @@ def prepare(
         proxy_registry.get(name)
     if threads is not None:
         torch.set_num_threads(threads)
-    known = None if table is None else benchmarks.load(table, chosen)
+    if table is None and (metric is not None or dataset is not None):
+        raise UserError("--metric and --dataset choose from a table: give --table")
+    known = None if table is None else benchmarks.load(table, chosen, metric, dataset=dataset)
     source = data.load_images(images)
     inputs, targets = data.batch(source, batch, seed)
     evaluator = ProxyEvaluator(

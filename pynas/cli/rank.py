@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json as jsonlib
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pynas.cli import _evaluator, _options, _output
 from pynas.trial import Trial
+
+if TYPE_CHECKING:
+    from pynas.benchmarks import Table
 
 
 def rank(
@@ -17,9 +20,9 @@ def rank(
         str, typer.Option(help="Comma-separated names; see 'pynas proxies'.")
     ] = "zico,params,flops",
     images: _options.Images = "digits",
-    table: Annotated[
-        str, typer.Option(help="Known accuracies: analog (the 'tables' extra) | npz:FILE.")
-    ] = "analog",
+    table: Annotated[str, typer.Option(help=_options.TABLE_HELP)] = "analog",
+    metric: _options.Metric = None,
+    dataset: _options.Dataset = None,
     sample: Annotated[
         int, typer.Option(help="Architectures, drawn uniformly without replacement.", min=3)
     ] = 100,
@@ -51,6 +54,8 @@ def rank(
         images=images,
         batch=batch,
         table=table,
+        metric=metric,
+        dataset=dataset,
         precision=precision,
         seed=seed,
         threads=threads,
@@ -80,7 +85,7 @@ def rank(
         result.trials,
         scored,
         format=setting.space.format,
-        accuracy_label=f"{setting.table.dataset} accuracy (%)",
+        accuracy_label=_label(setting.table),
         top=top,
         seed=seed,
     )
@@ -115,3 +120,10 @@ def rank(
     if report is not None:
         print(f"report: {report}")
     return None
+
+
+def _label(table: Table) -> str:
+    """What the axis of a plot shows."""
+    if table.unit == "%":
+        return f"{table.dataset} accuracy (%)"
+    return f"{table.dataset} {table.metric}" + (f" ({table.unit})" if table.unit else "")

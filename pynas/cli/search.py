@@ -28,6 +28,8 @@ def search(
     images: _options.Images = "digits",
     batch: _options.Batch = 256,
     table: _options.Table = None,
+    metric: _options.Metric = None,
+    dataset: _options.Dataset = None,
     precision: _options.Precision = "float32",
     seed: _options.Seed = 0,
     threads: _options.Threads = None,
@@ -55,7 +57,16 @@ def search(
         raise UserError("--resume needs --store: the file that the run was kept in")
     chosen_options = dict(parse_option(text) for text in option or [])
     setting = _evaluator.prepare(
-        space, names, images=images, batch=batch, table=table, precision=precision, seed=seed, threads=threads
+        space,
+        names,
+        images=images,
+        batch=batch,
+        table=table,
+        metric=metric,
+        dataset=dataset,
+        precision=precision,
+        seed=seed,
+        threads=threads,
     )
     with _output.progress(quiet=json) as bar:
         task = bar.add_task(f"{strategy} on {space}", total=budget, note="")
@@ -94,10 +105,14 @@ def search(
         raise UserError("no trial has a finite score: " + result.trials[-1].evaluation.message)
     print(f"best: {setting.space.format(result.best.architecture)}")
     for name, value in {**result.best.evaluation.scores, **result.best.evaluation.metrics}.items():
-        unit = "  % (trained, from the table; the search did not see it)" if name == "accuracy" else ""
+        unit = ""
+        if name == "accuracy" and setting.table is not None:
+            unit = f"  {setting.table.unit} (trained, from the table; the search did not see it)"
         print(f"  {name:10} {_human(name, value)}{unit}")
     if setting.table is not None:
-        print(f"  (the most accurate of all {len(setting.table):,} has {setting.table.best()[1]:.2f} %)")
+        most = "most accurate" if setting.table.unit == "%" else f"best {setting.table.metric}"
+        reached = f"{setting.table.best()[1]:.2f} {setting.table.unit}".rstrip()
+        print(f"  (the {most} of all {len(setting.table):,} has {reached})")
     if report is not None:
         print(f"report: {report}")
     return None

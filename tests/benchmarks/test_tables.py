@@ -107,7 +107,7 @@ def test_files_that_are_no_archives(tmp_path: Path) -> None:
 
 
 def test_unknown_kinds_and_missing_paths() -> None:
-    with pytest.raises(UserError, match="unknown kind of table 'csv'; known: analog, npz"):
+    with pytest.raises(UserError, match="unknown kind of table 'csv'; known: analog, hw, nats, nb101"):
         benchmarks.load("csv:file", SPACE)
     with pytest.raises(UserError, match="say which file"):
         benchmarks.load("npz", SPACE)

@@ -1,0 +1,252 @@
+"""A tabular benchmark: many metrics of the architectures of one space, behind one interface."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pynas._errors import UserError
+from pynas.architecture import Architecture
+from pynas.benchmarks._base import Rows, Table
+from pynas.benchmarks._columns import Column
+from pynas.benchmarks._families import FAMILIES, Family
+from pynas.benchmarks._rows import IndexRows
+from pynas.spaces import SearchSpace
+
+
+class Benchmark:
+    """What trained networks reached, and what their training and use cost.
+
+        benchmark = pynas.benchmarks.open("nats-tss.npz")
+        benchmark.query(arch, "test_accuracy", dataset="cifar100", epochs=200)
+
+    A metric is named as in the official file (``x-test_accuracy``) or by an alias (``test_accuracy``), which
+    means on each dataset what the official API means by it: :meth:`resolve` says what.
+
+    Args:
+        family: Which benchmark it is, a key of ``FAMILIES``.
+        space: Space of the architectures.
+        rows: Which architecture stands in which row.
+        columns: Values of each column, ``[N]`` or ``[N, runs]``, NaN where there is none.
+        source: Where the values come from, for messages and tables.
+    """
+
+    def __init__(
+        self,
+        family: str,
+        space: SearchSpace,
+        rows: Rows,
+        columns: Mapping[Column, NDArray[Any]],
+        source: str,
+    ) -> None:
+        self.family: Family = FAMILIES[family]
+        self.space, self.rows, self.source = space, rows, source
+        self._columns = dict(columns)
+        self._unlinked: dict[Column, NDArray[np.float64]] = {}
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __repr__(self) -> str:
+        return f"Benchmark({self.family.name}, {self.source}: {len(self)} of {self.space.name})"
+
+    # ---- what there is -----------------------------------------------------------------------------
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """All columns."""
+        return tuple(self._columns)
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """All datasets, or tasks."""
+        return tuple(dict.fromkeys(c.dataset for c in self._columns))
+
+    def metrics(self, dataset: str | None = None) -> tuple[str, ...]:
+        """Names of all metrics, or of those of one dataset."""
+        return tuple(dict.fromkeys(c.metric for c in self._columns if dataset in (None, c.dataset)))
+
+    def epochs(self, metric: str, dataset: str | None = None) -> tuple[int, ...]:
+        """The training lengths for which the metric is known, shortest first."""
+        chosen, name = self.family.resolve(dataset or self._default_dataset(), metric)
+        lengths = {c.epochs for c in self._columns if (c.dataset, c.metric) == (chosen, name)}
+        return tuple(sorted(length for length in lengths if length is not None))
+
+    def resolve(
+        self, metric: str | None = None, dataset: str | None = None, epochs: int | None = None
+    ) -> Column:
+        """The column that a query means.
+
+        Args:
+            metric: Name or alias, ``NAME@EPOCHS`` gives the epochs too; by default the family's usual target.
+            dataset: By default CIFAR-10, or the first task of TransNAS-Bench-101.
+            epochs: Length of the training; by default the longest.
+
+        Raises:
+            UserError: There is no such column; the message lists what there is.
+        """
+        if metric is not None and "@" in metric:
+            metric, _, text = metric.partition("@")
+            if not text.isdigit():
+                raise UserError(
+                    f"metric: expected NAME@EPOCHS such as test_accuracy@12, got '{metric}@{text}'"
+                )
+            if epochs not in (None, int(text)):
+                raise UserError(f"epochs: the metric says {text}, the argument {epochs}")
+            epochs = int(text)
+        wanted = self._default_dataset() if dataset is None else dataset
+        names = (metric,) if metric is not None else self.family.default_metrics
+        for name in names:
+            resolved = self.family.resolve(wanted, name)
+            lengths = [c for c in self._columns if (c.dataset, c.metric) == resolved]
+            fitting = [c for c in lengths if epochs in (None, c.epochs)]
+            if fitting:
+                return max(fitting, key=lambda c: c.epochs or 0)
+            if lengths:
+                known = ", ".join(str(c.epochs) for c in lengths)
+                raise UserError(
+                    f"{self.source}: {lengths[0].metric} is known after {known} epochs, not {epochs}"
+                )
+        raise UserError(f"{self.source}: {self._unknown(names[0] if metric else None, dataset)}")
+
+    def _default_dataset(self) -> str:
+        names = self.datasets
+        return next((name for name in self.family.default_datasets if name in names), (*names, "")[0])
+
+    def _unknown(self, metric: str | None, dataset: str | None) -> str:
+        datasets = sorted({*self.datasets, *self.family.dataset_aliases})
+        if dataset is not None and self.family.dataset(dataset) not in self.datasets:
+            return f"no dataset {dataset!r}{_hint(dataset, datasets)}; it has: {', '.join(self.datasets)}"
+        metrics = sorted(self.metrics(dataset or None))
+        choices = f"it has: {', '.join(metrics) or 'none'}"
+        if metric is None:
+            return f"say which metric (--metric, or #METRIC after the file); {choices}"
+        where = "" if dataset is None else f" on {dataset}"
+        return f"no metric {metric!r}{where}{_hint(metric, metrics)}; {choices}"
+
+    # ---- values ------------------------------------------------------------------------------------
+
+    def values(self, column: Column, seed: int | None = None) -> NDArray[np.float64]:
+        """The column by row, ``[N]``: one run's values, or the mean of the runs that there are; NaN: none.
+
+        Raises:
+            UserError: No run of the column has this seed.
+        """
+        array = self._columns[column]
+        if seed is not None:
+            if seed not in column.seeds:
+                known = ", ".join(map(str, column.seeds)) or "none (a single value)"
+                raise UserError(f"seed: {column.key} has the runs {known}, got {seed}")
+            return np.asarray(array[:, column.seeds.index(seed)], dtype=np.float64)
+        if column not in self._unlinked:
+            numbers = np.asarray(array, dtype=np.float64)
+            self._unlinked[column] = numbers if numbers.ndim == 1 else _mean_of_known(numbers)
+        return self._unlinked[column]
+
+    def query(
+        self,
+        arch: Architecture,
+        metric: str | None = None,
+        *,
+        dataset: str | None = None,
+        epochs: int | None = None,
+        seed: int | None = None,
+    ) -> float | None:
+        """One number of one architecture, None where the benchmark has none.
+
+        Args:
+            arch: An architecture of the space.
+            metric: As for :meth:`resolve`.
+            dataset: As for :meth:`resolve`.
+            epochs: As for :meth:`resolve`.
+            seed: Of one run; by default the mean over the runs that there are.
+        """
+        column = self.resolve(metric, dataset, epochs)
+        row = self.rows.row(arch)
+        if row is None:
+            return None
+        value = float(self.values(column, seed)[row])
+        return value if math.isfinite(value) else None
+
+    def cost(
+        self,
+        arch: Architecture,
+        *,
+        dataset: str | None = None,
+        epochs: int | None = None,
+        seed: int | None = None,
+    ) -> float | None:
+        """Seconds that a search which trains ``arch`` would have spent: training and one validation pass.
+
+        This is the clock of a simulated search: query a validation accuracy, add this. On CIFAR-10,
+        NAS-Bench-201 and NATS-Bench take the training on the half that leaves a validation set, as their
+        API does. Where the benchmark has no time for the validation pass, the training alone counts.
+        """
+        family = self.family
+        chosen, _ = family.resolve(dataset or self._default_dataset(), family.validation)
+        train = self.query(arch, "train_time", dataset=chosen, epochs=epochs, seed=seed)
+        if train is None or family.validation_time is None:
+            return train
+        name = family.validation_time
+        if not any((c.dataset, c.metric) == (chosen, name) for c in self._columns):
+            return train
+        return train + (self.query(arch, name, dataset=chosen, epochs=epochs, seed=seed) or 0.0)
+
+    def missing(
+        self, metric: str | None = None, *, dataset: str | None = None, epochs: int | None = None
+    ) -> list[Architecture]:
+        """The architectures among the rows for which the metric is not known, not even from one run."""
+        values = self.values(self.resolve(metric, dataset, epochs))
+        return [self.rows.architecture(int(row)) for row in np.flatnonzero(~np.isfinite(values))]
+
+    def table(
+        self,
+        metric: str | None = None,
+        *,
+        dataset: str | None = None,
+        epochs: int | None = None,
+        seed: int | None = None,
+    ) -> Table:
+        """One metric as a :class:`Table`, the arguments as for :meth:`query`; unknown values are absent.
+
+        Raises:
+            UserError: There is no such metric, or it holds no number.
+        """
+        column = self.resolve(metric, dataset, epochs)
+        values = self.values(column, seed)
+        if self.family.negative_is_missing:
+            values = np.where(values < 0, np.nan, values)
+        known = np.flatnonzero(np.isfinite(values))
+        if not len(known):
+            raise UserError(f"{self.source}: {column.key} holds no number")
+        numbers = values[known].tolist()
+        by_index = isinstance(self.rows, IndexRows)
+        places = [self.rows.index(row) for row in known.tolist()] if by_index else known.tolist()  # type: ignore[attr-defined]
+        return Table(
+            self.source,
+            column.metric + ("" if column.epochs is None else f"@{column.epochs}"),
+            column.dataset,
+            self.space,
+            dict(zip(places, numbers, strict=True)),
+            column.unit,
+            column.higher_is_better,
+            None if by_index else self.rows,
+        )
+
+
+def _mean_of_known(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean along the last axis of what is finite, NaN where nothing is."""
+    known = np.isfinite(numbers)
+    count = known.sum(axis=1)
+    total = np.where(known, numbers, 0.0).sum(axis=1)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def _hint(name: str, choices: list[str]) -> str:
+    close = difflib.get_close_matches(name, choices, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,0 +1,89 @@
+"""NumPy archives that other people made: what their keys are taken to mean.
+
+- Rows: ``arch_str``, architecture strings; or ``hash``, ``adjacency`` and ``ops`` of NAS-Bench-101; or none,
+  if every array has one number per architecture in the index order of the space.
+- ``DATASET/METRIC`` and ``DATASET/METRIC@EPOCHS``: as in a compact file.
+- ``test200_cifar10``, ``val12_cifar10``, ``train200_cifar10``: accuracies in percent after 200 or 12 epochs;
+  with ``_per_seed`` one column per run.
+- ``val_acc_108ep``, ``test_acc_108ep``: accuracies of CIFAR-10 as fractions.
+- ``params_m_cifar10``, ``macs_m_cifar10``: millions of parameters and multiply-adds.
+- ``trainable_parameters``, ``training_time_s``: of CIFAR-10.
+- Any other array with one number per row is a metric of its own name, of the dataset ``unknown``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pynas._errors import UserError
+from pynas.benchmarks._columns import Column, parse_key
+from pynas.benchmarks._compact import Content
+from pynas.spaces import SearchSpace
+
+HASH_NAMES = ("hash", "num_vertices", "adjacency", "ops", "op_names")
+_NAMES = frozenset({"arch_str", *HASH_NAMES, "unique_id", "edges"})
+_SPLITS = {"test": "test", "val": "valid", "valid": "valid", "train": "train"}
+_TRAINED = re.compile(r"(test|val|valid|train)(\d+)_(\w+?)(_per_seed)?")
+_EPOCHS = re.compile(r"(test|val|valid|train)_acc_(\d+)ep")
+_MILLIONS = re.compile(r"(params|macs|flops)_m_(\w+)")
+_OF_NASBENCH101 = {"trainable_parameters": "params", "training_time_s": "train_time"}
+
+
+def read(arrays: Mapping[str, NDArray[Any]], path: Path, space: SearchSpace) -> Content:
+    """Understand an archive by the names of its arrays; ``space`` says of which architectures.
+
+    Raises:
+        UserError: Nothing names the rows, or no array has a number per row.
+    """
+    names: dict[str, NDArray[Any]]
+    if "hash" in arrays:
+        family = "nasbench101"
+        names = {key: arrays[key] for key in HASH_NAMES if key in arrays}
+        rows = len(arrays["hash"])
+    elif "arch_str" in arrays:
+        family = "npz"
+        names = {"arch_str": arrays["arch_str"]}
+        rows = len(arrays["arch_str"])
+    else:
+        family = "hw_nas" if any(key.endswith(("_latency", "_energy")) for key in arrays) else "npz"
+        rows = space.size or 0
+        if not any(array.shape[:1] == (rows,) for array in arrays.values()):
+            raise UserError(
+                f"{path}: expected an array arch_str (or hash, adjacency, ops), or {rows} numbers per array "
+                f"in the index order of {space.name}; got keys {sorted(arrays)}"
+            )
+        names = {"index": np.arange(rows)}
+    columns: dict[Column, NDArray[Any]] = {}
+    for key, array in arrays.items():
+        is_numbers = array.dtype.kind in "fiu" and array.shape[:1] == (rows,) and array.ndim <= 2
+        if is_numbers and key not in _NAMES:
+            column, scale = _column(key, array)
+            if array.ndim == 1 or column.seeds:
+                columns[column] = array if scale == 1 else array * scale
+    if not columns:
+        raise UserError(f"{path}: no array with one number per architecture; got keys {sorted(arrays)}")
+    return Content(family, path.name, names, columns)
+
+
+def _column(key: str, array: NDArray[Any]) -> tuple[Column, float]:
+    """What ``key`` means, and the factor to the units of a table."""
+    seeds = tuple(range(array.shape[1])) if array.ndim == 2 else ()
+    if (column := parse_key(key, seeds)) is not None:
+        return column, 1
+    if match := _TRAINED.fullmatch(key):
+        split, epochs, dataset, per_seed = match.groups()
+        metric = f"{_SPLITS[split]}_accuracy" + (per_seed or "")
+        return Column(dataset, metric, int(epochs), seeds), 1
+    if match := _EPOCHS.fullmatch(key):
+        return Column("cifar10", f"{_SPLITS[match[1]]}_accuracy", int(match[2])), 100
+    if match := _MILLIONS.fullmatch(key):
+        return Column(match[2], "params" if match[1] == "params" else "flops"), 1e6
+    if key in _OF_NASBENCH101:
+        return Column("cifar10", _OF_NASBENCH101[key]), 1
+    return Column("unknown", key, None, ()), 1

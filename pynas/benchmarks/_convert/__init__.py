@@ -1,0 +1,82 @@
+"""From the files that the benchmarks' authors publish to one compact file each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pynas._errors import UserError
+from pynas.benchmarks import _compact
+from pynas.benchmarks._compact import Content
+from pynas.benchmarks._convert import hw, nasbench101, nats, transnas
+from pynas.benchmarks._formats import pickle_file
+
+
+def convert(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    on_progress: Callable[[float], None] = lambda share: None,
+) -> Content:
+    """Convert an official file or folder to the compact file ``output``.
+
+    Which benchmark it is shows in the content, not in the name. The source is read as a stream: no more of it
+    is in memory than one architecture (one record, one training run), beside the numbers of the result. No
+    code of a pickle runs. ``output`` appears when it is complete; a conversion that was cut off leaves
+    nothing and is started again.
+
+    Args:
+        source: ``nasbench_full.tfrecord``, ``nasbench_only108.tfrecord``, ``NAS-Bench-201-v1_1-096897.pth``,
+            ``NATS-tss-v1_0-3ffb9.pickle.pbz2``, the folders ``NATS-tss-v1_0-3ffb9-simple`` and
+            ``NATS-sss-v1_0-50262-simple``, ``transnas-bench_v10141024.pth``, ``HW-NAS-Bench-v1_0.pickle``.
+        output: The ``.npz`` file to write.
+        overwrite: Replace ``output`` if it exists.
+        on_progress: Called with the share done, 0 to 1.
+
+    Returns:
+        What was written.
+
+    Raises:
+        UserError: The source is absent, damaged, or none of these; ``output`` exists or cannot be written.
+    """
+    path, target = Path(os.path.expanduser(source)), Path(os.path.expanduser(output))
+    if target.suffix != ".npz":
+        raise UserError(f"{target}: the name of a table ends in .npz")
+    if target.exists() and not overwrite:
+        raise UserError(f"{target}: exists already; --overwrite replaces it")
+    if not target.parent.is_dir():
+        raise UserError(f"{target}: the folder {target.parent} does not exist")
+    content = _read(path, on_progress)
+    _compact.write(target, content)
+    on_progress(1.0)
+    return content
+
+
+def _read(path: Path, on_progress: Callable[[float], None]) -> Content:
+    if path.is_dir():
+        return nats.convert_folder(path, on_progress)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file or folder")
+    if path.suffix == ".tfrecord":
+        return nasbench101.convert(path, on_progress)
+    loaded = pickle_file.load(path, _reduce, what="the table of a benchmark", on_progress=on_progress)
+    if isinstance(loaded, dict):
+        if {"meta_archs", "arch2infos"} <= loaded.keys():
+            return nats.convert_whole(path, loaded)
+        if "metrics_dict" in loaded and "data" in loaded:
+            return transnas.convert(path, loaded)
+        if "nasbench201" in loaded:
+            return hw.convert(path, loaded)
+    keys = f"with the keys {sorted(map(str, loaded))[:8]}" if isinstance(loaded, dict) else ""
+    raise UserError(f"{path}: a {type(loaded).__name__} {keys} is the table of no benchmark that pynas knows")
+
+
+def _reduce(mapping: dict[Any, Any]) -> Any:
+    """What to keep of a dict in any of the pickles."""
+    try:
+        return nats.reduce(mapping) or transnas.reduce(mapping) or hw.reduce(mapping)
+    except (TypeError, AttributeError) as error:
+        raise ValueError(f"the results of a training run are laid out in another way: {error}") from error

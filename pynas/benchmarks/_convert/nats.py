@@ -1,0 +1,223 @@
+"""NAS-Bench-201 and NATS-Bench: their results have one layout, in files of different kinds.
+
+X. Dong, Y. Yang, "NAS-Bench-201", ICLR 2020, arXiv:2001.00326; X. Dong et al., "NATS-Bench", TPAMI 2021,
+arXiv:2009.00437. ``NAS-Bench-201-v1_1-096897.pth`` and ``NATS-tss-v1_0-3ffb9.pickle.pbz2`` are one pickle;
+``NATS-tss-v1_0-3ffb9-simple`` and ``NATS-sss-v1_0-50262-simple`` are folders, one pickle per architecture.
+
+A pickle holds, per architecture and training length, the results of every data set and seed: accuracy, loss
+and time of every epoch on the training set and on the evaluation sets ``x-valid``, ``x-test``, ``ori-test``.
+Kept are those of the last epoch, the seconds of the whole training, and the seconds of one evaluation.
+"""
+
+from __future__ import annotations
+
+import bz2
+import pickle
+from array import array
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pynas import spaces
+from pynas._errors import UserError
+from pynas._unpickle import AllowListUnpickler
+from pynas.benchmarks._compact import Content
+from pynas.benchmarks._convert._collector import Collector, Number
+from pynas.benchmarks._formats.pickle_stream import REDUCED
+from pynas.benchmarks._formats.stand_ins import ALLOWED_IN_TORCH
+
+_SUFFIX = ".pickle.pbz2"
+_LARGEST_PICKLE = 1 << 28
+_TRIAL_KEYS = frozenset({"train_acc1es", "eval_acc1es", "epochs", "seed"})
+_COSTS = {"params": ("params", 1e6), "flop": ("flops", 1e6)}  # the files count in millions
+_REFERENCE_SEED = 888  # of it the costs are right where the seeds disagree, says the official API
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What is kept of one training run: small, whatever the number of its epochs."""
+
+    epochs: int
+    names: tuple[str, ...]
+    values: array[float]
+
+
+def reduce(mapping: Mapping[Any, Any]) -> Trial | None:
+    """The summary of a dict if it is one training run, else None."""
+    if not mapping.keys() >= _TRIAL_KEYS:
+        return None
+    epochs = int(mapping["epochs"])
+    last = epochs - 1
+    numbers: dict[str, Any] = {
+        "train_accuracy": _at(mapping["train_acc1es"], last),
+        "train_loss": _at(mapping.get("train_losses"), last),
+    }
+    times = mapping.get("train_times")
+    if isinstance(times, dict) and len(times) == epochs:
+        numbers["train_time"] = sum(times.values())
+    for name in mapping.get("eval_names") or ():
+        numbers[f"{name}_accuracy"] = _at(mapping["eval_acc1es"], f"{name}@{last}")
+        numbers[f"{name}_loss"] = _at(mapping.get("eval_losses"), f"{name}@{last}")
+        passes = _passes(mapping.get("eval_times"), name, epochs)
+        if passes:
+            numbers[f"{name}_time"] = sum(passes) / len(passes)
+    for name, (ours, factor) in _COSTS.items():
+        if isinstance(mapping.get(name), (int, float)):
+            numbers[ours] = mapping[name] * factor
+    latencies = [seconds for seconds in mapping.get("latency") or () if seconds > 0]
+    if latencies:
+        numbers["latency"] = 1e3 * sum(latencies) / len(latencies)
+    known = {name: float(value) for name, value in numbers.items() if isinstance(value, (int, float))}
+    return Trial(epochs, tuple(known), array("d", known.values()))
+
+
+def _at(values: Any, key: Any) -> Any:
+    return values.get(key) if isinstance(values, dict) else None
+
+
+def _passes(times: Any, name: str, epochs: int) -> list[float]:
+    """Seconds of each pass over one evaluation set."""
+    if not isinstance(times, dict):
+        return []
+    found = [times.get(f"{name}@{epoch}") for epoch in range(epochs)]
+    return [seconds for seconds in found if isinstance(seconds, (int, float))]
+
+
+def numbers_of(results: Mapping[Any, Any], expected: str) -> Iterator[Number]:
+    """Everything that is kept of one architecture, given its results by training length.
+
+    Raises:
+        ValueError: It is laid out in another way, or is another architecture than ``expected``.
+    """
+    costs: dict[str, dict[str, float]] = {}
+    for result in sorted(results.values(), key=_longest):
+        found = result.get("arch_str")
+        if isinstance(found, str) and "|" in found and found != expected:
+            raise ValueError(f"results of {found} in the place of {expected}")
+        by_dataset: dict[str, dict[int, Trial]] = {}
+        for (dataset, seed), run in result["all_results"].items():
+            trial = run[REDUCED] if REDUCED in run else reduce(run)
+            if trial is None:
+                raise ValueError("a training run without its accuracies")
+            by_dataset.setdefault(str(dataset), {})[int(seed)] = trial
+        for dataset, trials in by_dataset.items():
+            for seed, trial in trials.items():
+                for name, value in zip(trial.names, trial.values, strict=True):
+                    if name not in ("params", "flops", "latency"):
+                        yield (dataset, name, trial.epochs), seed, value
+            # Of several lengths the longest counts: it comes last.
+            costs[dataset] = costs.get(dataset, {}) | _costs(trials)
+    for dataset, named in costs.items():
+        for name, value in named.items():
+            yield (dataset, name, None), None, value
+
+
+def _longest(result: Mapping[Any, Any]) -> int:
+    runs = result["all_results"].values()
+    return max((run[REDUCED].epochs if REDUCED in run else int(run["epochs"]) for run in runs), default=0)
+
+
+def _costs(trials: Mapping[int, Trial]) -> dict[str, float]:
+    """Parameters, multiply-adds and latency of one network, from several runs of it."""
+    found: dict[str, float] = {}
+    for name in ("params", "flops", "latency"):
+        values = {
+            seed: trial.values[trial.names.index(name)]
+            for seed, trial in trials.items()
+            if name in trial.names
+        }
+        if not values:
+            continue
+        disagree = name != "latency" and len({round(value / 10) for value in values.values()}) > 1
+        if disagree and _REFERENCE_SEED in values:
+            found[name] = values[_REFERENCE_SEED]
+        else:
+            found[name] = sum(values.values()) / len(values)
+    return found
+
+
+def family_of(archs: Any) -> str:
+    """Topology or size? UserError unless ``archs`` lists architectures of one."""
+    if isinstance(archs, list) and archs and all(isinstance(text, str) for text in archs):
+        family, name = ("nats_tss", "nasbench201") if archs[0].startswith("|") else ("nats_sss", "nats_size")
+        spaces.get(name).parse(archs[0])
+        return family
+    raise UserError("meta_archs: expected a list of architecture strings")
+
+
+def convert_whole(path: Path, content: Mapping[str, Any]) -> Content:
+    """The result of a file whose training runs were reduced while it was read.
+
+    Raises:
+        UserError: It is laid out in another way.
+    """
+    archs, infos = content["meta_archs"], content["arch2infos"]
+    try:
+        family = family_of(archs)
+        collector = Collector(len(archs))
+        for index, results in infos.items():
+            if not 0 <= index < len(archs):
+                raise ValueError(f"an architecture {index} of {len(archs)}")
+            collector.put(index, numbers_of(results, archs[index]))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: not laid out as NAS-Bench-201 or NATS-Bench: {error!s}") from error
+    return _content(family, path, archs, collector)
+
+
+def convert_folder(path: Path, on_progress: Callable[[float], None]) -> Content:
+    """The result of a folder with one file per architecture; only one of them is in memory at a time.
+
+    An architecture without a file stays unknown.
+
+    Raises:
+        UserError: The folder holds no such files, or one of them is damaged or names what it must not.
+    """
+    meta = _load(path / f"meta{_SUFFIX}")
+    archs: Any = meta.get("meta_archs") if isinstance(meta, dict) else None
+    family = family_of(archs)
+    collector = Collector(len(archs))
+    found = 0
+    for index, text in enumerate(archs):
+        names = (f"{index:06d}{_SUFFIX}", f"{index}{_SUFFIX}")
+        file = next((path / name for name in names if (path / name).is_file()), None)
+        if file is not None:
+            found += 1
+            results = _load(file)
+            try:
+                collector.put(index, numbers_of(results, text))
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise UserError(f"{file}: not laid out as NATS-Bench: {error!s}") from error
+        on_progress((index + 1) / len(archs))
+    if not found:
+        raise UserError(f"{path}: holds no file {0:06d}{_SUFFIX} to {len(archs) - 1:06d}{_SUFFIX}")
+    return _content(family, path, archs, collector)
+
+
+def _load(path: Path) -> Any:
+    """One compressed pickle, with the allow-list of tables."""
+    try:
+        with bz2.BZ2File(path) as file:
+            raw = file.read(_LARGEST_PICKLE + 1)
+        if len(raw) > _LARGEST_PICKLE:
+            raise pickle.UnpicklingError(f"more than {_LARGEST_PICKLE >> 20} MiB")
+        return _Unpickler(BytesIO(raw), ALLOWED_IN_TORCH).load()
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file: this is no folder of NATS-Bench") from error
+    except Exception as error:  # a damaged pickle raises whatever its broken instructions lead to
+        raise UserError(f"{path}: not a file of NATS-Bench: {error or type(error).__name__}") from error
+
+
+class _Unpickler(AllowListUnpickler):
+    def persistent_load(self, pid: object) -> None:
+        """Storages of tensors: weights are left out."""
+
+
+def _content(family: str, path: Path, archs: list[str], collector: Collector) -> Content:
+    columns = collector.columns()
+    if not columns:
+        raise UserError(f"{path}: holds no result")
+    return Content(family, path.name, {"arch_str": np.array(archs, dtype="S")}, columns)

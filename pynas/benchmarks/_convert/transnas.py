@@ -1,0 +1,96 @@
+"""TransNAS-Bench-101: ``transnas-bench_v10141024.pth``.
+
+Y. Duan et al., "TransNAS-Bench-101: Improving Transferability and Generalizability of Cross-Task Neural
+Architecture Search", CVPR 2021, arXiv:2105.11871.
+
+``data[space][architecture][task]`` holds the epochs of its one training run, facts about the network, and
+each metric after every epoch. Of a metric kept are the value after the last epoch (``test_top1@25``); for
+those that are better the larger, the best of all epochs (``best_test_top1``, the official API's mode "best");
+and the value at the epoch that is best in validation (``early_test_top1``), which early stopping gives.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pynas._errors import UserError
+from pynas.benchmarks._compact import Content
+from pynas.benchmarks._convert._collector import Collector, Number
+from pynas.benchmarks._formats.pickle_stream import REDUCED
+
+_KEYS = frozenset({"metrics", "model_info", "total_epochs"})
+_BETTER_LARGER = ("top1", "top5", "acc", "mIoU", "ssim", "neg_loss")
+_VALIDATION = ("valid_mIoU", "valid_ssim", "valid_top1", "valid_neg_loss")  # the first that a task has
+_SPACES = {"micro", "macro"}
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What is kept of one network on one task."""
+
+    values: tuple[tuple[str, int | None, float], ...]  # metric, epochs, value
+
+
+def reduce(mapping: Mapping[Any, Any]) -> Trained | None:
+    """The summary of a dict if it is one network on one task, else None."""
+    if not mapping.keys() >= _KEYS:
+        return None
+    epochs = int(mapping["total_epochs"])
+    metrics = {str(name): [float(v) for v in values] for name, values in mapping["metrics"].items()}
+    chosen = next((name for name in _VALIDATION if metrics.get(name)), None)
+    early = int(np.argmax(metrics[chosen])) if chosen else None
+    found: list[tuple[str, int | None, float]] = []
+    for name, values in metrics.items():
+        if not values:
+            continue
+        if name == "time_elapsed":
+            # Seconds since the start; were it seconds of each epoch, it would fall somewhere.
+            grows = all(a <= b for a, b in itertools.pairwise(values))
+            found.append(("train_time", epochs, values[-1] if grows else sum(values)))
+            continue
+        found.append((name, epochs, values[-1]))
+        if name.endswith(_BETTER_LARGER):
+            found.append((f"best_{name}", None, max(values)))
+        if early is not None and early < len(values):
+            found.append((f"early_{name}", None, values[early]))
+    for name, value in mapping["model_info"].items():
+        if isinstance(value, (int, float)):
+            found.append((str(name), None, float(value)))
+    return Trained(tuple(found))
+
+
+def convert(path: Path, content: Mapping[str, Any]) -> Content:
+    """The result of a file whose training runs were reduced while it was read.
+
+    Raises:
+        UserError: It is laid out in another way.
+    """
+    try:
+        by_space = content["data"]
+        if not isinstance(by_space, dict) or not by_space.keys() <= _SPACES:
+            raise ValueError("data has not the keys micro and macro")
+        archs = [str(text) for space in by_space.values() for text in space]
+        collector = Collector(len(archs))
+        results = (tasks for space in by_space.values() for tasks in space.values())
+        for row, tasks in enumerate(results):
+            collector.put(row, _numbers(tasks))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: not laid out as TransNAS-Bench-101: {error!s}") from error
+    columns = collector.columns()
+    if not columns:
+        raise UserError(f"{path}: holds no result")
+    return Content("transnas101", path.name, {"arch_str": np.array(archs, dtype="S")}, columns)
+
+
+def _numbers(tasks: Mapping[str, Any]) -> list[Number]:
+    return [
+        ((str(task), metric, epochs), None, value)
+        for task, result in tasks.items()
+        for metric, epochs, value in result[REDUCED].values
+    ]

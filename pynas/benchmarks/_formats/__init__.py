@@ -1,0 +1,1 @@
+"""File formats of the published benchmarks, read without the libraries that wrote them."""

@@ -1,0 +1,110 @@
+"""Opening a table in a NumPy archive: compact, or made by others."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pynas import spaces
+from pynas._errors import UserError
+from pynas._npz import open_npz
+from pynas.benchmarks import _compact, _conventions
+from pynas.benchmarks._base import Rows
+from pynas.benchmarks._benchmark import Benchmark
+from pynas.benchmarks._compact import Content
+from pynas.benchmarks._families import FAMILIES
+from pynas.benchmarks._rows import HashRows, IndexRows
+from pynas.spaces import SearchSpace
+
+_VERTICES = 7
+
+
+def open(path: str | os.PathLike[str], space: SearchSpace | str | None = None) -> Benchmark:
+    """Open a table: a file that ``pynas tables convert`` wrote, or another archive with conventional keys.
+
+    Args:
+        path: The ``.npz`` file.
+        space: Space of the architectures, or its name. May be left out for a compact file of one space;
+            where a file holds several spaces it chooses the rows.
+
+    Raises:
+        UserError: The file is absent, damaged, or holds no architecture of ``space``.
+    """
+    file = Path(os.path.expanduser(path))
+    wanted = spaces.get(space) if isinstance(space, str) else space
+    content = load_content(file, wanted)
+    known = FAMILIES[content.family].spaces
+    if wanted is None:
+        if len(known) != 1:
+            raise UserError(f"{file}: say of which space: {', '.join(known) or 'any'}")
+        wanted = spaces.get(known[0])
+    elif known and wanted.name not in known:
+        raise UserError(f"{file}: holds architectures of {' and '.join(known)}, not of {wanted.name}")
+    rows, kept = _rows(content, wanted, file)
+    columns = content.columns if kept is None else {c: a[kept] for c, a in content.columns.items()}
+    return Benchmark(content.family, wanted, rows, columns, file.name)
+
+
+def load_content(path: Path, space: SearchSpace | None) -> Content:
+    """The arrays of a file, understood, not yet found in a space.
+
+    Without a space only a compact file, one with architecture strings or hashes, or NAS-Bench-201's order.
+    """
+    with open_npz(path) as archive:
+        arrays: dict[str, NDArray[Any]] = {key: archive[key] for key in archive.files}
+    if _compact.HEADER in arrays:
+        return _compact.read(arrays, path)
+    if space is None:
+        space = spaces.get("nasbench101" if "hash" in arrays else "nasbench201")
+    return _conventions.read(arrays, path, space)
+
+
+def _rows(content: Content, space: SearchSpace, path: Path) -> tuple[Rows, NDArray[np.int64] | None]:
+    """The rows of ``space``, and which they are if not all."""
+    names = content.names
+    if "hash" in names:
+        return _hash_rows(names, space, path), None
+    if "index" in names:
+        return IndexRows(space, names["index"].tolist()), None
+    strings = names["arch_str"]
+    if strings.ndim != 1 or strings.dtype.kind not in "SU":
+        raise UserError(
+            f"{path}: arch_str is {strings.dtype} of shape {list(strings.shape)}, expected N strings"
+        )
+    if content.family != "transnas101":
+        return IndexRows.parse(space, strings, path), None
+    is_macro = np.char.endswith(strings.astype("U"), "-basic")
+    kept = np.flatnonzero(is_macro == (space.name == "transnas_macro"))
+    if not len(kept):
+        raise UserError(f"{path}: holds no architecture of {space.name}")
+    return IndexRows.parse(space, strings[kept], path), kept
+
+
+def _hash_rows(names: Mapping[str, NDArray[Any]], space: Any, path: Path) -> HashRows:
+    missing = [key for key in _conventions.HASH_NAMES if key not in names and key != "num_vertices"]
+    if missing:
+        raise UserError(f"{path}: NAS-Bench-101 needs the arrays {', '.join(missing)} too")
+    if space.name != "nasbench101":
+        raise UserError(f"{path}: holds architectures of nasbench101, not of {space.name}")
+    hashes, adjacency, operations = names["hash"], names["adjacency"], names["ops"]
+    count = len(hashes)
+    digits = hashes.astype("S32")
+    shapes = adjacency.shape == (count, _VERTICES, _VERTICES) and operations.shape == (count, _VERTICES)
+    if not shapes or adjacency.dtype.kind not in "iu" or operations.dtype.kind not in "iu":
+        raise UserError(f"{path}: adjacency must be [N, 7, 7] and ops [N, 7], integers, for N hashes")
+    op_names = [str(name) for name in names["op_names"].tolist()]
+    if operations.min(initial=0) < -3 or operations.max(initial=0) >= len(op_names):
+        raise UserError(f"{path}: ops must be -1 (input), -2 (output), -3 (padding) or indices of op_names")
+    try:
+        raw = bytes.fromhex(b"".join(digits.tolist()).decode())
+        if len(raw) != 16 * count:
+            raise ValueError(f"{count} hashes have {2 * len(raw)} digits")
+        rows = np.frombuffer(raw, dtype=np.uint8).reshape(count, 16)
+        return HashRows(rows, adjacency, operations, op_names, space.hash, space.from_matrix)
+    except ValueError as error:
+        raise UserError(f"{path}: hash: expected 32 hexadecimal digits a row: {error}") from error

@@ -1,0 +1,105 @@
+"""How tables find their architectures: by index of the space, or by the module hash of NAS-Bench-101."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pynas._errors import UserError
+from pynas.architecture import Architecture
+from pynas.spaces import SearchSpace
+
+
+class IndexRows:
+    """Rows in any order, each known by its index in the space.
+
+    Args:
+        space: The search space.
+        indices: Index of the architecture of each row.
+    """
+
+    def __init__(self, space: SearchSpace, indices: Sequence[int]) -> None:
+        self._space = space
+        self._indices = list(indices)
+        self._row = {index: row for row, index in enumerate(self._indices)}
+        if len(self._row) < len(self._indices):
+            twice = next(i for row, i in enumerate(self._indices) if self._row[i] != row)
+            raise UserError(f"{space.format(space.from_index(twice))} stands in the table twice")
+
+    @classmethod
+    def parse(cls, space: SearchSpace, texts: NDArray[Any], source: object) -> IndexRows:
+        """Rows named by architecture strings; UserError naming the row that is none of ``space``."""
+        indices = []
+        for row, text in enumerate(texts.tolist()):
+            try:
+                indices.append(
+                    space.index(space.parse(text.decode() if isinstance(text, bytes) else str(text)))
+                )
+            except ValueError as error:
+                raise UserError(f"{source}: row {row} of arch_str: {error}") from error
+        try:
+            return cls(space, indices)
+        except UserError as error:
+            raise UserError(f"{source}: {error}") from None
+
+    def row(self, arch: Architecture) -> int | None:
+        """The row of ``arch``, None if there is none."""
+        return self._row.get(self._space.index(arch))
+
+    def architecture(self, row: int) -> Architecture:
+        """The architecture in ``row``."""
+        return self._space.from_index(self._indices[row])
+
+    def index(self, row: int) -> int:
+        """The index in the space of ``row``."""
+        return self._indices[row]
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+
+class HashRows:
+    """NAS-Bench-101: rows known by the hash that is equal for isomorphic cells.
+
+    Args:
+        hashes: ``[N, 16]`` uint8, the 16 bytes of each hash.
+        adjacency: ``[N, 7, 7]`` 0/1, padded by zeros.
+        operations: ``[N, 7]``: -1 input, -2 output, -3 padding, else an index to ``names``.
+        names: The operations' names.
+        module_hash: Hash of an architecture, 32 hexadecimal digits.
+        make: The architecture of (adjacency matrix, names of its operations).
+    """
+
+    def __init__(
+        self,
+        hashes: NDArray[np.uint8],
+        adjacency: NDArray[np.int8],
+        operations: NDArray[np.int8],
+        names: Sequence[str],
+        module_hash: Callable[[Architecture], str],
+        make: Callable[[list[list[int]], list[str]], Architecture],
+    ) -> None:
+        raw = hashes.tobytes()
+        self._row = {raw[i : i + 16]: i // 16 for i in range(0, len(raw), 16)}
+        if len(self._row) < len(hashes):
+            raise UserError("two rows of the table have the same module hash")
+        self._adjacency, self._operations = adjacency, operations
+        self._names = list(names)
+        self._hash, self._make = module_hash, make
+
+    def row(self, arch: Architecture) -> int | None:
+        """The row of ``arch`` or of a cell isomorphic to it, None if there is none."""
+        return self._row.get(bytes.fromhex(self._hash(arch)))
+
+    def architecture(self, row: int) -> Architecture:
+        """The cell in ``row``."""
+        codes = self._operations[row]
+        size = int((codes != -3).sum())
+        names = ["input" if c == -1 else "output" if c == -2 else self._names[c] for c in codes[:size]]
+        return self._make(self._adjacency[row, :size, :size].tolist(), names)
+
+    def __len__(self) -> int:
+        return len(self._adjacency)
