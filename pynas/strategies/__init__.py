@@ -11,6 +11,7 @@ from pynas._registry import Registry
 from pynas.strategies._base import Exhausted, Feasible, Infeasible, SearchStrategy
 from pynas.strategies.evolution import RegularizedEvolution
 from pynas.strategies.exhaustive import ExhaustiveSearch
+from pynas.strategies.local_search import LocalSearch
 from pynas.strategies.random import RandomSearch
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 REGISTRY: Registry[type[SearchStrategy]] = Registry("search strategy")
 REGISTRY.register("evolution", RegularizedEvolution)
 REGISTRY.register("exhaustive", ExhaustiveSearch)
+REGISTRY.register("local_search", LocalSearch)
 REGISTRY.register("random", RandomSearch)
 
 _SHARED_ARGUMENTS = frozenset(inspect.signature(SearchStrategy).parameters)
@@ -64,6 +66,7 @@ __all__ = [
     "ExhaustiveSearch",
     "Feasible",
     "Infeasible",
+    "LocalSearch",
     "RandomSearch",
     "RegularizedEvolution",
     "SearchStrategy",
