@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import os
 import time
@@ -18,6 +17,7 @@ from pynas._costs import Costs
 from pynas._errors import UserError
 from pynas._multiobjective import mean_ranks, pareto_front
 from pynas.architecture import Architecture
+from pynas.spaces._identity import constructor_options
 from pynas.store import SCHEMA_VERSION, Run, RunConfig, Store
 from pynas.strategies import Exhausted, Infeasible, SearchStrategy
 from pynas.trial import Evaluation, Evaluator, Status, Trial
@@ -132,7 +132,7 @@ def search(
         objectives=objectives,
         constraints=costs.bounds,
         config={
-            "space": _constructor_options(space),
+            "space": constructor_options(space),
             "strategy": strategies.options(strategy) | chosen,
             "evaluator": dict(getattr(evaluator, "config", {})),
             "table": _table_facts(table),
@@ -298,10 +298,3 @@ def _table_facts(table: Table | None) -> dict[str, str] | None:
     if table is None:
         return None
     return {"name": table.name, "metric": table.metric, "dataset": table.dataset}
-
-
-def _constructor_options(space: SearchSpace) -> dict[str, Any]:
-    """The arguments that the space was made with, where it keeps them under their names."""
-    names = inspect.signature(type(space)).parameters
-    values = {name: getattr(space, name) for name in names if hasattr(space, name)}
-    return {name: value for name, value in values.items() if isinstance(value, (bool, int, float, str))}

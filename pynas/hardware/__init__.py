@@ -1,7 +1,65 @@
-"""What a network costs: parameters and multiply-adds."""
+"""What networks cost: parameters, multiply-adds, activations, memory, and latency on real devices.
+
+    table = pynas.hardware.LatencyTable.build("nasbench201", path="my-machine.json")
+    table.predict(arch), table.error()
+    raspi4 = pynas.hardware.load("hw:nb201_hw.npz:raspi4", space)[0]
+
+Models of devices need no torch to be read; counting and measuring do.
+"""
 
 from __future__ import annotations
 
-from pynas.hardware.counts import MacCount, ParameterCount, macs, params
+import importlib
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["MacCount", "ParameterCount", "macs", "params"]
+from pynas.hardware._fit import Correction, PredictionError
+from pynas.hardware._load import kinds, load
+from pynas.hardware._model import HardwareModel
+from pynas.hardware.latency_table import LatencyTable
+from pynas.hardware.tabular import TabularLatency
+
+if TYPE_CHECKING:
+    from pynas.hardware._network import Task
+    from pynas.hardware._profile import Profile, profile, profile_architecture
+    from pynas.hardware._stopwatch import Stopwatch, Timing
+    from pynas.hardware.counts import MacCount, ParameterCount, macs, params
+
+_LAZY = {  # these load torch
+    "MacCount": "counts",
+    "ParameterCount": "counts",
+    "Profile": "_profile",
+    "Stopwatch": "_stopwatch",
+    "Task": "_network",
+    "Timing": "_stopwatch",
+    "macs": "counts",
+    "params": "counts",
+    "profile": "_profile",
+    "profile_architecture": "_profile",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(f"pynas.hardware.{_LAZY[name]}"), name)
+    raise AttributeError(f"module 'pynas.hardware' has no attribute {name!r}")
+
+
+__all__ = [
+    "Correction",
+    "HardwareModel",
+    "LatencyTable",
+    "MacCount",
+    "ParameterCount",
+    "PredictionError",
+    "Profile",
+    "Stopwatch",
+    "TabularLatency",
+    "Task",
+    "Timing",
+    "kinds",
+    "load",
+    "macs",
+    "params",
+    "profile",
+    "profile_architecture",
+]

@@ -1,0 +1,245 @@
+"""Building a latency table: finding operators, timing them in rounds, resuming after a kill."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from pynas import provenance
+from pynas._errors import UserError
+from pynas.architecture import Architecture
+from pynas.hardware import _network
+from pynas.hardware._network import Task
+from pynas.hardware._stopwatch import Stopwatch, Timing
+from pynas.hardware._trace import Operator, Setting, is_block, trace
+from pynas.hardware.latency_table import Measured, OperatorTiming
+from pynas.spaces import SearchSpace
+
+if TYPE_CHECKING:
+    from pynas.hardware.latency_table import LatencyTable
+
+Block = Callable[[nn.Module], bool]
+
+PATIENCE = 30  # architectures in a row without a new operator
+_MOST_SAMPLES = 1000
+_SECONDS_BETWEEN_SAVES = 5.0
+_DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float64": torch.float64,
+}
+
+
+def traced(
+    space: SearchSpace, arch: Architecture, settings: Mapping[str, Any], block: Block | None = None
+) -> tuple[Counter[str], dict[str, Operator]]:
+    """What the network of ``arch`` runs under a table's settings."""
+    task = Task(**settings["task"])
+    model = _network.build(space, arch, task)
+    return trace(model, _network.example(space, task), block or is_block)
+
+
+class Builder:
+    """One build; the arguments are those of :meth:`LatencyTable.build`."""
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        device: str,
+        *,
+        task: Mapping[str, Any],
+        dtype: str,
+        channels_last: bool,
+        threads: int | None,
+        rounds: int,
+        seconds: float,
+        seed: int,
+        block: Block | None,
+        stopwatch: Stopwatch | None,
+        on_progress: Callable[[int, int, str], None],
+    ) -> None:
+        if dtype not in _DTYPES:
+            raise UserError(f"dtype: expected one of {', '.join(_DTYPES)}, got {dtype!r}")
+        if rounds < 1 or not seconds > 0:
+            raise UserError(f"rounds, seconds: expected positive numbers, got {rounds} and {seconds}")
+        kind = device.partition(":")[0]
+        if kind not in ("cpu", "cuda"):
+            raise UserError(f"device: expected cpu or cuda, got {device!r}")
+        if kind == "cuda" and not torch.cuda.is_available():
+            raise UserError("device: there is no CUDA device that torch can use; 'pynas doctor' says more")
+        self.space, self.block, self.rounds, self.seed = space, block, rounds, seed
+        self.setting = Setting(device, _DTYPES[dtype], channels_last)
+        self.threads = torch.get_num_threads() if threads is None else threads
+        self.stopwatch = stopwatch or Stopwatch(device, seconds)
+        self.on_progress = on_progress
+        self.task = Task(**task)
+        if self.task.image_size is None and type(space).example_inputs is SearchSpace.example_inputs:
+            self.task = dataclasses.replace(self.task, image_size=_network.published_size(space))
+        self.settings: dict[str, Any] = {
+            "task": self.task.to_dict(),
+            "device": device,
+            "dtype": dtype,
+            "channels_last": channels_last,
+            "threads": self.threads,
+            "rounds": rounds,
+            "seconds": seconds,
+            "seed": seed,
+        }
+
+    def run(
+        self, cls: type[LatencyTable], name: str, path: Path | None, fit_networks: int, held_out: int
+    ) -> LatencyTable:
+        """Build, or go on building what ``path`` holds."""
+        self.settings |= {"fit_networks": fit_networks, "held_out": held_out}
+        table = self._begin(cls, name, path)
+        if table.complete:
+            return table
+        operators, networks = self._find(table, fit_networks, held_out)
+        for key in operators:
+            table.operators.setdefault(key, OperatorTiming())
+        for arch, network in networks.items():
+            table.networks.setdefault(arch, network)
+        jobs: list[str | Architecture] = [*operators, *networks]
+        total, done, saved = self.rounds * len(jobs), 0, time.monotonic()
+        with _threads(self.threads):
+            for number in range(self.rounds):
+                # The order depends on nothing but seed and round, so that a resumed build keeps to it.
+                random.Random(f"{self.seed} {number}").shuffle(jobs)
+                for job in jobs:
+                    if len(_rounds(table, job)) <= number:
+                        self._time(table, job, operators)
+                        if path is not None and time.monotonic() - saved > _SECONDS_BETWEEN_SAVES:
+                            table.save(path)
+                            saved = time.monotonic()
+                    done += 1
+                    note = f"round {number + 1} of {self.rounds}"
+                    self.on_progress(done, total, note)
+        table.fit()
+        table.complete = True
+        if path is not None:
+            table.save(path)
+        return table
+
+    def _begin(self, cls: type[LatencyTable], name: str, path: Path | None) -> LatencyTable:
+        machine = provenance.collect() | {"device": _device_name(self.setting.device)}
+        if path is None or not path.exists():
+            return cls(self.space, name, self.settings, machine, self.block)
+        table = cls.load(path, self.space, partial=True)
+        table._block = self.block
+        for what, old, new in (
+            *((key, table.settings.get(key), value) for key, value in self.settings.items()),
+            ("name", table.device, name),
+            ("machine", table.machine.get("device"), machine["device"]),
+            ("torch", table.machine.get("versions", {}).get("torch"), machine["versions"]["torch"]),
+        ):
+            if old != new:
+                raise UserError(
+                    f"{path} holds a table with {what} {old}, not {new}: delete it, or write to another file"
+                )
+        return table
+
+    def _find(
+        self, table: LatencyTable, fit_networks: int, held_out: int
+    ) -> tuple[dict[str, Operator], dict[Architecture, Measured]]:
+        """Operators of extreme and of random architectures until nothing new comes, and networks to time."""
+        rng = random.Random(self.seed)
+        operators: dict[str, Operator] = {}
+        drawn: dict[Architecture, None] = {}
+        idle = 0
+        corners = self._corners()
+        for i in range(_MOST_SAMPLES):
+            if idle == PATIENCE:
+                break
+            arch = corners[i] if i < len(corners) else self.space.sample(rng)
+            if arch in drawn:
+                idle += 1
+                continue
+            counts, found = traced(self.space, arch, self.settings, self.block)
+            drawn[arch] = None
+            table._counts[arch] = dict(counts)
+            idle = 0 if found.keys() - operators.keys() else idle + 1
+            operators = found | operators
+            self.on_progress(0, 0, f"{len(operators)} operators in {len(drawn)} architectures")
+        task = self.task
+        costs = {
+            arch: self.space.macs(
+                arch,
+                task.num_classes,
+                **({} if task.image_size is None else {"image_size": task.image_size}),
+                in_channels=task.in_channels,
+            )
+            for arch in drawn
+        }
+        ordered = sorted(drawn, key=costs.__getitem__)
+        count = min(fit_networks, len(ordered))
+        last = max(count - 1, 1)
+        networks = {ordered[i * (len(ordered) - 1) // last]: Measured("fit") for i in range(count)}
+        # As many draws as a small space may need to give what it has.
+        for _ in range(100 * held_out):
+            if sum(net.use == "held out" for net in networks.values()) == held_out:
+                break
+            networks.setdefault(self.space.sample(rng), Measured("held out"))
+        return operators, networks
+
+    def _corners(self) -> list[Architecture]:
+        """Architectures that take the same choice everywhere, which samples hardly ever do."""
+        choices = self.space.num_choices
+        decisions = [tuple(min(c, n - 1) for n in choices) for c in range(max(choices, default=0))]
+        return [Architecture(self.space.name, d) for d in decisions if self.space.is_valid(d)]
+
+    def _time(self, table: LatencyTable, job: str | Architecture, operators: Mapping[str, Operator]) -> None:
+        what = job if isinstance(job, str) else f"the network {self.space.format(job)}"
+        try:
+            if isinstance(job, str):
+                timing = self.stopwatch.measure(operators[job].make(self.setting))
+            else:
+                timing = self._network(job)
+        except (RuntimeError, NotImplementedError) as error:
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise UserError(f"{what} does not run on {self.setting.device}: {reason[0]}") from error
+        if not (math.isfinite(timing.ms) and timing.ms > 0):
+            raise UserError(
+                f"the time of {what} came out as {timing.ms} ms and was not recorded: check the clock and "
+                "the device, then build again to continue"
+            )
+        if isinstance(job, str):
+            table.operators[job].rounds.append((timing.ms, timing.low, timing.high, timing.runs))
+        else:
+            table.networks[job].rounds.append(timing.ms)
+
+    def _network(self, arch: Architecture) -> Timing:
+        """Time a whole network."""
+        model = self.setting.network(_network.build(self.space, arch, self.task, "cpu"))
+        inputs = self.setting.tensor(_network.example(self.space, self.task))
+        return self.stopwatch.measure(lambda: model(inputs))
+
+
+def _rounds(table: LatencyTable, job: str | Architecture) -> list[Any]:
+    return table.operators[job].rounds if isinstance(job, str) else table.networks[job].rounds
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _device_name(device: str) -> str:
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    return str(provenance.collect()["device"])

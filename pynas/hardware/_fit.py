@@ -1,0 +1,93 @@
+"""The correction of summed latencies, and how good predictions are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import optimize, stats
+
+_Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """``t = slope * sum + per_operator * count + constant``, all at least 0, milliseconds.
+
+    ``sum`` adds the operators' own latencies and ``count`` is their number. Operators timed on their own
+    find their data in the cache and pay the interpreter less than they do inside a network; both errors grow
+    with the first two.
+    """
+
+    slope: float = 1.0
+    per_operator: float = 0.0
+    constant: float = 0.0
+
+    def __call__(self, total: float, count: int) -> float:
+        return self.slope * total + self.per_operator * count + self.constant
+
+    @classmethod
+    def fit(cls, totals: Sequence[float], counts: Sequence[int], measured: Sequence[float]) -> Correction:
+        """Least squares of relative errors over measured networks; with fewer than four only the slope."""
+        t = np.asarray(measured, dtype=np.float64)
+        columns = [np.asarray(totals, dtype=np.float64)]
+        if len(t) >= 4:
+            columns += [np.asarray(counts, dtype=np.float64), np.ones_like(t)]
+        if len(t) == 0:
+            return cls()
+        weights, _ = optimize.nnls(np.stack(columns, axis=1) / t[:, None], np.ones_like(t))
+        return cls(*map(float, weights))
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionError:
+    """Predictions against measurements of networks that took no part in the fit.
+
+    Attributes:
+        mape: Mean of ``|predicted - measured| / measured``, in percent.
+        mape_of_sums: The same without the correction.
+        spearman: Rank correlation; NaN with fewer than three networks.
+        kendall: Tau-b; NaN with fewer than three networks.
+        repeatability: Mean over networks of the relative spread between rounds (standard deviation over
+            mean), in percent: no predictor can do much better than this. NaN with a single round.
+        count: Networks compared.
+        missing: Networks that could not be predicted because an operator was never timed.
+    """
+
+    mape: float
+    mape_of_sums: float
+    spearman: float
+    kendall: float
+    repeatability: float
+    count: int
+    missing: int
+
+    def to_dict(self) -> dict[str, float]:
+        """A JSON-ready record, NaN included."""
+        return asdict(self)
+
+
+def prediction_error(
+    predicted: Sequence[float], sums: Sequence[float], rounds: Sequence[Sequence[float]]
+) -> PredictionError:
+    """Compare predictions, NaN where there is none, with measurements: one sequence of rounds a network."""
+    measured = np.array([np.median(times) for times in rounds], dtype=np.float64)
+    p, s = np.asarray(predicted, dtype=np.float64), np.asarray(sums, dtype=np.float64)
+    known = np.isfinite(p)
+    spreads = [np.std(times, ddof=1) / np.mean(times) for times in rounds if len(times) > 1]
+    enough = known.sum() >= 3
+    return PredictionError(
+        mape=_mape(p[known], measured[known]),
+        mape_of_sums=_mape(s[known], measured[known]),
+        spearman=float(stats.spearmanr(p[known], measured[known]).statistic) if enough else float("nan"),
+        kendall=float(stats.kendalltau(p[known], measured[known]).statistic) if enough else float("nan"),
+        repeatability=100 * float(np.mean(spreads)) if spreads else float("nan"),
+        count=int(known.sum()),
+        missing=int((~known).sum()),
+    )
+
+
+def _mape(predicted: _Array, measured: _Array) -> float:
+    return 100 * float(np.mean(np.abs(predicted - measured) / measured)) if len(measured) else float("nan")

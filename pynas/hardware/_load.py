@@ -1,0 +1,63 @@
+"""Naming a device model on a command line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from pynas import spaces
+from pynas._errors import UserError
+from pynas._registry import Registry
+from pynas.hardware._model import HardwareModel
+from pynas.hardware.latency_table import LatencyTable
+from pynas.hardware.tabular import TabularLatency
+from pynas.spaces import SearchSpace
+
+Reader = Callable[[str, SearchSpace], tuple[HardwareModel, ...]]
+
+
+def _tabular(rest: str, space: SearchSpace) -> tuple[HardwareModel, ...]:
+    path, device = _split(rest)
+    return TabularLatency.read(path, space, device)
+
+
+def _table(rest: str, space: SearchSpace) -> tuple[HardwareModel, ...]:
+    return (LatencyTable.load(os.path.expanduser(rest), space),)
+
+
+_READERS: Registry[Reader] = Registry("kind of latencies")
+_READERS.register("hw", _tabular)
+_READERS.register("table", _table)
+
+
+def kinds() -> tuple[str, ...]:
+    """The kinds of source that :func:`load` reads, sorted."""
+    return _READERS.names()
+
+
+def load(spec: str, space: SearchSpace | str) -> tuple[HardwareModel, ...]:
+    """Read models of devices.
+
+    Args:
+        spec: ``hw:FILE`` or ``hw:FILE:DEVICE``, an archive as :meth:`TabularLatency.read` takes it; or
+            ``table:FILE``, what :meth:`LatencyTable.build` or ``pynas hardware build`` wrote.
+        space: The search space that the architectures belong to.
+
+    Raises:
+        UserError: The source is unknown, absent, damaged, or of another space.
+    """
+    space = spaces.get(space) if isinstance(space, str) else space
+    kind, _, rest = spec.partition(":")
+    reader = _READERS.get(kind)
+    if not rest:
+        raise UserError(f"latency {spec}: say which file, as in {kind}:FILE")
+    return reader(rest, space)
+
+
+def _split(text: str) -> tuple[str, str | None]:
+    """``FILE:DEVICE``, where FILE itself may have a colon if it exists."""
+    path, colon, device = text.rpartition(":")
+    if not colon or Path(os.path.expanduser(text)).exists():
+        return text, None
+    return path, device or None

@@ -1,0 +1,44 @@
+"""What every source of latencies is to the rest of pynas."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from pynas.architecture import Architecture
+
+UNITS = {"latency": "ms", "energy": "mJ"}
+
+
+class HardwareModel(ABC):
+    """A quantity of each architecture on one device: latency in milliseconds, energy in millijoules.
+
+    Attributes:
+        quantity: ``latency`` or ``energy``.
+        device: Short name of the device, such as ``raspi4``.
+    """
+
+    quantity: str
+    device: str
+
+    @property
+    def name(self) -> str:
+        """``quantity:device``, the key in constraints and objectives."""
+        return f"{self.quantity}:{self.device}"
+
+    @property
+    def unit(self) -> str:
+        """Unit of :meth:`predict`."""
+        return UNITS.get(self.quantity, "")
+
+    @abstractmethod
+    def predict(self, arch: Architecture) -> float:
+        """The quantity of ``arch``; NaN where it is not known, and :meth:`explain` says why."""
+
+    @abstractmethod
+    def explain(self, arch: Architecture) -> str:
+        """Why ``predict(arch)`` is NaN, for people; empty where it is a number."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """What identifies this model in the record of a search, as a JSON object."""
