@@ -14,7 +14,7 @@ def blocks() -> list[str]:
 
 def test_the_examples_run_as_pasted() -> None:
     _, *examples = blocks()
-    assert len(examples) == 5
+    assert len(examples) == 6
     namespace: dict[str, object] = {}
     exec("import torch, pynas", namespace)
     for block in examples:

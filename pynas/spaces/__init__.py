@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 from pynas.spaces._base import SPACES, Edge, SearchSpace
+from pynas.spaces._custom import CustomSpace, custom
 from pynas.spaces._open_ended import OpenEndedSpace
 from pynas.spaces.darts_cnn import DARTSCNN
 from pynas.spaces.darts_rnn import DARTSRNN
@@ -21,6 +22,7 @@ from pynas.spaces.mbv2_zico import MBV2ZiCo
 from pynas.spaces.nasbench101 import NASBench101
 from pynas.spaces.nasbench201 import NASBench201
 from pynas.spaces.nats_size import NATSSize
+from pynas.spaces.proxylessnas import ProxylessNAS
 from pynas.spaces.spos_shufflenet import SPOSShuffleNet
 from pynas.spaces.transnas_macro import TransNASMacro
 from pynas.spaces.transnas_micro import TransNASMicro
@@ -29,16 +31,19 @@ __all__ = [
     "DARTSCNN",
     "DARTSRNN",
     "EPNAS",
+    "CustomSpace",
     "Edge",
     "MBV2ZiCo",
     "NASBench101",
     "NASBench201",
     "NATSSize",
     "OpenEndedSpace",
+    "ProxylessNAS",
     "SPOSShuffleNet",
     "SearchSpace",
     "TransNASMacro",
     "TransNASMicro",
+    "custom",
     "get",
     "names",
     "register",
@@ -74,3 +79,4 @@ register(NATSSize)
 register(TransNASMicro)
 register(TransNASMacro)
 register(SPOSShuffleNet)
+register(ProxylessNAS)

@@ -1,0 +1,246 @@
+"""A user's own space: any function that makes a network, and the arguments to search over."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pynas._errors import UserError
+from pynas.architecture import Architecture
+from pynas.spaces._base import SearchSpace, check_positive
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_TASK = ("num_classes", "in_channels")  # what the factory is given beside the choices if it takes it
+
+
+class CustomSpace(SearchSpace):
+    """All combinations of named choices, each a network that a factory makes; see :func:`custom`.
+
+    Parameters and multiply-adds are counted on the network itself, made on PyTorch's meta device, which
+    allocates and computes nothing (on the CPU where a factory or its network cannot do that); both are
+    remembered. The text of an architecture is ``width=32,kernel=3,depth=2``, in the order of the choices.
+
+    Args:
+        factory: Function or class that returns a network ``[B, in_channels, H, W] -> [B, num_classes]``.
+        choices: What each of its keyword arguments is chosen from: values, or values by label.
+    """
+
+    name: ClassVar[str] = "custom"
+    summary: ClassVar[str] = "a user's own space"
+
+    def __init__(self, factory: Callable[..., nn.Module], choices: Mapping[str, Iterable[Any]]) -> None:
+        self.factory = factory
+        self.choices = {name: _labelled(name, values) for name, values in choices.items()}
+        if not self.choices:
+            raise UserError("choices: expected at least one argument to choose, got none")
+        self._task = _check_signature(factory, tuple(self.choices))
+        self._labels = [tuple(values) for values in self.choices.values()]
+        self._params: dict[tuple[tuple[int, ...], int, int], int] = {}
+        self._macs: dict[tuple[tuple[int, ...], int, int, int], int] = {}
+
+    @property
+    def num_choices(self) -> tuple[int, ...]:
+        """Choices of each argument, in their order."""
+        return tuple([len(values) for values in self.choices.values()])
+
+    def arguments(self, arch: Architecture) -> dict[str, Any]:
+        """What the factory is called with for ``arch``."""
+        decisions = self.check(arch)
+        return {
+            name: list(values.values())[decision]
+            for (name, values), decision in zip(self.choices.items(), decisions, strict=True)
+        }
+
+    # ---- notation --------------------------------------------------------------------------------
+
+    def format(self, arch: Architecture) -> str:
+        """The choices by name, ``width=32,kernel=3,depth=2``."""
+        decisions = self.check(arch)
+        chosen = zip(self.choices, self._labels, decisions, strict=True)
+        return ",".join(f"{name}={labels[decision]}" for name, labels, decision in chosen)
+
+    def parse(self, text: str) -> Architecture:
+        """Read what :meth:`format` writes; surrounding blanks are ignored."""
+        text = text.strip()
+        decisions = []
+        position = 0
+        for i, (name, labels) in enumerate(zip(self.choices, self._labels, strict=True)):
+            opening = f",{name}=" if i else f"{name}="
+            if not text.startswith(opening, position):
+                length = len(text[position + 1 :].split(",")[0]) + 1 if position < len(text) else 0
+                raise self._parse_error(text, position, length, repr(opening))
+            position += len(opening)
+            token = text[position:].split(",")[0]
+            if token not in labels:
+                expected = f"{name} out of {', '.join(labels)}"
+                raise self._parse_error(text, position, len(token), expected, labels)
+            decisions.append(labels.index(token))
+            position += len(token)
+        if position < len(text):
+            raise self._parse_error(text, position, len(text) - position, "the end of the text")
+        return Architecture(self.name, tuple(decisions))
+
+    # ---- the network -----------------------------------------------------------------------------
+
+    def params(self, arch: Architecture, num_classes: int = 10, in_channels: int = 3) -> int:
+        """Number of parameters of the network, shared ones once."""
+        key = (self.check(arch), num_classes, in_channels)
+        if key not in self._params:
+
+            def count(network: nn.Module) -> int:
+                return sum(p.numel() for p in network.parameters())
+
+            self._params[key] = self._on_meta(arch, num_classes, in_channels, count)
+        return self._params[key]
+
+    def macs(
+        self, arch: Architecture, num_classes: int = 10, image_size: int = 32, in_channels: int = 3
+    ) -> int:
+        """Multiply-adds of one image's forward pass, half of what torch's own counter says."""
+        check_positive(image_size=image_size)
+        key = (self.check(arch), num_classes, image_size, in_channels)
+        if key not in self._macs:
+
+            def count(network: nn.Module) -> int:
+                import torch
+                from torch.utils.flop_counter import FlopCounterMode
+
+                image = torch.zeros(1, in_channels, image_size, image_size)
+                with torch.no_grad(), FlopCounterMode(display=False) as counter:
+                    network.eval()(image)
+                return int(counter.get_total_flops()) // 2
+
+            self._macs[key] = self._on_meta(arch, num_classes, in_channels, count)
+        return self._macs[key]
+
+    def _on_meta(
+        self, arch: Architecture, num_classes: int, in_channels: int, count: Callable[[nn.Module], int]
+    ) -> int:
+        """``count`` of the network, made where nothing is computed if that is possible."""
+        import torch
+
+        with torch.random.fork_rng(devices=[]):  # counting must not change what is built next
+            try:
+                with torch.device("meta"):
+                    return count(self.build(arch, num_classes, in_channels))
+            except UserError:
+                raise
+            except Exception:
+                # Factories may look at numbers or read files: then there is no way around the real network.
+                return count(self.build(arch, num_classes, in_channels))
+
+    def build(
+        self, arch: Architecture, num_classes: int = 10, in_channels: int = 3, prune: bool = False
+    ) -> nn.Module:
+        """Call the factory, with ``num_classes`` and ``in_channels`` if it takes them; nothing is pruned."""
+        from torch import nn
+
+        arguments = self.arguments(arch)
+        check_positive(num_classes=num_classes, in_channels=in_channels)
+        task = {"num_classes": num_classes, "in_channels": in_channels}
+        network = self.factory(**arguments, **{name: task[name] for name in self._task})
+        if not isinstance(network, nn.Module):
+            raise UserError(
+                f"factory: expected it to return a torch.nn.Module, got {type(network).__name__} "
+                f"for {self.format(arch)}"
+            )
+        return network
+
+
+def custom(
+    factory: Callable[..., nn.Module],
+    choices: Mapping[str, Iterable[Any]],
+    *,
+    name: str = "custom",
+    image_size: int = 32,
+) -> CustomSpace:
+    """Make a search space of a function that makes networks.
+
+        def network(width, kernel, depth, in_channels=3, num_classes=10): ...
+
+        space = pynas.spaces.custom(network, choices={"width": [16, 32], "kernel": [3, 5], "depth": [1, 2]})
+        space.parse("width=32,kernel=3,depth=2")
+
+    If the factory has parameters ``num_classes`` and ``in_channels``, it gets those of the task; else its
+    networks have those that it gives them. ``pynas.spaces.register(type(space))`` makes the space known under
+    its name. For constraints between choices, moves of your own or a graph, subclass :class:`SearchSpace`.
+
+    Args:
+        factory: Function or class that returns an ``nn.Module`` for one value of each choice.
+        choices: By keyword argument of the factory the values to choose from, each shown as ``str`` shows it
+            (a function or class by its name); or a dictionary of values by label.
+        name: Name of the space in architectures and stores.
+        image_size: Pixels along a side of the images that checks and probes use.
+
+    Raises:
+        UserError: the factory does not take an argument or needs others, a choice has no values or two of the
+            same text, or a text that cannot stand in ``name=value,name=value``.
+    """
+    check_positive(image_size=image_size)
+
+    class Made(CustomSpace):
+        summary: ClassVar[str] = f"a user's own space of {', '.join(choices)}"
+
+        def __init__(self) -> None:
+            super().__init__(factory, choices)
+
+    Made.name, Made.image_size = name, image_size
+    Made.__name__ = Made.__qualname__ = f"CustomSpace_{name}"
+    return Made()
+
+
+def _labelled(name: str, values: Iterable[Any]) -> dict[str, Any]:
+    """The values of one argument by the text that stands for each."""
+    if isinstance(values, str):
+        raise UserError(f"choices[{name!r}]: expected a list of values, got the text {values!r}")
+    if isinstance(values, Mapping):
+        pairs = [(str(label), value) for label, value in values.items()]
+    else:
+        pairs = [(_label(value), value) for value in values]
+    if not pairs:
+        raise UserError(f"choices[{name!r}]: expected at least one value, got none")
+    for label, _ in pairs:
+        if not label or not label.isprintable() or set(label) & {",", "="} or label != label.strip():
+            raise UserError(
+                f"choices[{name!r}]: the text {label!r} of a value cannot stand in name=value,name=value; "
+                "pass a dictionary {label: value} with other labels"
+            )
+    labelled = dict(pairs)
+    if len(labelled) < len(pairs):
+        raise UserError(f"choices[{name!r}]: two values have the same text among {[p[0] for p in pairs]}")
+    return labelled
+
+
+def _label(value: Any) -> str:
+    return value.__name__ if inspect.isroutine(value) or inspect.isclass(value) else str(value)
+
+
+def _check_signature(factory: Callable[..., Any], names: tuple[str, ...]) -> tuple[str, ...]:
+    """Which of the task's arguments the factory takes; UserError if it cannot be called with ``names``."""
+    if not callable(factory):
+        raise UserError(
+            f"factory: expected a function that returns a torch.nn.Module, got {type(factory).__name__}"
+        )
+    reserved = [name for name in names if name in _TASK]
+    if reserved:
+        raise UserError(f"choices: {reserved[0]!r} is given by the task and cannot be a choice")
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except ValueError:  # some callables of extension modules have none
+        return ()
+    keywords = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    for name in names:
+        if name not in keywords and not takes_any:
+            known = ", ".join(sorted(keywords)) or "none"
+            raise UserError(f"choices: the factory takes no keyword argument {name!r}; it takes: {known}")
+    needed = {
+        p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    }
+    missing = sorted(needed - set(names) - set(_TASK))
+    if missing:
+        raise UserError(f"choices: the factory needs {missing[0]!r} too; add it, or give it a default")
+    return tuple([name for name in _TASK if name in keywords])
