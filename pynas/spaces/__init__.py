@@ -15,6 +15,7 @@ from typing import Any
 from pynas.spaces._base import SPACES, Edge, SearchSpace
 from pynas.spaces._custom import CustomSpace, custom
 from pynas.spaces._open_ended import OpenEndedSpace
+from pynas.spaces._subset import Subset, subset
 from pynas.spaces.darts_cnn import DARTSCNN
 from pynas.spaces.darts_rnn import DARTSRNN
 from pynas.spaces.epnas import EPNAS
@@ -41,12 +42,14 @@ __all__ = [
     "ProxylessNAS",
     "SPOSShuffleNet",
     "SearchSpace",
+    "Subset",
     "TransNASMacro",
     "TransNASMicro",
     "custom",
     "get",
     "names",
     "register",
+    "subset",
 ]
 
 

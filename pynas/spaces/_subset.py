@@ -1,0 +1,184 @@
+"""Some architectures of a space as a space of their own, for every strategy to search."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from pynas._errors import UserError
+from pynas.architecture import Architecture
+from pynas.spaces._base import Edge, SearchSpace
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+class Subset(SearchSpace):
+    """The given architectures of ``parent``, and nothing else; make one by :func:`subset`.
+
+    They stay architectures of the parent: names, texts, tables, costs and networks are its own. Indices are
+    positions in the order given. Neighbours are those of the parent that belong to the subset. A mutation
+    goes to one of these, or where there are none to one of the nearest members by the parent's ``distance``,
+    so that pockets without a bridge can be left.
+    """
+
+    def __init__(self, parent: SearchSpace, architectures: Iterable[Architecture]) -> None:
+        for architecture in (members := tuple(dict.fromkeys(architectures))):
+            parent.check(architecture)
+        if not members:
+            raise UserError("architectures: expected at least one, got none")
+        self.parent = parent
+        self.members = members
+        self._index = {architecture: i for i, architecture in enumerate(members)}
+        classes: dict[Architecture, list[Architecture]] = {}
+        for architecture in members:
+            classes.setdefault(parent.canonical(architecture), []).append(architecture)
+        self._forms = {
+            form: form if form in self._index else min(same, key=parent.params)
+            for form, same in classes.items()
+        }
+        self.mutation_distance = max(max(parent.num_choices, default=0), len(parent.num_choices), 1)
+
+    @property
+    def num_choices(self) -> tuple[int, ...]:
+        """Those of the parent; not every combination is a member."""
+        return self.parent.num_choices
+
+    @property
+    def size(self) -> int:
+        """Number of members."""
+        return len(self.members)
+
+    @property
+    def digest(self) -> str:
+        """Sixteen hexadecimal digits that tell this subset from others of its parent."""
+        text = "\n".join(sorted(self.parent.format(architecture) for architecture in self.members))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def contains(self, arch: Architecture) -> bool:
+        """Whether ``arch`` is a member."""
+        return arch in self._index
+
+    def check(self, arch: Architecture) -> tuple[int, ...]:
+        """Return the decisions of a member; UserError for any other architecture."""
+        decisions = self.parent.check(arch)
+        if arch not in self._index:
+            raise UserError(f"arch: {self.parent.format(arch)} is not among the {self.size:,} of this subset")
+        return decisions
+
+    def is_valid(self, decisions: tuple[int, ...]) -> bool:
+        """Whether ``decisions`` are those of a member."""
+        return Architecture(self.name, decisions) in self._index
+
+    def index(self, arch: Architecture) -> int:
+        """Position among the members."""
+        self.check(arch)
+        return self._index[arch]
+
+    def from_index(self, index: int) -> Architecture:
+        """The member at a position."""
+        return self.members[self._check_index(index)]
+
+    # ---- moves -----------------------------------------------------------------------------------
+
+    def sample(self, rng: random.Random) -> Architecture:
+        """Draw a member uniformly."""
+        return self.members[rng.randrange(len(self.members))]
+
+    def neighbours(self, arch: Architecture) -> Iterator[Architecture]:
+        """The parent's neighbours that are members."""
+        self.check(arch)
+        return (neighbour for neighbour in self.parent.neighbours(arch) if neighbour in self._index)
+
+    def mutate(self, arch: Architecture, rng: random.Random) -> Architecture:
+        """A neighbour, drawn uniformly; one of the nearest other members if there is none."""
+        near = list(self.neighbours(arch))
+        if not near:
+            if self.size == 1:
+                raise UserError(f"this subset of {self.name} has a single architecture: nothing to mutate to")
+            distances = [(self.parent.distance(arch, other), other) for other in self.members]
+            least = min(d for d, other in distances if other != arch)
+            near = [other for d, other in distances if d == least and other != arch]
+        return rng.choice(near)
+
+    def distance(self, a: Architecture, b: Architecture) -> int:
+        """The parent's."""
+        self.check(a)
+        self.check(b)
+        return self.parent.distance(a, b)
+
+    def canonical(self, arch: Architecture) -> Architecture:
+        """The parent's canonical form, or the smallest member of its class where that form is not here."""
+        self.check(arch)
+        return self._forms[self.parent.canonical(arch)]
+
+    # ---- all else is the parent's ----------------------------------------------------------------
+
+    def format(self, arch: Architecture) -> str:
+        """The parent's text."""
+        self.check(arch)
+        return self.parent.format(arch)
+
+    def parse(self, text: str) -> Architecture:
+        """Read a parent's text; UserError if it is no member."""
+        arch = self.parent.parse(text)
+        self.check(arch)
+        return arch
+
+    def encode(self, arch: Architecture) -> list[float]:
+        """The parent's encoding."""
+        self.check(arch)
+        return self.parent.encode(arch)
+
+    def graph(self, arch: Architecture) -> tuple[Edge, ...]:
+        """The parent's graph."""
+        self.check(arch)
+        return self.parent.graph(arch)
+
+    def example_inputs(
+        self, batch: int, in_channels: int = 3, generator: torch.Generator | None = None
+    ) -> torch.Tensor:
+        """The parent's inputs."""
+        return self.parent.example_inputs(batch, in_channels, generator)
+
+    def output_shape(self, batch: int, num_classes: int = 10) -> tuple[int, ...]:
+        """The parent's outputs."""
+        return self.parent.output_shape(batch, num_classes)
+
+    def params(self, arch: Architecture, num_classes: int = 10, in_channels: int = 3) -> int:
+        """The parent's count."""
+        self.check(arch)
+        return self.parent.params(arch, num_classes, in_channels)
+
+    def macs(
+        self, arch: Architecture, num_classes: int = 10, image_size: int = 32, in_channels: int = 3
+    ) -> int:
+        """The parent's count."""
+        self.check(arch)
+        return self.parent.macs(arch, num_classes, image_size, in_channels)
+
+    def build(
+        self, arch: Architecture, num_classes: int = 10, in_channels: int = 3, prune: bool = False
+    ) -> nn.Module:
+        """The parent's network."""
+        self.check(arch)
+        return self.parent.build(arch, num_classes, in_channels, prune)
+
+
+def subset(parent: SearchSpace, architectures: Iterable[Architecture]) -> Subset:
+    """A space of some architectures of ``parent``, under the parent's name.
+
+    Raises:
+        UserError: One of them is not of ``parent``, or there are none.
+    """
+    facts = {
+        "name": parent.name,
+        "summary": f"some architectures of {parent.name}",
+        "image_size": parent.image_size,
+        "reversible_moves": parent.reversible_moves,
+    }
+    made: type[Subset] = type("Subset", (Subset,), facts)
+    return made(parent, architectures)
