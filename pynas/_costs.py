@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 from pynas._errors import UserError
 from pynas.architecture import Architecture
 
 if TYPE_CHECKING:
+    from pynas.hardware import HardwareModel, Profile
     from pynas.spaces import SearchSpace
+
+ALWAYS = ("params", "flops")  # closed forms of every space
+PROFILED = ("activations", "memory", "intensity")  # from following the network's shapes
 
 
 class Costs:
     """Costs of a space's architectures by name, and whether they keep within bounds.
 
     ``params`` is the number of parameters; ``flops`` counts multiply-adds once, as the tables of
-    NAS-Bench-201 do.
+    NAS-Bench-201 do. ``activations`` (elements), ``memory`` (peak bytes of activations) and ``intensity``
+    (operations for each byte moved) are those of one image in inference, of the network without what cannot
+    influence its output; see :class:`pynas.hardware.Profile`. A model of a device is called
+    ``latency:DEVICE``, and just ``latency`` if it is the only one.
 
     Args:
         space: Space of the architectures.
         bounds: Largest allowed value by name of the cost; UserError for an unknown name or a bound below
             zero.
+        models: Latencies and energies of devices.
+        wanted: Names of costs that a call gives beside ``params``, ``flops`` and the bounded ones.
         num_classes: Classes of the task.
         image_size: Height and width of an image in pixels.
         in_channels: Channels of an image.
@@ -33,41 +43,98 @@ class Costs:
         space: SearchSpace,
         bounds: Mapping[str, float] | None = None,
         *,
+        models: Sequence[HardwareModel] = (),
+        wanted: Sequence[str] = (),
         num_classes: int = 10,
         image_size: int = 32,
         in_channels: int = 3,
     ) -> None:
         self._space = space
-        self._functions: dict[str, Callable[[Architecture], int]] = {
+        self._task = {"num_classes": num_classes, "image_size": image_size, "in_channels": in_channels}
+        self._profile = lru_cache(maxsize=1024)(self._profiled)
+        self._functions: dict[str, Callable[[Architecture], float]] = {
             "params": lambda arch: space.params(arch, num_classes, in_channels),
             "flops": lambda arch: space.macs(arch, num_classes, image_size, in_channels),
+            "activations": lambda arch: self._profile(arch).activations,
+            "memory": lambda arch: self._profile(arch).memory,
+            "intensity": lambda arch: self._profile(arch).intensity,
         }
+        self._models: dict[str, HardwareModel] = {}
+        for model in models:
+            if model.name in self._models:
+                raise UserError(f"hardware: {model.name} is given twice")
+            self._models[model.name] = model
+            if sum(other.quantity == model.quantity for other in models) == 1:
+                self._models[model.quantity] = model
+        self._functions |= {name: model.predict for name, model in self._models.items()}
         self.bounds = {name: float(bound) for name, bound in (bounds or {}).items()}
         for name, bound in self.bounds.items():
-            if name not in self._functions:
-                raise UserError(f"constraint {name!r}: unknown; known: {', '.join(self._functions)}")
+            self.check(name, f"constraint {name!r}")
             if math.isnan(bound) or bound < 0:
                 raise UserError(f"constraint {name!r}: expected an upper bound of at least 0, got {bound}")
-        self._smallest: dict[str, int] = {}
+        self._wanted = tuple(dict.fromkeys((*ALWAYS, *self.bounds, *wanted)))
+        self._smallest: dict[str, float] = {}
+        self._unknown: dict[str, tuple[int, str]] = {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All costs that there are."""
+        return tuple(self._functions)
+
+    def check(self, name: str, what: str) -> None:
+        """Raise UserError, which begins with ``what``, unless ``name`` is the name of a cost."""
+        if name in self._functions:
+            return
+        quantity = name.partition(":")[0]
+        hint = ""
+        if quantity in ("latency", "energy"):
+            hint = "; give a source of latencies, such as hw:FILE:DEVICE or table:FILE"
+            if any(other.startswith(quantity) for other in self._models):
+                hint = ""
+        raise UserError(f"{what}: unknown; known: {', '.join(self._functions)}{hint}")
 
     def __call__(self, architecture: Architecture) -> dict[str, float]:
-        """All costs by name."""
-        return {name: float(function(architecture)) for name, function in self._functions.items()}
+        """Costs by name: ``params``, ``flops``, the bounded and the wanted ones; NaN where not known."""
+        return {name: float(self._functions[name](architecture)) for name in self._wanted}
 
     def feasible(self, architecture: Architecture) -> bool:
-        """Whether every bounded cost is at most its bound."""
+        """Whether every bounded cost is known and at most its bound."""
         for name, bound in self.bounds.items():
             cost = self._functions[name](architecture)
+            if math.isnan(cost):
+                count, _ = self._unknown.get(name, (0, ""))
+                self._unknown[name] = (count + 1, self.why(name, architecture))
+                return False
             self._smallest[name] = min(cost, self._smallest.get(name, cost))
             if cost > bound:
                 return False
         return True
 
+    def why(self, name: str, architecture: Architecture) -> str:
+        """Why a cost of an architecture is not known."""
+        return self._models[name].explain(architecture) if name in self._models else "not finite"
+
     def explain(self) -> str:
-        """The bounds, each with the smallest cost that :meth:`feasible` has met."""
-        return ", ".join(
-            f"{name} <= {bound:,.0f} (smallest met: {self._smallest[name]:,})"
-            if name in self._smallest
-            else f"{name} <= {bound:,.0f}"
-            for name, bound in self.bounds.items()
-        )
+        """The bounds, each with what :meth:`feasible` has met: the smallest cost, how many unknown ones."""
+        parts = []
+        for name, bound in self.bounds.items():
+            met = []
+            if name in self._smallest:
+                met.append(f"smallest met: {_number(self._smallest[name])}")
+            if name in self._unknown:
+                count, reason = self._unknown[name]
+                met.append(f"not known for {count:,}: {reason}")
+            parts.append(f"{name} <= {_number(bound)}" + (f" ({'; '.join(met)})" if met else ""))
+        return ", ".join(parts)
+
+    def _profiled(self, architecture: Architecture) -> Profile:
+        from pynas import hardware
+
+        task: dict[str, Any] = dict(self._task)
+        if not hardware.takes_images(self._space):
+            task["image_size"] = None
+        return hardware.profile_architecture(self._space, architecture, hardware.Task(**task))
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value == round(value) or abs(value) >= 1e5 else f"{value:.4g}"

@@ -15,7 +15,7 @@ from pynas import provenance as facts
 from pynas import spaces, strategies
 from pynas._costs import Costs
 from pynas._errors import UserError
-from pynas._multiobjective import mean_ranks, pareto_front
+from pynas._objectives import checked, completed, evaluated, split, summary
 from pynas.architecture import Architecture
 from pynas.spaces._identity import constructor_options
 from pynas.store import SCHEMA_VERSION, Run, RunConfig, Store
@@ -24,6 +24,7 @@ from pynas.trial import Evaluation, Evaluator, Status, Trial
 
 if TYPE_CHECKING:
     from pynas.benchmarks import Table
+    from pynas.hardware import HardwareModel
     from pynas.spaces import SearchSpace
 
 TRIALS_PER_STATE = 32
@@ -42,9 +43,12 @@ class SearchResult:
         run: The search's configuration and provenance, and its number in the store.
         trials: Every trial by number, those of earlier sessions of a resumed search included.
         best: The trial with the highest objective, or with several the highest mean rank; None if all failed.
-        pareto: The trials that no other beats in every objective and in FLOPs, by number.
+        pareto: The trials that no other beats in every objective, by number; where no objective is a cost,
+            FLOPs count as another one.
         seconds: Wall-clock seconds of this session.
         overhead_seconds: Those of them spent in the search itself: ask, tell, canonical forms, costs, store.
+        hypervolume: Share of the box between the worst and the best value of each objective among the trials
+            that the front dominates, in [0, 1]; NaN if all failed.
     """
 
     run: Run
@@ -53,6 +57,7 @@ class SearchResult:
     pareto: tuple[Trial, ...]
     seconds: float
     overhead_seconds: float
+    hypervolume: float = math.nan
 
 
 def search(
@@ -72,6 +77,7 @@ def search(
     config: Mapping[str, Any] | None = None,
     num_classes: int | None = None,
     image_size: int | None = None,
+    hardware: Sequence[HardwareModel] = (),
 ) -> SearchResult:
     """Search a space for architectures with high scores.
 
@@ -81,8 +87,11 @@ def search(
     Args:
         space: A search space or its name.
         strategy: Name of the search strategy.
-        objectives: Names of the scores to maximise.
-        constraints: Upper bounds, hard, on ``params`` and ``flops`` (multiply-adds).
+        objectives: Names of scores and costs to maximise, or to minimise those with a leading minus:
+            ``["zico", "-latency"]``.
+        constraints: Upper bounds, hard, on costs: ``params``, ``flops`` (multiply-adds), ``activations``,
+            ``memory`` (bytes), ``intensity``, and ``latency`` or ``latency:DEVICE`` of ``hardware``. An
+            architecture whose cost is not known does not meet its bound.
         budget: Number of trials, those of a resumed search included. Fewer if the feasible space has fewer
             forms.
         evaluator: Scores an architecture; by default proxies on the embedded digits images. An exception
@@ -99,6 +108,8 @@ def search(
         config: What else identifies the run (a JSON object), such as the data that ``evaluator`` uses.
         num_classes: Classes of the task, for costs; by default the evaluator's ``num_classes``, else 10.
         image_size: Pixels along a side, for costs; by default that of the evaluator's ``inputs``, else 32.
+        hardware: Latencies and energies of devices, from :func:`pynas.hardware.load` or
+            :meth:`pynas.hardware.LatencyTable.build`.
 
     Returns:
         All trials, the best, the Pareto front and timings.
@@ -108,19 +119,20 @@ def search(
     """
     start = time.perf_counter()
     space = spaces.get(space) if isinstance(space, str) else space
-    objectives = (objectives,) if isinstance(objectives, str) else tuple(objectives)
+    objectives = checked(objectives)
     if budget < 1:
         raise UserError(f"budget: expected a positive number of trials, got {budget}")
-    if not objectives or len(set(objectives)) < len(objectives):
-        raise UserError(
-            f"objectives: expected at least one name and none twice, got {', '.join(objectives) or 'none'}"
-        )
+    names = [split(text)[1] for text in objectives]
+    known = Costs(space, constraints, models=hardware).names
     identity = dict(config or {})
     if evaluator is None:
-        evaluator = default_evaluator(space, objectives, seed=seed)
+        evaluator = default_evaluator(space, [name for name in names if name not in known], seed=seed)
         identity = {**DEFAULT_EVALUATOR, **identity}
+    if hardware:
+        identity["hardware"] = [model.describe() for model in hardware]
     task = _task(evaluator, num_classes, image_size)
-    costs = Costs(space, constraints, **task)
+    wanted = [name for name in names if name in known]
+    costs = Costs(space, constraints, models=hardware, wanted=wanted, **task)
     chosen = dict(strategy_options or {})
     searcher = strategies.create(
         strategy, space, seed=seed, feasible=costs.feasible, objectives=objectives, **chosen
@@ -152,21 +164,23 @@ def search(
             except Infeasible as error:
                 raise UserError(f"{error}: {costs.explain()}. Relax the constraints") from None
             before = time.perf_counter()
-            evaluation = _evaluate(evaluator, architecture, objectives, is_first=not recorder.trials)
+            is_first = not recorder.trials
+            evaluation = evaluated(evaluator, architecture, is_first)
             evaluating += time.perf_counter() - before
-            metrics = {**evaluation.metrics, **costs(architecture)}
+            evaluation = completed(evaluation, objectives, costs, costs(architecture), architecture, is_first)
             accuracy = table.accuracy(architecture) if table is not None else None
             if accuracy is not None:
-                metrics["accuracy"] = float(accuracy)
-            trial = recorder.record(architecture, replace(evaluation, metrics=metrics))
+                metrics = {**evaluation.metrics, "accuracy": float(accuracy)}
+                evaluation = replace(evaluation, metrics=metrics)
+            trial = recorder.record(architecture, evaluation)
             if on_trial is not None:
                 before = time.perf_counter()
                 on_trial(trial)
                 evaluating += time.perf_counter() - before
         end = time.perf_counter()
     trials = tuple(recorder.trials)
-    best, pareto = _summarise(trials, objectives)
-    return SearchResult(recorder.run, trials, best, pareto, end - start, end - loop - evaluating)
+    best, pareto, volume = summary(trials, objectives, costs.names)
+    return SearchResult(recorder.run, trials, best, pareto, end - start, end - loop - evaluating, volume)
 
 
 def default_evaluator(
@@ -175,7 +189,9 @@ def default_evaluator(
     *,
     seed: int = 0,
 ) -> Evaluator:
-    """Score by zero-shot proxies on a seeded batch of the embedded digits; imports torch."""
+    """Score by zero-shot proxies on a seeded batch of the embedded digits; imports torch if there are any."""
+    if not proxies:
+        return _nothing
     from pynas import data
     from pynas.evaluate import ProxyEvaluator
 
@@ -190,6 +206,11 @@ def default_evaluator(
         seed=seed,
         num_classes=source.num_classes,
     )
+
+
+def _nothing(architecture: Architecture) -> Evaluation:
+    """The evaluation where every objective is a cost."""
+    return Evaluation(Status.OK)
 
 
 class _Recorder:
@@ -246,41 +267,6 @@ def _opened(store: str | os.PathLike[str] | Store | None) -> Iterator[Store | No
     else:
         with Store(store) as opened:
             yield opened
-
-
-def _evaluate(
-    evaluator: Evaluator, architecture: Architecture, objectives: tuple[str, ...], is_first: bool
-) -> Evaluation:
-    """Evaluate; what goes wrong makes a failed evaluation, or the first time an error if a person can act."""
-    start = time.perf_counter()
-    try:
-        evaluation = evaluator(architecture)
-        missing = [name for name in objectives if name not in evaluation.scores]
-        if missing and evaluation.status is Status.OK:
-            given = ", ".join(evaluation.scores) or "none"
-            raise UserError(f"objective {missing[0]!r}: the evaluator does not give it; it gives: {given}")
-    except Exception as error:
-        if is_first and isinstance(error, UserError):
-            raise
-        message = f"{type(error).__name__}: {error}"
-        return Evaluation(Status.FAILED, message=message, seconds=time.perf_counter() - start)
-    scores = {name: float(value) for name, value in evaluation.scores.items()}
-    bad = [name for name in objectives if not math.isfinite(scores.get(name, math.nan))]
-    if bad and evaluation.status is Status.OK:
-        message = f"{bad[0]} is not finite: {scores[bad[0]]}"
-        return replace(evaluation, status=Status.FAILED, scores=scores, message=message)
-    return replace(evaluation, scores=scores)
-
-
-def _summarise(trials: Sequence[Trial], objectives: Sequence[str]) -> tuple[Trial | None, tuple[Trial, ...]]:
-    """The best trial and the Pareto front over objectives and FLOPs."""
-    valid = [trial for trial in trials if trial.evaluation.status is Status.OK]
-    if not valid:
-        return None, ()
-    scores = [[trial.evaluation.scores[name] for name in objectives] for trial in valid]
-    ranks = mean_ranks(scores)
-    points = [[*row, -trial.evaluation.metrics["flops"]] for row, trial in zip(scores, valid, strict=True)]
-    return valid[ranks.index(max(ranks))], tuple(valid[i] for i in pareto_front(points))
 
 
 def _task(evaluator: Evaluator, num_classes: int | None, image_size: int | None) -> dict[str, int]:

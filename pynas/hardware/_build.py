@@ -84,7 +84,7 @@ class Builder:
         self.stopwatch = stopwatch or Stopwatch(device, seconds)
         self.on_progress = on_progress
         self.task = Task(**task)
-        if self.task.image_size is None and type(space).example_inputs is SearchSpace.example_inputs:
+        if self.task.image_size is None and _network.takes_images(space):
             self.task = dataclasses.replace(self.task, image_size=_network.published_size(space))
         self.settings: dict[str, Any] = {
             "task": self.task.to_dict(),

@@ -48,12 +48,17 @@ def build(space: SearchSpace, arch: Architecture, task: Task, device: str = "met
 
 def example(space: SearchSpace, task: Task, device: str = "meta") -> torch.Tensor:
     """A batch for the networks of ``space``."""
-    if type(space).example_inputs is not SearchSpace.example_inputs:
+    if not takes_images(space):
         if task.image_size is not None:
             raise UserError(f"image_size: the inputs of {space.name} are not images of a free size")
         return space.example_inputs(task.batch, task.in_channels).to(device)
     size = published_size(space) if task.image_size is None else task.image_size
     return torch.rand(task.batch, task.in_channels, size, size, device=device)
+
+
+def takes_images(space: SearchSpace) -> bool:
+    """Whether the inputs of the networks are images of a free size."""
+    return type(space).example_inputs is SearchSpace.example_inputs
 
 
 def published_size(space: SearchSpace) -> int:
