@@ -79,28 +79,33 @@ def from_matrix(
 ) -> tuple[int, ...]:
     """The decisions of a cell as the benchmark writes it; see :meth:`NASBench101.from_matrix`."""
     labels = [_label(i, op) for i, op in enumerate(ops)]
-    matrix = np.asarray(adjacency)
+    expected = f"adjacency: expected a row and a column for each of {len(labels)} ops"
+    try:
+        matrix = np.asarray(adjacency)
+    except ValueError:
+        raise UserError(f"{expected}, got rows of different lengths") from None
     if matrix.shape != (len(labels), len(labels)):
-        shape = list(matrix.shape)
-        raise UserError(f"adjacency: expected a row and a column for each of {len(labels)} ops, got {shape}")
-    vertices = len(labels) - labels.count(PADDING)
+        raise UserError(f"{expected}, got shape {list(matrix.shape)}")
+    padding = labels.count(PADDING)
+    vertices = len(labels) - padding
     if not 2 <= vertices <= MAX_VERTICES:
         raise UserError(f"ops: expected 2 to {MAX_VERTICES} vertices, got {vertices}")
     interior = labels[1 : vertices - 1]
-    if (
-        labels != [INPUT, *interior, OUTPUT, *[PADDING] * labels.count(PADDING)]
-        or min(interior, default=0) < 0
-    ):
+    if labels != [INPUT, *interior, OUTPUT, *[PADDING] * padding] or min(interior, default=0) < 0:
         expected = f"'input', operations out of {', '.join(OPERATIONS)}, 'output'"
         raise UserError(f"ops: expected {expected}, got {list(ops)}")
-    if not np.isin(matrix, (0, 1)).all() or np.tril(matrix).any() or matrix[:, vertices:].any():
-        raise UserError(
-            "adjacency: expected 0 and 1, and 1 only above the diagonal (the row is the source), "
-            f"got {matrix.tolist()}"
-        )
-    columns = [*range(vertices - 1), MAX_VERTICES - 1]  # the output is always the last of seven
-    bits = {(s, columns[t]): int(matrix[s, t]) for t in range(vertices) for s in range(t)}
-    return (*(bits.get(edge, 0) for edge in EDGES), *interior, *[0] * (INTERIOR - len(interior)))
+    rows: list[list[int]] = matrix.tolist()
+    for source, row in enumerate(rows):
+        for target, bit in enumerate(row):
+            if bit not in ((0, 1) if source < target < vertices else (0,)):
+                expected = "0 and 1, and 1 only above the diagonal (the row is the source), not in padding"
+                raise UserError(f"adjacency: expected {expected}, got {bit} in row {source}, column {target}")
+    decisions = [int(rows[s][t]) for t in range(vertices - 1) for s in range(t)]
+    # The output is always the last of seven.
+    decisions += [0] * (len(EDGES) - (MAX_VERTICES - 1) - len(decisions))
+    decisions += [int(rows[s][vertices - 1]) for s in range(vertices - 1)]
+    decisions += [0] * (len(EDGES) - len(decisions))
+    return (*decisions, *interior, *[0] * (INTERIOR - len(interior)))
 
 
 def _label(position: int, op: str | int) -> int:
