@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 
+import pynas
 from pynas import spaces, strategies
 from pynas._errors import UserError
+from pynas.architecture import Architecture
 from pynas.spaces import NASBench201, SearchSpace, subset
 from pynas.testing.spaces import CHECKS, Check
 from pynas.testing.strategies import drive
+from pynas.trial import Evaluation, Status
 
 PARENT = NASBench201(channels=4, num_cells=1)
 
@@ -78,3 +82,22 @@ def test_the_digest_is_of_the_members() -> None:
     random.Random(0).shuffle(shuffled)
     assert subset(PARENT, shuffled).digest == space.digest
     assert subset(PARENT, shuffled[1:]).digest != space.digest
+
+
+def test_a_stored_search_is_of_this_subset_only(tmp_path: Path) -> None:
+    space = pockets()
+    assert isinstance(space, spaces.Subset)
+    evaluator = _Counts()
+    options = {"strategy": "random", "budget": 5, "store": tmp_path / "runs.db", "evaluator": evaluator}
+    first = pynas.search(space, objectives=["first"], **options)
+    assert len(pynas.search(space, objectives=["first"], resume=True, **options).trials) == len(first.trials)
+    other = subset(PARENT, space.members[1:])
+    with pytest.raises(UserError, match="subset"):
+        pynas.search(other, objectives=["first"], resume=True, **options)
+
+
+class _Counts:
+    """Scores an architecture by its first decision."""
+
+    def __call__(self, architecture: Architecture) -> Evaluation:
+        return Evaluation(Status.OK, scores={"first": float(architecture.decisions[0])})
