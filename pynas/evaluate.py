@@ -112,13 +112,19 @@ def _score(
 ) -> dict[str, Score]:
     inputs = _cast(inputs, dtype, _wants_channels_last(model.modules()))
     scores: dict[str, Score] = {}
-    for probe in dict.fromkeys(p.probe for p in proxies):
-        sharing = [p for p in proxies if p.probe == probe]
-        start = time.perf_counter()
+    waiting = [[p for p in proxies if p.probe == probe] for probe in dict.fromkeys(p.probe for p in proxies)]
+    while waiting:
+        sharing = waiting.pop(0)
         needs = [need for p in sharing for need in p.needs]
         call = ProbeCall(model, inputs, targets, loss_fn, needs, seed, micro_batches, fallback)
-        statistics = _probe(probe, call)
+        start = time.perf_counter()
+        statistics = _probe(sharing[0].probe, call)
         seconds = time.perf_counter() - start
+        if isinstance(statistics, Exception) and len(sharing) > 1:
+            waiting += [
+                [p] for p in sharing
+            ]  # what one of them cannot have is no reason for the others to fail
+            continue
         for proxy in sharing:
             if isinstance(statistics, Exception):
                 message = f"{type(statistics).__name__}: {statistics}"

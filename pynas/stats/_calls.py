@@ -117,8 +117,7 @@ class LinearCall(Call):
         return LinearProduct(self.arrange(grad), self.arrange(x))
 
     def saliency(self, y: Tensor, grad: Tensor) -> Tensor:
-        products = self.arrange(y * grad)
-        return products if products.dim() == 2 else products.flatten(1, -2).sum(1)
+        return _over_positions(self.arrange(y * grad))
 
 
 @dataclass(frozen=True)
@@ -137,6 +136,13 @@ class MatmulCall(Call):
     def product(self, grad: Tensor, x: Tensor, saved: tuple[Tensor, ...]) -> LinearProduct:
         # dL/dW = x^T dL/dy: that of a linear layer with its factors exchanged.
         return LinearProduct(self.arrange(x), self.arrange(grad))
+
+    def saliency(self, y: Tensor, grad: Tensor) -> Tensor:
+        return _over_positions(self.arrange(y * grad))
+
+
+def _over_positions(products: Tensor) -> Tensor:
+    return products if products.dim() == 2 else products.flatten(1, -2).sum(1)
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,10 @@ def run(
         probe.collector.gradient_of, probe.retain = of, of != passes[-1]
         watching = [s for s in watchers if s.gradient_of == of]
         total = totals.pop(of)
+        if watching and not probe.sources:
+            raise UserError(
+                "inputs: none of them is floating-point or embedded, so there is no gradient of them"
+            )
         if total.requires_grad:
             rows = _backward(probe, total, watched=bool(watching))
             for statistic in watching:
@@ -55,8 +59,6 @@ def _backward(probe: Probe, total: Tensor, *, watched: bool) -> Tensor:
     """A backward pass of ``total``; the gradient of the inputs, [B, features], if ``watched``."""
     strict = {name: p for name, p in probe.parameters.items() if id(p) in probe.strict}
     sources = probe.sources if watched else []
-    if watched and not sources:
-        raise UserError("inputs: none of them is floating-point or embedded, so there is no gradient of them")
     # Recorded calls cut the path to their parameters, so any gradient found here came by another way.
     with torch.autocast(total.device.type, enabled=False):  # statistics keep the precision they accumulate in
         found = torch.autograd.grad(

@@ -184,16 +184,17 @@ def _strictly(
 
 def matrix_names(model: nn.Module) -> list[str]:
     """The weights of convolution and linear layers, attention's among them, by name; a shared one once."""
-    found: dict[int, str] = {}
-    for prefix, module in model.named_modules():
+    found: dict[int, None] = {}
+    for module in model.modules():
         own: tuple[str, ...] = ("weight",) if isinstance(module, MATRIX_LAYERS) else ()
         if isinstance(module, nn.MultiheadAttention):
             own = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
         for key in own:
             weight = module._parameters.get(key)
             if weight is not None:
-                found.setdefault(id(weight), f"{prefix}.{key}" if prefix else key)
-    return list(found.values())
+                found[id(weight)] = None
+    names = {id(p): name for name, p in model.named_parameters()}
+    return [names[i] for i in found]
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pynas import ops
 from pynas.stats._base import Statistic
-from pynas.stats._calls import Call, ConvCall, LinearCall
+from pynas.stats._calls import Call, ConvCall, EmbeddingCall, LinearCall, MatmulCall
 from pynas.stats._collector import Collector
 from pynas.stats._loss import LossFn, call_model, check_data, loss_of, ordinary
 from pynas.stats._norm_calls import BatchNormCall
@@ -27,13 +27,15 @@ from pynas.stats._probe import AmbiguousLayoutError, Probe
 from pynas.stats._state import preserved
 from pynas.stats.collect import few_shapes, gradients_on, matrix_names
 
+MatrixCall = ConvCall | LinearCall | MatmulCall | EmbeddingCall
+
 
 @dataclass
 class _Layer:
     """One use of a weight."""
 
     name: str
-    call: ConvCall | LinearCall
+    call: MatrixCall
     input: Tensor | None = None
     grad_output: Tensor | None = None
 
@@ -48,8 +50,21 @@ class _Passes:
 
     def add(self, name: str, a: Tensor, b: Tensor) -> None:
         """Add <a, b>."""
-        product = (a * b).sum(dtype=torch.float64)
+        product = _dot(a, b)
         self.found[name] = self.found[name] + product if name in self.found else product
+
+
+def _linear(call: MatrixCall) -> MatrixCall:
+    """The same without its bias."""
+    return replace(call, bias=None) if isinstance(call, ConvCall | LinearCall) else call
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """<a, b>: sample by sample in their own precision, over samples in float64."""
+    if a.dim() == 4:  # in the order in which channels_last keeps them
+        a, b = a.permute(0, 2, 3, 1), b.permute(0, 2, 3, 1)
+    rows = a.reshape(a.shape[0], 1, -1) @ b.reshape(b.shape[0], -1, 1)
+    return rows.sum(dtype=torch.float64)
 
 
 class _Matrix(torch.autograd.Function):
@@ -67,6 +82,9 @@ class _Matrix(torch.autograd.Function):
         layer: _Layer = ctx.layer
         wanted = ctx.needs_input_grad[1]
         dx: Tensor | None
+        if ctx.passes.second and isinstance(layer.call, EmbeddingCall):
+            ctx.passes.add(layer.name, layer.call.forward(x)[0], grad)
+            return None, None, None, None
         if ctx.passes.second:
             dx = layer.call.input_grad(grad, x, ())
             ctx.passes.add(layer.name, dx, x)
@@ -90,7 +108,7 @@ class _Transposed(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, adjoint: Tensor) -> tuple[None, Tensor, None, None, None]:
         (grad,) = ctx.saved_tensors
-        y = replace(ctx.layer.call, bias=None).forward(adjoint)[0]
+        y = _linear(ctx.layer.call).forward(adjoint)[0]
         ctx.passes.add(ctx.layer.name, y, grad)
         return None, y, None, None, None
 
@@ -127,9 +145,11 @@ class _BatchNormBackward(torch.autograd.Function):
         of_grad = ops.batch_norm_backward(adjoint, x, weight, mean, rstd)  # P is symmetric
         g, a, n = (t.movedim(1, -1).flatten(0, -2) for t in (grad, adjoint, x))
         count = x.numel() // x.shape[1]
-        mean_g, mean_a, a_g = g.mean(0), a.mean(0), (a * g).sum(0) / count
-        g_n = ((g * n).sum(0) / count - mean * mean_g) * rstd
-        a_n = ((a * n).sum(0) / count - mean * mean_a) * rstd
+        mean_g, mean_a = g.mean(0), a.mean(0)
+        scratch = torch.mul(a, g)
+        a_g = scratch.sum(0) / count
+        g_n = (torch.mul(g, n, out=scratch).sum(0) / count - mean * mean_g) * rstd
+        a_n = (torch.mul(a, n, out=scratch).sum(0) / count - mean * mean_a) * rstd
         scale = -rstd.square() if weight is None else -rstd.square() * weight
         of_n = scale * (a_g - mean_a * mean_g - 3 * a_n * g_n)
         shift = -of_n * rstd * mean - scale * (g_n * mean_a + a_n * mean_g)
@@ -153,13 +173,13 @@ class _CurvatureProbe(Probe):
         call: Callable[[Tensor | None, Tensor | None], Call],
         matrix: bool = False,
     ) -> Tensor | None:
-        """A matrix's call by the nodes above; None for any other, which autograd knows."""
+        """A weight's call by the nodes above, a tied embedding's too; None for any other call."""
         self.shapes.append(x.shape)
-        use = None if self.watching or not matrix else self.collector.use(operator, weight, None, matrix)
+        use = None if self.watching else self.collector.use(operator, weight, None, matrix)
         if use is None or use.weight is None:
             return None
         made = call(*(t.detach() if t is not None else None for t in (weight, bias)))
-        assert isinstance(made, ConvCall | LinearCall)
+        assert isinstance(made, MatrixCall)
         return cast(Tensor, _Matrix.apply(self.anchor, x, _Layer(use.weight, made), self.passes))  # type: ignore[no-untyped-call]
 
     def through(self, x: Tensor, call: Call) -> Tensor:
@@ -250,7 +270,7 @@ def _seeds(layers: Sequence[_Layer]) -> tuple[list[Tensor], list[Tensor]]:
     for layer in layers:
         assert layer.input is not None
         assert layer.grad_output is not None
-        along = replace(layer.call, weight=gradients[layer.name], bias=None)
+        along = replace(_linear(layer.call), weight=gradients[layer.name])
         if layer.grad_output.requires_grad:
             outputs.append(layer.grad_output)
             adjoints.append(along.forward(layer.input)[0])

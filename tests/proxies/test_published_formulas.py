@@ -258,3 +258,42 @@ def test_labels_are_asked_for() -> None:
     assert found["epe_nas"].status == "failed"
     assert "class label" in found["epe_nas"].message
     assert proxies.get("epe_nas").needs_labels
+
+
+def test_one_that_cannot_be_had_does_not_fail_the_others() -> None:
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(7, 5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(nn.functional.one_hot(x, 7).float())
+
+    found = score(Tokens(), torch.arange(6), torch.arange(6) % 5, ["jacob_cov", "snip"])
+    assert found["snip"].status == "ok"
+    assert found["jacob_cov"].status == "failed"
+    assert "no gradient of them" in found["jacob_cov"].message
+
+
+def test_a_weight_that_is_an_embedding_too() -> None:
+    """Tied: the gradient is the sum of both uses, and the weight counts because it multiplies."""
+    torch.manual_seed(0)
+    table, head = nn.Embedding(5, 4), nn.Linear(4, 5, bias=False)
+    head.weight = table.weight
+    model = nn.Sequential(table, nn.Linear(4, 4), nn.ReLU(), head).double()
+    x, y = torch.tensor([0, 3, 1, 1]), torch.tensor([1, 2, 4, 0])
+    names = ["grasp", "snip", "synflow", "jacob_cov"]
+    found = score(model, x, y, names, precision="float64")
+    weights = {"0.weight": table.weight, "1.weight": model[1].weight}
+    loss = nn.functional.cross_entropy(model(x), y)
+    gradients = torch.autograd.grad(loss, list(weights.values()), create_graph=True)
+    for (name, w), g in zip(weights.items(), gradients, strict=True):
+        assert found["snip"].layers[name] == pytest.approx(float((w * g).abs().sum().detach()), rel=1e-9)
+    seconds = torch.autograd.grad(sum((g.detach() * g).sum() for g in gradients), list(weights.values()))
+    for (name, w), h in zip(weights.items(), seconds, strict=True):
+        assert found["grasp"].layers[name] == pytest.approx(-float((w.detach() * h).sum()), rel=1e-9)
+    assert found["synflow"].status == "ok"
+    embedded = nn.functional.embedding(x, table.weight).detach().requires_grad_()
+    (rows,) = torch.autograd.grad(model[1:](embedded).sum(), embedded)
+    values = torch.linalg.eigvalsh(torch.corrcoef(rows)) + 1e-5
+    assert found["jacob_cov"].value == pytest.approx(-float((values.log() + 1 / values).sum()), rel=1e-6)
