@@ -12,6 +12,7 @@ from pynas.strategies._base import Exhausted, Feasible, Infeasible, SearchStrate
 from pynas.strategies.evolution import RegularizedEvolution
 from pynas.strategies.exhaustive import ExhaustiveSearch
 from pynas.strategies.local_search import LocalSearch
+from pynas.strategies.nsga2 import NSGA2
 from pynas.strategies.random import RandomSearch
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ REGISTRY: Registry[type[SearchStrategy]] = Registry("search strategy")
 REGISTRY.register("evolution", RegularizedEvolution)
 REGISTRY.register("exhaustive", ExhaustiveSearch)
 REGISTRY.register("local_search", LocalSearch)
+REGISTRY.register("nsga2", NSGA2)
 REGISTRY.register("random", RandomSearch)
 
 _SHARED_ARGUMENTS = frozenset(inspect.signature(SearchStrategy).parameters)
@@ -61,6 +63,7 @@ def create(
 
 
 __all__ = [
+    "NSGA2",
     "REGISTRY",
     "Exhausted",
     "ExhaustiveSearch",

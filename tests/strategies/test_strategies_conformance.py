@@ -18,6 +18,7 @@ VARIANTS = {name: partial(strategies.create, name) for name in strategies.names(
     "evolution-crossover": partial(
         strategies.create, "evolution", population_size=8, sample_size=3, crossover=0.5
     ),
+    "nsga2-small": partial(strategies.create, "nsga2", population_size=5, crossover=0.2),
     "local_search-whole": partial(strategies.create, "local_search", whole_neighbourhood=True),
 }
 
