@@ -12,11 +12,14 @@ from pynas.stats.weight_norms import WeightNorms
 
 @register
 class Layers(Proxy):
-    """Number of convolutions and linear layers, dead ones included: a baseline that is hard to beat."""
+    """Number of convolutions and linear layers that the output can depend on: a baseline hard to beat.
+
+    Of a space's network without its dead edges, so the layers that training changes; of any other model all
+    that it has.
+    """
 
     name: ClassVar[str] = "layers"
     needs: ClassVar[tuple[Statistic[Any], ...]] = (WeightNorms(),)
-    whole_network: ClassVar[bool] = True
 
     def layers(self, statistics: Statistics) -> dict[str, float]:
         """One for each weight."""

@@ -172,3 +172,11 @@ def test_zen_of_tokens_is_a_failure() -> None:
     found = score(Words(), torch.zeros(6, 3, dtype=torch.long), torch.arange(6) % 5, ["zen"])["zen"]
     assert found.status == "failed"
     assert "floating-point inputs" in found.message
+
+
+def test_sixteen_samples_at_most() -> None:
+    model = network().double()
+    x, y = images(20, 9)
+    found = score(model, x, y, ["zen"], precision="float64")["zen"].value
+    assert found == score(model, x[:16], y[:16], ["zen"], precision="float64")["zen"].value
+    assert found != score(model, x[:15], y[:15], ["zen"], precision="float64")["zen"].value
