@@ -104,7 +104,7 @@ class Benchmark:
         for name in names:
             resolved = self.family.resolve(wanted, name)
             lengths = [c for c in self._columns if (c.dataset, c.metric) == resolved]
-            fitting = [c for c in lengths if epochs in (None, c.epochs)]
+            fitting = [c for c in lengths if epochs is None or c.epochs in (epochs, None)]
             if fitting:
                 return max(fitting, key=lambda c: c.epochs or 0)
             if lengths:

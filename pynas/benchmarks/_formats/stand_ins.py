@@ -59,6 +59,11 @@ def _encode(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
+def _no_bytes() -> bytes:
+    """How protocol 2 writes an empty byte string."""
+    return b""
+
+
 def _ordered(pairs: Any = ()) -> dict[Any, Any]:
     return dict(pairs)
 
@@ -85,7 +90,12 @@ ALLOWED: dict[tuple[str, str], StandIn] = {
     **{
         (module, name): stand_in
         for module in ("builtins", "__builtin__")  # the latter in protocol 2
-        for name, stand_in in (("set", set), ("list", Name), ("dict", Name), ("int", Name), ("float", Name))
+        for name, stand_in in (
+            ("set", set),
+            ("frozenset", frozenset),
+            ("bytes", _no_bytes),
+            *((name, Name) for name in ("list", "dict", "int", "float")),
+        )
     },
     **{("numpy", name): stand_in for name, stand_in in (("dtype", Dtype), ("ndarray", Name))},
     **{
