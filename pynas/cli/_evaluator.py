@@ -1,13 +1,15 @@
-"""What ``search`` and ``rank`` share: names checked early, images loaded once, an evaluator over them."""
+"""What ``search`` and ``rank`` share: names checked early, data loaded once, an evaluator over them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from pynas import benchmarks, data, spaces
+from pynas import benchmarks
 from pynas._errors import UserError
+from pynas.cli import _inputs
 
 if TYPE_CHECKING:
     from pynas.benchmarks import Table
@@ -30,6 +32,8 @@ def prepare(
     proxies: Sequence[str],
     *,
     images: str,
+    text: Path | None = None,
+    steps: int = 35,
     batch: int,
     table: str | None,
     metric: str | None = None,
@@ -46,7 +50,7 @@ def prepare(
 
     if not proxies:
         raise UserError(f"no proxies given; known: {', '.join(proxy_registry.names())}")
-    chosen = spaces.get(space)
+    chosen = _inputs.open_space(space)
     for name in proxies:
         proxy_registry.get(name)
     if threads is not None:
@@ -54,16 +58,16 @@ def prepare(
     if table is None and (metric is not None or dataset is not None):
         raise UserError("--metric and --dataset choose from a table: give --table")
     known = None if table is None else benchmarks.load(table, chosen, metric, dataset=dataset)
-    source = data.load_images(images)
-    inputs, targets = data.batch(source, batch, seed)
+    source = _inputs.load(chosen, images=images, text=text, steps=steps, batch=batch, seed=seed)
     evaluator = ProxyEvaluator(
         chosen,
-        inputs,
-        targets,
+        source.inputs,
+        source.targets,
         proxies,
         precision=cast(Any, precision),
         seed=seed,
         num_classes=source.num_classes,
     )
-    config = {"images": images, "batch": batch}
+    read = {"images": images} if text is None else {"text": str(text), "steps": steps}
+    config = {**read, "batch": batch}
     return Setting(chosen, evaluator, known, config)

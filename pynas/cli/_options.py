@@ -27,7 +27,14 @@ Metric = Annotated[
     str | None, typer.Option(help="Metric of the table, NAME or NAME@EPOCHS; see 'pynas tables info'.")
 ]
 Dataset = Annotated[str | None, typer.Option(help="Data set or task of the table, such as cifar100.")]
-Space = Annotated[str, typer.Option(help="Search space; see 'pynas spaces'.")]
+Space = Annotated[
+    str,
+    typer.Option(help="Search space, NAME or NAME:option=value,...; see 'pynas spaces'."),
+]
+Text = Annotated[
+    Path | None, typer.Option(help="Text for spaces of language models, in place of images: .txt or .gz.")
+]
+Steps = Annotated[int, typer.Option(help="Words in a sequence of --text.", min=1)]
 Precision = Annotated[str, typer.Option(help="float32 | bfloat16 | float64. Never mix them in one ranking.")]
 Batch = Annotated[
     int, typer.Option(help="Images per evaluation, drawn once; zico splits them in two.", min=1)

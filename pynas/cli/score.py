@@ -10,7 +10,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from pynas._errors import UserError
-from pynas.cli import _options, _output
+from pynas.cli import _inputs, _options, _output
 
 
 def score(
@@ -26,6 +26,8 @@ def score(
     images: _options.Images = "digits",
     batch: _options.Batch = 256,
     image_size: Annotated[int | None, typer.Option(help="Resize images to this many pixels.", min=1)] = None,
+    text: _options.Text = None,
+    steps: _options.Steps = 35,
     precision: _options.Precision = "float32",
     seed: _options.Seed = 0,
     threads: _options.Threads = None,
@@ -37,6 +39,7 @@ def score(
     Examples:
       pynas score '|nor_conv_3x3~0|+|none~0|skip_connect~1|+|nor_conv_1x1~0|none~1|nor_conv_3x3~2|'
       pynas score --model torchvision.models:resnet18 --images cifar10:cifar-10-batches-py --layers
+      pynas score DARTS_V2 --space darts_rnn:features=200 --text ptb.train.txt --batch 16
     """
     if (architecture is None) == (model is None):
         raise UserError("give either an architecture string or --model package.module:factory")
@@ -45,7 +48,6 @@ def score(
     import torch
 
     import pynas
-    from pynas import data
     from pynas import proxies as proxy_registry
 
     for name in names:
@@ -53,18 +55,16 @@ def score(
     if threads is not None:
         torch.set_num_threads(threads)
     # The string is parsed before the images are read, for the same reason.
-    parsed = (
-        None
-        if architecture is None
-        else (pynas.spaces.get(space), pynas.spaces.get(space).parse(architecture))
-    )
+    chosen = None if architecture is None else _inputs.open_space(space)
+    parsed = None if chosen is None or architecture is None else chosen.parse(architecture)
     factory = None if model is None else load_factory(model)
-    source = data.load_images(images) if image_size is None else data.load_images(images, size=image_size)
-    inputs, targets = data.batch(source, batch, seed)
+    source = _inputs.load(
+        chosen, images=images, image_size=image_size, text=text, steps=steps, batch=batch, seed=seed
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if parsed is not None:
-            network = parsed[0].build(parsed[1], num_classes=source.num_classes)
+        if chosen is not None and parsed is not None:
+            network = chosen.build(parsed, num_classes=source.num_classes)
         else:
             assert factory is not None
             network = factory()
@@ -73,7 +73,14 @@ def score(
             f"--model {model}: expected a function that returns a torch.nn.Module, "
             f"got {type(network).__name__}"
         )
-    scores = pynas.score(network, inputs, targets, proxies=names, precision=cast(Any, precision), seed=seed)
+    scores = pynas.score(
+        network,
+        source.inputs,
+        source.targets,
+        proxies=names,
+        precision=cast(Any, precision),
+        seed=seed,
+    )
     if json:
         return _output.print_json(
             {
@@ -88,7 +95,7 @@ def score(
             }
         )
     _output.print_table(
-        f"{architecture or model} on {source.name}, {batch} images, {precision}",
+        f"{architecture or model} on {source.name}, {precision}",
         ["proxy", "score", "status", "seconds"],
         [
             (name, s.value, s.status if not s.message else f"{s.status}: {s.message}", s.seconds)

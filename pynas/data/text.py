@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 import os
+import random
 import zlib
 from collections import Counter
 from collections.abc import Sequence
@@ -69,6 +70,26 @@ class Vocabulary:
         """The number of each word."""
         unknown = self._number[UNKNOWN]
         return np.array([self._number.get(word, unknown) for word in words], dtype=np.int64)
+
+
+def word_batch(
+    tokens: NDArray[np.int64], n: int, steps: int, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """``n`` random sequences of ``steps`` words and, for each word of them, the next: both ``[n, steps]``.
+
+    They start at different places, the same for the same seed, and may overlap.
+
+    Raises:
+        UserError: The text is too short.
+    """
+    if len(tokens) < n + steps:
+        raise UserError(
+            f"a text of {len(tokens)} words has no {n} different sequences of {steps} words and the next; "
+            "give a longer text, or fewer or shorter sequences"
+        )
+    starts = np.array(random.Random(seed).sample(range(len(tokens) - steps), n))
+    pieces = tokens[starts[:, None] + np.arange(steps + 1)]
+    return np.ascontiguousarray(pieces[:, :-1]), np.ascontiguousarray(pieces[:, 1:])
 
 
 def unigram_perplexity(training: NDArray[np.int64], text: NDArray[np.int64], words: int) -> float:

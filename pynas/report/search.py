@@ -112,7 +112,8 @@ class _SearchPage:
     def _best(self) -> str:
         best = self.valid[self.order[0]]
         name = f'<p class="best"><code>{escape(self.labels[self.order[0]])}</code></p>'
-        cell = draw_cell(self.space.graph(best.architecture)) if self.space is not None else ""
+        space = self.space
+        cell = "" if space is None else draw_cell(space.graph(best.architecture), space.node_labels)
         return _page.card(f"The best architecture, found in trial {best.number + 1}", name + cell, wide=True)
 
     def _charts(self) -> list[str]:

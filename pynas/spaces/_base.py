@@ -57,6 +57,8 @@ class SearchSpace(ABC):
     # Pixels along a side of :meth:`example_inputs`: as few as the network takes, since tests and probes use
     # them. What published figures are about is the default of ``image_size`` in :meth:`macs`.
     image_size: ClassVar[int] = 32
+    # What drawings call the nodes of :meth:`graph`; by default in, 1, 2, ..., out.
+    node_labels: ClassVar[tuple[str, ...]] = ()
     # How many moves a mutation makes at most; a mutant is at ``distance`` 1 to this from its parent.
     mutation_distance: int = 1
     # Whether a neighbour's neighbours include the architecture itself.

@@ -82,6 +82,7 @@ class DARTSCNN(SearchSpace):
     name = "darts_cnn"
     summary = "normal and reduction cell of 4 nodes, 2 of 7 operations each (DARTS, ICLR 2019)"
     image_size = 8
+    node_labels = ("k-2", "k-1", "0", "1", "2", "3", "k") * 2
 
     def __init__(
         self,
@@ -94,7 +95,7 @@ class DARTSCNN(SearchSpace):
     ) -> None:
         if network not in NETWORKS:
             raise UserError(f"network: expected one of {', '.join(NETWORKS)}, got {network!r}")
-        if not 0 <= drop_path < 1:
+        if not (isinstance(drop_path, int | float) and 0 <= drop_path < 1):
             raise UserError(f"drop_path: expected a probability in [0, 1), got {drop_path!r}")
         self.network = network
         self.channels = NETWORKS[network][0] if channels is None else channels
@@ -201,7 +202,7 @@ class DARTSCNN(SearchSpace):
         return nodes
 
     def graph(self, arch: Architecture) -> tuple[Edge, ...]:
-        """Both cells side by side: inputs 0, 1, nodes 2-5, output 6; in the reduction cell 7 more of each."""
+        """Both cells side by side: inputs 0, 1, nodes 2-5, output 6; 7 more of each in the reduction cell."""
         edges = []
         for offset, cell in zip((0, _OUTPUT + 1), self.cells(arch), strict=True):
             for i, node in enumerate(cell):

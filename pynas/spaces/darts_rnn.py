@@ -74,16 +74,17 @@ class DARTSRNN(SearchSpace):
         check_positive(nodes=nodes, features=features)
         self.nodes = nodes
         self.features = features
-        self.dropouts = {
-            "dropout": dropout,
-            "dropout_embedding": dropout_embedding,
-            "dropout_input": dropout_input,
-            "dropout_hidden": dropout_hidden,
-            "dropout_word": dropout_word,
-        }
-        for name, probability in self.dropouts.items():
-            if not 0 <= probability < 1:
+        self.dropout = dropout
+        self.dropout_embedding = dropout_embedding
+        self.dropout_input = dropout_input
+        self.dropout_hidden = dropout_hidden
+        self.dropout_word = dropout_word
+        for name, probability in self._dropouts().items():
+            if not (isinstance(probability, int | float) and 0 <= probability < 1):
                 raise UserError(f"{name}: expected a probability in [0, 1), got {probability!r}")
+
+    def _dropouts(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name.startswith("dropout")}
 
     @property
     def num_choices(self) -> tuple[int, ...]:
@@ -214,7 +215,7 @@ class DARTSRNN(SearchSpace):
 
         genotype = self.genotype(arch)
         check_positive(num_classes=num_classes)
-        return NextWords(num_classes, self.features, genotype, **self.dropouts)
+        return NextWords(num_classes, self.features, genotype, **self._dropouts())
 
     def supernet(self, num_classes: int = 10_000, **options: Any) -> RecurrentLanguageModel:
         """The language model of the search, whose ``genotype()`` :meth:`parse` takes.
@@ -224,5 +225,5 @@ class DARTSRNN(SearchSpace):
         from pynas.nn.language_model import RecurrentLanguageModel
 
         return RecurrentLanguageModel(
-            num_classes, self.features, **{"nodes": self.nodes, **self.dropouts, **options}
+            num_classes, self.features, **{"nodes": self.nodes, **self._dropouts(), **options}
         )
