@@ -49,7 +49,7 @@ class TransNASMacro(TransNASSpace):
     @property
     def size(self) -> int:
         """3,256."""
-        return len(_all_decisions())
+        return len(_ordered())
 
     def is_valid(self, decisions: tuple[int, ...]) -> bool:
         """Whether modules follow without a gap, one to four halve and one to three double."""
@@ -57,12 +57,11 @@ class TransNASMacro(TransNASSpace):
 
     def index(self, arch: Architecture) -> int:
         """Position by length, then by digits."""
-        return _all_decisions()[self.check(arch)]
+        return _ranks()[self.check(arch)]
 
     def from_index(self, index: int) -> Architecture:
         """Inverse of :meth:`index`."""
-        rank = self._check_index(index)
-        return Architecture(self.name, next(itertools.islice(_all_decisions(), rank, None)))
+        return Architecture(self.name, _ordered()[self._check_index(index)])
 
     # ---- notation --------------------------------------------------------------------------------
 
@@ -130,12 +129,17 @@ def _allowed(digits: str) -> bool:
 
 
 @lru_cache(maxsize=1)
-def _all_decisions() -> dict[tuple[int, ...], int]:
-    """Index of all decisions, in the order of the index."""
-    strings = (
-        digits
+def _ordered() -> tuple[tuple[int, ...], ...]:
+    """All decisions, in the order of the index."""
+    return tuple(
+        _decisions(digits)
         for length in range(FEWEST, MOST + 1)
         for digits in map("".join, itertools.product("1234", repeat=length))
         if _allowed(digits)
     )
-    return {_decisions(digits): index for index, digits in enumerate(strings)}
+
+
+@lru_cache(maxsize=1)
+def _ranks() -> dict[tuple[int, ...], int]:
+    """Index of all decisions."""
+    return {decisions: index for index, decisions in enumerate(_ordered())}
