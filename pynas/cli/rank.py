@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 def rank(
     space: _options.Space = "nasbench201",
     proxies: Annotated[
-        str, typer.Option(help="Comma-separated names; see 'pynas proxies'.")
+        str,
+        typer.Option(
+            help="Comma-separated names; see 'pynas proxies'. Ensembles: vote(a,b,...), rank_sum(a,b,...)."
+        ),
     ] = "zico,params,flops",
     images: _options.Images = "digits",
     table: Annotated[str, typer.Option(help=_options.TABLE_HELP)] = "analog",
@@ -40,14 +43,18 @@ def rank(
 ) -> None:
     """Rank correlation of proxies with a table of accuracies, beside params and FLOPs.
 
-    Example: pynas rank --proxies zico,snip --images cifar10:cifar-10-batches-py --sample 300
+    Examples:
+      pynas rank --proxies zico,snip --images cifar10:cifar-10-batches-py --sample 300
+      pynas rank --proxies 'zico,vote(synflow,jacob_cov,snip)' --sample 300
     """
     import pynas
+    from pynas import _ensembles
     from pynas.ranking import BASELINES, rank_trials
 
-    names = _options.comma_separated(proxies)
+    names = _ensembles.split(proxies)
+    singles = _ensembles.singles(names)
     # The baselines come with every trial from the space's closed forms; scoring them again would cost passes.
-    scored = [name for name in names if name not in BASELINES] or names
+    scored = [name for name in singles if name not in BASELINES] or singles
     setting = _evaluator.prepare(
         space,
         scored,
@@ -82,8 +89,8 @@ def rank(
             config=setting.config,
         )
     ranking = rank_trials(
-        result.trials,
-        scored,
+        _ensembles.with_ensembles(result.trials, names),
+        [*scored, *(name for name in names if name not in singles)],
         format=setting.space.format,
         accuracy_label=_label(setting.table),
         top=top,
