@@ -17,6 +17,7 @@ from pynas.proxies.linear_regions import LinearRegions
 from pynas.proxies.logdet import Logdet
 from pynas.proxies.naswot import Naswot
 from pynas.proxies.ntk_condition import NTKCondition
+from pynas.proxies.ntk_condition_tenas import NTKConditionTENAS
 from pynas.proxies.params import Params
 from pynas.proxies.plain import Plain
 from pynas.proxies.snip import Snip
@@ -41,6 +42,7 @@ __all__ = [
     "LinearRegions",
     "Logdet",
     "NTKCondition",
+    "NTKConditionTENAS",
     "Naswot",
     "Params",
     "Plain",

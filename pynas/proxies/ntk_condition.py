@@ -1,10 +1,11 @@
-"""Condition number of the neural tangent kernel."""
+"""Condition number of the neural tangent kernel, from one backward pass."""
 
 from __future__ import annotations
 
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
 from pynas.proxies._base import Proxy
 from pynas.proxies._registry import register
@@ -16,18 +17,19 @@ from pynas.stats.output_gram import OutputGram
 class NTKCondition(Proxy):
     """lambda_max / lambda_min of G = R R^T, R's rows samples' gradients of the sum of logits; less is better.
 
-    With respect to every weight, those of batch norms too, in train mode. Rows are what each sample
-    contributes to one backward pass of the batch. The authors' code makes a backward pass of each sample's
-    logits instead: the same without batch norm, while with it their rows carry one sample's logits to all
-    samples' activations and these carry all logits to one sample's. A kernel that is singular to rounding is
-    a failure (theirs gives NaN or noise).
+    In train mode, with respect to weights of convolutions and linear layers. Rows are what each sample
+    contributes to one backward pass of the whole batch. Without batch norm that is the gradient of the
+    sample's own logits, as in the authors' code; where batch norm couples samples theirs is another one
+    (one sample's logits through all samples' activations, here all logits through one sample's), takes a
+    backward pass per sample and is ``ntk_condition_tenas``. A kernel that is singular to rounding is a
+    failure.
 
     Chen, Gong, Wang: Neural Architecture Search on ImageNet in Four GPU Hours (TE-NAS), ICLR 2021.
     """
 
     name: ClassVar[str] = "ntk_condition"
     higher_is_better: ClassVar[bool] = False
-    needs: ClassVar[tuple[Statistic[Any], ...]] = (OutputGram(),)
+    needs: ClassVar[tuple[Statistic[Any], ...]] = (OutputGram(parameters="weights"),)
 
     def layers(self, statistics: Statistics) -> dict[str, float]:
         """None: the eigenvalues are of the sum."""
@@ -38,13 +40,19 @@ class NTKCondition(Proxy):
         grams = list(statistics[OutputGram].values())
         if not grams:
             raise ArithmeticError("the outputs do not depend on any weight")
-        kernel = torch.stack(grams).sum(0, dtype=torch.float64)
-        eigenvalues = torch.linalg.eigvalsh(kernel)
-        smallest, largest = float(eigenvalues[0]), float(eigenvalues[-1])
-        # Entries carry the rounding of the precision they were summed in.
-        if smallest <= torch.finfo(grams[0].dtype).eps * largest:
-            raise ArithmeticError(
-                f"the tangent kernel of {len(kernel)} samples is singular to rounding: eigenvalues from "
-                f"{smallest:.1e} to {largest:.1e}"
-            )
-        return largest / smallest
+        return condition(torch.stack(grams).sum(0, dtype=torch.float64), grams[0].dtype)
+
+
+def condition(kernel: Tensor, precision: torch.dtype) -> float:
+    """lambda_max / lambda_min of a kernel whose entries carry the rounding of ``precision``.
+
+    ArithmeticError where it is singular to that rounding.
+    """
+    eigenvalues = torch.linalg.eigvalsh(kernel.double())
+    smallest, largest = float(eigenvalues[0]), float(eigenvalues[-1])
+    if not smallest > torch.finfo(precision).eps * largest:
+        raise ArithmeticError(
+            f"the tangent kernel of {len(kernel)} samples is singular to rounding: eigenvalues from "
+            f"{smallest:.1e} to {largest:.1e}"
+        )
+    return largest / smallest

@@ -56,8 +56,15 @@ def test_ntk_condition_without_batch_norm_is_the_published_one() -> None:
     for logits in model(x):
         gradients = torch.autograd.grad(logits.sum(), weights, retain_graph=True)
         rows.append(torch.cat([g.flatten() for g in gradients]))
-    found = score(model, x, y, ["ntk_condition"], precision="float64")["ntk_condition"]
+    found = score(model, x, y, ["ntk_condition_tenas"], precision="float64")["ntk_condition_tenas"]
     assert found.value == pytest.approx(condition(torch.stack(rows)), rel=1e-9)
+    # One pass is the same without batch norm; it leaves out the norms' own weights.
+    model[3].weight.requires_grad_(False)
+    exact, fast = (
+        score(model, x, y, [name], precision="float64")[name].value
+        for name in ("ntk_condition_tenas", "ntk_condition")
+    )
+    assert fast == pytest.approx(exact, rel=1e-9)
 
 
 def test_ntk_condition_with_batch_norm_is_of_contributions() -> None:
@@ -68,23 +75,34 @@ def test_ntk_condition_with_batch_norm_is_of_contributions() -> None:
     x, y = torch.randn(7, 3, 6, 6, dtype=torch.float64), torch.arange(7) % 5
     z = conv(x)
     z.retain_grad()
-    u = norm(z)
-    u.retain_grad()
-    a = torch.relu(u).flatten(1)
+    a = torch.relu(norm(z)).flatten(1)
     linear(a).sum().backward()
     assert z.grad is not None
-    assert u.grad is not None
-    mean, var = z.mean((0, 2, 3), keepdim=True), z.var((0, 2, 3), correction=0, keepdim=True)
-    normalized = (z - mean) / (var + norm.eps).sqrt()
     rows = []
     for b in range(7):
         weight = torch.nn.grad.conv2d_weight(x[b : b + 1], list(conv.weight.shape), z.grad[b : b + 1])
-        scale = (u.grad[b] * normalized[b]).sum((1, 2))
-        rows.append(torch.cat([weight.flatten(), scale, a[b].repeat(5)]))
+        rows.append(torch.cat([weight.flatten(), a[b].repeat(5)]))
     found = score(model, x, y, ["ntk_condition", "snip"], precision="float64")["ntk_condition"]
     assert found.value == pytest.approx(condition(torch.stack(rows).detach()), rel=1e-9)
-    grams = collect(model, x, None, needs=[OutputGram(parameters="weights")], training=True)[OutputGram]
-    assert set(grams) == {"0.weight", "4.weight"}
+    grams = collect(model, x, None, needs=[OutputGram()], training=True)[OutputGram]
+    assert set(grams) == {"0.weight", "1.weight", "4.weight"}
+
+
+def test_ntk_condition_tenas_with_batch_norm() -> None:
+    """A row is the gradient of one sample's logits, through all samples' activations."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(96, 5)
+    ).double()
+    x, y = torch.randn(7, 3, 6, 6, dtype=torch.float64), torch.arange(7) % 5
+    model.train()
+    rows = []
+    for i in range(7):
+        model.zero_grad()
+        model(x)[i].sum().backward()
+        rows.append(torch.cat([m.weight.grad.flatten() for m in model if hasattr(m, "weight")]))
+    found = score(model, x, y, ["ntk_condition_tenas"], precision="float64")["ntk_condition_tenas"]
+    assert found.value == pytest.approx(condition(torch.stack(rows)), rel=1e-9)
 
 
 def test_ntk_condition_of_equal_samples_is_a_failure() -> None:
