@@ -14,6 +14,8 @@ from pynas.strategies.exhaustive import ExhaustiveSearch
 from pynas.strategies.local_search import LocalSearch
 from pynas.strategies.nsga2 import NSGA2
 from pynas.strategies.random import RandomSearch
+from pynas.strategies.spos_evolution import SPOSEvolution
+from pynas.strategies.zico_evolution import ZiCoEvolution
 
 if TYPE_CHECKING:
     from pynas.spaces import SearchSpace
@@ -24,6 +26,8 @@ REGISTRY.register("exhaustive", ExhaustiveSearch)
 REGISTRY.register("local_search", LocalSearch)
 REGISTRY.register("nsga2", NSGA2)
 REGISTRY.register("random", RandomSearch)
+REGISTRY.register("spos_evolution", SPOSEvolution)
+REGISTRY.register("zico_evolution", ZiCoEvolution)
 
 _SHARED_ARGUMENTS = frozenset(inspect.signature(SearchStrategy).parameters)
 
@@ -72,7 +76,9 @@ __all__ = [
     "LocalSearch",
     "RandomSearch",
     "RegularizedEvolution",
+    "SPOSEvolution",
     "SearchStrategy",
+    "ZiCoEvolution",
     "create",
     "get",
     "names",

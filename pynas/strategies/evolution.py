@@ -6,16 +6,15 @@ arXiv 1802.01548.
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pynas._errors import UserError
-from pynas._multiobjective import mean_ranks
 from pynas.architecture import Architecture
 from pynas.strategies._base import Feasible, SearchStrategy
-from pynas.trial import Status, Trial
+from pynas.strategies._members import Member, from_json, member_of, ranked, to_json
+from pynas.trial import Trial
 
 if TYPE_CHECKING:
     from pynas.spaces import SearchSpace
@@ -66,25 +65,21 @@ class RegularizedEvolution(SearchStrategy):
         self.population_size = population_size
         self.sample_size = sample_size
         self.crossover = crossover
-        self._population: deque[tuple[Architecture, tuple[float, ...]]] = deque(maxlen=population_size)
+        self._population: deque[Member] = deque(maxlen=population_size)
 
     def tell(self, trial: Trial) -> None:  # noqa: D102
         super().tell(trial)
-        scores = trial.evaluation.scores
-        names = self.objectives or tuple(sorted(scores))
-        fitness = tuple(scores.get(name, math.nan) for name in names)
-        if trial.evaluation.status is Status.OK and fitness and all(map(math.isfinite, fitness)):
-            self._population.append((trial.architecture, fitness))  # a full deque drops its oldest member
+        member = member_of(trial, self.objectives)
+        if member is not None:
+            self._population.append(member)  # a full deque drops its oldest member
 
     def state(self) -> dict[str, Any]:  # noqa: D102
-        members = [[list(arch.decisions), list(fitness)] for arch, fitness in self._population]
-        return super().state() | {"population": members}
+        return super().state() | {"population": to_json(self._population)}
 
     def load_state(self, state: Mapping[str, Any]) -> None:  # noqa: D102
         super().load_state(state)
         self._population.clear()
-        for decisions, fitness in state["population"]:
-            self._population.append((Architecture(self.space.name, tuple(decisions)), tuple(fitness)))
+        self._population.extend(from_json(self.space.name, state["population"]))
 
     def _propose(self) -> Architecture:
         if len(self._population) == self.population_size and self.space.size != 1:
@@ -103,6 +98,4 @@ class RegularizedEvolution(SearchStrategy):
         return child
 
     def _parent(self) -> Architecture:
-        drawn = self._rng.choices(self._population, k=self.sample_size)
-        ranks = mean_ranks([fitness for _, fitness in drawn])
-        return drawn[ranks.index(max(ranks))][0]
+        return ranked(self._rng.choices(self._population, k=self.sample_size))[0][0]

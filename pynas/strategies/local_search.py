@@ -6,19 +6,17 @@ C. White, S. Nolen, Y. Savani: Exploring the Loss Landscape in Neural Architectu
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pynas._multiobjective import mean_ranks
 from pynas.architecture import Architecture
 from pynas.strategies._base import Feasible, SearchStrategy
-from pynas.trial import Status, Trial
+from pynas.strategies._members import Member, from_json, member_of, to_json
+from pynas.trial import Trial
 
 if TYPE_CHECKING:
     from pynas.spaces import SearchSpace
-
-Fitness = tuple[float, ...]
 
 
 class LocalSearch(SearchStrategy):
@@ -49,36 +47,35 @@ class LocalSearch(SearchStrategy):
     ) -> None:
         super().__init__(space, seed=seed, feasible=feasible, objectives=objectives)
         self.whole_neighbourhood = whole_neighbourhood
-        self._place: tuple[Architecture, Fitness] | None = None  # where the walk stands
-        self._best: tuple[Architecture, Fitness] | None = None  # where it would go next
+        self._place: Member | None = None  # where the walk stands
+        self._best: Member | None = None  # where it would go next
         self._untried: list[Architecture] | None = None  # neighbours of the place, last first
 
     def tell(self, trial: Trial) -> None:  # noqa: D102
         super().tell(trial)
-        scores = trial.evaluation.scores
-        fitness = tuple(scores.get(name, math.nan) for name in self.objectives or tuple(sorted(scores)))
-        if trial.evaluation.status is not Status.OK or not fitness or not all(map(math.isfinite, fitness)):
+        found = member_of(trial, self.objectives)
+        if found is None:
             return
-        found = (trial.architecture, fitness)
         if self._place is None:
             self._place, self._untried = found, None
         elif not self.whole_neighbourhood:
-            if _is_better(fitness, self._place[1]):
+            if _is_better(found, self._place):
                 self._place, self._untried = found, None
-        elif _is_better(fitness, (self._best or self._place)[1]):
+        elif _is_better(found, self._best or self._place):
             self._best = found
 
     def state(self) -> dict[str, Any]:  # noqa: D102
         untried = None if self._untried is None else [list(arch.decisions) for arch in self._untried]
         return super().state() | {
-            "place": _to_json(self._place),
-            "best": _to_json(self._best),
+            "place": to_json([self._place] if self._place else []),
+            "best": to_json([self._best] if self._best else []),
             "untried": untried,
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:  # noqa: D102
         super().load_state(state)
-        self._place, self._best = self._from_json(state["place"]), self._from_json(state["best"])
+        self._place = next(iter(from_json(self.space.name, state["place"])), None)
+        self._best = next(iter(from_json(self.space.name, state["best"])), None)
         untried = state["untried"]
         if untried is not None:
             untried = [Architecture(self.space.name, tuple(decisions)) for decisions in untried]
@@ -96,17 +93,7 @@ class LocalSearch(SearchStrategy):
             self._place, self._best, self._untried = self._best, None, None
         return self._sample()
 
-    def _from_json(self, value: list[Any] | None) -> tuple[Architecture, Fitness] | None:
-        if value is None:
-            return None
-        decisions, fitness = value
-        return Architecture(self.space.name, tuple(decisions)), tuple(fitness)
 
-
-def _is_better(a: Fitness, b: Fitness) -> bool:
-    first, second = mean_ranks([a, b])
+def _is_better(a: Member, b: Member) -> bool:
+    first, second = mean_ranks([a[1], b[1]])
     return first > second
-
-
-def _to_json(value: tuple[Architecture, Fitness] | None) -> list[Any] | None:
-    return None if value is None else [list(value[0].decisions), list(value[1])]

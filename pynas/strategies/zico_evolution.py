@@ -1,0 +1,103 @@
+"""The evolutionary search of Zen-NAS and ZiCo: a pool that only ever loses its worst.
+
+M. Lin et al.: Zen-NAS: A Zero-Shot NAS for High-Performance Image Recognition. ICCV 2021, arXiv 2102.01063.
+G. Li, Y. Yang, K. Bhardwaj, R. Marculescu: ZiCo: Zero-shot NAS via Inverse Coefficient of Variation on
+Gradients. ICLR 2023, arXiv 2301.11300; the steps are those of the authors' code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pynas._errors import UserError
+from pynas.architecture import Architecture
+from pynas.strategies._base import Feasible, SearchStrategy
+from pynas.strategies._members import Member, from_json, member_of, ranked, to_json
+from pynas.trial import Trial
+
+if TYPE_CHECKING:
+    from pynas.spaces import SearchSpace
+
+ATTEMPTS = 256
+
+
+class ZiCoEvolution(SearchStrategy):
+    """Mutates a random member of the pool; what is evaluated joins it, and the worst leaves a full one.
+
+    While the pool has at most ``first`` members, proposals are one mutation away from the initial
+    architecture; afterwards ``mutations`` away from a member drawn uniformly. There is no crossover and no
+    ageing. Infeasible children and those proposed before are bred again without costing a trial; the authors
+    count the former against their 100,000 iterations and keep the latter. With several objectives the worst
+    is the one of the lowest mean rank.
+
+    Args:
+        space: Where to search.
+        seed: Seed of the strategy's own random generator.
+        feasible: The hard constraints as a predicate; None allows every architecture.
+        objectives: Names of the scores to maximise; empty means all scores of each evaluation.
+        pool_size: Members at most (512).
+        first: Members bred from the initial architecture (10).
+        mutations: Moves from a member to its child (2).
+        initial: Text of the initial architecture; by default a random feasible one.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        seed: int = 0,
+        feasible: Feasible | None = None,
+        objectives: Sequence[str] = (),
+        pool_size: int = 512,
+        first: int = 10,
+        mutations: int = 2,
+        initial: str | None = None,
+    ) -> None:
+        super().__init__(space, seed=seed, feasible=feasible, objectives=objectives)
+        for name, value in (("pool_size", pool_size), ("first", first), ("mutations", mutations)):
+            if value < 1:
+                raise UserError(f"{name}: expected at least 1, got {value}")
+        self.pool_size = pool_size
+        self.first = first
+        self.mutations = mutations
+        self.initial = initial
+        self._initial = None if initial is None else space.parse(initial)
+        self._pool: list[Member] = []
+
+    def tell(self, trial: Trial) -> None:  # noqa: D102
+        super().tell(trial)
+        member = member_of(trial, self.objectives)
+        if member is None:
+            return
+        self._pool.append(member)
+        if len(self._pool) > self.pool_size:
+            self._pool.remove(ranked(self._pool)[-1])
+
+    def state(self) -> dict[str, Any]:  # noqa: D102
+        initial = None if self._initial is None else list(self._initial.decisions)
+        return super().state() | {"pool": to_json(self._pool), "initial": initial}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:  # noqa: D102
+        super().load_state(state)
+        self._pool = from_json(self.space.name, state["pool"])
+        initial = state["initial"]
+        self._initial = None if initial is None else Architecture(self.space.name, tuple(initial))
+
+    def _propose(self) -> Architecture:
+        if self._initial is None:
+            self._initial = self._sample()
+            return self._initial
+        if self.space.size != 1:
+            for _ in range(ATTEMPTS):
+                child = self._child(self._initial)
+                if self._claim(child):
+                    return child
+        return self._sample()
+
+    def _child(self, initial: Architecture) -> Architecture:
+        grown = len(self._pool) > self.first
+        child = self._rng.choice(self._pool)[0] if grown else initial
+        for _ in range(self.mutations if grown else 1):
+            child = self.space.mutate(child, self._rng)
+        return child
