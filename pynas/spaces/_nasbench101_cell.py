@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
@@ -72,6 +73,17 @@ def to_matrix(decisions: Sequence[int]) -> tuple[Matrix, tuple[str, ...]]:
     rows = tuple(tuple(bits.get((s, t), 0) for t in kept) for s in kept)
     operations = (OPERATIONS[decisions[len(EDGES) + t - 1]] for t in kept[1:-1])
     return rows, ("input", *operations, "output")
+
+
+def spread(decisions: Sequence[int], rng: random.Random) -> tuple[int, ...]:
+    """A pruned cell of fewer than 7 vertices with those between input and output at random places."""
+    rows, _ = to_matrix(decisions)
+    vertices = len(rows)
+    interior = sorted(rng.sample(range(1, MAX_VERTICES - 1), vertices - 2))
+    places = [0, *interior, MAX_VERTICES - 1]
+    bits = {(places[s], places[t]): rows[s][t] for t in range(vertices) for s in range(t)}
+    operations = dict(zip(interior, decisions[len(EDGES) :], strict=False))
+    return (*(bits.get(edge, 0) for edge in EDGES), *(operations.get(v, 0) for v in range(1, INTERIOR + 1)))
 
 
 def from_matrix(

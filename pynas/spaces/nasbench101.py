@@ -115,23 +115,21 @@ class NASBench101(SearchSpace):
         return Architecture(self.name, (*bits, *reversed(operations)))
 
     def unique(self) -> Iterator[Architecture]:
-        """The canonical architecture of each of the 423,624 cells, in index order.
-
-        They are found in a fraction of a second and become architectures as they are asked for.
-        """
+        """The canonical architecture of each of the 423,624 cells, in index order, made as they are asked for."""
         codes = cell.unique_codes(tuple(self._widths()))
         for start in range(0, len(codes), _CHUNK):
             for decisions in cell.from_codes(codes[start : start + _CHUNK]):
                 yield Architecture(self.name, tuple(decisions))
 
-    def sample_unique(self, rng: random.Random) -> Architecture:
-        """Draw uniformly from the 423,624 cells: the canonical architecture of one.
+    def sample(self, rng: random.Random) -> Architecture:
+        """Draw uniformly from the 423,624 cells: a canonical one, its vertices at random places.
 
-        :meth:`sample` draws uniformly from the decisions, as random search over matrices does, and so prefers
-        cells that many of them shrink to: few vertices, many orders.
+        Uniform decisions would be few cells and small ones, since most edges of a random matrix lie on no
+        path: 20,000 such draws have 4,500 different cells, every tenth of them without any operation.
         """
         codes = cell.unique_codes(tuple(self._widths()))
-        return self._of_code(int(codes[rng.randrange(len(codes))]))
+        (decisions,) = cell.from_codes(codes[rng.randrange(len(codes)), None])
+        return Architecture(self.name, cell.spread(decisions, rng))
 
     # ---- identity --------------------------------------------------------------------------------
 

@@ -96,13 +96,17 @@ def test_unique_cells() -> None:
     assert len(unique_codes(tuple(SPACE._widths()))) == NUM_CELLS == 423_624
 
 
-def test_samples_of_unique_cells() -> None:
+def test_samples_are_uniform_over_cells() -> None:
     rng = random.Random(0)
-    archs = [SPACE.sample_unique(rng) for _ in range(300)]
-    assert archs[:5] == [SPACE.sample_unique(other) for other in [random.Random(0)] for _ in range(5)]
-    assert all(SPACE.canonical(arch) == arch for arch in archs)
+    archs = [SPACE.sample(rng) for _ in range(600)]
+    assert len(set(SPACE.hashes(archs))) > 595
     sizes = [len(SPACE.matrix(arch)[1]) for arch in archs]
-    assert 0.75 < sizes.count(7) / len(sizes) < 0.95  # 359,082 of 423,624
+    assert 0.8 < sizes.count(7) / len(sizes) < 0.9  # 359,082 of 423,624
+    assert 0.1 < sizes.count(6) / len(sizes) < 0.2  # 62,010
+    # The order of the vertices is the canonical one, their places are not.
+    assert all(SPACE.pruned(arch) == SPACE.canonical(arch) for arch in archs)
+    first = [arch.decisions[0] for arch, size in zip(archs, sizes, strict=True) if size == 6]
+    assert 0 < sum(first) < len(first)
 
 
 def test_what_lies_on_no_path_does_not_matter() -> None:
@@ -313,7 +317,7 @@ def test_random_networks_against_the_written_out_form() -> None:
         space = NASBench101(
             channels=rng.randrange(4, 12), num_stacks=rng.randrange(1, 4), num_cells=rng.randrange(1, 3)
         )
-        arch = space.sample_unique(rng)
+        arch = space.sample(rng)
         torch.manual_seed(seed)
         model = space.build(arch).double()
         x = torch.randn(2, 3, 9, 6, dtype=torch.float64)
