@@ -115,7 +115,7 @@ class NASBench101(SearchSpace):
         return Architecture(self.name, (*bits, *reversed(operations)))
 
     def unique(self) -> Iterator[Architecture]:
-        """The canonical architecture of each of the 423,624 cells, in index order, made as they are asked for."""
+        """The canonical architecture of each of the 423,624 cells, in index order."""
         codes = cell.unique_codes(tuple(self._widths()))
         for start in range(0, len(codes), _CHUNK):
             for decisions in cell.from_codes(codes[start : start + _CHUNK]):
