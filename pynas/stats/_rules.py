@@ -294,9 +294,12 @@ def _relu(probe: Probe, func: Func, input: Tensor, inplace: bool = False) -> Any
     return probe.memo(("relu",), input, lambda: torch.relu(input))
 
 
-def _relu_in_place(probe: Probe, func: Func, input: Tensor) -> Any:
-    probe.saw_relu(input)
-    return func(input)
+def _like_relu(probe: Probe, func: Func, input: Tensor, *bounds: Any, **options: Any) -> Any:
+    """In place, or clipped above as well: ReLU6, and hardtanh from 0, as which its module calls it."""
+    lowest = options.get("min_val", bounds[0] if bounds else -1.0)
+    if func is not F.hardtanh or lowest == 0:
+        probe.saw_relu(input)
+    return func(input, *bounds, **options)
 
 
 def _avg_pool2d(
@@ -367,8 +370,10 @@ RULES: dict[Func, Func] = {
     F.relu: _relu,
     torch.relu: _relu,
     Tensor.relu: _relu,
-    torch.relu_: _relu_in_place,
-    Tensor.relu_: _relu_in_place,
+    torch.relu_: _like_relu,
+    Tensor.relu_: _like_relu,
+    F.relu6: _like_relu,
+    F.hardtanh: _like_relu,
     F.avg_pool2d: _avg_pool2d,
     F.multi_head_attention_forward: _attention,
 }

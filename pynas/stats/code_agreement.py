@@ -30,7 +30,7 @@ class CodeAgreement(Statistic[Agreement]):
     """K_ij = #{units u : (x_iu > 0) = (x_ju > 0)} over the inputs x of all ReLU calls, as one sum.
 
     In matrices, K = sum over ReLUs of X X^T + (1 - X)(1 - X)^T with X = (x > 0) of shape [B, units]. ReLUs
-    are calls of ``relu`` in any form; other activations have no codes.
+    are calls of ``relu`` and ``relu6`` in any form; other activations have no codes.
 
     Values: ``{"network": Agreement}``, and {} for a network without ReLUs.
     """

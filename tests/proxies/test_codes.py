@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pynas.evaluate import ProxyEvaluator, score
@@ -90,7 +91,7 @@ def test_equal_samples_are_a_failure_of_naswot() -> None:
 
 
 def test_a_network_without_relu_has_no_codes() -> None:
-    model = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 5))
+    model = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 8), nn.Hardtanh(), nn.Linear(8, 5))
     found = score(model, torch.randn(6, 4), labels(6), ["naswot", "linear_regions", "l2_norm"])
     assert found["naswot"].status == found["linear_regions"].status == "failed"
     assert "no ReLU" in found["naswot"].message
@@ -132,7 +133,9 @@ def _gradients() -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize(
-    "relu", [torch.relu, torch.nn.functional.relu, Tensor.relu, torch.relu_], ids=lambda f: f.__name__
+    "relu",
+    [torch.relu, F.relu, Tensor.relu, torch.relu_, F.relu6, nn.ReLU6(), nn.ReLU6(inplace=True)],
+    ids=["torch", "functional", "method", "in place", "relu6", "ReLU6", "ReLU6 in place"],
 )
 def test_relu_in_any_form(relu: Callable[[Tensor], Tensor]) -> None:
     class Functional(nn.Module):
