@@ -22,7 +22,7 @@ def vote(scores: Mapping[str, Sequence[float]]) -> list[float]:
     ``v_ij`` is 1 where more scores put i above j than j above i, 1/2 where as many, else 0: the pairwise
     majority of the zero-cost proxies, counted over the population (A. Copeland, 1951), which makes an order
     of it although majorities need not be transitive. With ``synflow``, ``jacob_cov`` and ``snip`` it is the
-    published ``vote``: Abdelfattah, Mehrotra, Dudziak, Lane: Zero-Cost Proxies for Lightweight NAS, ICLR 2021.
+    published ``vote`` (Abdelfattah, Mehrotra, Dudziak, Lane, ICLR 2021).
 
     Args:
         scores: ``[N]`` numbers by name, higher is better. A NaN (no score) is below every number.

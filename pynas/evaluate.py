@@ -146,7 +146,8 @@ def _probe(probe: Probe, call: ProbeCall) -> Statistics | Exception:
 def _value(proxy: Proxy, statistics: Statistics, seconds: float) -> Score:
     start = time.perf_counter()
     try:
-        layers = proxy.layers(statistics)
+        found = proxy.layers(statistics)
+        layers = {name: found[name] for name in statistics.weights if name in found} | found  # in its order
         value = (
             proxy.score(statistics) if type(proxy).score is not Proxy.score else math.fsum(layers.values())
         )

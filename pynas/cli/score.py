@@ -32,6 +32,7 @@ def score(
     seed: _options.Seed = 0,
     threads: _options.Threads = None,
     layers: Annotated[bool, typer.Option("--layers", help="Show what each layer contributes.")] = False,
+    report: _options.OutputFile = None,
     json: _options.Json = False,
 ) -> None:
     """Score one untrained network.
@@ -39,6 +40,7 @@ def score(
     Examples:
       pynas score '|nor_conv_3x3~0|+|none~0|skip_connect~1|+|nor_conv_1x1~0|none~1|nor_conv_3x3~2|'
       pynas score --model torchvision.models:resnet18 --images cifar10:cifar-10-batches-py --layers
+      pynas score --model torchvision.models:resnet18 --proxies snip,synflow --report layers.html
       pynas score DARTS_V2 --space darts_rnn:features=200 --text ptb.train.txt --batch 16
     """
     if (architecture is None) == (model is None):
@@ -81,6 +83,12 @@ def score(
         precision=cast(Any, precision),
         seed=seed,
     )
+    if report is not None:
+        from pynas.report import LayerScore, write_layers_report
+
+        found = {name: LayerScore(s.value, s.layers, s.message) for name, s in scores.items()}
+        facts = {"data": source.name, "precision": precision, "seed": str(seed)}
+        write_layers_report(report, found, network=str(architecture or model), facts=facts)
     if json:
         return _output.print_json(
             {
@@ -106,6 +114,8 @@ def score(
         for name, s in scores.items():
             if s.layers:
                 _output.print_table(f"{name} by layer", ["layer", "contribution"], list(s.layers.items()))
+    if report is not None:
+        print(f"report: {report}")
     return None
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pynas.report._cell import draw_cell
+from pynas.report.layers import LayerScore, write_layers_report
 from pynas.report.ranking import write_ranking_report
 from pynas.report.search import write_search_report
 
-__all__ = ["draw_cell", "write_ranking_report", "write_search_report"]
+__all__ = ["LayerScore", "draw_cell", "write_layers_report", "write_ranking_report", "write_search_report"]
