@@ -2,7 +2,7 @@
 
 Kendall's tau-b (M. Kendall, Biometrika 1945) over all pairs and over those of the most accurate
 architectures, and Spearman's rho (C. Spearman, 1904), each with a bootstrap percentile interval (B. Efron,
-1979).
+1979); the same among the architectures that a cost leaves over, and the Pareto fronts that scores choose.
 """
 
 from __future__ import annotations
@@ -10,33 +10,20 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
+from pynas._correlation import Bootstrap, Estimate, kendall, spearman
 from pynas._errors import UserError
+from pynas.fronts import FrontComparison, compare_fronts
 from pynas.trial import Trial
 
+__all__ = ["BASELINES", "Correlation", "Estimate", "Ranking", "rank_scores", "rank_trials"]
+
 BASELINES = ("params", "flops")
-
-_Array = NDArray[np.float64]
-
-_LARGEST_PAIR_MATRIX = 2000
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A correlation and its confidence interval; all three NaN where it is not defined (a constant score)."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +38,11 @@ class Correlation:
         count: Architectures with a finite score.
         count_top: Those of them among the most accurate.
         excluded: Architectures without a finite score; they enter nothing else.
+        spearman_top: Rho within the most accurate architectures; None as for ``kendall_top``.
+        kendall_within: Tau-b among the architectures that meet the constraints; None without constraints, or
+            if fewer than three that meet them have a score.
+        spearman_within: Rho among them.
+        count_within: Architectures with a score that meet the constraints.
     """
 
     kendall: Estimate
@@ -59,6 +51,10 @@ class Correlation:
     count: int
     count_top: int
     excluded: int
+    spearman_top: Estimate | None = None
+    kendall_within: Estimate | None = None
+    spearman_within: Estimate | None = None
+    count_within: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +71,9 @@ class Ranking:
         confidence: Coverage of the intervals.
         resamples: Bootstrap resamples behind them.
         seed: Seed of the bootstrap.
+        bounds: Constraints: the largest allowed value by name of the cost.
+        costs: ``[N]`` values by name of the cost, NaN where not known.
+        fronts: For each cost, the Pareto fronts that scores choose against the true one.
     """
 
     correlations: Mapping[str, Correlation]
@@ -86,6 +85,14 @@ class Ranking:
     confidence: float
     resamples: int
     seed: int
+    bounds: Mapping[str, float] = field(default_factory=dict)
+    costs: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    fronts: tuple[FrontComparison, ...] = ()
+
+    @property
+    def constraint(self) -> str:
+        """The constraints in words; empty without any."""
+        return " and ".join(f"{name} <= {bound:g}" for name, bound in self.bounds.items())
 
     def to_json(self) -> str:
         """The correlations and how they were computed, as a JSON object; None stands for NaN."""
@@ -103,6 +110,10 @@ class Ranking:
                 "count": value.count,
                 "count_top": value.count_top,
                 "excluded": value.excluded,
+                "spearman_top": estimate(value.spearman_top),
+                "kendall_within": estimate(value.kendall_within),
+                "spearman_within": estimate(value.spearman_within),
+                "count_within": value.count_within,
             }
 
         record = {
@@ -113,6 +124,8 @@ class Ranking:
             "confidence": self.confidence,
             "resamples": self.resamples,
             "seed": self.seed,
+            "constraints": dict(self.bounds),
+            "fronts": [front.to_dict() for front in self.fronts],
         }
         return json.dumps(record, allow_nan=False)
 
@@ -127,6 +140,8 @@ def rank_scores(
     confidence: float = 0.95,
     resamples: int = 1000,
     seed: int = 0,
+    costs: Mapping[str, Sequence[float]] | None = None,
+    bounds: Mapping[str, float] | None = None,
 ) -> Ranking:
     """Correlate each score with accuracy.
 
@@ -140,9 +155,14 @@ def rank_scores(
         confidence: Coverage of the bootstrap intervals; those of ``kendall_top`` resample within the top.
         resamples: Bootstrap resamples.
         seed: Seed of the bootstrap; every score gets the same resamples.
+        costs: ``[N]`` numbers by name, lower is better, NaN where not known: each gets a comparison of
+            Pareto fronts.
+        bounds: Largest allowed value by name of the cost; the architectures that meet all of them get
+            correlations of their own. One whose cost is not known does not meet it.
 
     Raises:
-        UserError: fewer than three architectures, or three finite values of a score, or lengths that differ.
+        UserError: fewer than three architectures, or three finite values of a score, or lengths that differ;
+            no architecture meets the constraints.
     """
     known = np.asarray(accuracy, dtype=np.float64)
     if not np.isfinite(known).all():
@@ -155,6 +175,8 @@ def rank_scores(
         raise UserError(
             f"rank correlation needs at least 3 architectures with a known accuracy, got {len(known)}"
         )
+    known_costs = {name: np.asarray(values, dtype=np.float64) for name, values in (costs or {}).items()}
+    within = _within(known_costs, bounds or {}, len(known))
     threshold = np.sort(known)[::-1][math.ceil(top * len(known)) - 1]
     correlations = {}
     for name, values in scores.items():
@@ -169,14 +191,20 @@ def rank_scores(
                 f"score {name!r}: only {finite.sum()} of {len(known)} values are finite, needs at least 3"
             )
         best = finite & (known >= threshold)
-        interval = _Bootstrap(resamples, confidence, seed)
+        left = finite & within
+        interval = Bootstrap(resamples, confidence, seed)
+        enough_top, enough_left = best.sum() >= 3, bool(bounds) and left.sum() >= 3
         correlations[name] = Correlation(
-            kendall=interval(_kendall, score[finite], known[finite]),
-            spearman=interval(_spearman, score[finite], known[finite]),
-            kendall_top=interval(_kendall, score[best], known[best]) if best.sum() >= 3 else None,
+            kendall=interval(kendall, score[finite], known[finite]),
+            spearman=interval(spearman, score[finite], known[finite]),
+            kendall_top=interval(kendall, score[best], known[best]) if enough_top else None,
             count=int(finite.sum()),
             count_top=int(best.sum()),
             excluded=int((~finite).sum()),
+            spearman_top=interval(spearman, score[best], known[best]) if enough_top else None,
+            kendall_within=interval(kendall, score[left], known[left]) if enough_left else None,
+            spearman_within=interval(spearman, score[left], known[left]) if enough_left else None,
+            count_within=int(left.sum()) if bounds else 0,
         )
     return Ranking(
         correlations=correlations,
@@ -188,7 +216,30 @@ def rank_scores(
         confidence=confidence,
         resamples=resamples,
         seed=seed,
+        bounds=dict(bounds or {}),
+        costs={name: tuple(map(float, values)) for name, values in known_costs.items()},
+        fronts=tuple(
+            compare_fronts(scores, accuracy, name, values.tolist()) for name, values in known_costs.items()
+        ),
     )
+
+
+def _within(
+    costs: Mapping[str, NDArray[np.float64]], bounds: Mapping[str, float], count: int
+) -> NDArray[np.bool_]:
+    """``[N]`` whether each architecture meets all bounds."""
+    met = np.ones(count, dtype=bool)
+    for name, bound in bounds.items():
+        if name not in costs or costs[name].shape != (count,):
+            raise UserError(f"constraint {name!r}: expected its cost for each of {count} architectures")
+        met &= costs[name] <= bound  # False for NaN
+        if not met.any():
+            known = costs[name][np.isfinite(costs[name])]
+            least = f"the smallest is {known.min():g}" if len(known) else "it is not known for any"
+            raise UserError(
+                f"constraint {name} <= {bound:g}: none of {count:,} architectures meets it; {least}"
+            )
+    return met
 
 
 def rank_trials(
@@ -196,6 +247,7 @@ def rank_trials(
     proxies: Sequence[str],
     *,
     format: Callable[[Any], str] | None = None,
+    costs: Sequence[str] = (),
     **settings: Any,
 ) -> Ranking:
     """Correlate scores of trials whose metrics hold an ``accuracy``, beside params and FLOPs as baselines.
@@ -206,6 +258,7 @@ def rank_trials(
         trials: Trials of a search with a table.
         proxies: Names of the scores.
         format: Names an architecture for reports; by default its decisions.
+        costs: Names of metrics that are costs; those of ``bounds`` are among them.
         **settings: As for :func:`rank_scores`.
     """
     known = [trial for trial in trials if math.isfinite(trial.evaluation.metrics.get("accuracy", math.nan))]
@@ -225,88 +278,9 @@ def rank_trials(
         scores,
         [trial.evaluation.metrics["accuracy"] for trial in known],
         labels=[label(trial.architecture) for trial in known],
+        costs={
+            name: [trial.evaluation.metrics.get(name, math.nan) for trial in known]
+            for name in dict.fromkeys((*costs, *(settings.get("bounds") or {})))
+        },
         **settings,
     )
-
-
-class _Bootstrap:
-    """Percentile intervals of weighted statistics: a resample is how often each item was drawn."""
-
-    def __init__(self, resamples: int, confidence: float, seed: int) -> None:
-        self._resamples = resamples
-        self._tails = (50 * (1 - confidence), 50 * (1 + confidence))
-        self._seed = seed
-
-    def __call__(
-        self, statistic: Callable[[_Array, _Array, _Array], _Array], x: _Array, y: _Array
-    ) -> Estimate:
-        rng = np.random.default_rng(self._seed)
-        value = float(statistic(x, y, np.ones((1, len(x))))[0])
-        if math.isnan(value):
-            return Estimate(math.nan, math.nan, math.nan)
-        draws = []
-        rows = max(1, 8_000_000 // len(x))  # bounds the memory of a chunk of resamples
-        for start in range(0, self._resamples, rows):
-            count = min(rows, self._resamples - start)
-            weights = rng.multinomial(len(x), np.full(len(x), 1 / len(x)), size=count).astype(np.float64)
-            draws.append(statistic(x, y, weights))
-        low, high = np.nanpercentile(np.concatenate(draws), self._tails)
-        return Estimate(value, float(low), float(high))
-
-
-def _kendall(x: _Array, y: _Array, weights: _Array) -> _Array:
-    """Tau-b of weighted items, tau = sum_ij w_i w_j s^x_ij s^y_ij / sqrt(D_x D_y), s_ij = sign(v_i - v_j).
-
-    D_v = sum_ij w_i w_j [v_i != v_j]. Copies of one item tie in both, as they do in a resample.
-
-    Args:
-        x: ``[N]``.
-        y: ``[N]``.
-        weights: ``[R, N]`` counts of each item in each resample.
-
-    Returns:
-        ``[R]``, NaN where all of x or all of y tie.
-    """
-    if len(x) > _LARGEST_PAIR_MATRIX:  # N log N for each resample beats N^2 for all of them
-        copies = weights.astype(np.int64)
-        taus = [stats.kendalltau(np.repeat(x, row), np.repeat(y, row)).statistic for row in copies]
-        return np.array(taus, dtype=np.float64)
-    signs = np.sign(x[:, None] - x) * np.sign(y[:, None] - y)
-    # Small integers are exact in float32, and their products run at twice the speed.
-    concordant = weights.astype(np.float32) @ signs.astype(np.float32)
-    concordance = np.einsum("rn,rn->r", weights, concordant)
-    return _divide(concordance, np.sqrt(_untied_pairs(x, weights) * _untied_pairs(y, weights)))
-
-
-def _spearman(x: _Array, y: _Array, weights: _Array) -> _Array:
-    """Rho of weighted items: Pearson's correlation of mid-ranks. Shapes as for :func:`_kendall`."""
-    mean = 0.5 * (weights.sum(axis=1, keepdims=True) + 1)
-    dx, dy = (_mid_ranks(values, weights) - mean for values in (x, y))
-    scale = np.sqrt((weights * dx * dx).sum(axis=1) * (weights * dy * dy).sum(axis=1))
-    return _divide((weights * dx * dy).sum(axis=1), scale)
-
-
-def _group_counts(values: _Array, weights: _Array) -> tuple[_Array, NDArray[np.intp]]:
-    """Items in each group of equal values, ``[R, G]``, ascending, and the group of each item, ``[N]``."""
-    _, first, group = np.unique(np.sort(values), return_index=True, return_inverse=True)
-    order = np.argsort(values, kind="stable")
-    inverse = np.empty_like(group)
-    inverse[order] = group
-    return np.add.reduceat(weights[:, order], first, axis=1), inverse
-
-
-def _mid_ranks(values: _Array, weights: _Array) -> _Array:
-    """Rank of each item among all copies, from 1; equal values share the mean of their ranks. ``[R, N]``."""
-    counts, group = _group_counts(values, weights)
-    ranks: _Array = (np.cumsum(counts, axis=1) - 0.5 * (counts - 1))[:, group]
-    return ranks
-
-
-def _untied_pairs(values: _Array, weights: _Array) -> _Array:
-    counts, _ = _group_counts(values, weights)
-    pairs: _Array = weights.sum(axis=1) ** 2 - (counts**2).sum(axis=1)
-    return pairs
-
-
-def _divide(numerator: _Array, denominator: _Array) -> _Array:
-    return np.divide(numerator, denominator, out=np.full_like(numerator, np.nan), where=denominator > 0)

@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "pynas"
 
 # A module imports only from its own layer's list of lower layers. Names are the first component below pynas.
 BOTTOM = {
+    "_correlation",
     "_costs",
     "_ensembles",
     "_errors",
@@ -39,9 +40,10 @@ LAYERS: dict[str, set[str]] = {
     "strategies": {"spaces"},
     "store": set(),
     "data": set(),
-    "ranking": set(),
+    "fronts": set(),
+    "ranking": {"fronts"},
     "evaluate": {"proxies", "spaces", "hardware", "benchmarks", "stats", "nn", "ops"},
-    "report": {"store", "ranking", "spaces", "benchmarks"},
+    "report": {"store", "fronts", "ranking", "spaces", "benchmarks"},
     "run": {
         "data",
         "evaluate",
@@ -58,6 +60,7 @@ WITHOUT_TORCH = (
     "strategies",
     "store",
     "report",
+    "fronts",
     "ranking",
     "run",
     "benchmarks",

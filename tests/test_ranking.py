@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from pynas._correlation import kendall, spearman
 from pynas._errors import UserError
 from pynas.architecture import Architecture
-from pynas.ranking import _kendall, _spearman, rank_scores, rank_trials
+from pynas.ranking import rank_scores, rank_trials
 from pynas.trial import Evaluation, Status, Trial
 
 
@@ -45,8 +46,8 @@ def test_weighted_statistics_equal_scipy_on_the_resample(data):
     weights = rng.multinomial(40, np.full(40, 1 / 40), size=20)
     for row, tau, rho in zip(
         weights,
-        _kendall(score, accuracy, weights.astype(float)),
-        _spearman(score, accuracy, weights.astype(float)),
+        kendall(score, accuracy, weights.astype(float)),
+        spearman(score, accuracy, weights.astype(float)),
         strict=True,
     ):
         x, y = np.repeat(score, row), np.repeat(accuracy, row)

@@ -11,7 +11,7 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import ArrayLike, NDArray
 
-from pynas.report._page import AMBER, BLUE, GREEN, GREY
+from pynas.report._page import AMBER, BLUE, GREEN, GREY, VIOLET
 
 Floats = NDArray[np.float64]
 
@@ -121,12 +121,57 @@ def pareto(
     return figure
 
 
+def fronts(
+    costs: Floats,
+    accuracy: Floats,
+    truth: Sequence[int],
+    chosen: Sequence[int],
+    cost_label: str,
+    accuracy_label: str,
+    score_label: str,
+    hover: list[str],
+    *,
+    bound: float | None = None,
+) -> go.Figure:
+    """Accuracy over cost: the true Pareto front, and what is on the front of a score and the cost."""
+    figure = go.Figure()
+    figure.add_scatter(
+        x=costs,
+        y=accuracy,
+        mode="markers",
+        name="architectures",
+        text=hover,
+        hovertemplate=_HOVER,
+        marker=_POINT,
+    )
+    for members, name, colour, symbol in (
+        (truth, "true front", GREEN, "circle"),
+        (chosen, f"chosen by {score_label}", BLUE, "diamond"),
+    ):
+        order = sorted(members, key=lambda i: (costs[i], accuracy[i]))
+        figure.add_scatter(
+            x=costs[order],
+            y=accuracy[order],
+            mode="lines+markers" if members is truth else "markers",
+            name=escape(name),
+            text=[hover[i] for i in order],
+            hovertemplate=_HOVER,
+            line={"shape": "hv", "color": colour, "width": 2},
+            marker={"size": 8, "color": colour, "symbol": symbol, "line": {"color": "white", "width": 1}},
+        )
+    if bound is not None:
+        figure.add_vline(x=bound, line={"color": GREY, "dash": "dash"}, annotation={"text": "constraint"})
+    figure.update_xaxes(title_text=escape(cost_label))
+    figure.update_yaxes(title_text=escape(accuracy_label), **view(accuracy))
+    return figure
+
+
 def bars(
     names: Sequence[str], series: Mapping[str, Sequence[tuple[float, float, float]]], value_label: str
 ) -> go.Figure:
     """Grouped bars of (value, low, high) by name, one colour a series, the intervals as whiskers."""
     figure = go.Figure()
-    for (label, estimates), colour in zip(series.items(), (BLUE, GREEN, AMBER), strict=False):
+    for (label, estimates), colour in zip(series.items(), (BLUE, GREEN, AMBER, VIOLET), strict=False):
         value, low, high = (np.array(column, dtype=np.float64) for column in zip(*estimates, strict=True))
         figure.add_bar(
             x=[escape(name) for name in names],

@@ -15,7 +15,7 @@ from plotly.io import to_html
 from plotly.offline import get_plotlyjs
 
 INK, MUTED, GRID = "#1f2937", "#6b7280", "#e5e7eb"
-BLUE, GREEN, AMBER, GREY = "#2563eb", "#059669", "#d97706", "#9ca3af"
+BLUE, GREEN, AMBER, VIOLET, GREY = "#2563eb", "#059669", "#d97706", "#9333ea", "#9ca3af"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'DejaVu Sans', sans-serif"
 
 _NO_BUTTONS = ["select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d"]

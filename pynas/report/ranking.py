@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pynas.fronts import FrontComparison
 from pynas.ranking import BASELINES, Correlation, Estimate, Ranking
 from pynas.report import _figures, _page
 
@@ -23,7 +24,9 @@ def write_ranking_report(
 ) -> Path:
     """Write a page about a ranking that opens without a network.
 
-    It shows the correlations with their intervals as bars and as a table, and each score against accuracy.
+    It shows the correlations with their intervals as bars and as a table, overall, within the most accurate
+    and under constraints; each score against accuracy; and for each cost the Pareto front that a score
+    chooses beside the true one.
 
     Args:
         path: HTML file to write.
@@ -57,6 +60,19 @@ def _body(ranking: Ranking, facts: Mapping[str, str]) -> Iterator[str]:
         )
         for i, (name, content) in enumerate(cards)
     )
+    for comparison in ranking.fronts:
+        yield _page.grid(
+            [
+                _page.card(
+                    f"Pareto fronts: accuracy and {comparison.cost}", _judged(comparison, names), wide=True
+                )
+            ]
+        )
+        charts = [
+            _page.card(f"{_named(name)} and {comparison.cost}", _front(ranking, comparison, name))
+            for name in names
+        ]
+        yield _page.grid(charts)
     if facts:
         yield _page.grid([_page.card("Where the numbers come from", _page.facts(facts), wide=True)])
 
@@ -71,27 +87,36 @@ def _bars(ranking: Ranking, names: list[str], top: str) -> str:
         "Kendall": [triple(c.kendall) for c in chosen],
         top: [triple(c.kendall_top) for c in chosen],
     }
+    if ranking.bounds:
+        series[ranking.constraint] = [triple(c.kendall_within) for c in chosen]
     figure = _figures.bars([_named(name) for name in names], series, "rank correlation")
     remark = (
         f"Whiskers: {ranking.confidence:.0%} bootstrap intervals ({ranking.resamples:,} resamples, seed "
         f"{ranking.seed}). The top {ranking.top:.0%} are the most accurate architectures."
     )
+    if ranking.bounds:
+        count = max(c.count_within for c in chosen)
+        remark += f" Under {ranking.constraint}: Kendall over the {count:,} architectures that meet it."
     return _page.plot(figure) + _page.note(remark)
 
 
 def _table(ranking: Ranking, names: list[str], top: str) -> str:
     def row(name: str, c: Correlation) -> list[str]:
-        in_top = "–" if c.kendall_top is None else _interval(c.kendall_top)
+        within = [_optional(c.spearman_within), _optional(c.kendall_within)] if ranking.bounds else []
         return [
             _named(name),
             _interval(c.spearman),
             _interval(c.kendall),
-            in_top,
+            _optional(c.spearman_top),
+            _optional(c.kendall_top),
+            *within,
             f"{c.count:,}",
             f"{c.excluded:,}",
         ]
 
-    columns = ["score", "Spearman", "Kendall", top, "architectures", "without a score"]
+    columns = ["score", "Spearman", "Kendall", top.replace("Kendall", "Spearman"), top]
+    columns += [f"{kind}, {ranking.constraint}" for kind in ("Spearman", "Kendall") if ranking.bounds]
+    columns += ["architectures", "without a score"]
     return _page.table(
         columns, [row(name, ranking.correlations[name]) for name in names], text_columns=["score"]
     )
@@ -104,6 +129,47 @@ def _scatter(ranking: Ranking, name: str) -> str:
     hover = [escape(labels[i]) for i in keep]
     figure = _figures.against_accuracy(scores[keep], accuracy[keep], name, ranking.accuracy_label, hover)
     return _page.plot(figure, height=360) + _page.note(_figures.hidden(scores[keep], accuracy[keep]))
+
+
+def _judged(comparison: FrontComparison, names: list[str]) -> str:
+    rows = [
+        [
+            _named(name),
+            str(len(comparison.chosen[name].members)),
+            f"{comparison.chosen[name].hypervolume_ratio:.4f}",
+            f"{comparison.chosen[name].distance:.4f}",
+        ]
+        for name in names
+    ]
+    columns = ["score", "architectures on its front", "hypervolume over the true one's", "distance (IGD)"]
+    remark = (
+        f"The true front has {len(comparison.truth):,} of {comparison.count:,} architectures. A score's "
+        "front is that of the score and the cost; it is judged by accuracy. Hypervolumes are above the "
+        "lowest accuracy and below the highest cost. The distance goes from each architecture on the true "
+        "front to the nearest on the score's, averaged, with accuracy and cost scaled to [0, 1]."
+    )
+    return _page.table(columns, rows, text_columns=["score"]) + _page.note(remark)
+
+
+def _front(ranking: Ranking, comparison: FrontComparison, name: str) -> str:
+    costs, accuracy = np.array(ranking.costs[comparison.cost]), np.array(ranking.accuracy)
+    labels = ranking.labels or [""] * len(accuracy)
+    figure = _figures.fronts(
+        costs,
+        accuracy,
+        comparison.truth,
+        comparison.chosen[name].members,
+        comparison.cost,
+        ranking.accuracy_label,
+        name,
+        [escape(label) for label in labels],
+        bound=ranking.bounds.get(comparison.cost),
+    )
+    return _page.plot(figure, height=360) + _page.note(_figures.hidden(accuracy))
+
+
+def _optional(estimate: Estimate | None) -> str:
+    return "–" if estimate is None else _interval(estimate)
 
 
 def _named(name: str) -> str:

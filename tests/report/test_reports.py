@@ -121,6 +121,29 @@ def test_unregistered_space_is_shown_by_its_decisions(tmp_path):
     assert "accuracy" not in page.text
 
 
+def test_ranking_under_a_constraint_shows_fronts(tmp_path):
+    rng = np.random.default_rng(0)
+    cost = rng.uniform(1, 9, 80)
+    accuracy = 70 + 10 * np.sqrt(cost) + rng.normal(0, 2, 80)
+    scores = {"zico": accuracy + rng.normal(0, 3, 80), HOSTILE: -accuracy}
+    cost[0] = math.nan
+    ranking = rank_scores(
+        scores,
+        accuracy,
+        labels=[HOSTILE] * 80,
+        costs={"latency:raspi4": cost},
+        bounds={"latency:raspi4": 4},
+        resamples=10,
+    )
+    page = Page(write_ranking_report(tmp_path / "ranking.html", ranking))
+    check_no_injection(page)
+    assert len(page.figures) == 5  # bars, two against accuracy, two fronts
+    assert "Kendall, latency:raspi4 <= 4" in page.text
+    assert "Pareto fronts: accuracy and latency:raspi4" in page.text
+    assert f"{ranking.fronts[0].chosen['zico'].hypervolume_ratio:.4f}" in page.text
+    assert "chosen by zico" in page.html
+
+
 def test_several_objectives(tmp_path):
     def two(architecture):
         return Evaluation(Status.OK, {"a": float(sum(architecture.decisions)), "b": 1.0})  # b never varies
