@@ -108,7 +108,7 @@ class TransNASSpace(SearchSpace):
     stride 2 to all of them, batch norm. What follows depends on ``task``:
 
     - ``class_scene``, ``class_object``, ``room_layout``: global average pooling and a linear layer; 47, 75
-      and 9 outputs in the benchmark.
+      and 9 outputs in the authors' configurations (NASLib has 63 and 100 of the first two).
     - ``jigsaw``: the encoder sees nine tiles ``[B, 9, C, H, W]`` one after the other; their channels are
       concatenated, then pooling and a linear layer; 1,000 outputs.
     - ``segmentsemantic``, ``normal``, ``autoencoder``: convolutions and transposed convolutions up to the

@@ -25,7 +25,7 @@ OPERATIONS: Final = (
 ZERO: Final = OPERATIONS.index("Zero")
 BLOCKS: Final = (4, 4, 4, 4, 4, 1)  # of each stage
 STRIDES: Final = (2, 2, 2, 1, 2, 1)  # of each stage's first block
-WIDTHS: Final = (24, 40, 80, 96, 192, 320)
+WIDTHS: Final = "24-40-80-96-192-320"
 
 _TOKEN: Final = re.compile(r"[^,|]*")
 
@@ -79,11 +79,11 @@ class ProxylessNAS(SearchSpace):
     Blocks of one stage that keep the shape are alike, so a stage is the same network wherever its ``Zero``
     stand: :meth:`canonical` has them last. That leaves ``6^6 * 259^5`` networks.
 
-    The published networks have other widths than the search: ``widths=(32, 40, 80, 96, 192, 320)`` is that of
-    ProxylessNAS-Mobile.
+    The published networks have other widths than the search: ProxylessNAS-Mobile is in the space with
+    ``widths="32-40-80-96-192-320"``.
 
     Args:
-        widths: Channels of the six stages.
+        widths: Channels of the six stages, a sequence or a text with dashes; kept as text.
         stem_channels: Of the first convolution.
         first_channels: Of the block without choice.
         last_channels: Of the last convolution.
@@ -95,18 +95,20 @@ class ProxylessNAS(SearchSpace):
     def __init__(
         self,
         *,
-        widths: Sequence[int] = WIDTHS,
+        widths: str | Sequence[int] = WIDTHS,
         stem_channels: int = 32,
         first_channels: int = 16,
         last_channels: int = 1280,
     ) -> None:
-        if len(widths) != len(BLOCKS):
+        # Text, because what tells spaces of one name apart in a store are numbers and texts.
+        self.widths = widths if isinstance(widths, str) else "-".join(map(str, widths))
+        numbers = self.widths.split("-")
+        if len(numbers) != len(BLOCKS) or not all(n.isascii() and n.isdigit() and int(n) for n in numbers):
             raise UserError(f"widths: expected {len(BLOCKS)} numbers of channels, got {widths!r}")
-        check_positive(**{f"widths[{i}]": width for i, width in enumerate(widths)})
         check_positive(
             stem_channels=stem_channels, first_channels=first_channels, last_channels=last_channels
         )
-        self.widths = tuple(widths)
+        self._widths = tuple(map(int, numbers))
         self.stem_channels = stem_channels
         self.first_channels = first_channels
         self.last_channels = last_channels
@@ -115,7 +117,7 @@ class ProxylessNAS(SearchSpace):
         """Of the 21 blocks."""
         found = []
         width = self.first_channels
-        for count, stride, channels in zip(BLOCKS, STRIDES, self.widths, strict=True):
+        for count, stride, channels in zip(BLOCKS, STRIDES, self._widths, strict=True):
             found.append(Place(width, channels, stride))
             found += [Place(channels, channels, 1)] * (count - 1)
             width = channels
@@ -185,7 +187,7 @@ class ProxylessNAS(SearchSpace):
         total = (9 * in_channels + 2) * self.stem_channels
         for weights, normalised, _ in itertools.chain(*(block.convolutions() for block in blocks if block)):
             total += weights + 2 * normalised
-        return total + (self.widths[-1] + 2 + num_classes) * self.last_channels + num_classes
+        return total + (self._widths[-1] + 2 + num_classes) * self.last_channels + num_classes
 
     def macs(
         self, arch: Architecture, num_classes: int = 10, image_size: int = 224, in_channels: int = 3
@@ -202,7 +204,7 @@ class ProxylessNAS(SearchSpace):
             if block is not None:
                 before, size = size, (size + 1) // 2 if block.place.stride == 2 else size
                 total += sum(w * (before if early else size) ** 2 for w, _, early in block.convolutions())
-        return total + self.widths[-1] * self.last_channels * size**2 + self.last_channels * num_classes
+        return total + self._widths[-1] * self.last_channels * size**2 + self.last_channels * num_classes
 
     def build(
         self, arch: Architecture, num_classes: int = 10, in_channels: int = 3, prune: bool = False

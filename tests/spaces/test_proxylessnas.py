@@ -21,7 +21,7 @@ MOBILE = "35 33 - -|37 33 35 35|67 35 35 35|65 35 35 35|67 67 37 37|67"
 GPU = "35 - - -|37 - - 33|67 - - 35|65 - 33 35|67 67 67 65|67"
 CPU = "63 33 33 33|63 33 33 35|63 - - 33|65 33 33 33|65 35 35 33|65"
 PUBLISHED: list[tuple[dict[str, Any], str, int, float]] = [
-    ({"widths": (32, 40, 80, 96, 192, 320)}, MOBILE, 4_080_512, 320.4),
+    ({"widths": "32-40-80-96-192-320"}, MOBILE, 4_080_512, 320.4),
     (
         {
             "widths": (32, 56, 112, 128, 256, 432),
@@ -213,10 +213,15 @@ def test_malformed_strings(old: str, new: str, message: str) -> None:
     assert message in str(error.value)
 
 
+def test_widths_are_kept_as_text() -> None:
+    assert ProxylessNAS(widths=(4, 6, 8, 8, 10, 12)).widths == "4-6-8-8-10-12"
+    assert SPACE.widths == "24-40-80-96-192-320"
+
+
 def test_bad_arguments() -> None:
     with pytest.raises(UserError, match="widths: expected 6 numbers of channels"):
         ProxylessNAS(widths=(24, 40))
-    with pytest.raises(UserError, match=r"widths\[2\]: expected a positive integer, got 0"):
-        ProxylessNAS(widths=(24, 40, 0, 96, 192, 320))
+    with pytest.raises(UserError, match="widths: expected 6 numbers of channels, got '24-40-0-96-192-320'"):
+        ProxylessNAS(widths="24-40-0-96-192-320")
     with pytest.raises(UserError, match="last_channels: expected a positive integer"):
         ProxylessNAS(last_channels=-1)

@@ -68,6 +68,24 @@ def test_params_by_hand() -> None:
     assert MICRO.params(MICRO.parse("64-41414-1_02_333"), 47) == total + 513 * 47
 
 
+@pytest.mark.parametrize(
+    ("code", "params"),
+    # Of NAS-Bench-Suite-Zero, in millions there; NASLib gives class_scene 63 classes.
+    [
+        ("1_21_111", 1_084_511),
+        ("2_32_323", 22_372_959),
+        ("3_11_212", 7_892_319),
+        ("1_02_031", 8_755_551),
+        ("2_02_212", 3_136_095),
+        ("3_03_002", 14_706_271),
+        ("3_33_133", 35_493_215),
+        ("0_20_203", 9_094_751),
+    ],
+)
+def test_published_params(code: str, params: int) -> None:
+    assert MICRO.params(MICRO.parse(f"64-41414-{code}"), 63) == params
+
+
 # ---- equivalence -----------------------------------------------------------------------------------
 
 
