@@ -2,34 +2,46 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import importlib.util
 import os
 import platform
 import shutil
 import sys
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 import pynas
-from pynas.cli import _options, _output
+from pynas.cli import _inputs, _options, _output
 
 
-def spaces(json: _options.Json = False) -> None:
-    """List the search spaces; "-" stands where a space has no limit.
+def spaces(
+    space: Annotated[
+        str | None, typer.Argument(help="Show this one: NAME or NAME:option=value,...", show_default=False)
+    ] = None,
+    json: _options.Json = False,
+) -> None:
+    """List the search spaces, or show one; "-" stands where a space has no limit.
 
-    Example: pynas spaces --json
+    Examples:
+      pynas spaces
+      pynas spaces darts_cnn
     """
     from pynas import spaces as registry
 
+    if space is not None:
+        return _space(space, json)
     records = []
     for name in registry.names():
-        space = registry.get(name)
+        found = registry.get(name)
         records.append(
             {
                 "name": name,
-                "size": space.size,  # null: open-ended
-                "decisions": None if space.size is None else len(space.num_choices),
-                "summary": space.summary,
+                "size": found.size,  # null: open-ended
+                "decisions": None if found.size is None else len(found.num_choices),
+                "summary": found.summary,
             }
         )
     if json:
@@ -39,6 +51,23 @@ def spaces(json: _options.Json = False) -> None:
         ["name", "architectures", "decisions", "what"],
         [(r["name"], r["size"], r["decisions"], r["summary"]) for r in records],
     )
+    return None
+
+
+def _space(text: str, json: bool) -> None:
+    from pynas.spaces._describe import describe
+
+    found = describe(_inputs.open_space(text))
+    if json:
+        return _output.print_json(dataclasses.asdict(found))
+    print(f"{found.title}\n\nSource: {found.source}")
+    print(f"Architectures: {found.size_text}\nOne of them: {found.example}")
+    if found.options:
+        _output.print_table(
+            "Options",
+            ["option", "default", "what"],
+            [(o.name, str(o.default), o.text) for o in found.options],
+        )
     return None
 
 

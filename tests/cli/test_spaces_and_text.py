@@ -112,3 +112,19 @@ def test_spaces_are_listed(run_pynas: Run) -> None:
     records = {record["name"]: record for record in json.loads(out)}
     assert records["darts_rnn"]["size"] == 2_642_411_520
     assert records["darts_cnn"]["size"] == 1_037_664_180**2
+
+
+def test_one_space_is_shown(run_pynas: Run) -> None:
+    code, out, _ = run_pynas("spaces", "darts_cnn")
+    assert code == 0
+    assert "ICLR 2019" in out
+    assert "Genotype(normal=[" in out
+    assert "drop_path" in out
+    code, out, _ = run_pynas("spaces", "darts_rnn:nodes=2", "--json")
+    assert code == 0
+    record = json.loads(out)
+    assert record["size"] == 2 * 4**2
+    assert {option["name"]: option["default"] for option in record["options"]}["features"] == 850
+    code, _, error = run_pynas("spaces", "darts")
+    assert code == 2
+    assert "unknown search space" in error

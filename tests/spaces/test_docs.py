@@ -1,0 +1,42 @@
+"""docs/spaces.md says what the code says, and its examples run."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+from pynas import spaces
+from pynas.spaces._describe import describe
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PAGE = (DOCS / "spaces.md").read_text()
+
+
+def test_every_space_is_described_as_it_is() -> None:
+    spec = importlib.util.spec_from_file_location("make_spaces", DOCS / "make_spaces.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    written = PAGE.split(module.MARK)[1].strip()
+    assert written == module.sections().strip(), "run python docs/make_spaces.py"
+
+
+@pytest.mark.parametrize("name", spaces.names())
+def test_every_space_says_where_it_is_from(name: str) -> None:
+    found = describe(spaces.get(name))
+    assert f"\n## {name}\n" in PAGE
+    assert re.search(r"(19|20)\d\d", found.source), "the source, with its year"
+    assert all(option.text for option in found.options), "every option is explained"
+
+
+def test_the_examples_run_as_pasted() -> None:
+    examples = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    assert len(examples) == 3
+    namespace: dict[str, object] = {}
+    for block in examples:
+        exec(block, namespace)
+    assert {score.status for score in namespace["scores"].values()} == {"ok"}  # type: ignore[attr-defined]
