@@ -47,7 +47,7 @@ class Benchmark:
         self.family: Family = FAMILIES[family]
         self.space, self.rows, self.source = space, rows, source
         self._columns = dict(columns)
-        self._unlinked: dict[Column, NDArray[np.float64]] = {}
+        self._means: dict[Column, NDArray[np.float64]] = {}
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -143,10 +143,12 @@ class Benchmark:
                 known = ", ".join(map(str, column.seeds)) or "none (a single value)"
                 raise UserError(f"seed: {column.key} has the runs {known}, got {seed}")
             return np.asarray(array[:, column.seeds.index(seed)], dtype=np.float64)
-        if column not in self._unlinked:
+        if column not in self._means:
             numbers = np.asarray(array, dtype=np.float64)
-            self._unlinked[column] = numbers if numbers.ndim == 1 else _mean_of_known(numbers)
-        return self._unlinked[column]
+            if self.family.negative_is_missing:
+                numbers = np.where(numbers < 0, np.nan, numbers)
+            self._means[column] = numbers if numbers.ndim == 1 else _mean_of_known(numbers)
+        return self._means[column]
 
     def query(
         self,
@@ -219,8 +221,6 @@ class Benchmark:
         """
         column = self.resolve(metric, dataset, epochs)
         values = self.values(column, seed)
-        if self.family.negative_is_missing:
-            values = np.where(values < 0, np.nan, values)
         known = np.flatnonzero(np.isfinite(values))
         if not len(known):
             raise UserError(f"{self.source}: {column.key} holds no number")

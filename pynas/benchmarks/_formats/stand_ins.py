@@ -83,6 +83,12 @@ class Name:
         pass
 
 
+_BUILTINS: dict[str, StandIn] = {
+    "set": set,
+    "frozenset": frozenset,
+    "bytes": _no_bytes,
+    **dict.fromkeys(("list", "dict", "int", "float"), Name),
+}
 ALLOWED: dict[tuple[str, str], StandIn] = {
     ("collections", "OrderedDict"): _ordered,
     ("collections", "defaultdict"): _counting,
@@ -90,12 +96,7 @@ ALLOWED: dict[tuple[str, str], StandIn] = {
     **{
         (module, name): stand_in
         for module in ("builtins", "__builtin__")  # the latter in protocol 2
-        for name, stand_in in (
-            ("set", set),
-            ("frozenset", frozenset),
-            ("bytes", _no_bytes),
-            *((name, Name) for name in ("list", "dict", "int", "float")),
-        )
+        for name, stand_in in _BUILTINS.items()
     },
     **{("numpy", name): stand_in for name, stand_in in (("dtype", Dtype), ("ndarray", Name))},
     **{
