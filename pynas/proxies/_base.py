@@ -130,6 +130,7 @@ class Proxy(ABC):
         whole_network: The score counts operations that cannot influence the output, as the published code
             does, so that :class:`pynas.evaluate.ProxyEvaluator` does not leave them out.
         needs_labels: Not defined without one class label per sample.
+        needs_floating_inputs: Not defined for inputs that are integers, such as tokens.
     """
 
     name: ClassVar[str]
@@ -138,6 +139,7 @@ class Proxy(ABC):
     needs: ClassVar[tuple[Statistic[Any], ...]]
     whole_network: ClassVar[bool] = False
     needs_labels: ClassVar[bool] = False
+    needs_floating_inputs: ClassVar[bool] = False
 
     @abstractmethod
     def layers(self, statistics: Statistics) -> dict[str, float]:

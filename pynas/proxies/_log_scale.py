@@ -76,7 +76,7 @@ class LogScale(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in BATCH_NORMS and not self.batch_norm:
             return args[0] if args else kwargs["input"]
-        if isinstance(func, types.FunctionType) and func not in HOMOGENEOUS and func not in BATCH_NORMS:
+        if func not in HOMOGENEOUS and _composite(func):
             with self:  # a function of several calls, such as attention: by the rules of what it calls
                 return without_override_check(func)(*args, **kwargs)
         y = self._scaled(func, args, kwargs) if self._scales else func(*args, **kwargs)
@@ -146,6 +146,12 @@ class LogScale(TorchFunctionMode):
             a.mul_(math.exp(self.scale(a) - common)).add_(self._at(b, common))
             return self._with(a, common)
         return self._with(torch.add(self._at(a, common), self._at(b, common)), common)
+
+
+def _composite(func: Func) -> bool:
+    """Written in Python in terms of other functions: torch's functionals, and those of models."""
+    module = func.__module__ if isinstance(func, types.FunctionType) else None
+    return module is not None and (module == F.__name__ or module.partition(".")[0] != "torch")
 
 
 def _in_place(func: Func) -> bool:

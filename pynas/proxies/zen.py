@@ -28,6 +28,7 @@ class Zen(Proxy):
     probe: ClassVar[Probe] = ZenProbe()
     needs: ClassVar[tuple[Statistic[Any], ...]] = (FeatureChange(), NormVariances())
     whole_network: ClassVar[bool] = True
+    needs_floating_inputs: ClassVar[bool] = True
 
     def layers(self, statistics: Statistics) -> dict[str, float]:
         """Logarithms: of D as "feature map", and of each batch norm's scale."""

@@ -14,30 +14,52 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pynas.evaluate import score
+from pynas.evaluate import Score, score
 from pynas.proxies import Proxy
 
 CLASSES = 5
 BATCH = 8
+LossFn = Callable[[Any, Any], Tensor]
+
+
+def _labels() -> Tensor:
+    return torch.arange(BATCH) % CLASSES
 
 
 @dataclass(frozen=True)
 class Case:
-    """A small network and data for it."""
+    """A small network, data for it, and its loss.
+
+    Attributes:
+        targets: Class labels [BATCH] if None.
+        loss_fn: Mean cross-entropy if None.
+    """
 
     name: str
     build: Callable[[], nn.Module]
-    inputs: Callable[[], Tensor]
+    inputs: Callable[[], Any]
+    targets: Callable[[], Any] | None = None
+    loss_fn: LossFn | None = None
 
-    def make(self, seed: int = 0) -> tuple[nn.Module, Tensor, Tensor]:
-        """Seeded model, inputs and labels; the caller's random state stays."""
+    def make(self, seed: int = 0) -> tuple[nn.Module, Any, Any]:
+        """Seeded model, inputs and targets; the caller's random state stays."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return self.build(), self.inputs(), torch.arange(BATCH) % CLASSES
+            return self.build(), self.inputs(), (self.targets or _labels)()
+
+    def suits(self, proxy: Proxy) -> bool:
+        """Whether the proxy is defined here; else its status is to say why not."""
+        tokens = isinstance(self.inputs(), Tensor) and not self.inputs().is_floating_point()
+        return not (proxy.needs_labels and self.targets) and not (proxy.needs_floating_inputs and tokens)
+
+    def score(self, proxy: Proxy, model: nn.Module, x: Any, y: Any, **options: Any) -> Score:
+        """One proxy's verdict under the case's loss."""
+        return score(model, x, y, [proxy], loss_fn=self.loss_fn, **options)[proxy.name]
 
 
 def _conv() -> nn.Module:
@@ -69,18 +91,81 @@ class _Transformer(nn.Module):
         return self.head(self.encoder(x).mean(1))  # type: ignore[no-any-return]
 
 
+class _Dense(nn.Module):
+    """Two maps of the image's size, with a skip, in-place activations and a transposed convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = nn.Sequential(nn.Conv2d(3, 6, 3, 2, 1), nn.BatchNorm2d(6), nn.ReLU(inplace=True))
+        self.up = nn.ConvTranspose2d(6, 4, 2, 2)
+        self.skip = nn.Conv2d(3, 4, 1, bias=False)
+        self.heads = nn.ModuleList(nn.Conv2d(4, c, 1) for c in (1, 3))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        y = self.up(self.down(x))
+        y += self.skip(x)
+        return tuple(head(nn.functional.relu(y)) for head in self.heads)
+
+
+def _two_maps(outputs: tuple[Tensor, ...], targets: tuple[Tensor, ...]) -> Tensor:
+    depth, classes = outputs
+    distance = nn.functional.l1_loss(depth.float(), targets[0])
+    return distance + 0.5 * nn.functional.cross_entropy(classes.float(), targets[1])
+
+
+class _LanguageModel(nn.Module):
+    """Causal attention between a tied embedding and its transpose; predictions [B, T, V]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(11, 8)
+        self.positions = nn.Parameter(torch.randn(6, 8) / 10)
+        self.layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.1, batch_first=True)
+        self.norm = nn.LayerNorm(8)
+        self.head = nn.Linear(8, 11, bias=False)
+        self.head.weight = self.embedding.weight
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        mask = nn.Transformer.generate_square_subsequent_mask(6, dtype=self.embedding.weight.dtype)
+        x = self.embedding(tokens) + self.positions
+        return self.head(self.norm(self.layer(x, mask)))  # type: ignore[no-any-return]
+
+
+def _next_token(outputs: Tensor, targets: Tensor) -> Tensor:
+    return nn.functional.cross_entropy(outputs.float().flatten(0, 1), targets.flatten())
+
+
 CASES = (
     Case("conv", _conv, lambda: torch.randn(BATCH, 3, 8, 8)),
     Case("mlp", _mlp, lambda: torch.randn(BATCH, 12)),
     Case("transformer", _Transformer, lambda: torch.randn(BATCH, 6, 8)),
+    Case(
+        "dense prediction",
+        _Dense,
+        lambda: torch.randn(BATCH, 3, 8, 8),
+        lambda: (torch.rand(BATCH, 1, 8, 8), torch.randint(3, (BATCH, 8, 8))),
+        _two_maps,
+    ),
+    Case(
+        "language model",
+        _LanguageModel,
+        lambda: torch.randint(11, (BATCH, 6)),
+        lambda: torch.randint(11, (BATCH, 6)),
+        _next_token,
+    ),
 )
 
 
 def is_finite(proxy: Proxy, case: Case) -> None:
-    """An ordinary network has a finite score, in each precision."""
+    """An ordinary network has a finite score in each precision, or a reason where there can be none."""
     model, x, y = case.make()
+    if not case.suits(proxy):
+        found = case.score(proxy, model, x, y)
+        assert found.status == "failed", f"{proxy.name}: {found.value} of data that it is not defined for"
+        assert len(found.message) > len("ValueError: "), f"{proxy.name} fails without a reason"
+        return
     for precision in ("float32", "bfloat16", "float64"):
-        found = score(model, x, y, [proxy], precision=precision)[proxy.name]
+        found = case.score(proxy, model, x, y, precision=precision)
         assert found.status == "ok", f"{proxy.name} in {precision}: {found.status}, {found.message}"
         assert math.isfinite(found.value)
 
@@ -89,7 +174,7 @@ def leaves_the_model_alone(proxy: Proxy, case: Case) -> None:
     """Weights, buffers, gradients, modes and random state are those of before."""
     model, x, y = case.make()
     twin, state = copy.deepcopy(model), torch.get_rng_state()
-    score(model, x, y, [proxy])
+    case.score(proxy, model, x, y)
     for (name, before), after in zip(twin.state_dict().items(), model.state_dict().values(), strict=True):
         assert torch.equal(before, after), f"{proxy.name} changed {name}"
     assert all(p.grad is None and p.requires_grad for p in model.parameters()), f"{proxy.name} left gradients"
@@ -102,17 +187,17 @@ def leaves_the_model_alone(proxy: Proxy, case: Case) -> None:
 def repeats(proxy: Proxy, case: Case) -> None:
     """The same model, data and seed give the same score, whatever was drawn before."""
     model, x, y = case.make()
-    first = score(model, x, y, [proxy], seed=3)[proxy.name].value
+    first = case.score(proxy, model, x, y, seed=3).value
     torch.rand(5)
-    second = score(model, x, y, [proxy], seed=3)[proxy.name].value
-    assert first == second, f"{proxy.name}: {first} and then {second}"
+    second = case.score(proxy, model, x, y, seed=3).value
+    assert first == second or not case.suits(proxy), f"{proxy.name}: {first} and then {second}"
 
 
 def layers_add_up(proxy: Proxy, case: Case) -> None:
     """Where the score is a sum over layers, the layers add up to it."""
     model, x, y = case.make()
-    found = score(model, x, y, [proxy])[proxy.name]
-    if type(proxy).score is Proxy.score:
+    found = case.score(proxy, model, x, y)
+    if type(proxy).score is Proxy.score and case.suits(proxy):
         assert math.isclose(math.fsum(found.layers.values()), found.value, rel_tol=1e-12)
         assert found.layers
 
