@@ -119,8 +119,8 @@ class TransNASSpace(SearchSpace):
     and ``autoencoder`` with is no part of the network.
 
     Args:
-        task: One of the seven tasks.
-        channels: Channels after the stem, 64 in the benchmark.
+        task: class_scene, class_object, room_layout, jigsaw, segmentsemantic, normal or autoencoder.
+        channels: After the stem, 64 in the benchmark.
     """
 
     def __init__(self, *, task: str = "class_scene", channels: int = 64) -> None:
