@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from typing import Any
 
 import pytest
 import torch
@@ -11,8 +12,10 @@ from torch.nn import functional as F
 from pynas._errors import UserError
 from pynas.architecture import Architecture
 from pynas.nn import DARTSSupernet
+from pynas.report._cell import draw_cell
 from pynas.spaces import DARTSCNN, Edge
 from pynas.spaces.darts_cnn import OPERATIONS, PAIRS, PUBLISHED
+from pynas.testing.spaces import Check, initialisation_is_the_callers, network_matches_its_description
 
 SPACE = DARTSCNN()
 TINY = DARTSCNN(channels=4, num_cells=3)
@@ -176,6 +179,22 @@ def test_graph_has_both_cells() -> None:
     assert graph[11] == Edge(5, 6, "concat")
     assert graph[12] == Edge(7, 9, "max_pool_3x3")
     assert graph[23] == Edge(12, 13, "concat")
+
+
+def test_the_drawing_names_inputs_and_nodes() -> None:
+    drawing = draw_cell(SPACE.graph(SPACE.parse("DARTS_V2")), SPACE.node_labels)
+    assert [drawing.count(f">{name}</text>") for name in ("k-2", "k-1", "3", "k")] == [2, 2, 2, 2]
+    assert drawing.count(">concat</text>") == 8
+
+
+@pytest.mark.parametrize(
+    "check",
+    [network_matches_its_description, initialisation_is_the_callers],
+    ids=lambda check: check.__name__,
+)
+@pytest.mark.parametrize("options", [{"network": "imagenet", "num_cells": 4}, {"num_cells": 1}], ids=str)
+def test_other_skeletons(options: dict[str, Any], check: Check) -> None:
+    check(DARTSCNN(channels=3, **options))
 
 
 def written_out(model: nn.Module, genotype_text: str, x: Tensor, cells: int) -> Tensor:

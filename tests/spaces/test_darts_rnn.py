@@ -14,6 +14,8 @@ from pynas.architecture import Architecture
 from pynas.evaluate import ProxyEvaluator
 from pynas.spaces import DARTSRNN, Edge
 from pynas.spaces.darts_rnn import ACTIVATIONS
+from pynas.stats import GradNorms, collect
+from pynas.testing.spaces import CHECKS, Check
 
 SPACE = DARTSRNN()
 DRY = {
@@ -221,6 +223,25 @@ def test_proxies_of_language_models() -> None:
     ]
     assert last["grad_norm"].value == pytest.approx(float(sum(norms)), rel=1e-5)
     assert len(norms) >= 9
+
+
+def test_the_fallback_agrees_with_the_rules() -> None:
+    """The cell as one layer without rules, whose gradients torch.func takes word sequence by sequence."""
+    torch.manual_seed(0)
+    model = TINY.build(TINY.parse("DARTS_V2"), 20).double()
+    for parameter in model.parameters():
+        parameter.data += 0.5 * torch.randn_like(parameter)
+    tokens, targets = torch.randint(20, (2, 8, 5))
+    ruled = collect(model, tokens, targets, needs=[GradNorms()])[GradNorms]
+    whole = collect(model, tokens, targets, needs=[GradNorms()], fallback=("model.rnns.0",))[GradNorms]
+    assert ruled.keys() == whole.keys()
+    for name in ruled:
+        torch.testing.assert_close(whole[name], ruled[name])
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_a_small_cell_is_enumerated(check: Check) -> None:
+    check(DARTSRNN(nodes=3, features=4))
 
 
 def test_searching_language_models() -> None:
