@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -238,6 +239,13 @@ def test_graph() -> None:
 def test_encoding() -> None:
     code = SPACE.encode(SPACE.parse("maxpool3x3:0+output:1"))
     assert code == [1.0] + [0.0] * 15 + [1.0] + [0.0] * 4 + [0.0, 0.0, 1.0] + [1.0, 0.0, 0.0] * 4
+
+
+def test_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "nasbench101.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    exec(example, {})
+    assert re.match(r"[0-9a-f]{32} \d+ \d+\n", capsys.readouterr().out)
 
 
 def test_bad_options() -> None:
