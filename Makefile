@@ -41,7 +41,7 @@ bench: build  ## run the benchmarks
 # pynas takes, such as cifar10:DIR; RECORD=FILE keeps the figures, a JSON line each.
 evidence: build  ## the slow measurements behind the documentation
 	$(BIN)/pynas rank --proxies zico,zico_per_sample,snip,grad_norm,grad_sign,params,flops --sample 300 --table analog --images $(IMAGES) --report ranking.html
-	PYNAS_FUZZ_STEPS=200000 PYNAS_FUZZ_TEXTS=5000 PYNAS_FUZZ_NETWORKS=20 $(BIN)/python -m pytest tests/spaces/test_fuzz.py
+	PYNAS_FUZZ_STEPS=100000 PYNAS_FUZZ_TEXTS=2000 PYNAS_FUZZ_NETWORKS=10 $(BIN)/python -m pytest tests/spaces/test_fuzz.py
 	$(BIN)/pynas bench --slow --seconds 10 $(if $(RECORD),--save $(RECORD))
 	cd benches && ../$(BIN)/python -m pytest test_zico.py test_collect.py test_search_overhead.py test_mixed_op.py -k "not test_time" --benchmark-enable -s -q $(if $(RECORD),--record $(abspath $(RECORD)))
 
