@@ -35,12 +35,12 @@ def convert(
 
     start = time.perf_counter()
     with _output.progress(quiet=json) as bar:
-        task = bar.add_task(f"reading {source.name}", total=1000, note="")
+        task = bar.add_task(f"reading {source.name}", total=100, note="% read")
         content = benchmarks.convert(
             source,
             output,
             overwrite=overwrite,
-            on_progress=lambda share: bar.update(task, completed=round(1000 * share)),
+            on_progress=lambda share: bar.update(task, completed=int(100 * share)),
         )
     record = {
         "benchmark": FAMILIES[content.family].title,
