@@ -8,6 +8,7 @@ from pynas.proxies.epe_nas import EpeNas
 from pynas.proxies.fisher import Fisher
 from pynas.proxies.flops import Flops
 from pynas.proxies.grad_norm import GradNorm
+from pynas.proxies.grad_norm_zennas import GradNormZenNAS
 from pynas.proxies.grad_sign import GradSign
 from pynas.proxies.grasp import Grasp
 from pynas.proxies.jacob_cov import JacobCov
@@ -34,6 +35,7 @@ __all__ = [
     "Fisher",
     "Flops",
     "GradNorm",
+    "GradNormZenNAS",
     "GradSign",
     "Grasp",
     "JacobCov",

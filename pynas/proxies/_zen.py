@@ -64,9 +64,9 @@ class ZenProbe(Probe):
     def run(self, call: ProbeCall) -> Statistics:
         """Draw, forward x and x + 0.01 x', compare."""
         generator = torch.Generator().manual_seed(call.seed)
-        model = _gaussian_copy(call.model, generator)
+        model = gaussian_copy(call.model, generator)
         like = cut(call.inputs, 0, min(self.samples, len(next(iter(leaves(call.inputs))))))
-        x, other = _normal_like(like, generator), _normal_like(like, generator)
+        x, other = normal_like(like, generator), normal_like(like, generator)
         moved = _map(lambda a, b: a + PERTURBATION * b, x, other)
         norms = {
             name: m for name, m in model.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)
@@ -152,7 +152,8 @@ def _over_map(x: Tensor, dim: Any = None, **_: Any) -> bool:
     return 0 not in axes and len(axes) == x.dim() - 2
 
 
-def _gaussian_copy(model: nn.Module, generator: torch.Generator) -> nn.Module:
+def gaussian_copy(model: nn.Module, generator: torch.Generator) -> nn.Module:
+    """A copy in train mode: weights from N(0, 1), biases 0, batch norms new and tracking; no half precision."""
     model = copy.deepcopy(model).train()
     halves = (torch.bfloat16, torch.float16)
     if any(p.dtype in halves for p in model.parameters()):
@@ -177,11 +178,13 @@ def _gaussian_copy(model: nn.Module, generator: torch.Generator) -> nn.Module:
     return model
 
 
-def _normal_like(inputs: Any, generator: torch.Generator) -> Any:
+def normal_like(inputs: Any, generator: torch.Generator) -> Any:
+    """Standard normal inputs of these shapes; UserError where they are integers."""
+
     def draw(value: Tensor) -> Tensor:
         if not value.is_floating_point():
             raise UserError(
-                f"inputs: Zen scores perturb the input, which needs floating-point inputs, got {value.dtype}"
+                f"inputs: they are replaced by N(0, 1), which needs floating-point inputs, got {value.dtype}"
             )
         dtype = torch.float64 if value.dtype == torch.float64 else torch.float32
         noise = torch.randn(value.shape, generator=generator, dtype=dtype)

@@ -174,6 +174,22 @@ def test_zen_of_tokens_is_a_failure() -> None:
     assert "floating-point inputs" in found.message
 
 
+def test_grad_norm_zennas() -> None:
+    """One norm over all parameters of the Gaussian network."""
+    model = network().double()
+    x, y = images(7, 9)
+    generator = torch.Generator().manual_seed(4)
+    copied = gaussian(model, generator)
+    noise = torch.randn(x.shape, generator=generator, dtype=torch.float64)
+    labels = torch.randint(5, (7,), generator=generator)
+    nn.functional.cross_entropy(copied(noise), labels).backward()
+    expected = math.sqrt(sum(float(p.grad.square().sum()) for p in copied.parameters()))
+    found = score(model, x, y, ["grad_norm_zennas", "grad_norm"], precision="float64", seed=4)
+    assert found["grad_norm_zennas"].value == pytest.approx(expected, rel=1e-12)
+    assert set(found["grad_norm_zennas"].layers) == {name for name, _ in model.named_parameters()}
+    assert all(p.grad is None for p in model.parameters())
+
+
 def test_sixteen_samples_at_most() -> None:
     model = network().double()
     x, y = images(20, 9)
