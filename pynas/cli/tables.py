@@ -101,8 +101,9 @@ def info(
             }
         )
     where = f" of {' and '.join(family.spaces)}" if family.spaces else ""
+    print(f"{family.title} from {content.source}: {len(content):,} architectures{where}")
     _output.print_table(
-        f"{family.title} from {content.source}: {len(content):,} architectures{where}",
+        file.name,
         ["data set", "metric", "epochs", "unit", "runs", "known", "missing", "values"],
         [
             (
