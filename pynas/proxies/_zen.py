@@ -153,7 +153,7 @@ def _over_map(x: Tensor, dim: Any = None, **_: Any) -> bool:
 
 
 def gaussian_copy(model: nn.Module, generator: torch.Generator) -> nn.Module:
-    """A copy in train mode: weights from N(0, 1), biases 0, batch norms new and tracking; no half precision."""
+    """A copy in train mode: weights from N(0, 1), biases 0, batch norms as new; not in half precision."""
     model = copy.deepcopy(model).train()
     halves = (torch.bfloat16, torch.float16)
     if any(p.dtype in halves for p in model.parameters()):
