@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from pynas.architecture import Architecture
 from pynas.nn import DARTSSupernet
 from pynas.report._cell import draw_cell
 from pynas.spaces import DARTSCNN, Edge
-from pynas.spaces.darts_cnn import OPERATIONS, PAIRS, PUBLISHED
+from pynas.spaces.darts_cnn import OPERATIONS, PAIRS, PUBLISHED, _canonical_cell
 from pynas.testing.spaces import Check, initialisation_is_the_callers, network_matches_its_description
 
 SPACE = DARTSCNN()
@@ -139,6 +140,46 @@ def test_canonical_cells_are_numberings_of_one_another() -> None:
         other = SPACE.parse(f"normal {texts[0]} reduce {texts[1]}")
         assert SPACE.canonical(other) == SPACE.canonical(arch)
         assert SPACE.canonical(arch).decisions <= arch.decisions
+
+
+def classes(operations: int, per_edge: bool) -> Fraction:
+    """Cells up to the numbering of nodes, by Burnside's lemma over the symmetries of each of 180 topologies.
+
+    ``operations`` are chosen on each edge, or once for both edges of a node.
+    """
+    total = Fraction(0)
+    for sources in itertools.product(*PAIRS):
+        topology = frozenset((source, 2 + i) for i, pair in enumerate(sources) for source in pair)
+        numberings, symmetries, fixed = set(), 0, 0
+        for order in itertools.permutations(range(2, 6)):
+            name = dict(zip(range(6), (0, 1, *order), strict=True))
+            moved = frozenset((name[a], name[b]) for a, b in topology)
+            if any(a >= b for a, b in moved):
+                continue
+            numberings.add(moved)
+            if moved == topology:
+                symmetries += 1
+                rest: set[Any] = set(topology) if per_edge else set(range(2, 6))
+                cycles = 0
+                while rest:
+                    cycles += 1
+                    item = first = rest.pop()
+                    while (item := (name[item[0]], name[item[1]]) if per_edge else name[item]) != first:
+                        rest.remove(item)
+                fixed += operations**cycles
+        total += Fraction(fixed, symmetries * len(numberings))
+    return total
+
+
+def test_number_of_canonical_cells() -> None:
+    assert classes(7, per_edge=True) == 382_128_166
+    for operations, per_edge in ((1, True), (2, False)):
+        forms = set()
+        for choices in itertools.product(range(operations), repeat=4):
+            for sources in itertools.product(*PAIRS):
+                cell = [((op, a), (op, b)) for op, (a, b) in zip(choices, sources, strict=True)]
+                forms.add(tuple(_canonical_cell(cell)))
+        assert len(forms) == classes(operations, per_edge)
 
 
 def test_equal_canonical_forms_are_equal_functions() -> None:
