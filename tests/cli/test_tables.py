@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,18 @@ def test_convert_and_info(run_pynas: Run, tmp_path: Path) -> None:
     assert "15 architectures of nasbench201" in out
     (line,) = (line for line in out.splitlines() if "cifar100" in line and "x-test_accuracy" in line)
     assert [cell.strip() for cell in line.split("│")[3:9]] == ["12", "%", "777, 888", "2", "13", "4"]
+
+
+def test_the_examples_of_the_documentation_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    documentation = Path(__file__).resolve().parents[2] / "docs" / "tables.md"
+    (example,) = re.findall(r"```python\n(.*?)```", documentation.read_text(), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    source = nats_folder(tmp_path / "nats", ARCHS, [0, 4], {"12": 12, "200": 200})
+    pynas.benchmarks.convert(source, "nats-tss.npz")
+    names: dict[str, Any] = {}
+    exec(example, names)
+    assert all(isinstance(names[name], float) for name in ("mean", "single", "seconds", "value"))
+    assert len(names["unknown"]) == 13
 
 
 def test_bad_input_is_one_line(run_pynas: Run, tmp_path: Path) -> None:
