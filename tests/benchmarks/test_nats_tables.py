@@ -267,12 +267,21 @@ def test_whole_files_that_are_refused(tmp_path: Path, form: str) -> None:
     assert not (tmp_path / "table.npz").exists()
 
 
-def test_weights_are_left_out(tmp_path: Path) -> None:
-    content = whole_file(ARCHS, [0], {"less": 12})
-    run = content["arch2infos"][0]["less"]["all_results"]["cifar10", 777]
-    run["net_state_dict"] = torch.nn.Conv2d(3, 4, 3).state_dict()
-    torch.save(content, tmp_path / "a.pth")
-    benchmark = convert(tmp_path, tmp_path / "a.pth")
+@pytest.mark.parametrize("form", ["zip", "legacy", "folder", "whole"])
+def test_weights_are_left_out(tmp_path: Path, form: str) -> None:
+    content = whole_file(ARCHS, [0], {"12": 12})
+    results = content["arch2infos"][0]
+    results["12"]["all_results"]["cifar10", 777]["net_state_dict"] = torch.nn.Conv2d(3, 4, 3).state_dict()
+    source = tmp_path / "source"
+    if form == "folder":
+        source.mkdir()
+        write_bz2(source / "meta.pickle.pbz2", {"meta_archs": ARCHS})
+        write_bz2(source / "000000.pickle.pbz2", results)
+    elif form == "whole":
+        write_bz2(source, content)
+    else:
+        torch.save(content, source, _use_new_zipfile_serialization=form == "zip")
+    benchmark = convert(tmp_path, source)
     assert benchmark.query(TOPOLOGY.from_index(0), "test_accuracy", dataset="cifar10") is not None
 
 

@@ -138,7 +138,10 @@ def _read(record: bytes, cells: _Cells) -> None:
     if len(evaluations) != 3:
         raise ValueError(f"{len(evaluations)} evaluations of a run, expected before, halfway, after")
     final = {field: value for field, _, value in protobuf.fields(evaluations[2])}
-    numbers = [protobuf.double(final[field]) * factor for field, _, factor in _METRICS]
+    numbers = [
+        protobuf.double(final[field]) * factor if field in final else math.nan
+        for field, _, factor in _METRICS
+    ]
     row = cells.add(raw, adjacency, operations)
     cells.params[row] = params
     cells.record(row, epochs, numbers)

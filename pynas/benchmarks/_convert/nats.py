@@ -57,8 +57,8 @@ def reduce(mapping: Mapping[Any, Any]) -> Trial | None:
         "train_loss": _at(mapping.get("train_losses"), last),
     }
     times = mapping.get("train_times")
-    if isinstance(times, dict) and len(times) == epochs:
-        numbers["train_time"] = sum(times.values())
+    if isinstance(times, dict) and all(epoch in times for epoch in range(epochs)):
+        numbers["train_time"] = sum(times[epoch] for epoch in range(epochs))
     for name in mapping.get("eval_names") or ():
         numbers[f"{name}_accuracy"] = _at(mapping["eval_acc1es"], f"{name}@{last}")
         numbers[f"{name}_loss"] = _at(mapping.get("eval_losses"), f"{name}@{last}")

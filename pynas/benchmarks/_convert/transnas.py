@@ -12,6 +12,7 @@ and the value at the epoch that is best in validation (``early_test_top1``), whi
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,9 +43,9 @@ def reduce(mapping: Mapping[Any, Any]) -> Trained | None:
     if not mapping.keys() >= _KEYS:
         return None
     epochs = int(mapping["total_epochs"])
-    metrics = {str(name): [float(v) for v in values] for name, values in mapping["metrics"].items()}
+    metrics = {str(name): _numbers(values) for name, values in mapping["metrics"].items()}
     chosen = next((name for name in _VALIDATION if metrics.get(name)), None)
-    early = int(np.argmax(metrics[chosen])) if chosen else None
+    early = _best(metrics[chosen]) if chosen else None
     found: list[tuple[str, int | None, float]] = []
     for name, values in metrics.items():
         if not values:
@@ -56,13 +57,22 @@ def reduce(mapping: Mapping[Any, Any]) -> Trained | None:
             continue
         found.append((name, epochs, values[-1]))
         if name.endswith(_BETTER_LARGER):
-            found.append((f"best_{name}", None, max(values)))
+            found.append((f"best_{name}", None, values[_best(values)]))
         if early is not None and early < len(values):
             found.append((f"early_{name}", None, values[early]))
     for name, value in mapping["model_info"].items():
         if isinstance(value, (int, float)):
             found.append((str(name), None, float(value)))
     return Trained(tuple(found))
+
+
+def _numbers(values: Any) -> list[float]:
+    return [math.nan if value is None else float(value) for value in values]
+
+
+def _best(values: list[float]) -> int:
+    """The epoch of the largest number."""
+    return int(np.argmax([value if math.isfinite(value) else -math.inf for value in values]))
 
 
 def convert(path: Path, content: Mapping[str, Any]) -> Content:
@@ -79,7 +89,7 @@ def convert(path: Path, content: Mapping[str, Any]) -> Content:
         collector = Collector(len(archs))
         results = (tasks for space in by_space.values() for tasks in space.values())
         for row, tasks in enumerate(results):
-            collector.put(row, _numbers(tasks))
+            collector.put(row, _of_tasks(tasks))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: not laid out as TransNAS-Bench-101: {error!s}") from error
     columns = collector.columns()
@@ -88,7 +98,7 @@ def convert(path: Path, content: Mapping[str, Any]) -> Content:
     return Content("transnas101", path.name, {"arch_str": np.array(archs, dtype="S")}, columns)
 
 
-def _numbers(tasks: Mapping[str, Any]) -> list[Number]:
+def _of_tasks(tasks: Mapping[str, Any]) -> list[Number]:
     return [
         ((str(task), metric, epochs), None, value)
         for task, result in tasks.items()

@@ -64,8 +64,8 @@ def _no_bytes() -> bytes:
     return b""
 
 
-def _ordered(pairs: Any = ()) -> dict[Any, Any]:
-    return dict(pairs)
+class Ordered(dict[Any, Any]):
+    """An ordered dict: unlike a plain one it takes attributes, which torch's state dicts have."""
 
 
 def _counting(*_factory: Any) -> dict[Any, Any]:
@@ -90,7 +90,7 @@ _BUILTINS: dict[str, StandIn] = {
     **dict.fromkeys(("list", "dict", "int", "float"), Name),
 }
 ALLOWED: dict[tuple[str, str], StandIn] = {
-    ("collections", "OrderedDict"): _ordered,
+    ("collections", "OrderedDict"): Ordered,
     ("collections", "defaultdict"): _counting,
     ("_codecs", "encode"): _encode,
     **{
@@ -110,4 +110,5 @@ _STORAGES = ("Float", "Double", "Half", "BFloat16", "Long", "Int", "Short", "Cha
 ALLOWED_IN_TORCH: dict[tuple[str, str], StandIn] = ALLOWED | {
     **{("torch", f"{kind}Storage"): Name for kind in _STORAGES},
     **{("torch._utils", name): _nothing for name in ("_rebuild_tensor_v2", "_rebuild_parameter")},
+    ("torch.storage", "_load_from_bytes"): _nothing,  # a tensor in a pickle that torch.save did not write
 }
