@@ -21,7 +21,7 @@ from pynas.run import SearchResult, search
 from pynas.trial import Evaluation, Status, Trial
 
 if TYPE_CHECKING:
-    from pynas import bench, data, nn, ops, proxies, stats, testing
+    from pynas import bench, data, hardware, nn, ops, proxies, stats, testing
     from pynas.evaluate import ProxyEvaluator, Score, score
 
 __version__ = "0.1.0"
@@ -50,6 +50,7 @@ __all__ = [
     "bench",
     "benchmarks",
     "data",
+    "hardware",
     "nn",
     "ops",
     "proxies",

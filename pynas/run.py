@@ -130,7 +130,7 @@ def search(
         identity = {**DEFAULT_EVALUATOR, **identity}
     if hardware:
         identity["hardware"] = [model.describe() for model in hardware]
-    task = _task(evaluator, num_classes, image_size)
+    task = task_of(evaluator, num_classes, image_size)
     wanted = [name for name in names if name in known]
     costs = Costs(space, constraints, models=hardware, wanted=wanted, **task)
     chosen = dict(strategy_options or {})
@@ -269,7 +269,9 @@ def _opened(store: str | os.PathLike[str] | Store | None) -> Iterator[Store | No
             yield opened
 
 
-def _task(evaluator: Evaluator, num_classes: int | None, image_size: int | None) -> dict[str, int]:
+def task_of(
+    evaluator: Evaluator, num_classes: int | None = None, image_size: int | None = None
+) -> dict[str, int]:
     """What costs depend on beside the architecture, from the evaluator's images where it has some."""
     shape = tuple(getattr(getattr(evaluator, "inputs", None), "shape", ()))
     channels, size = (shape[1], shape[-1]) if len(shape) == 4 else (3, 32)

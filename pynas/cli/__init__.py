@@ -7,7 +7,7 @@ import sys
 import typer
 
 from pynas._errors import UserError
-from pynas.cli import bench, info, rank, recurrent, report, score, search, supernet, tables
+from pynas.cli import bench, hardware, info, rank, recurrent, report, score, search, supernet, tables
 
 app = typer.Typer(
     name="pynas",
@@ -25,6 +25,7 @@ app.command("recurrent")(recurrent.recurrent)
 app.command("report")(report.report)
 app.command("bench")(bench.bench)
 app.add_typer(tables.app, name="tables")
+app.add_typer(hardware.app, name="hardware")
 app.command("spaces")(info.spaces)
 app.command("proxies")(info.proxies)
 app.command("doctor")(info.doctor)

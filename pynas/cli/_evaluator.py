@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import copy
+import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from pynas import benchmarks
+from pynas._costs import ALWAYS, PROFILED, Costs
 from pynas._errors import UserError
+from pynas._objectives import checked, split
 from pynas.cli import _inputs
+from pynas.hardware._model import UNITS
+from pynas.run import default_evaluator, task_of
 
 if TYPE_CHECKING:
+    from pynas.architecture import Architecture
     from pynas.benchmarks import Table
-    from pynas.evaluate import ProxyEvaluator
+    from pynas.hardware import HardwareModel
     from pynas.spaces import SearchSpace
+    from pynas.trial import Evaluator, Trial
 
 
 @dataclass(frozen=True)
@@ -22,9 +31,24 @@ class Setting:
     """Everything an evaluation depends on beside the architecture."""
 
     space: SearchSpace
-    evaluator: ProxyEvaluator
+    evaluator: Evaluator
     table: Table | None
     config: Mapping[str, Any]  # identifies the run in a store
+
+
+def proxies_of(objectives: Sequence[str], models: Sequence[HardwareModel]) -> list[str]:
+    """The objectives that a proxy has to score: those that are no costs."""
+    named = [split(text)[1] for text in checked(objectives)]
+    counts = Counter(model.quantity for model in models)
+    single = (quantity for quantity, count in counts.items() if count == 1)
+    known = {*ALWAYS, *PROFILED, *single, *(model.name for model in models)}
+    unknown = [name for name in named if name not in known and name.partition(":")[0] in UNITS]
+    if unknown:
+        which = "of which device" if unknown[0] in UNITS and models else "no device is known"
+        devices = ", ".join(model.name for model in models)
+        hint = f"known: {devices}" if models else "give its latencies: --latency table:FILE or hw:FILE:DEVICE"
+        raise UserError(f"objective {unknown[0]!r}: {which}; {hint}")
+    return [name for name in named if name not in known]
 
 
 def prepare(
@@ -48,8 +72,6 @@ def prepare(
     from pynas import proxies as proxy_registry
     from pynas.evaluate import ProxyEvaluator
 
-    if not proxies:
-        raise UserError(f"no proxies given; known: {', '.join(proxy_registry.names())}")
     chosen = _inputs.open_space(space)
     for name in proxies:
         proxy_registry.get(name)
@@ -58,6 +80,8 @@ def prepare(
     if table is None and (metric is not None or dataset is not None):
         raise UserError("--metric and --dataset choose from a table: give --table")
     known = None if table is None else benchmarks.load(table, chosen, metric, dataset=dataset)
+    if not proxies:  # every objective is a cost: nothing needs data
+        return Setting(chosen, default_evaluator(chosen, ()), known, {})
     source = _inputs.load(chosen, images=images, text=text, steps=steps, batch=batch, seed=seed)
     evaluator = ProxyEvaluator(
         chosen,
@@ -71,3 +95,37 @@ def prepare(
     read = {"images": images} if text is None else {"text": str(text), "steps": steps}
     config = {**read, "batch": batch}
     return Setting(chosen, evaluator, known, config)
+
+
+def costs_of(
+    setting: Setting, models: Sequence[HardwareModel], bounds: Mapping[str, float], wanted: Sequence[str]
+) -> Costs:
+    """The costs of a ranking, for the networks that its evaluator builds; unknown names are refused."""
+    task = task_of(setting.evaluator)
+    for name in wanted:
+        Costs(setting.space, models=models).check(name, f"--cost {name!r}")
+    return Costs(setting.space, bounds, models=models, wanted=wanted, **task)
+
+
+def with_costs(trials: Sequence[Trial], costs: Costs) -> list[Trial]:
+    """The trials with their costs among the metrics."""
+    completed = []
+    for trial in trials:
+        metrics = {**trial.evaluation.metrics, **costs(trial.architecture)}
+        completed.append(replace(trial, evaluation=replace(trial.evaluation, metrics=metrics)))
+    return completed
+
+
+def known_to(table: Table, space: SearchSpace) -> SearchSpace:
+    """The space; where the table knows only a part of it, one that samples this part, uniformly."""
+    if space.size is not None and len(table) >= space.size:
+        return space
+    rows = sorted(table.values)
+
+    def sample(rng: random.Random) -> Architecture:
+        row = rows[rng.randrange(len(rows))]
+        return space.from_index(row) if table.rows is None else table.rows.architecture(row)
+
+    part = copy.copy(space)
+    vars(part)["sample"] = sample
+    return part

@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pynas.cli import _evaluator, _options, _output
+from pynas._errors import UserError
+from pynas.cli import _evaluator, _hardware, _inputs, _options, _output
+from pynas.cli._hardware import COSTS, parse_constraints
 from pynas.trial import Trial
 
 if TYPE_CHECKING:
     from pynas.benchmarks import Table
+    from pynas.ranking import Estimate, Ranking
 
 
 def rank(
@@ -31,6 +34,17 @@ def rank(
     ] = 100,
     batch: _options.Batch = 256,
     precision: _options.Precision = "float32",
+    latency: _hardware.Latency = None,
+    constraint: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Correlations also where COST<NUMBER, such as 'latency:raspi4<20'; repeatable."
+        ),
+    ] = None,
+    cost: Annotated[
+        list[str] | None,
+        typer.Option(help=f"Compare Pareto fronts under this cost; those of --constraint anyway. {COSTS}"),
+    ] = None,
     top: Annotated[float, typer.Option(help="Share of the most accurate for the last column.")] = 0.05,
     seed: _options.Seed = 0,
     threads: _options.Threads = None,
@@ -46,15 +60,20 @@ def rank(
     Examples:
       pynas rank --proxies zico,snip --images cifar10:cifar-10-batches-py --sample 300
       pynas rank --proxies 'zico,vote(synflow,jacob_cov,snip)' --sample 300
+      pynas rank --proxies zico,naswot --latency hw:hw_nas_bench.npz --constraint 'latency:raspi4<20'
     """
     import pynas
     from pynas import _ensembles
     from pynas.ranking import BASELINES, rank_trials
 
+    bounds = parse_constraints(constraint or [])
     names = _ensembles.split(proxies)
     singles = _ensembles.singles(names)
     # The baselines come with every trial from the space's closed forms; scoring them again would cost passes.
     scored = [name for name in singles if name not in BASELINES] or singles
+    if not scored:
+        raise UserError("--proxies: expected at least one; see 'pynas proxies'")
+    models = _hardware.load_models(latency, _inputs.open_space(space)) if latency else ()
     setting = _evaluator.prepare(
         space,
         scored,
@@ -68,6 +87,8 @@ def rank(
         threads=threads,
     )
     assert setting.table is not None
+    costs = _evaluator.costs_of(setting, models, bounds, cost or ())
+    sample = min(sample, len(setting.table))
     with _output.progress(quiet=json) as bar:
         task = bar.add_task(f"scoring {space}", total=sample, note="")
 
@@ -75,7 +96,7 @@ def rank(
             bar.update(task, completed=trial.number + 1, note=f"{trial.evaluation.seconds:.2f} s each")
 
         result = pynas.search(
-            setting.space,
+            _evaluator.known_to(setting.table, setting.space),
             strategy="random",
             objectives=scored,
             budget=sample,
@@ -89,12 +110,14 @@ def rank(
             config=setting.config,
         )
     ranking = rank_trials(
-        _ensembles.with_ensembles(result.trials, names),
+        _ensembles.with_ensembles(_evaluator.with_costs(result.trials, costs), names),
         [*scored, *(name for name in names if name not in singles)],
         format=setting.space.format,
         accuracy_label=_label(setting.table),
         top=top,
         seed=seed,
+        costs=cost or (),
+        bounds=bounds,
     )
     if report is not None:
         from pynas.report import write_ranking_report
@@ -109,21 +132,7 @@ def rank(
         write_ranking_report(report, ranking, title=f"How proxies rank {space}", facts=facts)
     if json:
         return _output.print_json(jsonlib.loads(ranking.to_json()) | {"report": report and str(report)})
-    _output.print_table(
-        f"{len(ranking.accuracy)} architectures of {space}, {setting.table.metric} of {setting.table.name}; "
-        "95 % intervals",
-        ["proxy", "Kendall", "Spearman", f"Kendall in the top {100 * top:g} %", "excluded"],
-        [
-            (
-                name,
-                str(c.kendall),
-                str(c.spearman),
-                c.kendall_top and f"{c.kendall_top} (n={c.count_top})",
-                c.excluded,
-            )
-            for name, c in ranking.correlations.items()
-        ],
-    )
+    _print(ranking, f"{space}, {setting.table.metric} of {setting.table.name}")
     if report is not None:
         print(f"report: {report}")
     return None
@@ -134,3 +143,31 @@ def _label(table: Table) -> str:
     if table.unit == "%":
         return f"{table.dataset} accuracy (%)"
     return f"{table.dataset} {table.metric}" + (f" ({table.unit})" if table.unit else "")
+
+
+def _print(ranking: Ranking, what: str) -> None:
+    def within(estimate: Estimate | None, count: int) -> str | None:
+        return None if estimate is None else f"{estimate} (n={count})"
+
+    in_top, under = f"in the top {100 * ranking.top:g} %", ranking.constraint
+    columns = ["proxy", "Kendall", "Spearman", f"Kendall {in_top}", f"Spearman {in_top}"]
+    columns += [f"Kendall, {under}", f"Spearman, {under}"] if under else []
+    rows: list[list[object]] = []
+    for name, c in ranking.correlations.items():
+        row: list[object] = [name, str(c.kendall), str(c.spearman)]
+        row += [within(estimate, c.count_top) for estimate in (c.kendall_top, c.spearman_top)]
+        if under:
+            row += [within(estimate, c.count_within) for estimate in (c.kendall_within, c.spearman_within)]
+        rows.append([*row, c.excluded])
+    title = f"{len(ranking.accuracy)} architectures of {what}; {100 * ranking.confidence:g} % intervals"
+    _output.print_table(title, [*columns, "excluded"], rows)
+    for front in ranking.fronts:
+        _output.print_table(
+            f"Pareto fronts of proxy and {front.cost}, judged by accuracy; the true front has "
+            f"{len(front.truth)} of {front.count} architectures",
+            ["proxy", "on its front", "hypervolume / true", "distance (IGD)"],
+            [
+                (name, len(c.members), round(c.hypervolume_ratio, 4), round(c.distance, 4))
+                for name, c in front.chosen.items()
+            ],
+        )

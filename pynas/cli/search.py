@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from pynas import strategies
 from pynas._errors import UserError
-from pynas.cli import _evaluator, _options, _output
+from pynas.cli import _evaluator, _hardware, _inputs, _options, _output
+from pynas.cli._hardware import COSTS, parse_constraints
 from pynas.trial import Status, Trial
+
+_MOST_ROWS = 20
 
 
 def search(
     space: _options.Space = "nasbench201",
-    strategy: Annotated[str, typer.Option(help="evolution | random | exhaustive.")] = "evolution",
+    strategy: Annotated[str, typer.Option(help=f"{' | '.join(strategies.names())}.")] = "evolution",
     objective: Annotated[
-        list[str] | None, typer.Option(help="Proxy to maximise; repeat for several. Default: zico.")
+        list[str] | None,
+        typer.Option(
+            help=f"Proxy to maximise, -COST to minimise; repeatable. Costs: {COSTS}. Default: zico."
+        ),
     ] = None,
     constraint: Annotated[
         list[str] | None,
-        typer.Option(help="Upper bound such as 'flops<100e6' or 'params<=1M'; repeat for several."),
+        typer.Option(help="Upper bound on a cost: 'flops<100e6', 'params<=1M', 'latency<20'; repeatable."),
     ] = None,
+    latency: _hardware.Latency = None,
     budget: Annotated[int, typer.Option(help="Number of trials.", min=1)] = 100,
     images: _options.Images = "digits",
     text: _options.Text = None,
@@ -50,6 +57,7 @@ def search(
     Examples:
       pynas search --budget 60 --table analog --report report.html
       pynas search --constraint 'flops<60e6' --store runs.db --budget 500 && pynas report runs.db
+      pynas search --strategy nsga2 --objective zico --objective -latency --latency table:my-machine.json
     """
     import pynas
 
@@ -58,9 +66,10 @@ def search(
     if resume and store is None:
         raise UserError("--resume needs --store: the file that the run was kept in")
     chosen_options = dict(parse_option(text) for text in option or [])
+    models = _hardware.load_models(latency, _inputs.open_space(space)) if latency else ()
     setting = _evaluator.prepare(
         space,
-        names,
+        _evaluator.proxies_of(names, models),
         images=images,
         text=text,
         steps=steps,
@@ -93,6 +102,7 @@ def search(
             on_trial=on_trial,
             strategy_options=chosen_options,
             config=setting.config,
+            hardware=models,
         )
         bar.update(task, completed=len(result.trials), total=len(result.trials))
     if report is not None:
@@ -108,18 +118,46 @@ def search(
     if result.best is None:
         raise UserError("no trial has a finite score: " + result.trials[-1].evaluation.message)
     print(f"best: {setting.space.format(result.best.architecture)}")
-    for name, value in {**result.best.evaluation.scores, **result.best.evaluation.metrics}.items():
+    known = {**result.best.evaluation.scores, **result.best.evaluation.metrics}
+    for name, value in known.items():
+        if name.startswith("-") and name[1:] in known:
+            continue  # the metric says it
         unit = ""
         if name == "accuracy" and setting.table is not None:
             unit = f"  {setting.table.unit} (trained, from the table; the search did not see it)"
-        print(f"  {name:10} {_human(name, value)}{unit}")
+        print(f"  {name:10} {_hardware.human(name, value)}{unit}")
     if setting.table is not None:
         most = "most accurate" if setting.table.unit == "%" else f"best {setting.table.metric}"
         reached = f"{setting.table.best()[1]:.2f} {setting.table.unit}".rstrip()
         print(f"  (the {most} of all {len(setting.table):,} has {reached})")
+    if len(names) > 1:
+        _print_front(result, setting.space, names)
     if report is not None:
         print(f"report: {report}")
     return None
+
+
+def _print_front(result: Any, space: Any, objectives: Sequence[str]) -> None:
+    shown = sorted(result.pareto, key=lambda trial: -trial.evaluation.scores[objectives[0]])
+    _output.print_table(
+        f"Pareto front: {len(shown)} trials, hypervolume {result.hypervolume:.3f} of the box between the "
+        "worst and the best",
+        ["architecture", *(name.removeprefix("-") for name in objectives), "trial"],
+        [
+            (
+                space.format(trial.architecture),
+                *(abs(v) if k.startswith("-") else v for k, v in _chosen(trial, objectives)),
+                trial.number + 1,
+            )
+            for trial in shown[:_MOST_ROWS]
+        ],
+    )
+    if len(shown) > _MOST_ROWS:
+        print(f"and {len(shown) - _MOST_ROWS} more (--json has all)")
+
+
+def _chosen(trial: Trial, objectives: Sequence[str]) -> list[tuple[str, float]]:
+    return [(name, trial.evaluation.scores[name]) for name in objectives]
 
 
 class _Best:
@@ -139,12 +177,6 @@ class _Best:
         return self._text
 
 
-def _human(name: str, value: float) -> str:
-    if name in ("params", "flops"):
-        return f"{value / 1e6:.3f} M"
-    return f"{value:.2f}"
-
-
 def _record(result: Any, space: Any, report: Path | None) -> dict[str, Any]:
     def trial(trial: Trial) -> dict[str, Any]:
         return {
@@ -156,34 +188,12 @@ def _record(result: Any, space: Any, report: Path | None) -> dict[str, Any]:
     return {
         "best": None if result.best is None else trial(result.best),
         "pareto": [trial(t) for t in result.pareto],
+        "hypervolume": result.hypervolume,
         "trials": [trial(t) for t in result.trials],
         "seconds": result.seconds,
         "overhead_seconds": result.overhead_seconds,
         "report": None if report is None else str(report),
     }
-
-
-_CONSTRAINT = re.compile(r"\s*(?P<name>[a-z_]+)\s*<=?\s*(?P<number>[0-9.eE+-]+)\s*(?P<suffix>[kKMG]?)\s*$")
-_SUFFIX = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9}
-
-
-def parse_constraints(texts: Sequence[str]) -> dict[str, float]:
-    """Read ``flops<100e6``, ``params<=1.5M``; UserError on anything else, or when a name comes twice."""
-    bounds: dict[str, float] = {}
-    for text in texts:
-        match = _CONSTRAINT.match(text)
-        try:
-            value = float(match["number"]) * _SUFFIX[match["suffix"]] if match else None
-        except ValueError:
-            value = None
-        if match is None or value is None:
-            raise UserError(
-                f"--constraint: expected NAME<NUMBER such as 'flops<100e6' or 'params<=1M', got {text!r}"
-            )
-        if match["name"] in bounds:
-            raise UserError(f"--constraint: {match['name']} has two bounds")
-        bounds[match["name"]] = value
-    return bounds
 
 
 def parse_option(text: str) -> tuple[str, Any]:

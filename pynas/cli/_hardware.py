@@ -1,0 +1,85 @@
+"""What ``search``, ``rank`` and ``hardware`` share: sources of latencies, and bounds on costs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pynas._errors import UserError
+
+if TYPE_CHECKING:
+    from pynas.hardware import HardwareModel
+    from pynas.spaces import SearchSpace
+
+Latency = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Latencies: table:FILE (of 'pynas hardware build') | hw:FILE | hw:FILE:DEVICE; repeatable."
+    ),
+]
+COSTS = "params, flops, activations, memory (bytes), intensity, latency, latency:DEVICE"
+
+_CONSTRAINT = re.compile(
+    r"\s*(?P<name>[a-z][A-Za-z0-9_:./-]*)\s*<=?\s*(?P<number>[0-9.eE+-]+)\s*(?P<suffix>[kKMG]?)\s*$"
+)
+_SUFFIX = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9}
+
+
+def load_models(specs: Sequence[str] | None, space: SearchSpace) -> tuple[HardwareModel, ...]:
+    """The models of every ``--latency``."""
+    from pynas import hardware
+
+    return tuple(model for spec in specs or () for model in hardware.load(spec, space))
+
+
+def open_model(source: str, space: SearchSpace | None) -> tuple[HardwareModel, ...]:
+    """Models of a file named alone, or of a ``--latency``; a latency table brings its space with it."""
+    from pynas import hardware
+
+    kind, _, rest = source.partition(":")
+    if kind == "table" or kind not in hardware.kinds():
+        path = rest if kind == "table" else source
+        return (hardware.LatencyTable.load(Path(path).expanduser(), space),)
+    if space is None:
+        raise UserError(f"{source}: say whose architectures these are: --space NAME")
+    return hardware.load(source, space)
+
+
+def parse_constraints(texts: Sequence[str]) -> dict[str, float]:
+    """Read ``flops<100e6``, ``params<=1.5M``, ``latency:raspi4<20``.
+
+    UserError on anything else, or when a name comes twice.
+    """
+    bounds: dict[str, float] = {}
+    for text in texts:
+        match = _CONSTRAINT.match(text)
+        try:
+            value = float(match["number"]) * _SUFFIX[match["suffix"]] if match else None
+        except ValueError:
+            value = None
+        if match is None or value is None:
+            raise UserError(
+                f"--constraint: expected NAME<NUMBER such as 'flops<100e6' or 'params<=1M', got {text!r}"
+            )
+        if match["name"] in bounds:
+            raise UserError(f"--constraint: {match['name']} has two bounds")
+        bounds[match["name"]] = value
+    return bounds
+
+
+def human(name: str, value: float) -> str:
+    """A cost or score for people, with its unit."""
+    if value != value:
+        return "not known"
+    if name in ("params", "flops", "activations"):
+        return f"{value / 1e6:.3f} M"
+    if name == "memory":
+        return f"{value / 2**20:.3f} MiB"
+    quantity = name.partition(":")[0]
+    if quantity in ("latency", "energy"):
+        return f"{value:.4g} {'ms' if quantity == 'latency' else 'mJ'}"
+    return f"{value:.2f}"

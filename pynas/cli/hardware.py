@@ -1,0 +1,214 @@
+"""``pynas hardware build | show | predict``: latencies of a search space on your device."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+
+from pynas._errors import UserError
+from pynas.cli import _hardware, _inputs, _options, _output
+
+if TYPE_CHECKING:
+    from pynas.hardware import LatencyTable, TabularLatency
+
+app = typer.Typer(
+    help="Latencies of a search space: measure its operators on this machine, predict its architectures.\n\n"
+    "Example: pynas hardware build nasbench201 my-machine.json --threads 1 --json",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+_MOST_ROWS = 15
+OptionalSpace = Annotated[
+    str | None, typer.Option(help="Search space, for a table of published latencies (hw:FILE).")
+]
+
+
+@app.command("build")
+def build(
+    space: Annotated[str, typer.Argument(help="Search space, NAME or NAME:option=value,...")],
+    output: Annotated[Path, typer.Argument(help="Table to write, JSON; an unfinished one is continued.")],
+    device: Annotated[str, typer.Option(help="cpu | cuda.")] = "cpu",
+    name: Annotated[str | None, typer.Option(help="Name of the device in constraints.")] = None,
+    batch: Annotated[int, typer.Option(help="Images in a batch.", min=1)] = 1,
+    image_size: Annotated[
+        int | None, typer.Option(help="Pixels along a side; by default the published size.", min=1)
+    ] = None,
+    num_classes: Annotated[int, typer.Option(help="Outputs of the networks.", min=1)] = 10,
+    dtype: Annotated[str, typer.Option(help="float32 | bfloat16 | float16 | float64.")] = "float32",
+    channels_last: Annotated[bool, typer.Option("--channels-last", help="Channels innermost.")] = False,
+    rounds: Annotated[int, typer.Option(help="How often everything is timed.", min=1)] = 5,
+    seconds: Annotated[float, typer.Option(help="Time for one operator or network in a round.")] = 0.05,
+    fit: Annotated[int, typer.Option(help="Whole networks to fit the correction to.", min=0)] = 12,
+    held_out: Annotated[int, typer.Option(help="Whole networks to report the error on.", min=0)] = 24,
+    threads: _options.Threads = None,
+    seed: _options.Seed = 0,
+    json: _options.Json = False,
+) -> None:
+    """Time each distinct operator of a space on this machine, and check the sums against whole networks.
+
+    Example: pynas hardware build nasbench201 my-machine.json --threads 1
+    """
+    from pynas.hardware import LatencyTable
+
+    start = time.perf_counter()
+    chosen = _inputs.open_space(space)
+    with _output.progress(quiet=json) as bar:
+        task = bar.add_task(f"timing {space} on {device}", total=None, note="")
+
+        def on_progress(done: int, total: int, note: str) -> None:
+            bar.update(task, completed=done, total=total or None, note=note)
+
+        table = LatencyTable.build(
+            chosen,
+            device,
+            path=output,
+            name=name,
+            batch=batch,
+            image_size=image_size,
+            num_classes=num_classes,
+            dtype=dtype,
+            channels_last=channels_last,
+            threads=threads,
+            rounds=rounds,
+            seconds=seconds,
+            fit_networks=fit,
+            held_out=held_out,
+            seed=seed,
+            on_progress=on_progress,
+        )
+    if json:
+        record = _table_record(table) | {"output": str(output), "seconds": time.perf_counter() - start}
+        return _output.print_json(record)
+    _print_summary(table)
+    print(f"written to {output}; use it with --latency table:{output}")
+    return None
+
+
+@app.command("show")
+def show(
+    source: Annotated[str, typer.Argument(help="A latency table's file, or hw:FILE[:DEVICE].")],
+    space: OptionalSpace = None,
+    json: _options.Json = False,
+) -> None:
+    """Show a latency table: operators, correction, error; or the columns of a table of published latencies.
+
+    Example: pynas hardware show my-machine.json
+    """
+    from pynas.hardware import LatencyTable, TabularLatency
+
+    models = _hardware.open_model(source, None if space is None else _inputs.open_space(space))
+    if isinstance(models[0], LatencyTable):
+        table = models[0]
+        if json:
+            return _output.print_json(_table_record(table) | {"operators": _operators(table)})
+        _print_summary(table)
+        rows = sorted(_operators(table).items(), key=lambda item: -item[1]["ms"])
+        _output.print_table(
+            f"The slowest of {len(rows)} operators",
+            ["operator", "ms", "20 %", "80 %"],
+            [(key, t["ms"], t["low"], t["high"]) for key, t in rows[:_MOST_ROWS]],
+        )
+        return None
+    records = [_column(model) for model in models if isinstance(model, TabularLatency)]
+    if json:
+        return _output.print_json(records)
+    _output.print_table(
+        source,
+        ["name", "dataset", "unit", "known", "unsupported", "least", "median", "most"],
+        [list(record.values()) for record in records],
+    )
+    return None
+
+
+@app.command("predict")
+def predict(
+    source: Annotated[str, typer.Argument(help="A latency table's file, or hw:FILE[:DEVICE].")],
+    architectures: Annotated[list[str], typer.Argument(help="Architecture strings of the space.")],
+    space: OptionalSpace = None,
+    json: _options.Json = False,
+) -> None:
+    """Latency of architectures.
+
+    Example: pynas hardware predict my-machine.json '|nor_conv_3x3~0|+|none~0|none~1|+|none~0|none~1|none~2|'
+    """
+    models = _hardware.open_model(source, None if space is None else _inputs.open_space(space))
+    records: list[dict[str, Any]] = []
+    for model in models:
+        whose: Any = model
+        for text in architectures:
+            arch = whose.space.parse(text)
+            value = model.predict(arch)
+            if value != value and len(models) == 1:
+                raise UserError(f"{text}: no {model.name}: {model.explain(arch)}")
+            records.append({"architecture": text, "name": model.name, "unit": model.unit, "value": value})
+    if json:
+        return _output.print_json(records)
+    _output.print_table(
+        source,
+        ["architecture", "name", "value"],
+        [(r["architecture"], r["name"], _hardware.human(r["name"], r["value"])) for r in records],
+    )
+    return None
+
+
+def _print_summary(table: LatencyTable) -> None:
+    correction, error, settings = table.correction, table.error(), table.settings
+    print(
+        f"{table.name}: {len(table.operators)} operators and {len(table.networks)} networks of "
+        f"{table.space.name} on {table.machine.get('device')}, {settings['threads']} threads, "
+        f"batch {settings['task']['batch']}, {settings['dtype']}"
+    )
+    print(
+        f"ms = {correction.slope:.3f} x sum + {correction.per_operator:.4f} x operators + "
+        f"{correction.constant:.3f}"
+    )
+    missing = f", {error.missing} not predictable" if error.missing else ""
+    print(
+        f"error on {error.count} networks held out: {error.mape:.1f} % (plain sums "
+        f"{error.mape_of_sums:.1f} %); Spearman {error.spearman:.3f}, Kendall {error.kendall:.3f}{missing}"
+    )
+    print(f"one network's own times differ by {error.repeatability:.1f} % between rounds")
+
+
+def _table_record(table: LatencyTable) -> dict[str, Any]:
+    correction = table.correction
+    return {
+        "name": table.name,
+        "space": table.space.name,
+        "settings": table.settings,
+        "machine": table.machine,
+        "operators": len(table.operators),
+        "correction": {
+            "slope": correction.slope,
+            "per_operator": correction.per_operator,
+            "constant": correction.constant,
+        },
+        "error": table.error().to_dict(),
+    }
+
+
+def _operators(table: LatencyTable) -> dict[str, dict[str, float]]:
+    return {
+        key: {"ms": timing.ms, "low": timing.spread[0], "high": timing.spread[1]}
+        for key, timing in table.operators.items()
+    }
+
+
+def _column(model: TabularLatency) -> dict[str, Any]:
+    known = model.values[model.values > 0]
+    quantiles = [float(value) for value in np.quantile(known, [0, 0.5, 1])] if len(known) else [np.nan] * 3
+    return {
+        "name": model.name,
+        "dataset": model.dataset,
+        "unit": model.unit,
+        "known": len(known),
+        "unsupported": int((model.values < 0).sum()),
+        "least": quantiles[0],
+        "median": quantiles[1],
+        "most": quantiles[2],
+    }
