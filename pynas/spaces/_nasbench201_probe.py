@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from pynas import ops
-from pynas.nn.candidates import AvgPool, ReLUConvBN
+from pynas.nn.candidates import AvgPool, ReLUConvBN, Zero
 from pynas.stats._collector import Collector, Use
 from pynas.stats._products import Conv2dProduct, Geometry
 from pynas.stats._rules import RULES
@@ -94,6 +94,9 @@ def run_nodes(nodes: dict[int, Node], x: Tensor) -> tuple[dict[int, Tensor], dic
             if s not in pooled:
                 pooled[s] = ops.avg_pool2d(values[s], 3, **POOL)
         terms = [*saved[target].products, *(pooled[s] for s in node.pools), *(values[s] for s in node.skips)]
+        if not terms:  # of "none" edges only
+            values[target] = torch.zeros_like(x)
+            continue
         if len(terms) == 1 and not node.convolutions:
             values[target] = terms[0]
             continue
@@ -192,6 +195,8 @@ def cell_rule(probe: Probe, func: Callable[..., Any], x: Tensor, cell: Cell) -> 
         if isinstance(module, nn.Identity):
             node.skips.append(source)
             continue
+        if isinstance(module, Zero):
+            continue
         op = cast(nn.Sequential, module.op)
         if isinstance(op, nn.AvgPool2d):
             node.pools.append(source)
@@ -211,7 +216,10 @@ def _fits_probe(probe: Probe) -> bool:
 
 
 def _fits(cell: Cell, x: Tensor) -> bool:
-    """Only live edges, a convolution's channels a multiple of a vector's, and modules nobody has changed."""
+    """Only live edges, a convolution's channels a multiple of a vector's, and modules nobody has changed.
+
+    Without gradients dead edges may be there too; zeros of what is not finite count as zeros then.
+    """
     if torch.is_grad_enabled() and not x.requires_grad:
         return False
     if torch.is_autocast_enabled("cpu") or not ops.supports_batch_norm(x):
@@ -228,6 +236,9 @@ def _fits(cell: Cell, x: Tensor) -> bool:
             if weight.dtype != x.dtype or convolution.bias is not None:
                 return False
             if not norm.affine or norm.weight.dtype != torch.float32:
+                return False
+        elif type(module) is Zero:
+            if torch.is_grad_enabled() or module.stride != 1:
                 return False
         elif type(module) not in (AvgPool, nn.Identity):
             return False

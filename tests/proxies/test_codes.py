@@ -126,6 +126,23 @@ def test_fused_cells_see_the_codes_of_the_modules(text: str) -> None:
         assert np.abs(found.kernel.numpy() - expected).max() <= 1e-4 * found.units
 
 
+@pytest.mark.parametrize("text", [DEAD, UNREACHED], ids=["dead", "unreached"])
+def test_fused_cells_of_whole_networks(text: str) -> None:
+    """Without gradients, "none" edges and nodes that nothing reaches run whole nodes at a time too."""
+    space = NASBench201(num_cells=1)
+    torch.manual_seed(0)
+    model = space.build(space.parse(text), num_classes=5).to(memory_format=torch.channels_last)
+    x = images(6, 16).contiguous(memory_format=torch.channels_last)
+    expected = published_kernel(codes(model, x))
+    by_module: list[int] = []
+    for cell in (m for m in model.modules() if hasattr(m, "by_module")):
+        cell.by_module = by_module.append
+    found = collect(model, x, labels(6), needs=[CodeAgreement()], training=True)[CodeAgreement]["network"]
+    assert not by_module
+    assert found.units == expected[0, 0]
+    assert np.abs(found.kernel.numpy() - expected).max() <= 1e-4 * found.units
+
+
 def _gradients() -> tuple[Any, ...]:
     from pynas.stats import Gradients
 
