@@ -29,7 +29,13 @@ from pynas.ops.affine_grad_rows import (
     affine_grad_norms_reference,
 )
 from pynas.ops.avg_pool2d import avg_pool2d, avg_pool2d_backward, avg_pool2d_reference, supports_avg_pool2d
-from pynas.ops.batch_norm import batch_norm, batch_norm_backward, batch_norm_reference, supports_batch_norm
+from pynas.ops.batch_norm import (
+    batch_norm,
+    batch_norm_backward,
+    batch_norm_double_backward,
+    batch_norm_reference,
+    supports_batch_norm,
+)
 from pynas.ops.conv1x1 import (
     conv1x1,
     conv1x1_backward_input,
@@ -79,6 +85,7 @@ __all__ = [
     "avg_pool2d_reference",
     "batch_norm",
     "batch_norm_backward",
+    "batch_norm_double_backward",
     "batch_norm_reference",
     "code_agreement",
     "code_agreement_reference",

@@ -64,6 +64,29 @@ def batch_norm_backward(
     return gradient
 
 
+def batch_norm_double_backward(
+    adjoint: Tensor, grad_output: Tensor, input: Tensor, weight: Tensor | None, mean: Tensor, rstd: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Gradients of :func:`batch_norm_backward` for ``grad_output`` and ``input``, mean and rstd not constant.
+
+    With a the adjoint of dL/dx, g = dL/dy, n = rstd (x - mean) and <.> means over a channel's rows:
+    weight rstd (a - <a> - n <a n>) and
+    -weight rstd^2 (n (<a g> - <a> <g> - 3 <a n> <g n>) + <g n> (a - <a>) + <a n> (g - <g>)).
+
+    Args:
+        adjoint: like ``input``.
+        grad_output: what :func:`batch_norm_backward` was given.
+        input: likewise.
+        weight: likewise.
+        mean: likewise.
+        rstd: likewise.
+    """
+    of_grad, of_input = torch.ops.pynas.batch_norm_double_backward.default(
+        adjoint.detach(), grad_output.detach(), input.detach(), detached(weight), mean, rstd
+    )
+    return of_grad, of_input
+
+
 def batch_norm_reference(
     input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float = 1e-5
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -95,5 +118,12 @@ def _fake_backward(
     return torch.empty_like(input)
 
 
+def _fake_double_backward(
+    adjoint: Tensor, grad_output: Tensor, input: Tensor, weight: Tensor | None, mean: Tensor, rstd: Tensor
+) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(input), torch.empty_like(input)
+
+
 torch.library.register_fake("pynas::batch_norm", _fake)
+torch.library.register_fake("pynas::batch_norm_double_backward", _fake_double_backward)
 torch.library.register_fake("pynas::batch_norm_backward", _fake_backward)

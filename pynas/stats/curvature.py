@@ -141,21 +141,8 @@ class _BatchNormBackward(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, adjoint: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         grad, x, mean, rstd = ctx.saved_tensors
-        weight = ctx.call.weight
-        of_grad = ops.batch_norm_backward(adjoint, x, weight, mean, rstd)  # P is symmetric
-        g, a, n = (t.movedim(1, -1).flatten(0, -2) for t in (grad, adjoint, x))
-        count = x.numel() // x.shape[1]
-        mean_g, mean_a = g.mean(0), a.mean(0)
-        scratch = torch.mul(a, g)
-        a_g = scratch.sum(0) / count
-        g_n = (torch.mul(g, n, out=scratch).sum(0) / count - mean * mean_g) * rstd
-        a_n = (torch.mul(a, n, out=scratch).sum(0) / count - mean * mean_a) * rstd
-        scale = -rstd.square() if weight is None else -rstd.square() * weight
-        of_n = scale * (a_g - mean_a * mean_g - 3 * a_n * g_n)
-        shift = -of_n * rstd * mean - scale * (g_n * mean_a + a_n * mean_g)
-        of_x = torch.addcmul(shift, n, of_n * rstd)
-        of_x.addcmul_(a, scale * g_n).addcmul_(g, scale * a_n)
-        return of_grad, of_x.view(*x.movedim(1, -1).shape).movedim(-1, 1), None, None, None
+        of_grad, of_x = ops.batch_norm_double_backward(adjoint, grad, x, ctx.call.weight, mean, rstd)
+        return of_grad, of_x, None, None, None
 
 
 class _CurvatureProbe(Probe):

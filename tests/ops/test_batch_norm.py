@@ -4,7 +4,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from pynas.ops.batch_norm import batch_norm, batch_norm_backward, batch_norm_reference, supports_batch_norm
+from pynas.ops.batch_norm import (
+    batch_norm,
+    batch_norm_backward,
+    batch_norm_double_backward,
+    batch_norm_reference,
+    supports_batch_norm,
+)
 
 SHAPES = [(2, 1, 1, 1), (3, 5, 7, 1), (2, 17, 3, 5), (9, 16, 8, 8), (5, 64, 33, 2), (129, 33), (1030, 3)]
 TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 1e-2}
@@ -39,6 +45,27 @@ def test_matches_float64(shape: tuple[int, ...], dtype: torch.dtype, affine: boo
     # With two rows nearly everything cancels: then what counts is the error beside what was cancelled.
     scale = torch.maximum(expected_grad.norm(), 0.1 * grad.double().norm())
     assert ((got.double() - expected_grad).norm() / scale).item() < TOLERANCE[dtype] * 10
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("shape", [*SHAPES[1:], (700, 16, 2, 2)], ids=str)
+@pytest.mark.parametrize("affine", [True, False], ids=["affine", "plain"])
+def test_double_backward_matches_float64(shape: tuple[int, ...], dtype: torch.dtype, affine: bool) -> None:
+    x, grad, adjoint = (rows(shape, dtype, seed) for seed in range(3))
+    weight = torch.rand(shape[1]) + 0.5 if affine else None
+    _, mean, rstd = batch_norm(x, weight, None, 0.1)
+    exact, exact_grad = x.double().requires_grad_(), grad.double().requires_grad_()
+    y, _, _ = batch_norm_reference(exact, None if weight is None else weight.double(), None, 0.1)
+    (first,) = torch.autograd.grad(y, exact, exact_grad, create_graph=True)
+    expected = torch.autograd.grad(first, (exact_grad, exact), adjoint.double())
+    got = batch_norm_double_backward(adjoint, grad, x, weight, mean, rstd)
+    scale = grad.double().norm()
+    for found, wanted in zip(got, expected, strict=True):
+        assert found.stride() == x.stride()
+        wanted_scale = torch.maximum(wanted.norm(), 0.1 * scale)
+        assert ((found.double() - wanted).norm() / wanted_scale).item() < TOLERANCE[dtype] * 20
+    with pytest.raises(ValueError, match="expected adjoint and grad_output as"):
+        batch_norm_double_backward(adjoint[1:], grad, x, weight, mean, rstd)
 
 
 def test_variance_is_right_far_from_zero() -> None:

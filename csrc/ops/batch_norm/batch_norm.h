@@ -6,6 +6,9 @@
 //   y_mc = weight_c rstd_c (x_mc - mean_c) + bias_c
 // Backward, with g = dL/dy, G_c = sum_m g_mc and H_c = rstd_c sum_m g_mc (x_mc - mean_c):
 //   dL/dx_mc = weight_c rstd_c [g_mc - G_c / M - rstd_c (x_mc - mean_c) H_c / M]
+// Double backward, with a = the adjoint of dL/dx, n = rstd (x - mean) and <.> means over a channel's rows:
+//   adjoint of g: weight rstd [a - <a> - n <a n>]
+//   adjoint of x: -weight rstd^2 [n (<a g> - <a> <g> - 3 <a n> <g n>) + <g n> (a - <a>) + <a n> (g - <g>)]
 #pragma once
 
 #include <cstdint>
@@ -19,12 +22,14 @@ namespace pynas {
 struct BatchNormParams {
   const void* x = nullptr;            // [rows, channels] of dtype, contiguous
   const void* grad_output = nullptr;  // backward: [rows, channels] of dtype, contiguous
-  void* out = nullptr;                // [rows, channels] of dtype: y, or dL/dx in backward
+  const void* adjoint = nullptr;      // double backward: likewise, the adjoint of dL/dx
+  void* out = nullptr;                // [rows, channels] of dtype: y, dL/dx, or the adjoint of x
+  void* out_grad = nullptr;           // double backward: likewise, the adjoint of g
   const float* weight = nullptr;      // [channels] or null for ones
   const float* bias = nullptr;        // forward: [channels] or null for zeros
   float* mean = nullptr;              // [channels], written by forward, read by backward
   float* rstd = nullptr;              // [channels], likewise
-  double* workspace = nullptr;        // [threads, 2, channels]
+  double* workspace = nullptr;        // [threads, 2, channels], in double backward [threads, 5, channels]
   int64_t rows = 0;
   int64_t channels = 0;
   double eps = 1e-5;
@@ -33,7 +38,8 @@ struct BatchNormParams {
 
 namespace cpu {
 PYNAS_DECLARE_PER_ISA(void batch_norm(const BatchNormParams&, const Parallel&);
-                      void batch_norm_backward(const BatchNormParams&, const Parallel&))
+                      void batch_norm_backward(const BatchNormParams&, const Parallel&);
+                      void batch_norm_double_backward(const BatchNormParams&, const Parallel&))
 }
 
 }  // namespace pynas

@@ -175,6 +175,91 @@ void backward(const BatchNormParams& p, float* coefficients, const Parallel& par
   apply_all<T, true>(p, coefficients, parallel);
 }
 
+// Sums over rows of a, a d, g, g d and a g with d = x - mean, into state [5, channels].
+template <class T>
+void second_order_sums(const BatchNormParams& p, int64_t begin, int64_t end, double* state) {
+  const T* x = static_cast<const T*>(p.x);
+  const T* g = static_cast<const T*>(p.grad_output);
+  const T* a = static_cast<const T*>(p.adjoint);
+  const int64_t C = p.channels;
+  for (int64_t c = 0; c < 5 * C; ++c) state[c] = 0.0;
+  for (int64_t from = begin; from < end; from += kChunk) {
+    const int64_t to = least(from + kChunk, end);
+    for_channels(C, [&](int64_t c, int lanes) {
+      const V mean = load_lanes(p.mean + c, lanes);
+      V sums[5] = {};
+      for (int64_t m = from; m < to; ++m) {
+        const V am = load_lanes(a + m * C + c, lanes), gm = load_lanes(g + m * C + c, lanes);
+        const V d = load_lanes(x + m * C + c, lanes) - mean;
+        sums[0] += am;
+        sums[1] += am * d;
+        sums[2] += gm;
+        sums[3] += gm * d;
+        sums[4] += am * gm;
+      }
+      for (int k = 0; k < 5; ++k)
+        for (int i = 0; i < lanes; ++i) state[k * C + c + i] += static_cast<double>(sums[k][i]);
+    });
+  }
+}
+
+// Coefficients [7, channels]: of a, g, x and one in the adjoint of x, then of a, x and one in that of g.
+template <class T>
+void apply_second_order(const BatchNormParams& p, const float* coefficients, int64_t begin, int64_t end) {
+  const T* x = static_cast<const T*>(p.x);
+  const T* g = static_cast<const T*>(p.grad_output);
+  const T* a = static_cast<const T*>(p.adjoint);
+  T* out_x = static_cast<T*>(p.out);
+  T* out_g = static_cast<T*>(p.out_grad);
+  const int64_t C = p.channels;
+  for_channels(C, [&](int64_t c, int lanes) {
+    V k[7];
+    for (int i = 0; i < 7; ++i) k[i] = load_lanes(coefficients + i * C + c, lanes);
+    for (int64_t m = begin; m < end; ++m) {
+      const V am = load_lanes(a + m * C + c, lanes), xm = load_lanes(x + m * C + c, lanes);
+      const V gm = load_lanes(g + m * C + c, lanes);
+      store_lanes(out_x + m * C + c, k[0] * am + k[1] * gm + (k[2] * xm + k[3]), lanes);
+      store_lanes(out_g + m * C + c, k[4] * am + (k[5] * xm + k[6]), lanes);
+    }
+  });
+}
+
+template <class T>
+void double_backward(const BatchNormParams& p, float* coefficients, const Parallel& parallel) {
+  const int64_t C = p.channels;
+  parallel(parallel.threads, 1, [&](int64_t first, int64_t last) {
+    for (int64_t t = first; t < last; ++t)
+      second_order_sums<T>(p, split(p.rows, parallel.threads, t), split(p.rows, parallel.threads, t + 1),
+                           p.workspace + t * 5 * C);
+  });
+  const double M = static_cast<double>(p.rows);
+  for (int64_t c = 0; c < C; ++c) {
+    double means[5] = {};
+    for (int t = 0; t < parallel.threads; ++t)
+      for (int k = 0; k < 5; ++k) means[k] += p.workspace[(t * 5 + k) * C + c] / M;
+    const double rstd = static_cast<double>(p.rstd[c]), mean = static_cast<double>(p.mean[c]);
+    const double slope = (p.weight ? static_cast<double>(p.weight[c]) : 1.0) * rstd;
+    const double an = means[1] * rstd, gn = means[3] * rstd;
+    const double of_x = -slope * rstd * rstd * (means[4] - means[0] * means[2] - 3.0 * an * gn);
+    const double of_x_grad = -slope * rstd * an;
+    const double values[7] = {-slope * rstd * gn,
+                              -slope * rstd * an,
+                              of_x,
+                              slope * rstd * (gn * means[0] + an * means[2]) - of_x * mean,
+                              slope,
+                              of_x_grad,
+                              -slope * means[0] - of_x_grad * mean};
+    for (int k = 0; k < 7; ++k) coefficients[k * C + c] = static_cast<float>(values[k]);
+  }
+  parallel(parallel.threads, 1, [&](int64_t first, int64_t last) {
+    for (int64_t t = first; t < last; ++t) {
+      const int64_t end = split(p.rows, parallel.threads, t + 1);
+      for (int64_t m = split(p.rows, parallel.threads, t); m < end; m += 64)
+        apply_second_order<T>(p, coefficients, m, least(m + 64, end));
+    }
+  });
+}
+
 }  // namespace
 
 // The coefficients lie behind the threads' statistics in the workspace; see batch_norm_workspace.
@@ -188,6 +273,12 @@ void batch_norm_backward(const BatchNormParams& p, const Parallel& parallel) {
   float* coefficients = reinterpret_cast<float*>(p.workspace + int64_t{2} * parallel.threads * p.channels);
   p.dtype == DType::kBFloat16 ? backward<BFloat16>(p, coefficients, parallel)
                               : backward<float>(p, coefficients, parallel);
+}
+
+void batch_norm_double_backward(const BatchNormParams& p, const Parallel& parallel) {
+  float* coefficients = reinterpret_cast<float*>(p.workspace + int64_t{5} * parallel.threads * p.channels);
+  p.dtype == DType::kBFloat16 ? double_backward<BFloat16>(p, coefficients, parallel)
+                              : double_backward<float>(p, coefficients, parallel);
 }
 
 }  // namespace pynas::cpu::PYNAS_ISA_NS

@@ -34,15 +34,15 @@ const float* affine(const OptionalTensor& tensor, const at::Tensor& x, const cha
   return tensor->const_data_ptr<float>();
 }
 
-BatchNormParams params_of(const at::Tensor& x, at::Tensor& workspace, const Parallel& parallel) {
+// `sums` statistics of each thread, then at most twice as many float coefficients a channel as there is room.
+BatchNormParams params_of(const at::Tensor& x, at::Tensor& workspace, const Parallel& parallel,
+                          int64_t sums = 2) {
   BatchNormParams params;
   params.x = x.const_data_ptr();
   params.channels = x.size(1);
   params.rows = params.channels == 0 ? 0 : x.numel() / params.channels;
   params.dtype = x.scalar_type() == at::kFloat ? DType::kFloat32 : DType::kBFloat16;
-  // Statistics of each thread, then three float coefficients a channel.
-  workspace =
-      at::empty({(int64_t{2} * parallel.threads + 2) * params.channels}, x.options().dtype(at::kDouble));
+  workspace = at::empty({(sums * parallel.threads + sums) * params.channels}, x.options().dtype(at::kDouble));
   params.workspace = workspace.mutable_data_ptr<double>();
   return params;
 }
@@ -88,6 +88,30 @@ at::Tensor batch_norm_backward_torch(const at::Tensor& grad_output, const at::Te
   return out;
 }
 
+std::tuple<at::Tensor, at::Tensor> batch_norm_double_backward_torch(
+    const at::Tensor& adjoint, const at::Tensor& grad_output, const at::Tensor& input,
+    const OptionalTensor& weight, const at::Tensor& mean, const at::Tensor& rstd) {
+  check_rows(input, "batch_norm_double_backward", "input");
+  for (const at::Tensor& like : {adjoint, grad_output})
+    TORCH_CHECK_VALUE(like.sizes() == input.sizes() && like.scalar_type() == input.scalar_type(),
+                      "batch_norm_double_backward: expected adjoint and grad_output as ", input.scalar_type(),
+                      " ", input.sizes(), ", got ", like.scalar_type(), " ", like.sizes());
+  const at::Tensor grad = grad_output.contiguous(input.suggest_memory_format());
+  const at::Tensor of_grad_input = adjoint.contiguous(input.suggest_memory_format());
+  const Parallel parallel = torch_parallel();
+  at::Tensor workspace, out = at::empty_like(input), out_grad = at::empty_like(input);
+  BatchNormParams params = params_of(input, workspace, parallel, 5);
+  params.grad_output = grad.const_data_ptr();
+  params.adjoint = of_grad_input.const_data_ptr();
+  params.out = out.mutable_data_ptr();
+  params.out_grad = out_grad.mutable_data_ptr();
+  params.weight = affine(weight, input, "batch_norm_double_backward", "weight");
+  params.mean = const_cast<float*>(affine(mean, input, "batch_norm_double_backward", "mean"));
+  params.rstd = const_cast<float*>(affine(rstd, input, "batch_norm_double_backward", "rstd"));
+  PYNAS_DISPATCH_ISA(batch_norm_double_backward, params, parallel);
+  return {out_grad, out};
+}
+
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(pynas, m) {
@@ -98,11 +122,16 @@ TORCH_LIBRARY_FRAGMENT(pynas, m) {
       "batch_norm_backward(Tensor grad_output, Tensor input, Tensor? weight, Tensor mean, Tensor rstd) -> "
       "Tensor",
       {at::Tag::pt2_compliant_tag});
+  m.def(
+      "batch_norm_double_backward(Tensor adjoint, Tensor grad_output, Tensor input, Tensor? weight, Tensor "
+      "mean, Tensor rstd) -> (Tensor, Tensor)",
+      {at::Tag::pt2_compliant_tag});
 }
 // CPU only: on a GPU cuDNN's batch normalisation is what one would write.
 TORCH_LIBRARY_IMPL(pynas, CPU, m) {
   m.impl("batch_norm", &batch_norm_torch);
   m.impl("batch_norm_backward", &batch_norm_backward_torch);
+  m.impl("batch_norm_double_backward", &batch_norm_double_backward_torch);
 }
 
 }  // namespace pynas
