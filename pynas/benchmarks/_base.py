@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -75,6 +75,11 @@ class Table:
             for row, value in self.values.items():
                 result[self.space.index(self.rows.architecture(row))] = value
         return result
+
+    def architectures(self) -> Iterator[Architecture]:
+        """The architectures that have a value, in the order of :attr:`values`."""
+        of = self.space.from_index if self.rows is None else self.rows.architecture
+        return (of(place) for place in self.values)
 
     def best(self) -> tuple[Architecture, float]:
         """The architecture with the best value, the first of equals, and that value."""

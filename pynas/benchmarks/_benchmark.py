@@ -84,7 +84,7 @@ class Benchmark:
 
         Args:
             metric: Name or alias, ``NAME@EPOCHS`` gives the epochs too; by default the family's usual target.
-            dataset: By default CIFAR-10, or the first task of TransNAS-Bench-101.
+            dataset: By default CIFAR-10; of TransNAS-Bench-101 the task that the space was made for.
             epochs: Length of the training; by default the longest.
 
         Raises:
@@ -116,7 +116,8 @@ class Benchmark:
 
     def _default_dataset(self) -> str:
         names = self.datasets
-        return next((name for name in self.family.default_datasets if name in names), (*names, "")[0])
+        preferred = (getattr(self.space, "task", None), *self.family.default_datasets)
+        return next((name for name in preferred if name in names), (*names, "")[0])
 
     def _unknown(self, metric: str | None, dataset: str | None) -> str:
         datasets = sorted({*self.datasets, *self.family.dataset_aliases})

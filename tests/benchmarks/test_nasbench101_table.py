@@ -118,6 +118,7 @@ def test_a_table_for_a_search(tmp_path: Path, cells: list[Architecture]) -> None
     assert value == pytest.approx(np.mean([100 * numbers(5, 12, run)[2] for run in range(3)]), rel=1e-7)
     assert (len(table), table.metric, table.dataset, table.unit) == (6, "valid_accuracy@12", "cifar10", "%")
     assert table.accuracy(cells[0]) == pytest.approx(value - 500 / 16, rel=1e-6)
+    assert {SPACE.hash(arch) for arch in table.architectures()} == {SPACE.hash(cell) for cell in cells}
     with pytest.raises(UserError, match="too large to list"):
         table.accuracies()
 

@@ -79,7 +79,10 @@ def test_a_task_is_judged_by_its_own_metric(transnas: Path) -> None:
     assert benchmark.resolve().key == "class_scene/test_top1@5"
     assert benchmark.resolve("test_l1_loss", "normal").higher_is_better is False
     assert benchmark.resolve("test_neg_loss", "room_layout").higher_is_better is True
+    normals = benchmarks.open(transnas, spaces.get("transnas_micro", task="normal"))
+    assert normals.resolve().key == "normal/test_ssim@5"
     table = benchmarks.load(f"transnas:{transnas}", "transnas_macro", "valid_ssim", dataset="normal")
+    assert [benchmark.space.format(arch) for arch in table.architectures()] == MACRO
     assert table.best() == (benchmark.space.parse(MACRO[-1]), 26.5)
     assert len(benchmark.missing(dataset="jigsaw")) == 0
 
