@@ -15,6 +15,8 @@ from pynas.report._page import AMBER, BLUE, GREEN, GREY, VIOLET
 
 Floats = NDArray[np.float64]
 
+FLOPS_LABEL = "FLOPs of one image (millions of multiply-adds)"
+
 _HOVER = "<b>%{y:.5~g}</b><br>%{text}<extra></extra>"
 _POINT = {"size": 5, "color": GREY, "opacity": 0.7}
 
@@ -84,7 +86,7 @@ def against_accuracy(
 
 
 def pareto(
-    mega_flops: Floats,
+    costs: Floats,
     scores: Floats,
     front: Sequence[int],
     score_label: str,
@@ -92,15 +94,16 @@ def pareto(
     *,
     star: int | None = None,
     bound: float | None = None,
+    cost_label: str = FLOPS_LABEL,
 ) -> go.Figure:
-    """Score over cost with the points of ``front`` joined; ``bound`` (millions) is a vertical line."""
-    order = sorted(front, key=lambda i: (mega_flops[i], scores[i]))
+    """Score over cost with the points of ``front`` joined; ``bound``, in the cost's unit, is a line."""
+    order = sorted(front, key=lambda i: (costs[i], scores[i]))
     figure = go.Figure()
     figure.add_scatter(
-        x=mega_flops, y=scores, mode="markers", name="trials", text=hover, hovertemplate=_HOVER, marker=_POINT
+        x=costs, y=scores, mode="markers", name="trials", text=hover, hovertemplate=_HOVER, marker=_POINT
     )
     figure.add_scatter(
-        x=mega_flops[order],
+        x=costs[order],
         y=scores[order],
         mode="lines+markers",
         name="Pareto front",
@@ -109,14 +112,14 @@ def pareto(
         line={"shape": "hv", "color": GREEN, "width": 2},
         marker={"size": 8, "color": GREEN, "line": {"color": "white", "width": 1}},
     )
-    _add_star(figure, mega_flops, scores, hover, star)
+    _add_star(figure, costs, scores, hover, star)
     if bound is not None:
         figure.add_vline(
             x=bound,
             line={"color": GREY, "dash": "dash"},
             annotation={"text": "constraint", "xanchor": "right"},
         )
-    figure.update_xaxes(title_text="FLOPs of one image (millions of multiply-adds)")
+    figure.update_xaxes(title_text=escape(cost_label))
     figure.update_yaxes(title_text=escape(score_label), **view(scores))
     return figure
 

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pynas import spaces
+from pynas._costs import ALWAYS, PROFILED
 from pynas._multiobjective import mean_ranks, pareto_front
+from pynas._objectives import summary
 from pynas.architecture import Architecture
 from pynas.ranking import rank_scores
 from pynas.report import _figures, _page
@@ -34,7 +36,8 @@ def write_search_report(
     """Write a page about a search that opens without a network.
 
     It shows the best architecture and its cell, the best score so far, score against accuracy where that is
-    known, the Pareto front of score and FLOPs, the ten best trials, and what the search ran with.
+    known, the Pareto fronts of scores and costs (of FLOPs if no cost is an objective), the ten best trials,
+    and what the search ran with.
 
     Args:
         path: HTML file to write.
@@ -97,8 +100,14 @@ class _SearchPage:
         best = self.order[0]
         metrics = self.valid[best].evaluation.metrics
         label = "best {} score" if len(self.objectives) == 1 else "{} score of the best trial"
-        scores = zip(self.objectives, self.scores[best], strict=True)
-        values = {label.format(name): _number(score) for name, score in scores}
+        values = {}
+        for name, score in zip(self.objectives, self.scores[best], strict=True):
+            if name.startswith("-"):
+                values[f"{name[1:]} of the best trial"] = _number(-score)
+            else:
+                values[label.format(name)] = _number(score)
+        if len(self.objectives) > 1:
+            values["hypervolume of the Pareto front"] = f"{self._hypervolume():.3f}"
         if math.isfinite(self.accuracy[best]):
             values[f"its {self.accuracy_label}"] = f"{self.accuracy[best]:.2f}"
         if "params" in metrics:
@@ -109,6 +118,10 @@ class _SearchPage:
         values[f"trials, {f'{failed:,}' if failed else 'none'} failed"] = f"{len(self.trials):,}"
         return _page.numbers(values)
 
+    def _hypervolume(self) -> float:
+        known = (*ALWAYS, *PROFILED, *(name[1:] for name in self.objectives if name.startswith("-")))
+        return summary(self.valid, self.objectives, known)[2]
+
     def _best(self) -> str:
         best = self.valid[self.order[0]]
         name = f'<p class="best"><code>{escape(self.labels[self.order[0]])}</code></p>'
@@ -118,31 +131,42 @@ class _SearchPage:
 
     def _charts(self) -> list[str]:
         star = self.order[0]
-        bound = self.run.config.constraints.get("flops")
+        axes = self._cost_axes()
         cards = []
         for k, objective in enumerate(self.objectives):
+            if objective in axes and len(axes) < len(self.objectives):
+                continue  # a cost is the other axis of the scores' charts
             scores, label = self.scores[:, k], f"{objective} score"
             numbers = [trial.number + 1 for trial in self.valid]
             figure = _figures.progress(numbers, scores, len(self.trials), label, self.hover)
             charts = [(f"Best {objective} so far", _page.plot(figure) + _page.note(hidden(scores)))]
-            if np.isfinite(self.mega_flops).all():
-                front = pareto_front(np.stack([scores, -self.mega_flops], axis=1))
+            for cost, (values, cost_label, bound) in axes.items():
+                front = pareto_front(np.stack([scores, -values], axis=1))
                 figure = _figures.pareto(
-                    self.mega_flops,
-                    scores,
-                    front,
-                    label,
-                    self.hover,
-                    star=star,
-                    bound=None if bound is None else bound / 1e6,
+                    values, scores, front, label, self.hover, star=star, bound=bound, cost_label=cost_label
                 )
                 content = _page.plot(figure) + _page.note(hidden(scores))
-                charts.append((f"{objective} and cost: the Pareto front", content))
+                name = cost.removeprefix("-") or "cost"
+                charts.append((f"{objective} and {name}: the Pareto front", content))
             if np.isfinite(self.accuracy).sum() >= 3:
                 charts.append(self._against_accuracy(k))
             odd, last = len(charts) % 2 == 1, len(charts) - 1
             cards += [_page.card(*chart, wide=odd and i == last) for i, chart in enumerate(charts)]
         return cards
+
+    def _cost_axes(self) -> dict[str, tuple[_figures.Floats, str, float | None]]:
+        """Values, label and bound of each cost that is an objective; else of FLOPs, under an empty name."""
+        bounds = self.run.config.constraints
+        axes: dict[str, tuple[_figures.Floats, str, float | None]] = {}
+        for objective in self.objectives:
+            name = objective.removeprefix("-")
+            values = self._metric(name)
+            if name != objective and np.isfinite(values).all():
+                axes[objective] = values, name, bounds.get(name)
+        if not axes and np.isfinite(self.mega_flops).all():
+            bound = bounds.get("flops")
+            axes[""] = self.mega_flops, _figures.FLOPS_LABEL, None if bound is None else bound / 1e6
+        return axes
 
     def _against_accuracy(self, k: int) -> tuple[str, str]:
         """Heading and content: accuracy over score, the correlation in the heading."""

@@ -154,6 +154,19 @@ def test_several_objectives(tmp_path):
     assert "Search of toy for a, b" in page.text
 
 
+def test_a_score_and_a_cost(tmp_path):
+    result = search(ToySpace(), "random", ["toy", "-params"], {"params": 200}, 30, evaluate)
+    page = Page(write_search_report(tmp_path / "report.html", result.run, result.trials))
+    check_self_contained(page)
+    assert len(page.figures) == 2  # best score so far, score and parameters
+    assert "toy and params: the Pareto front" in page.text
+    assert f"{result.hypervolume:.3f}hypervolume of the Pareto front" in page.text
+    assert "params of the best trial" in page.text
+    result = search(ToySpace(), "random", ["-params", "-flops"], budget=9)
+    page = Page(write_search_report(tmp_path / "report.html", result.run, result.trials))
+    assert "-params and flops: the Pareto front" in page.text
+
+
 def test_nothing_succeeded(tmp_path):
     failed = Evaluation(Status.FAILED, message="out of memory")
     result = search(ToySpace(), "random", ["toy"], budget=4, evaluator=lambda architecture: failed)
