@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import nn
 
 from pynas.stats._base import Statistic
@@ -21,5 +22,6 @@ class WeightNorms(Statistic[float]):
     def observe_model(self, model: nn.Module, inputs: Any) -> dict[str, float]:
         """Norms in float64."""
         return {
-            name: float(model.get_parameter(name).detach().double().norm()) for name in matrix_names(model)
+            name: float(torch.linalg.vector_norm(model.get_parameter(name).detach(), dtype=torch.float64))
+            for name in matrix_names(model)
         }
