@@ -26,6 +26,7 @@ from pynas import benchmarks
 from pynas._errors import UserError
 from pynas.benchmarks._convert import nats
 from pynas.benchmarks._formats import pickle_file, pickle_operations, pickle_stream
+from pynas.benchmarks._formats.stand_ins import ALLOWED_IN_TORCH
 from pynas.spaces import NASBench201, NATSSize
 
 TOPOLOGY, SIZE = NASBench201(), NATSSize()
@@ -237,6 +238,19 @@ def test_folders_that_are_refused(tmp_path: Path) -> None:
     refused("not a file of NATS-Bench")
     first.write_bytes(whole)
     benchmarks.convert(folder, target)
+
+
+@pytest.mark.parametrize("name", ["numpy\ndtype", "numpy.core.multiarray\n_reconstruct", "_codecs\nencode"])
+def test_a_pickle_cannot_write_to_what_it_may_name(tmp_path: Path, name: str) -> None:
+    # BUILD with a pair as its state sets attributes, also of classes and functions.
+    poison = b"\x80\x02c" + name.encode() + b"\nN}X\x04\x00\x00\x00evilK\x01s\x86b."
+    (tmp_path / "meta.pickle.pbz2").write_bytes(bz2.compress(poison))
+    with pytest.raises(UserError):
+        benchmarks.convert(tmp_path, tmp_path / "table.npz")
+    (tmp_path / "a.pth").write_bytes(poison)
+    with pytest.raises(UserError, match="a state for what has none"):
+        benchmarks.convert(tmp_path / "a.pth", tmp_path / "table.npz")
+    assert not any(hasattr(stand_in, "evil") for stand_in in ALLOWED_IN_TORCH.values())
 
 
 def test_a_folder_that_would_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from official_layouts import COSTS, TASKS, hw_file, transnas_file
 
 from pynas import benchmarks, spaces
 from pynas._errors import UserError
+from pynas.hardware import TabularLatency
 from pynas.spaces import NASBench201
 
 TOPOLOGY = NASBench201()
@@ -139,6 +140,10 @@ def test_every_cost_comes_back(tmp_path: Path) -> None:
     table = benchmarks.load(f"hw:{path}#raspi4_latency", TOPOLOGY, dataset="imagenet16")
     assert (table.unit, table.best()[0]) == ("ms", TOPOLOGY.from_index(0))
     assert benchmarks.load(f"hw:{path}#fpga_energy", TOPOLOGY).unit == "mJ"
+    # The hardware models read the same file.
+    (model,) = TabularLatency.read(convert_hw(tmp_path, hw_file(ARCHS)), TOPOLOGY, "cifar100/raspi4")
+    third = TOPOLOGY.from_index(2)
+    assert model.predict(third) == benchmark.query(third, "raspi4_latency", dataset="cifar100")
     # A negative number says that the device cannot run the network.
     assert benchmark.query(TOPOLOGY.from_index(1), "edgetpu_latency") is None
     assert benchmark.missing("edgetpu_latency") == [TOPOLOGY.from_index(1)]

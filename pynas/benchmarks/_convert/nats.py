@@ -28,7 +28,7 @@ from pynas._unpickle import AllowListUnpickler
 from pynas.benchmarks._compact import Content
 from pynas.benchmarks._convert._collector import Collector, Number
 from pynas.benchmarks._formats.pickle_stream import REDUCED
-from pynas.benchmarks._formats.stand_ins import ALLOWED_IN_TORCH
+from pynas.benchmarks._formats.stand_ins import ALLOWED_IN_TORCH, fresh
 
 _SUFFIX = ".pickle.pbz2"
 _LARGEST_PICKLE = 1 << 28
@@ -204,7 +204,7 @@ def _load(path: Path) -> Any:
             raw = file.read(_LARGEST_PICKLE + 1)
         if len(raw) > _LARGEST_PICKLE:
             raise pickle.UnpicklingError(f"more than {_LARGEST_PICKLE >> 20} MiB")
-        return _Unpickler(BytesIO(raw), ALLOWED_IN_TORCH).load()
+        return _Unpickler(BytesIO(raw), fresh(ALLOWED_IN_TORCH)).load()
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file: this is no folder of NATS-Bench") from error
     except Exception as error:  # a damaged pickle raises whatever its broken instructions lead to

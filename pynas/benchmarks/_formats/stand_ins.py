@@ -7,7 +7,8 @@ None, numbers of NumPy become numbers of Python.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -112,3 +113,21 @@ ALLOWED_IN_TORCH: dict[tuple[str, str], StandIn] = ALLOWED | {
     **{("torch._utils", name): _nothing for name in ("_rebuild_tensor_v2", "_rebuild_parameter")},
     ("torch.storage", "_load_from_bytes"): _nothing,  # a tensor in a pickle that torch.save did not write
 }
+
+
+def fresh(allowed: Mapping[tuple[str, str], StandIn]) -> dict[tuple[str, str], StandIn]:
+    """Copies of the stand-ins for one reading by Python's own unpickler.
+
+    There a pickle can set attributes of whatever it names; those of a copy are nobody else's.
+    """
+    return {name: _copy(stand_in) for name, stand_in in allowed.items()}
+
+
+def _copy(stand_in: StandIn) -> StandIn:
+    if isinstance(stand_in, types.FunctionType):
+        return types.FunctionType(
+            stand_in.__code__, stand_in.__globals__, stand_in.__name__, stand_in.__defaults__
+        )
+    if isinstance(stand_in, type) and stand_in.__module__ == __name__:
+        return type(stand_in.__name__, (stand_in,), {})
+    return stand_in  # set and frozenset take no attributes
