@@ -240,3 +240,15 @@ def test_valid_edges() -> None:
     assert all(_C.nasbench101_is_valid(mask << 10) for mask in listed)
     members = np.isin([code >> 10 for code in CODES], edges)
     assert members.tolist() == [_C.nasbench101_is_valid(code) for code in CODES]
+
+
+def test_the_core_serves_without_torch_and_with_torch_afterwards() -> None:
+    """Sampling loads the compiled core but not torch; the operators in it still find torch later."""
+    if "PYNAS_EXTENSION" in os.environ:
+        pytest.skip("takes the installed core")
+    script = (
+        "import random, sys, pynas; s = pynas.spaces.get('nasbench101'); s.hash(s.sample(random.Random(0))); "
+        "assert 'pynas._C' in sys.modules; assert 'torch' not in sys.modules; "
+        "import torch, pynas.ops; pynas.ops.avg_pool2d(torch.rand(1, 1, 4, 4), 2)"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", script], check=True)
