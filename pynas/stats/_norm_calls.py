@@ -9,6 +9,7 @@ from typing import cast
 
 import torch
 from torch import Tensor
+from torch._prims_common import suggest_memory_format
 
 from pynas import ops
 from pynas.stats._calls import Call
@@ -16,6 +17,7 @@ from pynas.stats._fast import fuses_batch_norm
 from pynas.stats._products import AffineProduct
 
 aten = torch.ops.aten
+LARGE_GROUP = 4096  # values; a group of so many is worth a call of its own
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class BatchNormCall(Call):
         mean: Tensor | None
         mean, variance = self.running or (None, None)
         training = self.running is None
-        weight, bias = self._folded(self.weight), self._folded(self.bias)
+        weight, bias = self._folded(self.weight, x), self._folded(self.bias, x)
         fused = training and fuses_batch_norm(x, weight, bias)
         parts = [
             ops.batch_norm(part, weight, bias, self.eps)
@@ -56,9 +58,9 @@ class BatchNormCall(Call):
     def input_grad(self, grad: Tensor, x: Tensor, saved: tuple[Tensor, ...]) -> Tensor:
         mean, variance = self.running or (None, None)
         training = self.running is None
-        weight = self._folded(self.weight)
+        weight = self._folded(self.weight, x)
         grads, xs = self._parts(grad), self._parts(x)
-        if training and fuses_batch_norm(x, weight) and self._looped:
+        if training and fuses_batch_norm(x, weight) and self._loops(x):
             fused = ops.batch_norm_backward
             return self._whole(
                 [fused(g, p, weight, m, r) for g, p, m, r in zip(grads, xs, *saved, strict=True)], x
@@ -87,18 +89,18 @@ class BatchNormCall(Call):
             _channels(grad), _channels(x), means.unsqueeze(2), rstds.unsqueeze(2), x.shape[1:2]
         )
 
-    @property
-    def _looped(self) -> bool:
-        # A few large groups run one after the other on slices; many small ones fold into the channels.
-        return self.groups <= 8
+    def _loops(self, x: Tensor) -> bool:
+        # Large groups run one after the other on slices; many small ones fold into the channels.
+        fused = self.running is None and fuses_batch_norm(x, self.weight, self.bias)
+        return self.groups <= 8 or (fused and x.numel() >= LARGE_GROUP * self.groups)
 
-    def _folded(self, per_channel: Tensor | None) -> Tensor | None:
-        return per_channel if per_channel is None or self._looped else per_channel.repeat(self.groups)
+    def _folded(self, per_channel: Tensor | None, x: Tensor) -> Tensor | None:
+        return per_channel if per_channel is None or self._loops(x) else per_channel.repeat(self.groups)
 
     def _parts(self, x: Tensor) -> list[Tensor]:
         if self.groups == 1:
             return [x]
-        if self._looped:
+        if self._loops(x):
             return list(x.chunk(self.groups))
         return [
             torch.unflatten(x, 0, (self.groups, -1)).transpose(0, 1).flatten(1, 2)
@@ -107,9 +109,10 @@ class BatchNormCall(Call):
     def _whole(self, parts: list[Tensor], like: Tensor) -> Tensor:
         if self.groups == 1:
             return parts[0]
-        if self._looped:
+        if self._loops(like):
             return torch.cat(parts)
-        return torch.unflatten(parts[0], 1, (self.groups, -1)).transpose(0, 1).reshape(like.shape)
+        whole = torch.unflatten(parts[0], 1, (self.groups, -1)).transpose(0, 1).flatten(0, 1)
+        return whole if like.dim() != 4 else whole.contiguous(memory_format=suggest_memory_format(like))
 
 
 def _channels(x: Tensor) -> Tensor:
