@@ -50,7 +50,11 @@ class Costs:
         in_channels: int = 3,
     ) -> None:
         self._space = space
-        self._task = {"num_classes": num_classes, "image_size": image_size, "in_channels": in_channels}
+        self._task: dict[str, Any] = {
+            "num_classes": num_classes,
+            "image_size": image_size,
+            "in_channels": in_channels,
+        }
         self._profile = lru_cache(maxsize=1024)(self._profiled)
         self._functions: dict[str, Callable[[Architecture], float]] = {
             "params": lambda arch: space.params(arch, num_classes, in_channels),
@@ -131,10 +135,7 @@ class Costs:
     def _profiled(self, architecture: Architecture) -> Profile:
         from pynas import hardware
 
-        task: dict[str, Any] = dict(self._task)
-        if not hardware.takes_images(self._space):
-            task["image_size"] = None
-        return hardware.profile_architecture(self._space, architecture, hardware.Task(**task))
+        return hardware.profile_architecture(self._space, architecture, hardware.Task(**self._task))
 
 
 def _number(value: float) -> str:

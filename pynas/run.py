@@ -274,7 +274,7 @@ def task_of(
 ) -> dict[str, int]:
     """What costs depend on beside the architecture, from the evaluator's images where it has some."""
     shape = tuple(getattr(getattr(evaluator, "inputs", None), "shape", ()))
-    channels, size = (shape[1], shape[-1]) if len(shape) == 4 else (3, 32)
+    channels, size = shape[-3] if len(shape) > 3 else 3, shape[-1] if len(shape) > 1 else 32
     return {
         "num_classes": getattr(evaluator, "num_classes", 10) if num_classes is None else num_classes,
         "image_size": size if image_size is None else image_size,

@@ -36,13 +36,15 @@ def build(
     name: Annotated[str | None, typer.Option(help="Name of the device in constraints.")] = None,
     batch: Annotated[int, typer.Option(help="Images in a batch.", min=1)] = 1,
     image_size: Annotated[
-        int | None, typer.Option(help="Pixels along a side; by default the published size.", min=1)
+        int | None, typer.Option(help="Pixels or words; by default the published size.", min=1)
     ] = None,
-    num_classes: Annotated[int, typer.Option(help="Outputs of the networks.", min=1)] = 10,
+    num_classes: Annotated[
+        int | None, typer.Option(help="Outputs; by default the published number.", min=1)
+    ] = None,
     dtype: Annotated[str, typer.Option(help="float32 | bfloat16 | float16 | float64.")] = "float32",
     channels_last: Annotated[bool, typer.Option("--channels-last", help="Channels innermost.")] = False,
-    rounds: Annotated[int, typer.Option(help="How often everything is timed.", min=1)] = 5,
-    seconds: Annotated[float, typer.Option(help="Time for one operator or network in a round.")] = 0.05,
+    rounds: Annotated[int, typer.Option(help="How often everything is timed.", min=1)] = 7,
+    seconds: Annotated[float, typer.Option(help="Time for one operator or network in a round.")] = 0.02,
     fit: Annotated[int, typer.Option(help="Whole networks to fit the correction to.", min=0)] = 12,
     held_out: Annotated[int, typer.Option(help="Whole networks to report the error on.", min=0)] = 24,
     threads: _options.Threads = None,

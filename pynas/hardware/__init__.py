@@ -19,7 +19,7 @@ from pynas.hardware.latency_table import LatencyTable
 from pynas.hardware.tabular import TabularLatency
 
 if TYPE_CHECKING:
-    from pynas.hardware._network import Task, takes_images
+    from pynas.hardware._network import Task
     from pynas.hardware._profile import Profile, profile, profile_architecture
     from pynas.hardware._stopwatch import Stopwatch, Timing
     from pynas.hardware.counts import MacCount, ParameterCount, macs, params
@@ -35,7 +35,6 @@ _LAZY = {  # these load torch
     "params": "counts",
     "profile": "_profile",
     "profile_architecture": "_profile",
-    "takes_images": "_network",
 }
 
 
@@ -63,5 +62,4 @@ __all__ = [
     "params",
     "profile",
     "profile_architecture",
-    "takes_images",
 ]

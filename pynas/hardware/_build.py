@@ -84,8 +84,12 @@ class Builder:
         self.stopwatch = stopwatch or Stopwatch(device, seconds)
         self.on_progress = on_progress
         self.task = Task(**task)
-        if self.task.image_size is None and _network.takes_images(space):
-            self.task = dataclasses.replace(self.task, image_size=_network.published_size(space))
+        if self.task.image_size is None:
+            size = _network.published(space, "image_size")
+            self.task = dataclasses.replace(self.task, image_size=size)
+        if self.task.num_classes is None:
+            classes = _network.published(space, "num_classes")
+            self.task = dataclasses.replace(self.task, num_classes=classes)
         self.settings: dict[str, Any] = {
             "task": self.task.to_dict(),
             "device": device,
@@ -172,15 +176,8 @@ class Builder:
             operators = found | operators
             self.on_progress(0, 0, f"{len(operators)} operators in {len(drawn)} architectures")
         task = self.task
-        costs = {
-            arch: self.space.macs(
-                arch,
-                task.num_classes,
-                **({} if task.image_size is None else {"image_size": task.image_size}),
-                in_channels=task.in_channels,
-            )
-            for arch in drawn
-        }
+        options: dict[str, Any] = {"num_classes": task.num_classes, "image_size": task.image_size}
+        costs = {arch: self.space.macs(arch, **options, in_channels=task.in_channels) for arch in drawn}
         ordered = sorted(drawn, key=costs.__getitem__)
         count = min(fit_networks, len(ordered))
         last = max(count - 1, 1)

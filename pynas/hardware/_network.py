@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -9,7 +10,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from pynas._errors import UserError
 from pynas.architecture import Architecture
 from pynas.spaces import SearchSpace
 
@@ -19,14 +19,14 @@ class Task:
     """What a network is built for and fed with.
 
     Attributes:
-        num_classes: Outputs.
+        num_classes: Outputs; None is what the space's published figures are about.
         in_channels: Channels of an image.
-        image_size: Height and width of an image; None is what the space's published figures are about.
+        image_size: Height and width of an image, or words in a sequence; None as for ``num_classes``.
         batch: Samples in a batch.
         prune: Whether parts that cannot influence the output are left out, as one would deploy it.
     """
 
-    num_classes: int = 10
+    num_classes: int | None = None
     in_channels: int = 3
     image_size: int | None = None
     batch: int = 1
@@ -39,28 +39,20 @@ class Task:
 
 def build(space: SearchSpace, arch: Architecture, task: Task, device: str = "meta") -> nn.Module:
     """The network of ``arch`` in eval mode; on the device ``meta`` without storage or initialisation."""
+    classes = published(space, "num_classes") if task.num_classes is None else task.num_classes
     with torch.device(device):
-        model = space.build(
-            arch, num_classes=task.num_classes, in_channels=task.in_channels, prune=task.prune
-        )
+        model = space.build(arch, num_classes=classes, in_channels=task.in_channels, prune=task.prune)
     return model.to(device).eval()
 
 
 def example(space: SearchSpace, task: Task, device: str = "meta") -> torch.Tensor:
     """A batch for the networks of ``space``."""
-    if not takes_images(space):
-        if task.image_size is not None:
-            raise UserError(f"image_size: the inputs of {space.name} are not images of a free size")
-        return space.example_inputs(task.batch, task.in_channels).to(device)
-    size = published_size(space) if task.image_size is None else task.image_size
-    return torch.rand(task.batch, task.in_channels, size, size, device=device)
+    size = published(space, "image_size") if task.image_size is None else task.image_size
+    sized = copy.copy(space)
+    vars(sized)["image_size"] = size
+    return sized.example_inputs(task.batch, task.in_channels).to(device)
 
 
-def takes_images(space: SearchSpace) -> bool:
-    """Whether the inputs of the networks are images of a free size."""
-    return type(space).example_inputs is SearchSpace.example_inputs
-
-
-def published_size(space: SearchSpace) -> int:
-    """The image size that a space's published figures are about: the default of its ``macs``."""
-    return int(inspect.signature(space.macs).parameters["image_size"].default)
+def published(space: SearchSpace, name: str) -> int:
+    """What the space's published figures are about: a default of its ``macs``."""
+    return int(inspect.signature(space.macs).parameters[name].default)

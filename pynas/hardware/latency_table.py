@@ -148,13 +148,13 @@ class LatencyTable(HardwareModel):
         name: str | None = None,
         batch: int = 1,
         image_size: int | None = None,
-        num_classes: int = 10,
+        num_classes: int | None = None,
         in_channels: int = 3,
         dtype: str = "float32",
         channels_last: bool = False,
         threads: int | None = None,
-        rounds: int = 3,
-        seconds: float = 0.05,
+        rounds: int = 7,
+        seconds: float = 0.02,
         fit_networks: int = 12,
         held_out: int = 24,
         seed: int = 0,
@@ -177,8 +177,9 @@ class LatencyTable(HardwareModel):
                 from there.
             name: Name of the device in constraints; by default ``device``.
             batch: Images in a batch.
-            image_size: Pixels along a side; by default what the space's published figures are about.
-            num_classes: Outputs of the networks.
+            image_size: Pixels along a side, or words in a sequence; by default what the space's published
+                figures are about.
+            num_classes: Outputs of the networks, with the same default.
             in_channels: Channels of an image.
             dtype: ``float32``, ``bfloat16``, ``float16`` or ``float64``.
             channels_last: Whether images and convolutions have their channels innermost.
