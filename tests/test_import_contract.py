@@ -35,6 +35,7 @@ LAYERS: dict[str, set[str]] = {
     "hardware": {"stats", "nn", "ops", "spaces"},
     "embedding": {"spaces"},
     "lissnas": {"spaces"},
+    "supernet": {"spaces", "nn", "ops", "data"},
     "proxies": {"stats", "hardware", "nn", "ops"},
     "benchmarks": {"spaces"},
     "strategies": {"spaces"},
