@@ -22,7 +22,8 @@ class NTKCondition(Proxy):
     sample's own logits, as in the authors' code; where batch norm couples samples theirs is another one
     (one sample's logits through all samples' activations, here all logits through one sample's), takes a
     backward pass per sample and is ``ntk_condition_tenas``. A kernel that is singular to rounding is a
-    failure.
+    failure; both are where a batch norm without a ReLU behind it comes last, which makes the sum of all
+    logits a constant.
 
     Chen, Gong, Wang: Neural Architecture Search on ImageNet in Four GPU Hours (TE-NAS), ICLR 2021.
     """
@@ -46,11 +47,11 @@ class NTKCondition(Proxy):
 def condition(kernel: Tensor, precision: torch.dtype) -> float:
     """lambda_max / lambda_min of a kernel whose entries carry the rounding of ``precision``.
 
-    ArithmeticError where it is singular to that rounding.
+    ArithmeticError where it is singular to that rounding, B times which moves an eigenvalue.
     """
     eigenvalues = torch.linalg.eigvalsh(kernel.double())
     smallest, largest = float(eigenvalues[0]), float(eigenvalues[-1])
-    if not smallest > torch.finfo(precision).eps * largest:
+    if not smallest > len(kernel) * torch.finfo(precision).eps * largest:
         raise ArithmeticError(
             f"the tangent kernel of {len(kernel)} samples is singular to rounding: eigenvalues from "
             f"{smallest:.1e} to {largest:.1e}"
