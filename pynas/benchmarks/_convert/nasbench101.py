@@ -91,7 +91,7 @@ def _longer(array: NDArray[Any], fill: float) -> NDArray[Any]:
 
 
 def convert(path: Path, on_progress: Callable[[float], None]) -> Content:
-    """Read the whole file once; memory is that of the result (100 MB for the full file) and its hashes.
+    """Read the whole file once; memory is that of the result and its hashes (290 MB for the full file).
 
     Raises:
         UserError: The file is damaged or holds something else.
