@@ -2,8 +2,8 @@
 
 Module by module, half of a pass goes into reading and writing activations between the convolutions. Here ReLU
 is part of the convolution that reads it, forward and backward; the batch norms and the sum of a node are one
-operator; and a gradient is added to others of the same node where it is computed. Only where nobody asks for
-gradients of scales and shifts; else, and whatever else differs, cells run module by module.
+operator; and a gradient is added to others of the same node where it is computed. Whatever differs from what
+these networks are made of runs module by module.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 from pynas import ops
 from pynas.nn.candidates import AvgPool, ReLUConvBN, Zero
 from pynas.stats._collector import Collector, Use
-from pynas.stats._products import Conv2dProduct, Geometry
+from pynas.stats._products import AffineProduct, Conv2dProduct, Geometry
 from pynas.stats._rules import RULES
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class Convolution:
     shift: Tensor
     eps: float
     use: Use | None
+    norm_use: Use | None
 
     @property
     def size(self) -> int:
@@ -133,11 +134,19 @@ def node_gradients(
         grad, saved.products, torch.ones(count), mask, *_affine(node), saved.mean, saved.rstd, True,
         _eps(node), mask,
     )[3]  # fmt: skip
-    outputs = list(saved.products if collector.wants_saliency else products)
+    keeps = collector.wants_saliency or any(c.norm_use for _, c in node.convolutions)
+    outputs = list(saved.products if keeps else products)
     if not retain:
         saved.products.clear()
-    for (s, convolution), product, z in zip(node.convolutions, products, outputs, strict=True):
+    for i, (s, convolution) in enumerate(node.convolutions):
+        product, z = products[i], outputs[i]
         convolution.deliver(collector, product, values[s], z)
+        if convolution.norm_use is not None:
+            assert saved.mean is not None
+            assert saved.rstd is not None
+            means, rstds = (t[i].view(1, -1, 1) for t in (saved.mean, saved.rstd))
+            affine = AffineProduct(grad.flatten(2), z.flatten(2), means, rstds, z.shape[1:2])
+            collector.deliver(convolution.norm_use, affine)
         grads[s] = convolution.input_grad(product, values[s], grads.get(s))
 
 
@@ -204,15 +213,17 @@ def cell_rule(probe: Probe, func: Callable[..., Any], x: Tensor, cell: Cell) -> 
         convolution, norm = cast(nn.Conv2d, op[1]), cast(nn.BatchNorm2d, op[2])
         probe.shapes.append(x.shape)
         use = probe.collector.use("conv2d", convolution.weight, None, True)
+        probe.shapes.append(x.shape)
+        norm_use = probe.collector.use("batch_norm", norm.weight, norm.bias, False)
         weight, scale, shift = (t.detach() for t in (convolution.weight, norm.weight, norm.bias))
-        node.convolutions.append((source, Convolution(weight, scale, shift, norm.eps, use)))
+        node.convolutions.append((source, Convolution(weight, scale, shift, norm.eps, use, norm_use)))
     ordered = {target: nodes[target] for target in sorted(nodes)}
     return cast(Tensor, _FusedCell.apply(probe.anchor, x, ordered, probe))  # type: ignore[no-untyped-call]
 
 
 def _fits_probe(probe: Probe) -> bool:
-    plain = probe.fuses and probe.batch_norm == "batch" and not probe.watching and not probe.few_shapes
-    return plain and not any(s.wants(False) for s in probe.collector.needs)
+    plain = probe.fuses and probe.batch_norm == "batch"
+    return plain and not probe.watching and not probe.few_shapes
 
 
 def _fits(cell: Cell, x: Tensor) -> bool:
