@@ -229,12 +229,19 @@ def curvature(
         passes = probe.passes
         if not loss.requires_grad:
             return {}
-        torch.autograd.grad(loss, [probe.anchor], create_graph=True, allow_unused=True)
-        passes.second = True
-        outputs, adjoints = _seeds(passes.layers)
-        if outputs:
-            torch.autograd.grad(outputs, [probe.anchor], adjoints, allow_unused=True)
-        return {layer.name: float(passes.found.get(layer.name, 0.0)) for layer in passes.layers}
+        try:
+            torch.autograd.grad(loss, [probe.anchor], create_graph=True, allow_unused=True)
+            passes.second = True
+            outputs, adjoints = _seeds(passes.layers)
+            if outputs:
+                torch.autograd.grad(outputs, [probe.anchor], adjoints, allow_unused=True)
+            return {layer.name: float(passes.found.get(layer.name, 0.0)) for layer in passes.layers}
+        finally:
+            # The nodes of the graph know the passes and these the graph's tensors: a circle through autograd,
+            # which no garbage collector sees.
+            for layer in passes.layers:
+                layer.input = layer.grad_output = None
+            passes.layers.clear()
 
 
 def _loss(probe: Probe, inputs: Any, targets: Any, loss_fn: LossFn | None) -> Tensor:

@@ -11,6 +11,7 @@ Each check takes a proxy (and a :class:`Case`) and raises AssertionError with th
 from __future__ import annotations
 
 import copy
+import gc
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from pynas.evaluate import Score, score
 from pynas.proxies import Proxy
@@ -202,9 +204,28 @@ def layers_add_up(proxy: Proxy, case: Case) -> None:
         assert found.layers
 
 
+def keeps_nothing_alive(proxy: Proxy, case: Case) -> None:
+    """No activation outlives the score: a circle through autograd's nodes is one that nothing collects."""
+    model, x, y = case.make()
+    held: list[StorageWeakRef] = []
+
+    def note(module: nn.Module, inputs: object, output: object) -> None:
+        if isinstance(output, Tensor):
+            held.append(StorageWeakRef(output.untyped_storage()))  # type: ignore[no-untyped-call]
+
+    hooks = [module.register_forward_hook(note) for module in model.modules()]
+    case.score(proxy, model, x, y)
+    for hook in hooks:
+        hook.remove()
+    gc.collect()
+    alive = sum(not reference.expired() for reference in held)  # type: ignore[no-untyped-call]
+    assert alive == 0, f"{proxy.name} keeps {alive} of {len(held)} activations"
+
+
 CHECKS: tuple[Callable[[Proxy, Case], None], ...] = (
     is_finite,
     leaves_the_model_alone,
     repeats,
     layers_add_up,
+    keeps_nothing_alive,
 )
