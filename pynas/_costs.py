@@ -11,7 +11,7 @@ from pynas._errors import UserError
 from pynas.architecture import Architecture
 
 if TYPE_CHECKING:
-    from pynas.hardware import HardwareModel, Profile
+    from pynas.hardware import HardwareModel
     from pynas.spaces import SearchSpace
 
 ALWAYS = ("params", "flops")  # closed forms of every space
@@ -59,9 +59,9 @@ class Costs:
         self._functions: dict[str, Callable[[Architecture], float]] = {
             "params": lambda arch: space.params(arch, num_classes, in_channels),
             "flops": lambda arch: space.macs(arch, num_classes, image_size, in_channels),
-            "activations": lambda arch: self._profile(arch).activations,
-            "memory": lambda arch: self._profile(arch).memory,
-            "intensity": lambda arch: self._profile(arch).intensity,
+            "activations": lambda arch: self._profile(arch)[0]["activations"],
+            "memory": lambda arch: self._profile(arch)[0]["memory"],
+            "intensity": lambda arch: self._profile(arch)[0]["intensity"],
         }
         self._models: dict[str, HardwareModel] = {}
         for model in models:
@@ -117,7 +117,9 @@ class Costs:
 
     def why(self, name: str, architecture: Architecture) -> str:
         """Why a cost of an architecture is not known."""
-        return self._models[name].explain(architecture) if name in self._models else "not finite"
+        if name in self._models:
+            return self._models[name].explain(architecture)
+        return self._profile(architecture)[1] if name in PROFILED else "not finite"
 
     def explain(self) -> str:
         """The bounds, each with what :meth:`feasible` has met: the smallest cost, how many unknown ones."""
@@ -132,10 +134,18 @@ class Costs:
             parts.append(f"{name} <= {_number(bound)}" + (f" ({'; '.join(met)})" if met else ""))
         return ", ".join(parts)
 
-    def _profiled(self, architecture: Architecture) -> Profile:
+    def _profiled(self, architecture: Architecture) -> tuple[dict[str, float], str]:
+        """The profiled costs; NaN for a network that does not run, and what went wrong."""
         from pynas import hardware
 
-        return hardware.profile_architecture(self._space, architecture, hardware.Task(**self._task))
+        try:
+            task = hardware.Task(**self._task)
+            profile = hardware.profile_architecture(self._space, architecture, task)
+        except MemoryError:
+            raise
+        except Exception as error:  # a network that cannot run is a result of the search, not its end
+            return dict.fromkeys(PROFILED, math.nan), f"{type(error).__name__}: {error}"
+        return profile.to_dict(), ""
 
 
 def _number(value: float) -> str:

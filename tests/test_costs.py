@@ -5,6 +5,7 @@ import math
 import random
 
 import pytest
+from torch import nn
 
 from pynas import spaces
 from pynas._costs import Costs
@@ -40,6 +41,40 @@ def test_costs_of_the_network_that_would_be_deployed():
     assert (found["memory"], found["intensity"]) == (profile.memory, profile.intensity)
     assert costs.feasible(arch)
     assert profile.params < found["params"] == SMALL.params(arch, 7)  # tables count dead edges too
+
+
+class Numbers(nn.Module):
+    """Looks at values, which nothing on ``meta`` has; and does not run at all for negative scales."""
+
+    def __init__(self, scale):
+        super().__init__()
+        self.scale = scale
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x):
+        if self.scale < 0:
+            raise RuntimeError("no such scale")
+        y = self.conv(x)
+        return (y * float(y.detach().abs().max())).mean((2, 3))
+
+
+class Scales(ToySpace):
+    def __init__(self):
+        super().__init__(length=1, choices=2)
+
+    def build(self, arch, num_classes=10, in_channels=3, prune=False):
+        return Numbers(1 - 2 * arch.decisions[0])
+
+
+def test_networks_that_look_at_numbers_and_networks_that_do_not_run():
+    space = Scales()
+    good, bad = space.all()
+    costs = Costs(space, {"memory": 1e9}, image_size=8)
+    assert costs(good)["memory"] == 4 * (3 * 64 + 2 * 4 * 36 + 4)  # image, convolution, product, mean
+    assert math.isnan(costs(bad)["memory"])
+    assert costs.feasible(good)
+    assert not costs.feasible(bad)
+    assert "not known for 1: RuntimeError: no such scale" in costs.explain()
 
 
 def test_search_within_a_memory():

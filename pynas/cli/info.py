@@ -136,7 +136,7 @@ def _facts() -> dict[str, Any]:
         facts["core"] = f"does not load: {error}"
     facts["GPU"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     facts["nvcc"] = shutil.which("nvcc") or "none"
-    for extra, distribution in (("tables", "analog-nasbench"), ("images", "pillow")):
+    for extra, distribution in (("tables", "analog-nasbench"), ("images", "pillow"), ("pymoo", "pymoo")):
         try:
             facts[f"extra '{extra}'"] = f"{distribution} {importlib.metadata.version(distribution)}"
         except importlib.metadata.PackageNotFoundError:
@@ -162,6 +162,8 @@ def _problems() -> list[str]:
         found.append(f"the compiled core does not load ({error}): run make build")
     if importlib.util.find_spec("analognasbench") is None:
         found.append("--table analog needs the extra 'tables': pip install 'pynas-torch[tables]'")
+    if importlib.util.find_spec("pymoo") is None:
+        found.append("--strategy nsga2 needs the extra 'pymoo': pip install 'pynas-torch[pymoo]'")
     if importlib.util.find_spec("PIL") is None:
         found.append("--images folder:DIR needs the extra 'images': pip install 'pynas-torch[images]'")
     return found

@@ -46,8 +46,7 @@ def traced(
 ) -> tuple[Counter[str], dict[str, Operator]]:
     """What the network of ``arch`` runs under a table's settings."""
     task = Task(**settings["task"])
-    model = _network.build(space, arch, task)
-    return trace(model, _network.example(space, task), block or is_block)
+    return _network.follow(space, arch, task, lambda model, inputs: trace(model, inputs, block or is_block))
 
 
 class Builder:

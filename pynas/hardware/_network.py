@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -35,6 +36,19 @@ class Task:
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready record."""
         return asdict(self)
+
+
+Followed = TypeVar("Followed")
+
+
+def follow(
+    space: SearchSpace, arch: Architecture, task: Task, run: Callable[[nn.Module, torch.Tensor], Followed]
+) -> Followed:
+    """``run(network, batch)`` on ``meta``; on the CPU if the network has to see numbers to run."""
+    try:
+        return run(build(space, arch, task), example(space, task))
+    except (RuntimeError, NotImplementedError):
+        return run(build(space, arch, task, "cpu"), example(space, task, "cpu"))
 
 
 def build(space: SearchSpace, arch: Architecture, task: Task, device: str = "meta") -> nn.Module:

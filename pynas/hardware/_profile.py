@@ -85,7 +85,7 @@ def profile_architecture(space: SearchSpace, arch: Architecture, task: Task | No
             parts that cannot influence its output.
     """
     task = task or Task()
-    return profile(_network.build(space, arch, task), _network.example(space, task))
+    return _network.follow(space, arch, task, profile)
 
 
 class _Observer(OperatorMode):  # type: ignore[no-untyped-call]
