@@ -8,7 +8,7 @@ sum W (H G) = <x, W^T y'> + <dy, W dx'>. So no weight gradient is formed twice; 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -36,15 +36,14 @@ class _Layer:
 
     name: str
     call: MatrixCall
-    input: Tensor | None = None
-    grad_output: Tensor | None = None
 
 
 @dataclass
 class _Passes:
-    """What the passes share: the uses that the first one met, and the contractions of the second."""
+    """What the passes share: gradients and roots that the first one made, the contractions of the second."""
 
-    layers: list[_Layer] = field(default_factory=list)
+    gradients: dict[str, Tensor] = field(default_factory=dict)
+    roots: list[Tensor] = field(default_factory=list)
     second: bool = False
     found: dict[str, Tensor] = field(default_factory=dict)
 
@@ -89,10 +88,34 @@ class _Matrix(torch.autograd.Function):
             dx = layer.call.input_grad(grad, x, ())
             ctx.passes.add(layer.name, dx, x)
             return None, dx if wanted else None, None, None
-        layer.input, layer.grad_output = x, grad
-        ctx.passes.layers.append(layer)
+        with torch.no_grad():
+            gradient, known = layer.call.product(grad, x, ()).gradient(), ctx.passes.gradients
+            known[layer.name] = known[layer.name] + gradient if layer.name in known else gradient
+        ctx.passes.roots.append(_AlongGradient.apply(grad, x, layer, ctx.passes))  # type: ignore[no-untyped-call]
         dx = _Transposed.apply(anchor, grad, x, layer, ctx.passes) if wanted else None  # type: ignore[no-untyped-call]
         return None, dx, None, None
+
+
+class _AlongGradient(torch.autograd.Function):
+    """<g, G> of one use, g = dy (x) x the weight's gradient and G its value, held fixed; differentiated only.
+
+    G is complete, and asked for, when the first pass is over.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, grad: Tensor, x: Tensor, layer: _Layer, passes: _Passes) -> Tensor:
+        ctx.layer, ctx.passes = layer, passes
+        ctx.save_for_backward(grad, x)
+        return grad.new_zeros(())
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, _: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        grad, x = ctx.saved_tensors
+        along = replace(_linear(ctx.layer.call), weight=ctx.passes.gradients[ctx.layer.name])
+        of_grad = along.forward(x)[0] if ctx.needs_input_grad[0] else None
+        of_x = along.input_grad(grad, x, ()) if ctx.needs_input_grad[1] else None
+        return of_grad, of_x, None, None
 
 
 class _Transposed(torch.autograd.Function):
@@ -232,16 +255,15 @@ def curvature(
         try:
             torch.autograd.grad(loss, [probe.anchor], create_graph=True, allow_unused=True)
             passes.second = True
-            outputs, adjoints = _seeds(passes.layers)
-            if outputs:
-                torch.autograd.grad(outputs, [probe.anchor], adjoints, allow_unused=True)
-            return {layer.name: float(passes.found.get(layer.name, 0.0)) for layer in passes.layers}
+            roots = [root for root in passes.roots if root.requires_grad]
+            if roots:
+                ones = [torch.ones_like(root) for root in roots]
+                torch.autograd.grad(roots, [probe.anchor], ones, allow_unused=True)
+            return {name: float(passes.found.get(name, 0.0)) for name in passes.gradients}
         finally:
-            # The nodes of the graph know the passes and these the graph's tensors: a circle through autograd,
-            # which no garbage collector sees.
-            for layer in passes.layers:
-                layer.input = layer.grad_output = None
-            passes.layers.clear()
+            # The nodes of the graph know the passes and these its roots: a circle through autograd, which no
+            # garbage collector sees.
+            passes.roots.clear()
 
 
 def _loss(probe: Probe, inputs: Any, targets: Any, loss_fn: LossFn | None) -> Tensor:
@@ -249,26 +271,3 @@ def _loss(probe: Probe, inputs: Any, targets: Any, loss_fn: LossFn | None) -> Te
     with sdpa_kernel(SDPBackend.MATH), probe:
         outputs = call_model(probe.model, inputs)
     return loss_of(outputs, targets, loss_fn, probe.batch, 1)
-
-
-@torch.no_grad()
-def _seeds(layers: Sequence[_Layer]) -> tuple[list[Tensor], list[Tensor]]:
-    """Derivatives of <g, G> for the tensors that g = sum of dy (x) x is made of, G held fixed."""
-    gradients: dict[str, Tensor] = {}
-    for layer in layers:
-        assert layer.input is not None
-        assert layer.grad_output is not None
-        gradient = layer.call.product(layer.grad_output, layer.input, ()).gradient()
-        gradients[layer.name] = gradients[layer.name] + gradient if layer.name in gradients else gradient
-    outputs, adjoints = [], []
-    for layer in layers:
-        assert layer.input is not None
-        assert layer.grad_output is not None
-        along = replace(_linear(layer.call), weight=gradients[layer.name])
-        if layer.grad_output.requires_grad:
-            outputs.append(layer.grad_output)
-            adjoints.append(along.forward(layer.input)[0])
-        if layer.input.requires_grad:
-            outputs.append(layer.input)
-            adjoints.append(along.input_grad(layer.grad_output, layer.input, ()))
-    return outputs, adjoints
