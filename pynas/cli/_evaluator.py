@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -122,10 +121,10 @@ def known_to(table: Table, space: SearchSpace) -> SearchSpace:
         return space
     rows = sorted(table.values)
 
-    def sample(rng: random.Random) -> Architecture:
-        row = rows[rng.randrange(len(rows))]
+    def architecture(row: int) -> Architecture:
         return space.from_index(row) if table.rows is None else table.rows.architecture(row)
 
     part = copy.copy(space)
-    vars(part)["sample"] = sample
+    vars(part)["sample"] = lambda rng: architecture(rows[rng.randrange(len(rows))])
+    vars(part)["all"] = lambda: map(architecture, rows)  # for the last ones, which samples hardly ever hit
     return part
