@@ -7,16 +7,36 @@ logits = model(images, space.sample(random.Random(0)))
 
 from __future__ import annotations
 
+from pynas.supernet import distributed
 from pynas.supernet._base import Segment, SharedWeights
 from pynas.supernet._build import build
 from pynas.supernet.cells import CellWeights
 from pynas.supernet.chains import ProxylessNASSupernet, SPOSSupernet
+from pynas.supernet.checkpoint import Checkpoint, CheckpointFolder
+from pynas.supernet.methods import Differentiable, Method, SinglePath
+from pynas.supernet.options import TrainingOptions
+from pynas.supernet.sampling import FairSampler, FlopsBinSampler, Sampler, UniformSampler
+from pynas.supernet.trainer import Trainer, TrainingResult, TrainingStep
 
 __all__ = [
     "CellWeights",
+    "Checkpoint",
+    "CheckpointFolder",
+    "Differentiable",
+    "FairSampler",
+    "FlopsBinSampler",
+    "Method",
     "ProxylessNASSupernet",
     "SPOSSupernet",
+    "Sampler",
     "Segment",
     "SharedWeights",
+    "SinglePath",
+    "Trainer",
+    "TrainingOptions",
+    "TrainingResult",
+    "TrainingStep",
+    "UniformSampler",
     "build",
+    "distributed",
 ]

@@ -1,0 +1,49 @@
+"""All tensors of a training, by name, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from pynas._errors import UserError
+
+
+def collect(model: nn.Module, optimizers: Mapping[str, Optimizer]) -> dict[str, Tensor]:
+    """Copies, on the CPU, of weights, buffers and what optimisers keep of each parameter."""
+    found = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    for which, optimizer in optimizers.items():
+        for index, state in optimizer.state_dict()["state"].items():
+            for key, value in state.items():
+                if value is not None:
+                    found[f"optimizer.{which}.{index}.{key}"] = torch.as_tensor(value)
+    return {name: tensor.detach().cpu().clone() for name, tensor in found.items()}
+
+
+def restore(tensors: Mapping[str, Tensor], model: nn.Module, optimizers: Mapping[str, Optimizer]) -> None:
+    """Put them back.
+
+    Raises:
+        UserError: They are of another model.
+    """
+    weights = {
+        name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")
+    }
+    try:
+        model.load_state_dict(weights, strict=True)
+    except RuntimeError as error:
+        raise UserError(f"checkpoint: of another model: {error}") from error
+    for which, optimizer in optimizers.items():
+        prefix = f"optimizer.{which}."
+        states: dict[int, dict[str, Tensor]] = {}
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        for name, tensor in tensors.items():
+            if name.startswith(prefix):
+                index, key = name.removeprefix(prefix).split(".")
+                like = parameters[int(index)]
+                if tensor.shape == like.shape:  # in the memory format of the parameter, as it was
+                    tensor = torch.empty_like(like).copy_(tensor)
+                states.setdefault(int(index), {})[key] = tensor.clone()
+        optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})

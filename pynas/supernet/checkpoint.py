@@ -1,0 +1,141 @@
+"""Checkpoints of a training: one file of safetensors each, complete or known not to be."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pynas import _weights
+from pynas._errors import UserError
+
+_NAME = re.compile(r"step-(\d+)\.safetensors")
+_FORMAT = "pynas-checkpoint-1"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The state of a training after a step.
+
+    Attributes:
+        step: Steps done.
+        tensors: Weights, buffers, optimiser state by name.
+        record: All else, as JSON has it.
+    """
+
+    step: int
+    tensors: dict[str, Tensor]
+    record: dict[str, Any]
+
+
+class CheckpointFolder:
+    """Checkpoints of one training, named ``step-N.safetensors``.
+
+    A file is written under another name, flushed to the disk and then renamed, so one that has its name is
+    complete. A SHA-256 sum over names, shapes, bytes and the JSON record stands in its header.
+
+    Args:
+        folder: Made if it is absent (its parent must exist).
+        keep: How many of the last ones stay; at least 2, so that there is one to fall back on.
+    """
+
+    def __init__(self, folder: Path, *, keep: int = 2) -> None:
+        if keep < 2:
+            raise UserError(f"keep: expected at least 2 checkpoints, got {keep}")
+        self.folder, self.keep = Path(folder), keep
+        try:
+            self.folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{self.folder}: cannot make a folder of checkpoints: {error}") from error
+
+    def steps(self) -> list[int]:
+        """Of which there is a file, ascending."""
+        names = (_NAME.fullmatch(path.name) for path in self.folder.iterdir())
+        return sorted(int(name[1]) for name in names if name)
+
+    def path(self, step: int) -> Path:
+        """Where the checkpoint after ``step`` steps is."""
+        return self.folder / f"step-{step:08d}{_weights.SUFFIX}"
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Write one, and delete those that are too many.
+
+        Raises:
+            UserError: The disk is full, or the folder may not be written.
+        """
+        record = json.dumps(checkpoint.record, sort_keys=True)
+        metadata = {
+            "format": _FORMAT,
+            "step": str(checkpoint.step),
+            "record": record,
+            "sha256": _digest(checkpoint.tensors, record, checkpoint.step),
+        }
+        path = self.path(checkpoint.step)
+        partial = path.with_name(f".{path.name}.partial")
+        _weights.save(partial, checkpoint.tensors, metadata)
+        try:
+            _flush(partial)
+            os.replace(partial, path)
+            _flush(self.folder)
+            for step in self.steps()[: -self.keep]:
+                self.path(step).unlink()
+        except OSError as error:
+            raise UserError(f"{path}: cannot write a checkpoint: {error}") from error
+
+    def load(self, step: int) -> Checkpoint:
+        """Read one.
+
+        Raises:
+            UserError: It is absent or damaged.
+        """
+        path = self.path(step)
+        tensors, metadata = _weights.load(path)
+        if metadata.get("format") != _FORMAT:
+            raise UserError(f"{path}: not a checkpoint of a supernet's training")
+        record = metadata.get("record", "")
+        if metadata.get("sha256") != _digest(tensors, record, step):
+            raise UserError(f"{path}: damaged: its contents do not have the sum that it was written with")
+        return Checkpoint(step, tensors, json.loads(record))
+
+    def load_latest(self) -> tuple[Checkpoint | None, list[str]]:
+        """The last one that is whole, or None where nothing was saved yet; and what is wrong with later ones.
+
+        Raises:
+            UserError: There are checkpoints, all damaged.
+        """
+        damaged: list[str] = []
+        for step in reversed(self.steps()):
+            try:
+                return self.load(step), damaged
+            except UserError as error:
+                damaged.append(str(error))
+        if damaged:
+            raise UserError(f"{self.folder}: no checkpoint is whole: {'; '.join(damaged)}")
+        return None, []
+
+
+def _digest(tensors: dict[str, Tensor], record: str, step: int) -> str:
+    found = hashlib.sha256(f"{step}\n{record}\n".encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        found.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        if tensor.numel():
+            raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+            found.update(raw.numpy().data)
+    return found.hexdigest()
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file, or a folder's names, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,283 @@
+"""What a step of training is: paths through the supernet, or mixtures of all of it.
+
+Sources: Z. Guo et al., SPOS, ECCV 2020, arXiv:1904.00420; X. Chu et al., FairNAS, ICCV 2021,
+arXiv:1907.01845; H. Liu, K. Simonyan, Y. Yang, "DARTS: Differentiable Architecture Search", ICLR 2019,
+arXiv:1806.09055; X. Dong, Y. Yang, "Searching for a Robust Neural Architecture in Four GPU Hours" (GDAS),
+CVPR 2019, arXiv:1910.04465.
+"""
+
+from __future__ import annotations
+
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from pynas._errors import UserError
+from pynas.architecture import Architecture
+from pynas.nn import Supernet
+from pynas.supernet import distributed
+from pynas.supernet._base import SharedWeights
+from pynas.supernet._second_order import second_order_gradient
+from pynas.supernet.cells import CellWeights
+from pynas.supernet.sampling import Sampler
+
+Mixing = Literal["softmax", "gumbel", "gumbel_hard"]
+
+
+class NotFiniteError(ArithmeticError):
+    """A loss or a gradient is NaN or infinite."""
+
+
+@dataclass(frozen=True)
+class StepContext:
+    """What a method may use in one step.
+
+    Attributes:
+        progress: Steps done over all steps, in [0, 1).
+        rng: Of this step, the same in all processes.
+        generator: The same for tensors on the CPU.
+        optimizers: Of ``weights``, and what :meth:`Method.optimizers` added.
+        batch: Images and targets of this step for ``weights`` or ``architecture``: this process's part.
+        loss: Of logits and targets.
+        autocast: In which the forward pass runs.
+        update: Clip the gradients, and step the optimiser of the weights.
+    """
+
+    progress: float
+    rng: random.Random
+    generator: torch.Generator
+    optimizers: dict[str, Optimizer]
+    batch: Callable[[str], tuple[Tensor, Tensor]]
+    loss: Callable[[Tensor, Tensor], Tensor]
+    autocast: Callable[[], AbstractContextManager[Any]]
+    update: Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Loss and fraction that was right of the weights' batch (means over its architectures), and these."""
+
+    loss: Tensor
+    accuracy: Tensor
+    architectures: tuple[Architecture, ...] = ()
+
+
+class Method(ABC):
+    """One step of training.
+
+    Attributes:
+        halves: Whether weights and architecture have a half of the images each.
+        sparse: Whether weights that a step does not use stay as they are, without decay and momentum.
+    """
+
+    halves = False
+    sparse = False
+
+    @abstractmethod
+    def check(self, model: nn.Module) -> None:
+        """Raise UserError where ``model`` is none that the method trains."""
+
+    def weights(self, model: nn.Module) -> Iterable[nn.Parameter]:
+        """What the optimiser of the weights has."""
+        return model.parameters()
+
+    def optimizers(self, model: nn.Module) -> dict[str, Optimizer]:
+        """Further ones, by name."""
+        return {}
+
+    @abstractmethod
+    def step(self, model: nn.Module, context: StepContext) -> Outcome:
+        """Gradients and updates of one step."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """Name and settings, as JSON has them."""
+
+
+class SinglePath(Method):
+    """``w <- w - r sum_a grad L(w, a)`` over the architectures a that a sampler draws for the step.
+
+    Args:
+        sampler: Uniform, fair, by FLOPs, or one's own.
+    """
+
+    sparse = True
+
+    def __init__(self, sampler: Sampler) -> None:
+        self.sampler = sampler
+
+    def check(self, model: nn.Module) -> None:
+        """A :class:`SharedWeights` of the sampler's space."""
+        if not isinstance(model, SharedWeights):
+            raise UserError(f"model: expected SharedWeights to sample in, got {type(model).__name__}")
+        if model.space.name != self.sampler.space.name:
+            raise UserError(
+                f"sampler: expected one of {model.space.name}, as the model is, "
+                f"got one of {self.sampler.space.name}"
+            )
+
+    def weights(self, model: nn.Module) -> Iterable[nn.Parameter]:
+        """All but the architecture parameters, where there are some."""
+        if isinstance(model, CellWeights):
+            return model.network.weight_parameters()
+        return model.parameters()
+
+    def step(self, model: nn.Module, context: StepContext) -> Outcome:
+        """The sampled architectures one after the other, then one update."""
+        inputs, targets = context.batch("weights")
+        architectures = self.sampler.sample(context.rng)
+        context.optimizers["weights"].zero_grad()
+        losses, right = [], []
+        for arch in architectures:
+            with context.autocast():
+                logits = model(inputs, arch)
+                loss = context.loss(logits, targets)
+            torch.autograd.backward(loss)
+            losses.append(loss.detach())
+            right.append(_right(logits, targets))
+        context.update()
+        return Outcome(torch.stack(losses).mean(), torch.stack(right).mean(), architectures)
+
+    def describe(self) -> dict[str, Any]:
+        """The sampler's."""
+        return {"method": "single path", **self.sampler.describe()}
+
+
+class Differentiable(Method):
+    """Weights and architecture parameters in turn, on a half of the images each.
+
+    ``alpha <- alpha - r_a grad_alpha L_val(w', alpha)``, then ``w <- w - r grad_w L_train(w, alpha)``. Of
+    first order w' is w; of second order (DARTS) it is w after one step of SGD on the training batch, whose
+    dependence on alpha counts too, by a finite difference.
+
+    Args:
+        mixing: ``softmax`` is DARTS, ``gumbel_hard`` GDAS, ``gumbel`` its smooth form.
+        order: 1 or 2; 2 with ``softmax`` only, as its passes must see one mixture.
+        learning_rate: Of alpha: Adam, betas (0.5, 0.999).
+        weight_decay: Of alpha.
+        temperature: T of the mixture in the first and after the last step, linear between; GDAS goes from
+            10 to 0.1.
+    """
+
+    halves = True
+
+    def __init__(
+        self,
+        mixing: Mixing = "softmax",
+        *,
+        order: Literal[1, 2] = 1,
+        learning_rate: float = 3e-4,
+        weight_decay: float = 1e-3,
+        temperature: tuple[float, float] = (1.0, 1.0),
+    ) -> None:
+        if mixing not in ("softmax", "gumbel", "gumbel_hard"):
+            raise UserError(f"mixing: expected softmax, gumbel or gumbel_hard, got {mixing!r}")
+        if order not in (1, 2) or (order == 2 and mixing != "softmax"):
+            raise UserError(f"order: expected 1, or 2 with softmax, got {order!r} with {mixing}")
+        if not (learning_rate > 0 and weight_decay >= 0):
+            raise UserError(
+                "learning_rate, weight_decay: expected a positive and a non-negative number, "
+                f"got {learning_rate!r} and {weight_decay!r}"
+            )
+        if not all(t > 0 for t in temperature):
+            raise UserError(f"temperature: expected two positive numbers, got {temperature!r}")
+        self.mixing, self.order, self.temperature = mixing, order, temperature
+        self.learning_rate, self.weight_decay = learning_rate, weight_decay
+
+    def check(self, model: nn.Module) -> None:
+        """A network with architecture parameters."""
+        _supernet(model)
+
+    def weights(self, model: nn.Module) -> Iterable[nn.Parameter]:
+        """All but alpha."""
+        return _supernet(model).weight_parameters()
+
+    def optimizers(self, model: nn.Module) -> dict[str, Optimizer]:
+        """Adam of alpha."""
+        alphas = _supernet(model).architecture_parameters()
+        return {
+            "architecture": torch.optim.Adam(
+                alphas, self.learning_rate, betas=(0.5, 0.999), weight_decay=self.weight_decay
+            )
+        }
+
+    def _mixture(self, network: Supernet, context: StepContext) -> tuple[Tensor, ...]:
+        first, last = self.temperature
+        temperature = first + (last - first) * context.progress
+        device = network.architecture_parameters()[0].device
+        generator = context.generator
+        if device.type != "cpu":
+            seed = int(torch.randint(2**62, (), generator=generator))
+            generator = torch.Generator(device).manual_seed(seed)
+        return network.sample(self.mixing, temperature=temperature, generator=generator)
+
+    def step(self, model: nn.Module, context: StepContext) -> Outcome:
+        """Alpha, then w."""
+        network = _supernet(model)
+        weights, alphas = list(network.weight_parameters()), list(network.architecture_parameters())
+        inputs, targets = context.batch("weights")
+
+        def loss_of(x: Tensor, y: Tensor) -> Tensor:
+            with context.autocast():
+                return context.loss(network(x, self._mixture(network, context)), y)
+
+        held_x, held_y = context.batch("architecture")
+        context.optimizers["architecture"].zero_grad()
+        if self.order == 2:
+            second_order_gradient(
+                network,
+                lambda: loss_of(inputs, targets),
+                lambda: loss_of(held_x, held_y),
+                context.optimizers["weights"],
+            )
+        else:
+            for weight in weights:  # their gradients are not needed, and the fused backward leaves them out
+                weight.requires_grad_(False)
+            try:
+                torch.autograd.backward(loss_of(held_x, held_y))
+            finally:
+                for weight in weights:
+                    weight.requires_grad_(True)
+        gradients = [alpha.grad for alpha in alphas if alpha.grad is not None]
+        distributed.average(gradients)
+        if not all(bool(gradient.isfinite().all()) for gradient in gradients):
+            raise NotFiniteError("the gradient of the architecture parameters is not finite")
+        context.optimizers["architecture"].step()
+
+        context.optimizers["weights"].zero_grad()
+        mixture = tuple(w.detach() for w in self._mixture(network, context))
+        with context.autocast():
+            logits = network(inputs, mixture)
+            loss = context.loss(logits, targets)
+        torch.autograd.backward(loss)
+        context.update()
+        return Outcome(loss.detach(), _right(logits, targets))
+
+    def describe(self) -> dict[str, Any]:
+        """All settings."""
+        return {
+            "method": "differentiable",
+            "mixing": self.mixing,
+            "order": self.order,
+            "learning_rate": self.learning_rate,
+            "weight_decay": self.weight_decay,
+            "temperature": list(self.temperature),
+        }
+
+
+def _supernet(model: nn.Module) -> Supernet:
+    network = model.network if isinstance(model, CellWeights) else model
+    if not isinstance(network, Supernet):
+        raise UserError(f"model: expected architecture parameters to train, got {type(model).__name__}")
+    return network
+
+
+def _right(logits: Tensor, targets: Tensor) -> Tensor:
+    return (logits.detach().argmax(1) == targets).double().mean()

@@ -1,0 +1,322 @@
+"""Training shared weights, so that a kill at any moment costs only the time since the last checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import random
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+
+from pynas._errors import UserError
+from pynas.architecture import Architecture
+from pynas.supernet import _state, distributed
+from pynas.supernet._random import Batches, derive
+from pynas.supernet.checkpoint import Checkpoint, CheckpointFolder
+from pynas.supernet.methods import Method, NotFiniteError, Outcome, StepContext
+from pynas.supernet.options import TrainingOptions
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingStep:
+    """What a step of training was.
+
+    Attributes:
+        number: From 0.
+        total: Steps of the whole training.
+        loss: Cross-entropy of the batch of the weights, before the step.
+        accuracy: Fraction of that batch that was right.
+        learning_rate: Of the weights.
+        architectures: That were trained, where the method samples some.
+    """
+
+    number: int
+    total: int
+    loss: float
+    accuracy: float
+    learning_rate: float
+    architectures: tuple[Architecture, ...]
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """A whole training, also where it was interrupted.
+
+    Attributes:
+        losses: Of each step.
+        accuracies: Of each step.
+        resumed_from: Steps that a checkpoint had done already.
+        restarts: How often a loss or gradient that was not finite took it back.
+        damaged: What was wrong with later checkpoints than the one that was used.
+    """
+
+    losses: tuple[float, ...]
+    accuracies: tuple[float, ...]
+    resumed_from: int = 0
+    restarts: int = 0
+    damaged: tuple[str, ...] = ()
+
+
+class Trainer:
+    """Trains a model in place by a method, in steps that depend on seed and number alone.
+
+    Order of images, sampled architectures and dropout of step n are drawn anew from ``(seed, n)``; weights,
+    buffers and the state of the optimisers are in the checkpoint. So a training that was killed and goes on
+    ends with the same bits as one that was not (on one machine, with one number of threads).
+
+    A loss or gradient that is NaN or infinite takes everything back to the last checkpoint (a copy in memory
+    where there is no folder), from where other images and architectures are drawn.
+
+    Under ``torchrun`` (:func:`distributed.torchrun`) each process takes its part of every batch.
+
+    Args:
+        model: :class:`SharedWeights`, or a :class:`~pynas.nn.Supernet` for :class:`Differentiable`; on its
+            device.
+        inputs: ``[N, C, H, W]``; may lie on another device.
+        targets: ``[N]`` int64.
+        method: What a step is.
+        options: How long and how fast.
+        seed: Of everything that is drawn.
+        checkpoints: A folder of checkpoints; None for none.
+        checkpoint_every: Steps between two.
+        keep: How many of the last checkpoints stay.
+        transform: Applied to each batch of images of the weights, such as random crops; draws from torch's
+            global generator.
+        on_step: Called after each step. A step that was taken back comes again.
+
+    Raises:
+        UserError: Something does not fit something else.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        inputs: Tensor,
+        targets: Tensor,
+        method: Method,
+        options: TrainingOptions | None = None,
+        *,
+        seed: int = 0,
+        checkpoints: Path | str | None = None,
+        checkpoint_every: int = 100,
+        keep: int = 2,
+        transform: Callable[[Tensor], Tensor] | None = None,
+        on_step: Callable[[TrainingStep], None] | None = None,
+    ) -> None:
+        self.options = options or TrainingOptions()
+        method.check(model)
+        self.model, self.method, self.seed = model, method, seed
+        self.inputs, self.targets = inputs, targets
+        self.transform, self.on_step = transform, on_step
+        if checkpoint_every < 1:
+            raise UserError(f"checkpoint_every: expected a positive number of steps, got {checkpoint_every}")
+        self.every = checkpoint_every
+        self.folder = None if checkpoints is None else CheckpointFolder(Path(checkpoints), keep=keep)
+        self.device = next(model.parameters()).device
+        self._batches = self._split()
+        per_epoch = self._batches["weights"].per_epoch
+        self.total = self.options.steps or self.options.epochs * per_epoch
+        self._weights = list(method.weights(model))
+        self._optimizers: dict[str, Optimizer] = {
+            "weights": torch.optim.SGD(
+                self._weights,
+                self.options.learning_rate,
+                momentum=self.options.momentum,
+                weight_decay=self.options.weight_decay,
+            ),
+            **method.optimizers(model),
+        }
+
+    def _split(self) -> dict[str, Batches]:
+        count, size = len(self.targets), self.options.batch_size
+        parts = 2 if self.method.halves else 1
+        if len(self.inputs) != count or count // parts < size:
+            raise UserError(
+                f"inputs, targets: expected as many of both, at least {parts} batches of {size}, "
+                f"got {len(self.inputs)} and {count}"
+            )
+        if size % distributed.world():
+            raise UserError(f"batch_size: expected a multiple of {distributed.world()} processes, got {size}")
+        generator = torch.Generator().manual_seed(derive(self.seed, "halves"))
+        order = torch.randperm(count, generator=generator)
+        half = count // parts
+        batches = {"weights": Batches(order[:half], size, derive(self.seed, "weights"))}
+        if self.method.halves:
+            batches["architecture"] = Batches(order[half:], size, derive(self.seed, "architecture"))
+        return batches
+
+    def train(self, *, resume: bool = False) -> TrainingResult:
+        """Train to the end.
+
+        Args:
+            resume: Go on from the last whole checkpoint of the folder, from the start if there is none.
+
+        Raises:
+            UserError: The folder holds another training, or this one and ``resume`` is false, or only damaged
+                checkpoints; or the training does not get past losses that are not finite.
+        """
+        distributed.start_alike(self.model)
+        state, damaged = self._begin(resume)
+        begun = state.step
+        self.model.train()
+        number, salt, failures = state.step, int(state.record["restarts"]), 0
+        history: list[list[float]] = state.tensors["history"].tolist()
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            while number < self.total:
+                try:
+                    step = self._step(number, salt)
+                except NotFiniteError as reason:
+                    failures += 1
+                    self._restore(state)
+                    if failures > self.options.max_restarts:
+                        raise UserError(
+                            f"training: step {number} of {self.total}: {reason}, {failures} times since step "
+                            f"{state.step}; the weights are those of then. A smaller learning_rate or clip "
+                            "may help; so may looking for NaN among the images"
+                        ) from reason
+                    _log.warning("step %d: %s; back to step %d", number, reason, state.step)
+                    number, salt = state.step, salt + 1
+                    history = state.tensors["history"].tolist()
+                    continue
+                history.append([step.loss, step.accuracy])
+                number += 1
+                if number % self.every == 0 or number == self.total:
+                    state, failures = self._state(number, salt, history), 0
+                    if self.folder is not None and distributed.rank() == 0:
+                        self.folder.save(state)
+                if self.on_step is not None:
+                    self.on_step(step)
+        distributed.barrier()
+        losses, accuracies = zip(*history, strict=True) if history else ((), ())
+        return TrainingResult(tuple(losses), tuple(accuracies), begun, salt, tuple(damaged))
+
+    # ---- one step --------------------------------------------------------------------------------
+
+    def _step(self, number: int, salt: int) -> TrainingStep:
+        rate = self.options.rate(number, self.total)
+        for group in self._optimizers["weights"].param_groups:
+            group["lr"] = rate
+        # Dropout differs between processes; what is sampled must not.
+        torch.manual_seed(derive(self.seed, salt, number, "layers", distributed.rank()))
+        common = derive(self.seed, salt, number, "step")
+        context = StepContext(
+            progress=number / self.total,
+            rng=random.Random(common),
+            generator=torch.Generator().manual_seed(common),
+            optimizers=self._optimizers,
+            batch=lambda which: self._batch(which, number, salt),
+            loss=lambda x, y: F.cross_entropy(x.float(), y, label_smoothing=self.options.label_smoothing),
+            autocast=self._autocast,
+            update=self._update,
+        )
+        outcome = self.method.step(self.model, context)
+        loss, accuracy = self._means(outcome)
+        return TrainingStep(number, self.total, loss, accuracy, rate, outcome.architectures)
+
+    def _batch(self, which: str, number: int, salt: int) -> tuple[Tensor, Tensor]:
+        positions = self._batches[which].at(number, salt)[distributed.rank() :: distributed.world()]
+        positions = positions.to(self.inputs.device)
+        inputs = self.inputs[positions].to(self.device)
+        if self.transform is not None and which == "weights":
+            inputs = self.transform(inputs)
+        return inputs, self.targets[positions.to(self.targets.device)].to(self.device)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.options.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+    def _update(self) -> None:
+        """Average over processes, clip, and step."""
+        used = [weight for weight in self._weights if weight.grad is not None]
+        gradients = [weight.grad for weight in used if weight.grad is not None]
+        if distributed.world() > 1:
+            floating = [buffer for buffer in self.model.buffers() if buffer.is_floating_point()]
+            distributed.average([*gradients, *floating])
+        norms = torch._foreach_norm(gradients)
+        norm = float(torch.stack([n.double() for n in norms]).norm()) if norms else 0.0
+        if not math.isfinite(norm):
+            raise NotFiniteError(f"the gradient's norm is {norm}")
+        if self.method.sparse:
+            # Fused edges give zeros to the candidates that did not run; plain modules give none.
+            zero = torch.stack(norms).eq(0).tolist() if norms else []
+            for weight, is_zero in zip(used, zero, strict=True):
+                if is_zero:
+                    weight.grad = None
+        if self.options.clip is not None and norm > self.options.clip:
+            torch._foreach_mul_(gradients, self.options.clip / norm)
+        self._optimizers["weights"].step()
+
+    def _means(self, outcome: Outcome) -> tuple[float, float]:
+        pair = torch.stack((outcome.loss.double(), outcome.accuracy.double()))
+        distributed.average([pair])
+        loss, accuracy = pair.tolist()
+        if not math.isfinite(loss):
+            raise NotFiniteError(f"the loss is {loss}")
+        return loss, accuracy
+
+    # ---- state -----------------------------------------------------------------------------------
+
+    def _identity(self) -> dict[str, Any]:
+        """What must be the same for a training to go on to the same end."""
+        data = hashlib.sha256(repr((list(self.inputs.shape), str(self.inputs.dtype))).encode())
+        data.update(self.targets.cpu().contiguous().numpy().data)
+        sample = self.inputs[:: max(1, len(self.inputs) // 64)].float().cpu().contiguous()
+        data.update(sample.numpy().data)
+        return {
+            "seed": self.seed,
+            "options": asdict(self.options),
+            "method": self.method.describe(),
+            "model": type(self.model).__name__,
+            "processes": distributed.world(),
+            "checkpoint_every": self.every,
+            "images": data.hexdigest(),
+        }
+
+    def _state(self, number: int, salt: int, history: list[list[float]]) -> Checkpoint:
+        tensors = _state.collect(self.model, self._optimizers)
+        tensors["history"] = torch.tensor(history, dtype=torch.float64).view(-1, 2)
+        return Checkpoint(number, tensors, {"restarts": salt, "training": self._identity()})
+
+    def _restore(self, state: Checkpoint) -> None:
+        _state.restore(state.tensors, self.model, self._optimizers)
+
+    def _begin(self, resume: bool) -> tuple[Checkpoint, list[str]]:
+        if resume and self.folder is None:
+            raise UserError("resume: needs a folder of checkpoints, got none")
+        if self.folder is not None and self.folder.steps():
+            if not resume:
+                raise UserError(
+                    f"{self.folder.folder}: holds a training already; go on with it by resume, or take "
+                    "another folder"
+                )
+            found, damaged = self.folder.load_latest()
+            for message in damaged:
+                _log.warning("%s", message)
+            assert found is not None
+            _check_same(found.record.get("training"), self._identity(), str(self.folder.folder))
+            self._restore(found)
+            return found, damaged
+        return self._state(0, 0, []), []
+
+
+def _check_same(there: Any, here: dict[str, Any], folder: str) -> None:
+    there = there if isinstance(there, dict) else {}
+    for key, value in here.items():
+        if there.get(key) != value:
+            raise UserError(
+                f"{folder}: holds a training with another {key}: {there.get(key)}, here {value}; "
+                "go on with the same settings, or take another folder"
+            )
