@@ -1,0 +1,33 @@
+"""Whether estimates can be trusted: what shared weights say of architectures against what these reach alone.
+
+    found = pynas.analysis.analyze_sharing({"all shared": estimates}, truth)
+    found.settings[0].kendall, found.settings[0].picks[0].regret
+
+Pure NumPy; :mod:`pynas.analysis.study` trains the supernets and, where there is no table, the architectures.
+"""
+
+from __future__ import annotations
+
+from pynas.analysis.bias import OperationBias, cost_bias, operation_bias, rank_errors
+from pynas.analysis.selection import Pick, Pruning, in_top, overlap, pick, prune
+from pynas.analysis.sharing import Protocol, SettingAnalysis, SharingAnalysis, analyze_sharing
+from pynas.analysis.stability import Stability, stability
+
+__all__ = [
+    "OperationBias",
+    "Pick",
+    "Protocol",
+    "Pruning",
+    "SettingAnalysis",
+    "SharingAnalysis",
+    "Stability",
+    "analyze_sharing",
+    "cost_bias",
+    "in_top",
+    "operation_bias",
+    "overlap",
+    "pick",
+    "prune",
+    "rank_errors",
+    "stability",
+]

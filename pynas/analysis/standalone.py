@@ -1,0 +1,199 @@
+"""What architectures reach alone: small networks trained from scratch, where no table knows."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pynas._errors import UserError
+from pynas.analysis._checks import Floats
+from pynas.architecture import Architecture
+from pynas.data import Images
+from pynas.spaces import SearchSpace
+from pynas.supernet import TrainingOptions
+from pynas.supernet._random import Batches, derive
+
+_AUXILIARY = 0.4  # weight of an auxiliary head's loss, as in DARTS
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """Images to train on and others to validate on.
+
+    Attributes:
+        inputs: ``[N, C, H, W]`` to train on.
+        targets: ``[N]`` int64.
+        validation_inputs: ``[M, C, H, W]``.
+        validation_targets: ``[M]`` int64.
+        num_classes: Number of classes.
+        name: For people.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    validation_inputs: Tensor
+    validation_targets: Tensor
+    num_classes: int
+    name: str
+
+    @classmethod
+    def split(cls, images: Images, share: float, seed: int) -> Task:
+        """A random ``share`` of the images to validate on, the others to train on.
+
+        Raises:
+            UserError: One of both would be empty.
+        """
+        held = round(share * len(images))
+        if not 0 < held < len(images):
+            raise UserError(f"share: expected a share of {len(images)} images that leaves some on both sides")
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed)).tolist()
+        validation, training = images.take(order[:held]), images.take(order[held:])
+        return cls(*training, *validation, images.num_classes, images.name)
+
+    def digest(self) -> str:
+        """A short text that other images or another split do not have."""
+        found = hashlib.sha256()
+        for tensor in (self.inputs, self.targets, self.validation_inputs, self.validation_targets):
+            found.update(f"{tensor.dtype} {list(tensor.shape)}".encode())
+            raw = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
+            found.update(raw.numpy().tobytes())
+        return found.hexdigest()[:16]
+
+
+def train_alone(
+    space: SearchSpace, arch: Architecture, task: Task, options: TrainingOptions, seed: int = 0
+) -> float:
+    """Train one architecture from scratch by SGD; its accuracy on the validation images, in percent.
+
+    Weights and order of images depend on ``seed`` alone. A loss that is not finite ends the training; the
+    accuracy is then that of the broken network, about chance.
+    """
+    device = task.inputs.device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(derive(seed, "alone"))
+        network = space.build(arch, task.num_classes, task.inputs.shape[1]).to(device)
+        _train(network, task, options, seed)
+    return 100 * accuracy(network.eval(), task.validation_inputs, task.validation_targets)
+
+
+def _train(network: nn.Module, task: Task, options: TrainingOptions, seed: int) -> None:
+    count = len(task.targets)
+    if count < options.batch_size:
+        raise UserError(f"batch_size: expected at most the {count} training images, got {options.batch_size}")
+    batches = Batches(torch.arange(count), options.batch_size, derive(seed, "order"))
+    total = options.steps or options.epochs * batches.per_epoch
+    parameters = list(network.parameters())
+    optimizer = torch.optim.SGD(
+        parameters, options.learning_rate, momentum=options.momentum, weight_decay=options.weight_decay
+    )
+    network.train()
+    for step in range(total):
+        optimizer.param_groups[0]["lr"] = options.rate(step, total)
+        positions = batches.at(step).to(task.inputs.device)
+        logits: Any = network(task.inputs[positions])
+        targets = task.targets[positions]
+        main, *others = logits if isinstance(logits, tuple) else (logits,)
+        loss = F.cross_entropy(main, targets, label_smoothing=options.label_smoothing)
+        for other in others:
+            loss = loss + _AUXILIARY * F.cross_entropy(other, targets)
+        if not math.isfinite(float(loss.detach())):
+            return
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        if options.clip is not None:
+            nn.utils.clip_grad_norm_(parameters, options.clip)
+        optimizer.step()
+
+
+@torch.no_grad()
+def accuracy(
+    model: Callable[[Tensor], Tensor], inputs: Tensor, targets: Tensor, batch_size: int = 500
+) -> float:
+    """Fraction of images that ``model``, as it is, classifies rightly."""
+    parts = zip(torch.split(inputs, batch_size), torch.split(targets, batch_size), strict=True)
+    return sum(int((model(x).argmax(1) == y).sum()) for x, y in parts) / len(targets)
+
+
+def ground_truth(
+    space: SearchSpace,
+    architectures: Sequence[Architecture],
+    task: Task,
+    options: TrainingOptions,
+    *,
+    repeats: int = 1,
+    cache: Path | None = None,
+    on_result: Callable[[Architecture, int, float], None] | None = None,
+) -> Floats:
+    """Train each architecture alone, ``repeats`` times with other seeds: percent, ``[repeats, N]``.
+
+    Args:
+        space: Of the architectures.
+        architectures: N of them.
+        task: What to train and validate on.
+        options: How long and how fast.
+        repeats: Seeds 0, 1, ...
+        cache: A file of JSON lines to which each result is added as soon as it is there. What it holds
+            already, of the same network, images and options, is not trained again.
+        on_result: Called with architecture, seed and accuracy, also of those from the cache.
+    """
+    known = _Cache(cache)
+    setting = {"task": task.digest(), "options": asdict(options), "space": space.name}
+    found = np.empty((repeats, len(architectures)))
+    for seed in range(repeats):
+        for i, arch in enumerate(architectures):
+            # Parameters tell networks of one space with other options (channels, depth) apart.
+            size = space.params(arch, task.num_classes, task.inputs.shape[1])
+            key = json.dumps(
+                setting | {"seed": seed, "decisions": arch.decisions, "params": size}, sort_keys=True
+            )
+            value = known.get(key)
+            if value is None:
+                value = train_alone(space, arch, task, options, seed)
+                known.add(key, value)
+            found[seed, i] = value
+            if on_result is not None:
+                on_result(arch, seed, value)
+    return found
+
+
+class _Cache:
+    """Numbers by key in a file that is only added to; half a line, from a kill, counts as none."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self._known: dict[str, float] = {}
+        if path is None or not path.exists():
+            return
+        text = path.read_text(encoding="utf-8")
+        for line in text.splitlines():
+            try:
+                record = json.loads(line)
+                self._known[str(record["key"])] = float(record["accuracy"])
+            except (ValueError, KeyError, TypeError):
+                continue
+        if text and not text.endswith("\n"):
+            with path.open("a", encoding="utf-8") as file:
+                file.write("\n")
+
+    def get(self, key: str) -> float | None:
+        return self._known.get(key)
+
+    def add(self, key: str, value: float) -> None:
+        self._known[key] = value
+        if self.path is None:
+            return
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"key": key, "accuracy": value}) + "\n")
+            file.flush()
+            os.fsync(file.fileno())

@@ -1,0 +1,228 @@
+"""Train supernets in several settings and take down what their sub-networks reach."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from pynas._errors import UserError
+from pynas.analysis._checks import Floats
+from pynas.analysis.groups import ChildSampler, GroupedWeights, Partition, partition
+from pynas.analysis.standalone import Task, accuracy
+from pynas.architecture import Architecture
+from pynas.spaces import SearchSpace
+from pynas.supernet import (
+    SharedWeights,
+    SinglePath,
+    Trainer,
+    TrainingOptions,
+    TrainingStep,
+    UniformSampler,
+    build,
+)
+from pynas.supernet._random import derive
+from pynas.supernet._state import restore
+
+Statistics = Literal["running", "recalibrated"]
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """Who shares which weights.
+
+    Attributes:
+        groups: Copies of all weights; 0 for one that the whole space trains, 1 for one that only the
+            evaluated architectures train, more to divide these.
+        how: How they are divided.
+        prefix: First segments that all groups share all the same.
+    """
+
+    groups: int = 0
+    how: Partition = "shuffled"
+    prefix: int = 0
+
+    @property
+    def name(self) -> str:
+        """For people, and for folders."""
+        if self.groups == 0:
+            return "whole space"
+        if self.groups == 1:
+            return "evaluated only"
+        common = f", first {self.prefix} layers shared" if self.prefix else ""
+        return f"{self.groups} {self.how} groups{common}"
+
+
+@dataclass(frozen=True)
+class Study:
+    """Supernets of one space, judged on the same architectures and images.
+
+    The same number of steps trains every setting, so an architecture gets as many steps of its own with one
+    group as with many; those of other architectures that change its weights become fewer.
+
+    Attributes:
+        space: One that :func:`pynas.supernet.build` knows.
+        architectures: To evaluate.
+        task: What to train and validate on.
+        options: Of the supernets' training.
+        folder: Keeps checkpoints and results; calling again goes on.
+        seeds: How many trainings of each setting.
+        checkpoints: How many of the last checkpoints are judged.
+        checkpoint_every: Steps between two.
+        calibration: Training images that recalibrate the batch norms of each sub-network.
+        calibration_batch: Images of a batch of these.
+        network: Options of the supernet, as of :func:`pynas.supernet.build`.
+        on_step: Called after each step of training with the setting, its seed and the step.
+    """
+
+    space: SearchSpace
+    architectures: tuple[Architecture, ...]
+    task: Task
+    options: TrainingOptions
+    folder: Path
+    seeds: int = 1
+    checkpoints: int = 1
+    checkpoint_every: int = 100
+    calibration: int = 512
+    calibration_batch: int = 128
+    network: dict[str, Any] = field(default_factory=dict)
+    on_step: Callable[[Sharing, int, TrainingStep], None] | None = None
+
+    def estimates(
+        self, sharing: Sharing, statistics: Sequence[Statistics] = ("recalibrated",)
+    ) -> dict[Statistics, Floats]:
+        """Percent right, ``[seeds, checkpoints, N]``, by kind of batch-norm statistics.
+
+        Raises:
+            UserError: The folder holds something else, or fewer checkpoints than asked for.
+        """
+        found: dict[Statistics, list[list[list[float]]]] = {kind: [] for kind in statistics}
+        for seed in range(self.seeds):
+            for rows in found.values():
+                rows.append([])
+            model, trainer = self._train(sharing, seed)
+            assert trainer.folder is not None
+            steps = trainer.folder.steps()[-self.checkpoints :]
+            if len(steps) < self.checkpoints:
+                raise UserError(
+                    f"checkpoints: {trainer.folder.folder} holds {len(steps)}, fewer than "
+                    f"{self.checkpoints}; take fewer, a smaller checkpoint_every, or another folder"
+                )
+            for step in steps:
+                missing = [k for k in statistics if self._read(trainer.folder.folder, step, k) is None]
+                if missing:
+                    restore(trainer.folder.load(step).tensors, model, {})
+                for kind in statistics:
+                    values = self._read(trainer.folder.folder, step, kind)
+                    if values is None:
+                        values = [self.judge(model, arch, kind) for arch in self.architectures]
+                        self._write(trainer.folder.folder, step, kind, values)
+                    found[kind][seed].append(values)
+        return {kind: np.array(rows, dtype=np.float64) for kind, rows in found.items()}
+
+    def judge(self, model: SharedWeights, arch: Architecture, statistics: Statistics) -> float:
+        """Percent of the validation images that ``arch`` classifies rightly with the model's weights.
+
+        ``running`` normalises by the running statistics, which all trained paths have moved; ``recalibrated``
+        by means and variances of this sub-network on training images. The model is afterwards as before.
+        """
+        segments = model.segments(arch)
+        norms = [
+            norm
+            for segment in segments
+            for module in segment.modules
+            for norm in module.modules()
+            if isinstance(norm, nn.BatchNorm2d) and norm.track_running_stats
+        ]
+        before = [(norm.momentum, {k: b.clone() for k, b in norm.named_buffers()}) for norm in norms]
+        training = model.training
+        try:
+            if statistics == "recalibrated":
+                self._recalibrate(model, arch, norms)
+            model.eval()
+            task = self.task
+            right = accuracy(lambda x: model(x, arch), task.validation_inputs, task.validation_targets)
+        finally:
+            model.train(training)
+            for norm, (momentum, buffers) in zip(norms, before, strict=True):
+                norm.momentum = momentum
+                for name, buffer in norm.named_buffers():
+                    buffer.copy_(buffers[name])
+        return 100 * right
+
+    @torch.no_grad()
+    def _recalibrate(self, model: SharedWeights, arch: Architecture, norms: Sequence[nn.BatchNorm2d]) -> None:
+        model.train()
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # the mean over all batches
+        count = min(self.calibration, len(self.task.inputs))
+        order = torch.randperm(len(self.task.inputs), generator=torch.Generator().manual_seed(0))[:count]
+        for positions in order.tensor_split(max(1, round(count / self.calibration_batch))):
+            model(self.task.inputs[positions.to(self.task.inputs.device)], arch)
+
+    def _train(self, sharing: Sharing, seed: int) -> tuple[SharedWeights, Trainer]:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive(seed, "supernet"))
+            weights = build(self.space, self.task.num_classes, self.task.inputs.shape[1], **self.network)
+        model: SharedWeights = weights
+        sampler: UniformSampler | ChildSampler = UniformSampler(self.space)
+        if sharing.groups:
+            sampler = ChildSampler(self.space, self.architectures)
+            if sharing.groups > 1:
+                of = partition(self.space, self.architectures, sharing.groups, sharing.how, seed)
+                model = GroupedWeights(
+                    weights, dict(zip(self.architectures, of, strict=True)), sharing.prefix
+                )
+        model.to(self.task.inputs.device)
+        folder = self.folder / f"{sharing.name.replace(', ', ' ').replace(' ', '-')}-seed-{seed}"
+        on_step = self.on_step
+        trainer = Trainer(
+            model,
+            self.task.inputs,
+            self.task.targets,
+            SinglePath(sampler),
+            self.options,
+            seed=seed,
+            checkpoints=folder,
+            checkpoint_every=self.checkpoint_every,
+            keep=max(2, self.checkpoints),
+            on_step=None if on_step is None else lambda step: on_step(sharing, seed, step),
+        )
+        trainer.train(resume=True)
+        return model, trainer
+
+    # ---- what was judged already -----------------------------------------------------------------
+
+    def _judged(self, statistics: Statistics) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            "task": self.task.digest(),
+            "architectures": [list(arch.decisions) for arch in self.architectures],
+        }
+        if statistics == "recalibrated":
+            found["calibration"] = [self.calibration, self.calibration_batch]
+        return found
+
+    def _read(self, folder: Path, step: int, statistics: Statistics) -> list[float] | None:
+        try:
+            record = json.loads((folder / f"accuracies-{step}-{statistics}.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        if not isinstance(record, dict) or record.get("judged") != self._judged(statistics):
+            return None
+        return [float(value) for value in record["accuracies"]]
+
+    def _write(self, folder: Path, step: int, statistics: Statistics, values: list[float]) -> None:
+        path = folder / f"accuracies-{step}-{statistics}.json"
+        partial = path.with_suffix(".partial")
+        partial.write_text(
+            json.dumps({"judged": self._judged(statistics), "accuracies": values}), encoding="utf-8"
+        )
+        os.replace(partial, path)
