@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pynas._errors import UserError
 from pynas._registry import Registry
 from pynas.strategies._base import Exhausted, Feasible, Infeasible, SearchStrategy
+from pynas.strategies.epnas import EPNAS
 from pynas.strategies.evolution import RegularizedEvolution
 from pynas.strategies.exhaustive import ExhaustiveSearch
 from pynas.strategies.local_search import LocalSearch
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from pynas.spaces import SearchSpace
 
 REGISTRY: Registry[type[SearchStrategy]] = Registry("search strategy")
+REGISTRY.register("epnas", EPNAS)
 REGISTRY.register("evolution", RegularizedEvolution)
 REGISTRY.register("exhaustive", ExhaustiveSearch)
 REGISTRY.register("local_search", LocalSearch)
@@ -67,6 +69,7 @@ def create(
 
 
 __all__ = [
+    "EPNAS",
     "NSGA2",
     "REGISTRY",
     "Exhausted",
