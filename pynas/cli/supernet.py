@@ -5,7 +5,7 @@ from __future__ import annotations
 import json as json_format
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -14,14 +14,19 @@ from pynas._errors import UserError
 from pynas.cli import _options, _output
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from pynas.data import Images
     from pynas.nn import Supernet
+    from pynas.supernet import Method, SharedWeights, TrainingStep
 
-_SPACES = ("darts", "nasbench201")
+_SPACES = ("darts", "nasbench201", "spos_shufflenet")
+_MIXTURES = ("softmax", "gumbel", "gumbel_hard")
+_PATHS = ("uniform", "fair", "flops")
 
 
 def supernet(
-    space: Annotated[str, typer.Option(help="darts | nasbench201.")] = "darts",
+    space: Annotated[str, typer.Option(help="darts | nasbench201 | spos_shufflenet (paths only).")] = "darts",
     images: _options.Images = "digits",
     image_size: Annotated[
         int | None, typer.Option(help="Resize images to this many pixels; digits are 16 by default.", min=4)
@@ -37,9 +42,33 @@ def supernet(
         int | None,
         typer.Option(help="Cells, 5 by default; of nasbench201 in each of three stages, 1.", min=1),
     ] = None,
-    sampling: Annotated[str, typer.Option(help="softmax (DARTS) | gumbel | gumbel_hard (GDAS).")] = "softmax",
+    sampling: Annotated[
+        str,
+        typer.Option(
+            help="Mixtures: softmax (DARTS) | gumbel | gumbel_hard (GDAS). "
+            "Paths: uniform (SPOS) | fair (FairNAS) | flops (uniform over costs)."
+        ),
+    ] = "softmax",
+    order: Annotated[
+        int,
+        typer.Option(help="Of the architecture's gradient; 2: DARTS of second order.", min=1, max=2),
+    ] = 1,
+    candidates: Annotated[
+        int, typer.Option(help="Paths: random architectures judged at the end.", min=1)
+    ] = 20,
     learning_rate: Annotated[float, typer.Option(help="Of the weights, at the start.")] = 0.1,
     alpha_learning_rate: Annotated[float, typer.Option(help="Of the architecture parameters.")] = 3e-3,
+    precision: Annotated[str, typer.Option(help="float32 | bfloat16, of the forward pass.")] = "float32",
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Folder of checkpoints, made if it is absent.")
+    ] = None,
+    checkpoint_every: Annotated[int, typer.Option(help="Steps between two checkpoints.", min=1)] = 100,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last whole checkpoint, to the same end.")
+    ] = False,
+    tensorboard: Annotated[
+        Path | None, typer.Option(help="Log loss, accuracy and rate here (the 'tensorboard' extra).")
+    ] = None,
     save: Annotated[
         Path | None, typer.Option(help="Write weights and architecture parameters here (.safetensors).")
     ] = None,
@@ -47,17 +76,25 @@ def supernet(
     threads: _options.Threads = None,
     json: _options.Json = False,
 ) -> None:
-    """Train a supernet: weights on one half of the images, architecture on the other, in turn (DARTS).
+    """Train a supernet: weights and architecture in turn (DARTS), or weights on sampled paths (SPOS).
+
+    Under torchrun each process takes its part of every batch.
 
     Examples:
       pynas supernet
       pynas supernet --images cifar10:DIR --channels 16 --cells 8 --epochs 50 --save net.safetensors
+      pynas supernet --space nasbench201 --sampling uniform --checkpoint run1 --resume
+      torchrun --nproc-per-node 2 -m pynas.cli supernet --sampling fair
     """
-    _check(space, sampling, held_out, learning_rate, alpha_learning_rate, save)
+    _check(space, sampling, order, precision, held_out, save)
+    _options.check_rates(learning_rate=learning_rate, alpha_learning_rate=alpha_learning_rate)
+    if resume and checkpoint is None:
+        raise UserError("--resume: needs --checkpoint DIR")
     import torch
 
     from pynas import data
-    from pynas.nn.training import Schedule, Step, accuracy, train_supernet
+    from pynas.supernet import SinglePath, Trainer, TrainingOptions, distributed
+    from pynas.supernet.tensorboard import open_log
 
     if threads is not None:
         torch.set_num_threads(threads)
@@ -65,63 +102,91 @@ def supernet(
         image_size = 16  # they are scans of 8x8
     source = data.load_images(images, size=image_size, limit=limit, seed=seed)
     held = round(held_out * len(source))
-    if held < 1 or (len(source) - held) // 2 < batch:
+    parts = 2 if sampling in _MIXTURES else 1
+    if held < 1 or (len(source) - held) // parts < batch:
         raise UserError(
             f"--batch {batch} and --held-out {held_out}: {source.name} has {len(source)} images; needs one "
-            "held out and two batches to train on"
+            f"held out and {'two batches' if parts == 2 else 'a batch'} to train on"
         )
     positions = torch.randperm(len(source), generator=torch.Generator().manual_seed(seed)).tolist()
     test, training = source.take(positions[:held]), source.take(positions[held:])
-    network = _build(space, source, channels, cells, seed)
-    schedule = Schedule(
-        epochs,
-        batch,
-        learning_rate,
-        alpha_learning_rate=alpha_learning_rate,
-        sampling=cast(Any, sampling),
+    model = _build(space, source, channels, cells, seed)
+    method = _method(model, sampling, order, alpha_learning_rate, int(source.inputs.shape[-1]))
+    options = TrainingOptions(
+        epochs, batch_size=batch, learning_rate=learning_rate, precision=cast(Any, precision)
     )
-    per_epoch = (len(training.targets) // 2) // batch
-    history: list[dict[str, float]] = []
     started = time.perf_counter()
-    with _output.progress(quiet=json) as bar, torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        task = bar.add_task(f"{space} supernet on {source.name}", total=epochs * per_epoch, note="")
+    with (
+        distributed.torchrun(),
+        _output.progress(quiet=json or distributed.rank() > 0) as bar,
+        open_log(tensorboard if distributed.rank() == 0 else None) as log,
+    ):
 
-        def on_step(step: Step) -> None:
+        def on_step(step: TrainingStep) -> None:
+            if not bar.tasks:  # not before it is clear that there is something to do
+                bar.add_task(f"{space} supernet on {source.name}", total=step.total, note="")
             bar.update(
-                task,
+                bar.task_ids[0],
                 completed=step.number + 1,
                 note=f"loss {step.loss:.3f}, {100 * step.accuracy:.0f} % of the batch right",
             )
-            history.append({"loss": step.loss, "accuracy": step.accuracy})
+            log(step)
 
-        train_supernet(network, training.inputs, training.targets, schedule, seed=seed, on_step=on_step)
+        trainer = Trainer(
+            model,
+            training.inputs,
+            training.targets,
+            method,
+            options,
+            seed=seed,
+            checkpoints=checkpoint,
+            checkpoint_every=checkpoint_every,
+            on_step=on_step,
+        )
+        result = trainer.train(resume=resume)
+        first = distributed.rank() == 0
+    if not first:
+        return None  # the first process says it for all
     seconds = time.perf_counter() - started
-    found = network.derive()
-    # As it was trained: on mixtures, or on one candidate of each edge.
-    weights = found if sampling == "gumbel_hard" else network.sample()
-    right = accuracy(network, test.inputs, test.targets, weights)
+    judged: list[tuple[float, Any]] = []
+    if isinstance(method, SinglePath):
+        judged = _judge(model, test.inputs, test.targets, candidates, seed)
+        right, found = judged[0]
+    else:
+        right, found = _derived(model, sampling, test.inputs, test.targets)
     chance = float(test.targets.bincount().max()) / held
     if save is not None:
-        _weights.save(
-            save, network.state_dict(), {"space": space, "architecture": found.to_json(), "images": images}
-        )
+        network = getattr(model, "network", model)
+        metadata = {"space": space, "architecture": found.to_json(), "images": images}
+        _weights.save(save, network.state_dict(), metadata)
     if json:
-        return _output.print_json(
-            {
-                "architecture": json_format.loads(found.to_json()),
-                "held_out_accuracy": right,
-                "held_out_images": held,
-                "chance": chance,
-                "seconds": seconds,
-                "steps": history,
-                "saved": None if save is None else str(save),
-            }
-        )
-    print(f"{len(history)} steps of {batch} images in {seconds:.0f} s")
+        record = {
+            "architecture": json_format.loads(found.to_json()),
+            "held_out_accuracy": right,
+            "held_out_images": held,
+            "chance": chance,
+            "seconds": seconds,
+            "steps": [
+                {"loss": loss, "accuracy": accuracy}
+                for loss, accuracy in zip(result.losses, result.accuracies, strict=True)
+            ],
+            "resumed_from": result.resumed_from,
+            "restarts": result.restarts,
+            "saved": None if save is None else str(save),
+        }
+        if judged:
+            record["candidates"] = [
+                {"architecture": json_format.loads(arch.to_json()), "held_out_accuracy": accuracy}
+                for accuracy, arch in judged
+            ]
+        return _output.print_json(record)
+    if result.resumed_from:
+        print(f"went on from step {result.resumed_from}")
+    print(f"{len(result.losses)} steps of {batch} images in {seconds:.0f} s")
+    of = f", the best of {len(judged)} random architectures" if judged else ""
     print(
         f"held out: {100 * right:.1f} % of {held} images right "
-        f"(always the largest class: {100 * chance:.1f} %)"
+        f"(always the largest class: {100 * chance:.1f} %){of}"
     )
     print(f"found: {_text(found)}")
     if save is not None:
@@ -129,39 +194,75 @@ def supernet(
     return None
 
 
-def _check(
-    space: str,
-    sampling: str,
-    held_out: float,
-    learning_rate: float,
-    alpha_learning_rate: float,
-    save: Path | None,
-) -> None:
+def _check(space: str, sampling: str, order: int, precision: str, held_out: float, save: Path | None) -> None:
     """What can be wrong before images are read."""
     if space not in _SPACES:
         raise UserError(f"--space: expected one of {', '.join(_SPACES)}, got {space!r}")
-    from pynas.nn.supernet import Sampling
-
-    known = [how for how in get_args(Sampling) if how != "single_path"]  # that one trains no architecture
-    if sampling not in known:
-        raise UserError(f"--sampling: expected one of {', '.join(known)}, got {sampling!r}")
+    if sampling not in _MIXTURES + _PATHS:
+        raise UserError(f"--sampling: expected one of {', '.join(_MIXTURES + _PATHS)}, got {sampling!r}")
+    if space == "spos_shufflenet" and sampling not in _PATHS:
+        raise UserError(f"--sampling: {space} has no mixtures, expected one of {', '.join(_PATHS)}")
+    if order == 2 and sampling != "softmax":
+        raise UserError(f"--order: 2 needs --sampling softmax, got {sampling}")
+    if precision not in ("float32", "bfloat16"):
+        raise UserError(f"--precision: expected float32 or bfloat16, got {precision!r}")
     if not 0 < held_out < 1:
         raise UserError(f"--held-out: expected a fraction between 0 and 1, got {held_out}")
-    _options.check_rates(learning_rate=learning_rate, alpha_learning_rate=alpha_learning_rate)
     if save is not None:
         _weights.check_target(save, "--save")
 
 
-def _build(space: str, source: Images, channels: int, cells: int | None, seed: int) -> Supernet:
+def _build(space: str, source: Images, channels: int, cells: int | None, seed: int) -> SharedWeights:
     import torch
 
     from pynas.nn import DARTSSupernet, NASBench201Supernet
+    from pynas.supernet import CellWeights, SPOSSupernet
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        if space == "spos_shufflenet":
+            return SPOSSupernet(None, source.num_classes, width=channels / 16)
         if space == "darts":
-            return DARTSSupernet(channels, cells or 5, source.num_classes)
-        return NASBench201Supernet(channels, cells or 1, source.num_classes)
+            return CellWeights(DARTSSupernet(channels, cells or 5, source.num_classes))
+        return CellWeights(NASBench201Supernet(channels, cells or 1, source.num_classes))
+
+
+def _method(
+    model: SharedWeights, sampling: str, order: int, alpha_learning_rate: float, image_size: int
+) -> Method:
+    from pynas.supernet import Differentiable, FairSampler, FlopsBinSampler, SinglePath, UniformSampler
+
+    if sampling == "uniform":
+        return SinglePath(UniformSampler(model.space))
+    if sampling == "fair":
+        return SinglePath(FairSampler(model.space))
+    if sampling == "flops":
+        return SinglePath(FlopsBinSampler(model.space, image_size=image_size))
+    return Differentiable(cast(Any, sampling), order=cast(Any, order), learning_rate=alpha_learning_rate)
+
+
+def _derived(model: SharedWeights, sampling: str, inputs: Tensor, targets: Tensor) -> tuple[float, Any]:
+    """Accuracy as it was trained, on mixtures or on one candidate of each edge; the strongest candidates."""
+    from pynas.nn import accuracy
+
+    network = cast("Supernet", model.network)
+    found = network.derive()
+    weights = found if sampling == "gumbel_hard" else network.sample()
+    return accuracy(network, inputs, targets, weights), found
+
+
+def _judge(
+    model: SharedWeights, inputs: Tensor, targets: Tensor, count: int, seed: int
+) -> list[tuple[float, Any]]:
+    """Accuracies of ``count`` random architectures, the best first."""
+    import random
+
+    from pynas.supernet.judging import batch_accuracy
+
+    rng = random.Random(seed)
+    drawn = [model.space.sample(rng) for _ in range(count)]
+    judged = [(batch_accuracy(model, arch, inputs, targets), arch) for arch in drawn]
+    return sorted(judged, key=lambda pair: -pair[0])
 
 
 def _text(found: Any) -> str:

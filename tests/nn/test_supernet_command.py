@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
-from pynas.nn import DARTSSupernet, Genotype
+from pynas.nn import DARTSSupernet, Genotype, NASBench201Supernet
 
 
 @pytest.fixture
-def run(run_pynas: Callable[..., Any]) -> Callable[..., Any]:
+def run(run_pynas: Callable[..., Any], one_thread: None) -> Callable[..., Any]:
     return partial(run_pynas, "supernet")
 
 
@@ -53,6 +54,11 @@ def test_nasbench201_on_digits_for_people(run: Any) -> None:
         (("--held-out", 1.5), "--held-out"),
         (("--learning-rate", -1), "--learning-rate"),
         (("--alpha-learning-rate", "nan"), "--alpha-learning-rate"),
+        (("--sampling", "fair", "--order", 2), "--order"),
+        (("--space", "spos_shufflenet"), "--sampling"),
+        (("--precision", "half"), "--precision"),
+        (("--resume",), "--checkpoint"),
+        (("--checkpoint", "/no/such/folder", "--limit", 400), "cannot make"),
         (("--save", "net.pt"), ".safetensors"),
         (("--save", "/no/such/folder/net.safetensors"), "no such folder"),
         (("--images", "npz:absent.npz"), "absent.npz"),
@@ -65,3 +71,50 @@ def test_bad_input_is_one_line(run: Any, arguments: tuple[object, ...], message:
     assert out == ""
     assert message in err
     assert len(err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("sampling", ["uniform", "fair", "flops"])
+def test_paths_are_sampled_and_judged(run: Any, sampling: str, tmp_path: Path) -> None:
+    file = tmp_path / "net.safetensors"
+    arguments = (*SMALL, "--space", "nasbench201", "--epochs", 1, "--sampling", sampling, "--candidates", 3)
+    code, out, err = run(*arguments, "--save", file, "--json")
+    assert code == 0, err
+    record = json.loads(out)
+    assert len(record["steps"]) == 320 // 32
+    accuracies = [candidate["held_out_accuracy"] for candidate in record["candidates"]]
+    assert len(accuracies) == 3
+    assert record["held_out_accuracy"] == max(accuracies) == accuracies[0]
+    assert record["architecture"] == record["candidates"][0]["architecture"]
+    NASBench201Supernet(4, 1, 10).load_state_dict(load_file(file), strict=True)
+
+
+def test_a_training_goes_on(run: Any, tmp_path: Path) -> None:
+    folder, file = tmp_path / "checkpoints", tmp_path / "net.safetensors"
+    arguments = (*SMALL, "--space", "nasbench201", "--epochs", 1, "--order", 2, "--checkpoint", folder)
+    arguments += ("--checkpoint-every", 2)
+    whole = json.loads(run(*arguments, "--json", "--save", file)[1])
+    assert whole["resumed_from"] == 0
+    before = load_file(file)
+    code, _, err = run(*arguments)
+    assert code == 2
+    assert "holds a training already" in err
+    newest = max(folder.glob("step-*.safetensors"))
+    newest.write_bytes(newest.read_bytes()[:-1])
+    again = json.loads(run(*arguments, "--resume", "--json", "--save", file)[1])
+    assert again["resumed_from"] == len(whole["steps"]) - 1  # five steps: the fourth and the last are kept
+    assert again["steps"] == whole["steps"]
+    assert again["architecture"] == whole["architecture"]
+    after = load_file(file)
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+
+
+def test_spos_and_its_log(run: Any, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    arguments = ("--space", "spos_shufflenet", "--sampling", "uniform", "--image-size", 32, "--limit", 40)
+    arguments += ("--channels", 2, "--batch", 16, "--epochs", 1, "--candidates", 2)
+    code, out, err = run(*arguments, "--tensorboard", tmp_path / "log")
+    assert code == 0, err
+    assert "the best of 2 random architectures" in out
+    assert out.splitlines()[-1].startswith("found: (")
+    (events,) = (tmp_path / "log").glob("events*")
+    assert b"learning_rate" in events.read_bytes()
