@@ -35,7 +35,7 @@ LAYERS: dict[str, set[str]] = {
     "hardware": {"stats", "nn", "ops", "spaces"},
     "embedding": {"spaces"},
     "lissnas": {"spaces"},
-    "supernet": {"spaces", "nn", "ops", "data"},
+    "supernet": {"spaces", "strategies", "nn", "ops", "data"},
     "analysis": {"supernet", "benchmarks", "spaces", "data"},
     "proxies": {"stats", "hardware", "nn", "ops"},
     "benchmarks": {"spaces"},
