@@ -97,6 +97,12 @@ class Costs:
                 hint = ""
         raise UserError(f"{what}: unknown; known: {', '.join(self._functions)}{hint}")
 
+    def want(self, names: Sequence[str], what: str) -> None:
+        """Let calls give these costs too; UserError, which begins with ``what``, for an unknown name."""
+        for name in names:
+            self.check(name, f"{what} {name!r}")
+        self._wanted = tuple(dict.fromkeys((*self._wanted, *names)))
+
     def __call__(self, architecture: Architecture) -> dict[str, float]:
         """Costs by name: ``params``, ``flops``, the bounded and the wanted ones; NaN where not known."""
         return {name: float(self._functions[name](architecture)) for name in self._wanted}

@@ -13,7 +13,7 @@ from pynas._costs import Costs
 from pynas._errors import UserError
 from pynas._multiobjective import hypervolume, mean_ranks, pareto_front
 from pynas.architecture import Architecture
-from pynas.trial import Evaluation, Evaluator, Status, Trial
+from pynas.trial import FIDELITY, Evaluation, Evaluator, Status, Trial
 
 
 def split(objective: str) -> tuple[int, str]:
@@ -32,11 +32,20 @@ def checked(objectives: str | Sequence[str]) -> tuple[str, ...]:
     return texts
 
 
-def evaluated(evaluator: Evaluator, architecture: Architecture, is_first: bool) -> Evaluation:
-    """Evaluate; an exception makes a failed evaluation, or the first time an error if a person can act."""
+def evaluated(
+    evaluator: Evaluator, architecture: Architecture, is_first: bool, fidelity: float = 1.0
+) -> Evaluation:
+    """Evaluate; an exception makes a failed evaluation, or the first time an error if a person can act.
+
+    A fidelity below 1 is for an evaluator with a method ``at_fidelity``, and becomes a metric.
+    """
     start = time.perf_counter()
     try:
-        return evaluator(architecture)
+        at_fidelity = getattr(evaluator, "at_fidelity", None)
+        if fidelity == 1 or at_fidelity is None:
+            return evaluator(architecture)
+        cheaper: Evaluation = at_fidelity(fidelity)(architecture)
+        return replace(cheaper, metrics={**cheaper.metrics, FIDELITY: fidelity})
     except Exception as error:
         if is_first and isinstance(error, UserError):
             raise
@@ -87,7 +96,7 @@ def summary(
     """The best trial by mean rank, the Pareto front, and its hypervolume.
 
     Args:
-        trials: All trials; only those that are OK count.
+        trials: All trials; only those that are OK count, and of them those of the highest fidelity.
         objectives: What was searched for.
         costs: Names of the costs; if no objective is one of them, the front has FLOPs as another axis.
 
@@ -98,6 +107,8 @@ def summary(
     valid = [trial for trial in trials if trial.evaluation.status is Status.OK]
     if not valid:
         return None, (), math.nan
+    fidelities = [trial.evaluation.metrics.get(FIDELITY, 1.0) for trial in valid]
+    valid = [trial for trial, share in zip(valid, fidelities, strict=True) if share == max(fidelities)]
     scores = [[trial.evaluation.scores[name] for name in objectives] for trial in valid]
     ranks = mean_ranks(scores)
     points = axes(valid, objectives, costs)

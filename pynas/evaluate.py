@@ -219,6 +219,15 @@ class ProxyEvaluator:
             "data": digest.hexdigest()[:16],
         }
 
+    def at_fidelity(self, share: float) -> ProxyEvaluator:
+        """This evaluator with the first ``share`` of the images, at least one for each micro-batch."""
+        if not 0 < share <= 1:
+            raise UserError(f"share: expected a fraction in (0, 1], got {share}")
+        cheaper = copy.copy(self)
+        count = max(1, round(share * len(self.inputs) / self.micro_batches)) * self.micro_batches
+        cheaper.inputs, cheaper.targets = self.inputs[:count], self.targets[:count]
+        return cheaper
+
     def __call__(self, architecture: Architecture) -> Evaluation:
         """Score one architecture; a failure is a status."""
         start = time.perf_counter()

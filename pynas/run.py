@@ -137,6 +137,7 @@ def search(
     searcher = strategies.create(
         strategy, space, seed=seed, feasible=costs.feasible, objectives=objectives, **chosen
     )
+    costs.want(searcher.costs, f"strategy {strategy}: cost")
     configuration = RunConfig(
         space=space.name,
         strategy=strategy,
@@ -165,7 +166,7 @@ def search(
                 raise UserError(f"{error}: {costs.explain()}. Relax the constraints") from None
             before = time.perf_counter()
             is_first = not recorder.trials
-            evaluation = evaluated(evaluator, architecture, is_first)
+            evaluation = evaluated(evaluator, architecture, is_first, searcher.fidelity(architecture))
             evaluating += time.perf_counter() - before
             evaluation = completed(evaluation, objectives, costs, costs(architecture), architecture, is_first)
             accuracy = table.accuracy(architecture) if table is not None else None

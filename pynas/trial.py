@@ -10,6 +10,9 @@ from typing import Any, Protocol
 
 from pynas.architecture import Architecture
 
+FIDELITY = "fidelity"
+"""The metric that says which share of a full evaluation was spent, where it was less than all of it."""
+
 
 class Status(StrEnum):
     """How an evaluation ended."""
@@ -73,7 +76,13 @@ class Trial:
 
 
 class Evaluator(Protocol):
-    """Turns an architecture into an :class:`Evaluation`."""
+    """Turns an architecture into an :class:`Evaluation`.
+
+    One that can be cheaper and less exact (fewer images, fewer epochs) has a method
+    ``at_fidelity(share: float) -> Evaluator`` beside it, with a share of the full effort in (0, 1). Searches
+    that want that call it, and keep the share as the metric ``fidelity``; without the method all
+    evaluations are full ones.
+    """
 
     def __call__(self, architecture: Architecture) -> Evaluation:
         """Evaluate; failures are a status, not an exception."""

@@ -16,6 +16,7 @@ from pynas.strategies.local_search import LocalSearch
 from pynas.strategies.nsga2 import NSGA2
 from pynas.strategies.random import RandomSearch
 from pynas.strategies.spos_evolution import SPOSEvolution
+from pynas.strategies.successive_halving import SuccessiveHalving
 from pynas.strategies.zico_evolution import ZiCoEvolution
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ REGISTRY.register("local_search", LocalSearch)
 REGISTRY.register("nsga2", NSGA2)
 REGISTRY.register("random", RandomSearch)
 REGISTRY.register("spos_evolution", SPOSEvolution)
+REGISTRY.register("successive_halving", SuccessiveHalving)
 REGISTRY.register("zico_evolution", ZiCoEvolution)
 
 _SHARED_ARGUMENTS = frozenset(inspect.signature(SearchStrategy).parameters)
@@ -81,6 +83,7 @@ __all__ = [
     "RegularizedEvolution",
     "SPOSEvolution",
     "SearchStrategy",
+    "SuccessiveHalving",
     "ZiCoEvolution",
     "create",
     "get",

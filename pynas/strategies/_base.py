@@ -38,8 +38,8 @@ class SearchStrategy(ABC):
     """Proposes architectures and learns from their evaluations.
 
     The life of a trial: ``ask()`` proposes an architecture, somebody evaluates it, ``tell()`` hands the trial
-    back. Several asks may be open at a time. No two proposals have the same canonical form, and all of them
-    are feasible.
+    back. Several asks may be open at a time. No two proposals have the same canonical form, unless the first
+    was evaluated at a lower fidelity, and all of them are feasible.
 
     ``state()`` is a JSON value that holds everything, the random generator included: a strategy made with the
     same arguments and given that state by ``load_state()`` continues with exactly the proposals the first one
@@ -73,6 +73,16 @@ class SearchStrategy(ABC):
         self._seen: dict[tuple[int, ...], None] = {}
         # What is left of the space, by key; None until sampling has become too slow.
         self._remaining: dict[tuple[int, ...], Architecture] | None = None
+
+    costs: Sequence[str] = ()
+    """Names of costs that the strategy reads from the metrics of trials."""
+
+    def fidelity(self, architecture: Architecture) -> float:
+        """The share of a full evaluation that a proposal is worth, in (0, 1]; by default all of it.
+
+        Asked after ``ask()`` and before the trial is told, whose metric ``fidelity`` then says what it got.
+        """
+        return 1.0
 
     def ask(self) -> Architecture:
         """Propose an architecture to evaluate.
