@@ -7,7 +7,20 @@ import sys
 import typer
 
 from pynas._errors import UserError
-from pynas.cli import bench, hardware, info, rank, recurrent, report, score, search, supernet, tables
+from pynas.cli import (
+    analyze,
+    bench,
+    embed,
+    hardware,
+    info,
+    rank,
+    recurrent,
+    report,
+    score,
+    search,
+    supernet,
+    tables,
+)
 
 app = typer.Typer(
     name="pynas",
@@ -22,8 +35,10 @@ app.command("score")(score.score)
 app.command("rank")(rank.rank)
 app.command("supernet")(supernet.supernet)
 app.command("recurrent")(recurrent.recurrent)
+app.command("embed")(embed.embed)
 app.command("report")(report.report)
 app.command("bench")(bench.bench)
+app.add_typer(analyze.app, name="analyze")
 app.add_typer(tables.app, name="tables")
 app.add_typer(hardware.app, name="hardware")
 app.command("spaces")(info.spaces)

@@ -1,0 +1,224 @@
+"""The report of an analysis of weight sharing."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping
+from html import escape
+from pathlib import Path
+
+import numpy as np
+import plotly.graph_objects as go
+
+from pynas._correlation import Estimate
+from pynas.analysis import SettingAnalysis, SharingAnalysis
+from pynas.report import _figures, _page
+
+_COLOURS = (_page.BLUE, _page.GREEN, _page.AMBER, _page.VIOLET, _page.GREY)
+
+
+def write_sharing_report(
+    path: str | os.PathLike[str],
+    analysis: SharingAnalysis,
+    *,
+    title: str = "How much weight sharing helps",
+    facts: Mapping[str, str] | None = None,
+) -> Path:
+    """Write a page about an analysis that opens without a network.
+
+    It shows rank correlations with their intervals, estimates against the truth, what picking and pruning
+    find and lose beside chance, stability between seeds and checkpoints, and the bias of each operation.
+
+    Args:
+        path: HTML file to write.
+        analysis: The analysis.
+        title: Heading of the page.
+        facts: What else to say about where the numbers come from, by name.
+
+    Returns:
+        ``path``.
+    """
+    seeds = analysis.settings[0].estimates.shape[0]
+    subtitle = f"{len(analysis.truth):,} architectures, {len(analysis.settings)} settings, {seeds} seeds"
+    return _page.write_page(path, title, subtitle, _body(analysis, facts or {}))
+
+
+def _body(analysis: SharingAnalysis, facts: Mapping[str, str]) -> Iterator[str]:
+    settings, asked = analysis.settings, analysis.protocol
+    names = [s.name for s in settings]
+    series = {
+        "Kendall": [_triple(s.kendall) for s in settings],
+        "Spearman": [_triple(s.spearman) for s in settings],
+        f"Kendall, top {asked.top:.0%}": [_triple(s.kendall_top) for s in settings],
+    }
+    remark = (
+        f"Means over seeds, last checkpoint. Whiskers: {asked.confidence:.0%} bootstrap intervals over "
+        f"architectures ({asked.resamples:,} resamples, seed {asked.seed})."
+    )
+    bars = _page.plot(_figures.bars(names, series, "rank correlation")) + _page.note(remark)
+    yield _page.grid([_page.card("Rank correlation with accuracy reached alone", bars, wide=True)])
+    yield _page.grid([_page.card("In numbers", _numbers(analysis), wide=True)])
+    yield _page.grid(
+        _page.card(f"{s.name}: Kendall {s.kendall.value:.3f}", _scatter(analysis, s)) for s in settings
+    )
+    yield _page.grid([_page.card("Picking the best", _picks(analysis), wide=True)])
+    yield _page.grid([_page.card("Pruning the worst", _prunings(analysis), wide=True)])
+    rows = list(_stability_rows(analysis))
+    if rows:
+        columns = [
+            "setting",
+            "between",
+            "Kendall, mean",
+            "lowest",
+            "std (points)",
+            "without shifts of all",
+            "reliability",
+            "the best of one lacks in another",
+        ]
+        remark = (
+            "Reliability is the share of one run's variance that is the architectures' (ICC). Shifts of all "
+            "architectures alike change no order."
+        )
+        content = _page.table(columns, rows, text_columns=["setting", "between"]) + _page.note(remark)
+        yield _page.grid([_page.card("Stability", content, wide=True)])
+    if settings[0].bias:
+        yield _page.grid([_page.card("Bias of operations", _bias(analysis), wide=True)])
+    if facts:
+        yield _page.grid([_page.card("Where the numbers come from", _page.facts(facts), wide=True)])
+
+
+def _numbers(analysis: SharingAnalysis) -> str:
+    top = f"{analysis.protocol.top:.0%}"
+    costs = list(analysis.settings[0].cost_bias)
+    columns = ["setting", "Kendall", "Spearman", f"Kendall, top {top}", "averaged", "against the first"]
+    columns += [f"rank error and {cost}" for cost in costs]
+    rows = [
+        [
+            s.name,
+            interval(s.kendall),
+            interval(s.spearman),
+            interval(s.kendall_top),
+            f"{s.averaged:.3f}",
+            interval(s.against_first),
+            *(interval(s.cost_bias[cost]) for cost in costs),
+        ]
+        for s in analysis.settings
+    ]
+    remark = "Averaged: Kendall of the mean estimate over all seeds and checkpoints."
+    return _page.table(columns, rows, text_columns=["setting"]) + _page.note(remark)
+
+
+def _scatter(analysis: SharingAnalysis, setting: SettingAnalysis) -> str:
+    labels = analysis.labels or ("",) * len(analysis.truth)
+    figure = _figures.against_accuracy(
+        setting.estimates[:, -1].mean(axis=0),
+        analysis.truth,
+        "with shared weights (%), mean over seeds",
+        "alone (%)",
+        [escape(label) for label in labels],
+    )
+    return _page.plot(figure, height=360)
+
+
+def _picks(analysis: SharingAnalysis) -> str:
+    shares = analysis.protocol.shares
+    columns = ["setting", "picked", "regret (points)", "rank of the best"]
+    columns += [f"finds a top {share:.0%}" for share in shares]
+    rows = []
+    for name, picks in [("chance", analysis.chance), *((s.name, s.picks) for s in analysis.settings)]:
+        for p in picks:
+            found = [f"{p.found[share]:.2f}" for share in shares]
+            rows.append([name, str(p.count), f"{p.regret:.2f}", f"{p.rank:.1f}", *found])
+    return _page.table(columns, rows, text_columns=["setting"])
+
+
+def _prunings(analysis: SharingAnalysis) -> str:
+    figure = go.Figure()
+    for setting, colour in zip(analysis.settings, _COLOURS * len(analysis.settings), strict=False):
+        figure.add_scatter(
+            x=[p.share for p in setting.prunings],
+            y=[p.worst_removed for p in setting.prunings],
+            name=escape(setting.name),
+            mode="lines+markers",
+            line={"color": colour},
+        )
+    figure.add_scatter(
+        x=[p.share for p in analysis.chance_prunings],
+        y=[p.worst_removed for p in analysis.chance_prunings],
+        name="chance",
+        mode="lines",
+        line={"color": _page.GREY, "dash": "dash"},
+    )
+    figure.update_xaxes(title_text="share that is removed")
+    figure.update_yaxes(title_text="share of the worst that is removed", range=[0, 1.02])
+    shares = analysis.protocol.shares
+    columns = ["setting", "removed", "of the worst", *(f"of the top {s:.0%}" for s in shares)]
+    columns += ["mean gains (points)", "best left (points)"]
+    rows = []
+    for name, found in [
+        ("chance", analysis.chance_prunings),
+        *((s.name, s.prunings) for s in analysis.settings),
+    ]:
+        for p in found:
+            lost = [f"{p.best_lost[s]:.2f}" for s in shares]
+            numbers = [f"{p.gain:+.2f}", f"{p.best_left:+.2f}"]
+            rows.append([name, f"{p.share:.0%}", f"{p.worst_removed:.2f}", *lost, *numbers])
+    return _page.plot(figure, height=360) + _page.table(columns, rows, text_columns=["setting"])
+
+
+def _stability_rows(analysis: SharingAnalysis) -> Iterator[list[str]]:
+    found = [("alone", "trainings", [analysis.truth_stability] if analysis.truth_stability else [])]
+    for s in analysis.settings:
+        found.append((s.name, "seeds", [s.seeds] if s.seeds else []))
+        found.append((s.name, "checkpoints", list(s.checkpoints)))
+    for name, between, values in found:
+        if values:
+            table = np.array(
+                [(v.tau, v.tau_lowest, v.std, v.std_centred, v.reliability, v.best_regret) for v in values]
+            )
+            mean = table.mean(axis=0)
+            formats = (".3f", ".3f", ".2f", ".2f", ".2f", ".2f")
+            yield [name, between, *(_number(x, f) for x, f in zip(mean, formats, strict=True))]
+
+
+def _bias(analysis: SharingAnalysis) -> str:
+    operations = [bias.name for bias in analysis.settings[0].bias]
+    series = {s.name: [_triple(bias.slope) for bias in s.bias] for s in analysis.settings[:4]}
+    figure = _figures.bars(operations, series, "change of rank error with each copy")
+    columns = ["setting", "operation", "present in", "mean rank error", "minus all others", "each copy"]
+    rows = [
+        [
+            s.name,
+            bias.name,
+            str(bias.present),
+            interval(bias.error),
+            interval(bias.contrast),
+            interval(bias.slope),
+        ]
+        for s in analysis.settings
+        for bias in s.bias
+    ]
+    remark = (
+        "Rank errors go from -1 to 1; above zero, shared weights rank architectures with the operation too "
+        "high."
+    )
+    table = _page.table(columns, rows, text_columns=["setting", "operation"])
+    return _page.plot(figure) + _page.note(remark) + table
+
+
+def _triple(estimate: Estimate | None) -> tuple[float, float, float]:
+    return (math.nan,) * 3 if estimate is None else (estimate.value, estimate.low, estimate.high)
+
+
+def _number(value: float, form: str) -> str:
+    return format(value, form) if math.isfinite(value) else "not defined"
+
+
+def interval(estimate: Estimate | None) -> str:
+    """A value and its interval; a dash for None."""
+    if estimate is None:
+        return "-"
+    if math.isnan(estimate.value):
+        return "not defined"
+    return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
