@@ -9,6 +9,7 @@ vectors = embedding.embed(held_out)  # [len(held_out), 16]
 
 from __future__ import annotations
 
+from pynas.embedding._cache import cache_folder, trained, training_pool
 from pynas.embedding._graphs import CellGraphs, NASBench101Graphs, NASBench201Graphs, graphs_of
 from pynas.embedding.arch2vec import Arch2Vec, Epoch, Quality, split
 from pynas.embedding.vgae import VGAE, GINLayer, Reconstruction, vgae_loss
@@ -23,7 +24,10 @@ __all__ = [
     "NASBench201Graphs",
     "Quality",
     "Reconstruction",
+    "cache_folder",
     "graphs_of",
     "split",
+    "trained",
+    "training_pool",
     "vgae_loss",
 ]

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 from pynas._errors import UserError
 from pynas._registry import Registry
 from pynas.strategies._base import Exhausted, Feasible, Infeasible, SearchStrategy
+from pynas.strategies.bayesian import BayesianOptimization
 from pynas.strategies.epnas import EPNAS
 from pynas.strategies.evolution import RegularizedEvolution
 from pynas.strategies.exhaustive import ExhaustiveSearch
 from pynas.strategies.local_search import LocalSearch
 from pynas.strategies.nsga2 import NSGA2
 from pynas.strategies.random import RandomSearch
+from pynas.strategies.reinforce import Reinforce
 from pynas.strategies.spos_evolution import SPOSEvolution
 from pynas.strategies.successive_halving import SuccessiveHalving
 from pynas.strategies.zico_evolution import ZiCoEvolution
@@ -24,11 +26,13 @@ if TYPE_CHECKING:
 
 REGISTRY: Registry[type[SearchStrategy]] = Registry("search strategy")
 REGISTRY.register("epnas", EPNAS)
+REGISTRY.register("bayesian", BayesianOptimization)
 REGISTRY.register("evolution", RegularizedEvolution)
 REGISTRY.register("exhaustive", ExhaustiveSearch)
 REGISTRY.register("local_search", LocalSearch)
 REGISTRY.register("nsga2", NSGA2)
 REGISTRY.register("random", RandomSearch)
+REGISTRY.register("reinforce", Reinforce)
 REGISTRY.register("spos_evolution", SPOSEvolution)
 REGISTRY.register("successive_halving", SuccessiveHalving)
 REGISTRY.register("zico_evolution", ZiCoEvolution)
@@ -74,6 +78,7 @@ __all__ = [
     "EPNAS",
     "NSGA2",
     "REGISTRY",
+    "BayesianOptimization",
     "Exhausted",
     "ExhaustiveSearch",
     "Feasible",
@@ -81,6 +86,7 @@ __all__ = [
     "LocalSearch",
     "RandomSearch",
     "RegularizedEvolution",
+    "Reinforce",
     "SPOSEvolution",
     "SearchStrategy",
     "SuccessiveHalving",

@@ -1,0 +1,89 @@
+"""Embeddings trained once for a space, then read from the user's cache folder."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import random
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from pynas._errors import UserError
+from pynas.architecture import Architecture
+from pynas.embedding.arch2vec import Arch2Vec, Epoch, split
+from pynas.spaces import SearchSpace
+from pynas.spaces._identity import constructor_options
+
+VERSION = 1
+"""Raised when training changes, so that embeddings of before are not found any more."""
+
+ENUMERATED = 20_000
+"""Spaces up to this size are learned from whole; of others, this many architectures are drawn."""
+
+
+def cache_folder() -> Path:
+    """Where embeddings are kept: ``pynas/embeddings`` below ``$XDG_CACHE_HOME``, by default ``~/.cache``."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "pynas" / "embeddings"
+
+
+def training_pool(space: SearchSpace, *, limit: int = ENUMERATED, seed: int = 0) -> list[Architecture]:
+    """What to learn from, in order: the whole space, or ``limit`` architectures drawn from it."""
+    if space.size is not None and space.size <= limit:
+        return list(space.all())
+    rng = random.Random(seed)
+    return [space.sample(rng) for _ in range(limit)]
+
+
+def trained(
+    space: SearchSpace,
+    *,
+    epochs: int = 10,
+    seed: int = 0,
+    folder: Path | None = None,
+    on_epoch: Callable[[Epoch], None] | None = None,
+) -> Arch2Vec:
+    """The arch2vec embedding of ``space``: from the cache, or trained on nine tenths of it and kept there.
+
+    A damaged file is trained anew. A folder that cannot be written costs the next caller another training.
+
+    Args:
+        space: A space with a graph encoding.
+        epochs: Passes over the training architectures.
+        seed: Of weights, order and samples.
+        folder: The cache; by default :func:`cache_folder`.
+        on_epoch: Called after every epoch of a training.
+    """
+    settings = {
+        "version": VERSION,
+        "space": space.name,
+        "options": constructor_options(space),
+        "epochs": epochs,
+        "seed": seed,
+        "architectures": ENUMERATED,
+    }
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+    path = (folder or cache_folder()) / f"{space.name}-{digest}.safetensors"
+    if path.is_file():
+        with contextlib.suppress(UserError):
+            return Arch2Vec.load(path, space)
+    embedding = Arch2Vec(space, seed=seed)
+    embedding.train(split(training_pool(space, seed=seed))[0], epochs=epochs, seed=seed, on_epoch=on_epoch)
+    with contextlib.suppress(OSError, UserError):
+        _write(embedding, path)
+    return embedding
+
+
+def _write(embedding: Arch2Vec, path: Path) -> None:
+    """Save under a name of its own, then rename: readers see the whole file or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".part")
+    os.close(handle)
+    try:
+        embedding.save(Path(name))
+        os.replace(name, path)
+    finally:
+        Path(name).unlink(missing_ok=True)

@@ -1,0 +1,174 @@
+"""Models of scores over vectors. Loaded when one is fitted: this is where strategies meet torch."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+from scipy.linalg import cho_solve, cholesky, solve_triangular
+from scipy.optimize import minimize
+from scipy.spatial.distance import cdist
+
+from pynas.strategies._latent import Floats
+
+_JITTER = 1e-6
+
+
+class GaussianProcess:
+    """A Gaussian process with a constant mean and a Matern 5/2 kernel of its own length scale per column.
+
+    Args:
+        lengths: Length scales, ``[D]``.
+        noise: Variance of the observations about the process.
+        constant: The mean.
+        outputscale: Variance of the process.
+    """
+
+    def __init__(self, lengths: Floats, noise: float, constant: float, outputscale: float) -> None:
+        self.lengths, self.noise, self.constant, self.outputscale = lengths, noise, constant, outputscale
+
+    @classmethod
+    def fit(cls, x: Floats, y: Floats) -> GaussianProcess:
+        """The hyper-parameters of largest marginal likelihood, under the priors of botorch."""
+        import torch
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch.jit's deprecation at import; fits that stop early
+            from botorch.fit import fit_gpytorch_mll
+            from botorch.models import SingleTaskGP
+            from gpytorch.kernels import MaternKernel, ScaleKernel
+            from gpytorch.mlls import ExactMarginalLogLikelihood
+            from gpytorch.priors import GammaPrior, LogNormalPrior
+
+            width = x.shape[1]
+            # botorch's dimension-scaled prior: lengths grow with the root of the number of columns.
+            prior = LogNormalPrior(loc=np.sqrt(2.0) + 0.5 * np.log(width), scale=np.sqrt(3.0))
+            kernel = ScaleKernel(
+                MaternKernel(nu=2.5, ard_num_dims=width, lengthscale_prior=prior),
+                outputscale_prior=GammaPrior(2.0, 0.15),
+            )
+            kernel.base_kernel.lengthscale = prior.mode.expand(1, width)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                model: Any = SingleTaskGP(
+                    torch.from_numpy(x),
+                    torch.from_numpy(y)[:, None],
+                    covar_module=kernel,
+                    outcome_transform=None,
+                )
+                likelihood = ExactMarginalLogLikelihood(model.likelihood, model)
+                fit_gpytorch_mll(likelihood, optimizer_kwargs={"options": {"maxiter": 50}})
+        return cls(
+            kernel.base_kernel.lengthscale.detach().numpy().reshape(-1).astype(np.float64),
+            model.likelihood.noise.item(),
+            model.mean_module.constant.item(),
+            kernel.outputscale.item(),
+        )
+
+    def kernel(self, a: Floats, b: Floats) -> Floats:
+        """``v (1 + r + r^2 / 3) exp(-r), r = sqrt(5) |(a - b) / lengths|``, [n, m]."""
+        r = np.sqrt(5.0) * cdist(a / self.lengths, b / self.lengths)
+        return np.asarray(self.outputscale * (1 + r + r**2 / 3) * np.exp(-r))
+
+    def predict(self, x: Floats, y: Floats, points: Floats) -> tuple[Floats, Floats]:
+        """Exact posterior of the process itself, without noise, at ``points``."""
+        covariance = self.kernel(x, x)
+        covariance[np.diag_indices_from(covariance)] += self.noise + _JITTER
+        factor = cholesky(covariance, lower=True)
+        across = self.kernel(x, points)
+        mean = self.constant + cho_solve((factor, True), y - self.constant) @ across
+        explained = solve_triangular(factor, across, lower=True)
+        variance = self.outputscale - np.einsum("nm,nm->m", explained, explained)
+        return mean, np.sqrt(np.maximum(variance, 1e-12))
+
+
+class DNGO:
+    """Bayesian linear regression on what the hidden layer of a network learned to compute.
+
+    Args:
+        weight: Of the hidden layer, ``[D, H]``.
+        bias: ``[H]``.
+        mean: Of the columns of the vectors the network was trained on.
+        deviation: Their standard deviation.
+        alpha: Precision of the regression's weights.
+        beta: Precision of the observations.
+    """
+
+    def __init__(
+        self, weight: Floats, bias: Floats, mean: Floats, deviation: Floats, alpha: float, beta: float
+    ) -> None:
+        self.weight, self.bias, self.mean, self.deviation = weight, bias, mean, deviation
+        self.alpha, self.beta = alpha, beta
+
+    @classmethod
+    def fit(
+        cls,
+        x: Floats,
+        y: Floats,
+        *,
+        seed: int,
+        units: int = 128,
+        epochs: int = 100,
+        batch_size: int = 10,
+        learning_rate: float = 0.01,
+    ) -> DNGO:
+        """Train the network by Adam, then choose both precisions by marginal likelihood."""
+        import torch
+        from torch import nn
+
+        mean, deviation = x.mean(axis=0), np.maximum(x.std(axis=0), 1e-6)
+        inputs = torch.from_numpy((x - mean) / deviation).float()
+        targets = torch.from_numpy(y).float()[:, None]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            hidden = nn.Linear(x.shape[1], units)
+            model = nn.Sequential(hidden, nn.Tanh(), nn.Linear(units, 1))
+            optimizer = torch.optim.Adam(model.parameters(), learning_rate)
+            for _ in range(epochs):
+                for rows in torch.split(torch.randperm(len(inputs)), batch_size):
+                    optimizer.zero_grad()
+                    loss = nn.functional.mse_loss(model(inputs[rows]), targets[rows])
+                    loss.backward()  # type: ignore[no-untyped-call]
+                    optimizer.step()
+        made = cls(
+            hidden.weight.detach().double().numpy().T.copy(),
+            hidden.bias.detach().double().numpy(),
+            mean,
+            deviation,
+            1.0,
+            100.0,
+        )
+        features = made.features(x)
+        # The eigenbasis of the features turns the evidence into sums over H numbers.
+        left, singular, _ = np.linalg.svd(features, full_matrices=False)
+        energy, projected = singular**2, (left.T @ y) ** 2
+        rest = max(float(y @ y - projected.sum()), 0.0)
+
+        def negative_evidence(logarithms: Floats) -> float:
+            alpha, beta = np.exp(np.clip(logarithms, -12, 12))
+            variance = energy / alpha + 1 / beta  # of y along each singular vector
+            outside = len(y) - len(energy)
+            return float(
+                0.5 * (np.log(variance) + projected / variance).sum()
+                + 0.5 * (beta * rest - outside * np.log(beta))
+            )
+
+        found = minimize(negative_evidence, np.log([made.alpha, made.beta]), method="Nelder-Mead")
+        made.alpha, made.beta = (float(v) for v in np.exp(np.clip(found.x, -12, 12)))
+        return made
+
+    def features(self, x: Floats) -> Floats:
+        """The hidden layer's outputs and a one, ``[n, H + 1]``."""
+        hidden = np.tanh((x - self.mean) / self.deviation @ self.weight + self.bias)
+        return np.concatenate([hidden, np.ones((len(x), 1))], axis=1)
+
+    def predict(self, x: Floats, y: Floats, points: Floats) -> tuple[Floats, Floats]:
+        """``A = beta Phi^T Phi + alpha, mean = beta phi^T A^-1 Phi^T y, var = phi^T A^-1 phi + 1 / beta``."""
+        features, wanted = self.features(x), self.features(points)
+        precision = self.beta * features.T @ features + self.alpha * np.eye(features.shape[1])
+        factor = cholesky(precision, lower=True)
+        mean = wanted @ cho_solve((factor, True), self.beta * features.T @ y)
+        explained = solve_triangular(factor, wanted.T, lower=True)
+        variance = np.einsum("hm,hm->m", explained, explained) + 1 / self.beta
+        return mean, np.sqrt(variance)
