@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from pynas.bench import _codes, _collect, _mixed, _operators, _proxies, _small_operators  # noqa: F401
+from pynas.bench import (  # noqa: F401
+    _codes,
+    _collect,
+    _mixed,
+    _operators,
+    _proxies,
+    _small_operators,
+    _subnets,
+)
 from pynas.bench._harness import CASES, Case, Problem, Record, Timing, measure
 from pynas.bench._machine import describe, peak
 
