@@ -71,7 +71,7 @@ class BayesianOptimization(LatentStrategy):
         objectives: Sequence[str] = (),
         model: str = "gp",
         initial: int = 16,
-        refit_every: int = 25,
+        refit_every: int = 50,
         embedding: str = "",
         pool_size: int = 20_000,
     ) -> None:
