@@ -37,9 +37,9 @@ MEAN = torch.tensor([0.4914, 0.4822, 0.4465]).view(1, 3, 1, 1)
 STD = torch.tensor([0.2470, 0.2435, 0.2616]).view(1, 3, 1, 1)
 
 FULL = {
-    "channels": 8, "num_cells": 1, "size": 16, "images": 4000, "epochs": 30, "batch_size": 64,
-    "generations": 6, "population": 20, "steps": 5, "shift_batch": 128, "ranked": 60,
-    "validation": 1000, "seeds": 3,
+    "channels": 8, "num_cells": 1, "size": 16, "images": 4000, "epochs": 20, "batch_size": 64,
+    "generations": 5, "population": 20, "steps": 5, "shift_batch": 128, "ranked": 60,
+    "validation": 500, "seeds": 3,
 }  # fmt: skip
 TINY = FULL | {
     "channels": 4, "size": 8, "images": 256, "epochs": 1, "generations": 1, "population": 4, "steps": 1,
