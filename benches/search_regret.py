@@ -5,8 +5,8 @@
 A strategy sees the validation accuracy after 12 epochs of every architecture that it asks for. Its regret
 after n queries is the best test accuracy (200 epochs) of all architectures less that of the one, of the n,
 with the best validation accuracy. Isomorphic cells count as their canonical form. The record goes to
-benches/results/regret-nasbench201.json, which is written again after every seed, and takes further
-seeds up where it stands.
+benches/results/regret-nasbench201.json, which is written again after
+every seed.
 """
 
 from __future__ import annotations
