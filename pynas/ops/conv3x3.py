@@ -100,7 +100,7 @@ def conv3x3_backward_weight(
         groups: So many equal runs of consecutive samples, each summed by itself; divides N.
 
     Returns:
-        [groups, O, C, 3, 3], float32 in any case.
+        [groups, O, C, 3, 3], float32 in any case; with ``groups`` > 1 in memory as [groups, 3, 3, C, O].
     """
     gradient: Tensor = torch.ops.pynas.conv3x3_backward_weight.default(
         grad_output.detach(), input.detach(), relu, groups
@@ -124,8 +124,11 @@ def _fake_backward_input(
 
 
 def _fake_backward_weight(grad_output: Tensor, input: Tensor, relu: bool, groups: int) -> Tensor:
-    shape = (groups, grad_output.shape[1], input.shape[1], 3, 3)
-    return input.new_empty(shape, dtype=torch.float32)
+    outputs, channels = grad_output.shape[1], input.shape[1]
+    if groups == 1:
+        return input.new_empty((1, outputs, channels, 3, 3), dtype=torch.float32)
+    packed = input.new_empty((groups, 3, 3, channels, outputs), dtype=torch.float32)
+    return packed.permute(0, 4, 3, 1, 2)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, bool], output: Tensor) -> None:

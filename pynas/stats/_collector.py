@@ -12,6 +12,7 @@ from pynas import _C
 from pynas.stats._base import ParameterInfo, Statistic
 from pynas.stats._combine import combine
 from pynas.stats._products import GradientProduct, RowsProduct
+from pynas.stats.gradients import Gradients
 
 # Results of this size, and so much of activations freed since, are worth giving free memory back for.
 HELD_BYTES = 32 << 20
@@ -49,7 +50,9 @@ class Collector:
         matrices: frozenset[str],
         results: Mapping[type[Statistic[Any]], dict[str, Any]],
     ) -> None:
-        self.needs = [s for s in needs if s.watches == "weights"]
+        weights = [s for s in needs if s.watches == "weights"]
+        # Whole gradients last: where the samples' have been formed, they are a sum of those.
+        self.needs = sorted(weights, key=lambda s: isinstance(s, Gradients))
         self.salient = [s for s in needs if s.watches == "saliency"]
         self.gradient_of = "loss"  # what the backward pass that runs is of
         self.group_size = group_size

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, cast
 
 import torch
@@ -20,6 +20,10 @@ from pynas.stats import _rows
 from pynas.stats._fast import fuses_conv3x3
 
 Pair = tuple[int, int]
+# Winograd's kernel forms samples' gradients faster than ops.conv2d_grad_moments does where a sample has tiles
+# of 4x4 pixels enough to pay for its last transform, and where all of them stay in cache until they are read:
+# 16x16 images of 32 channels, not 8x8 ones of 64.
+MIN_TILES, CACHED_BYTES = 16, 8 << 20
 ROW_BYTES = 64 << 20  # explicit rows of gradients are formed in chunks of at most this many bytes
 
 
@@ -139,6 +143,7 @@ class Conv2dProduct(GradientProduct):
     bias_grad: Tensor | None = None
     relu: bool = False
     matrix: ClassVar[bool] = True
+    _formed: dict[int, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def batch(self) -> int:
@@ -151,6 +156,7 @@ class Conv2dProduct(GradientProduct):
             grad_output=self.grad_output.narrow(0, start, length),
             input=self.input.narrow(0, start, length),
             bias_grad=bias_grad,
+            _formed={},
         )
 
     def gradient(self) -> Tensor:
@@ -172,6 +178,8 @@ class Conv2dProduct(GradientProduct):
             return super().wide_gradient()
         if self.geometry.kernel_size == (1, 1):
             return ops.conv1x1_backward_weight(self.grad_output, self.input, self.relu)
+        if self._formed:
+            return self._unpacked(next(iter(self._formed.values())).sum(0))
         return ops.conv3x3_backward_weight(self.grad_output, self.input, self.relu)[0]
 
     @property
@@ -185,6 +193,29 @@ class Conv2dProduct(GradientProduct):
             self.input, weight, g.stride, g.padding, g.dilation, g.groups
         )
 
+    def _rows(self, group_size: int) -> Tensor | None:
+        """The gradients by sample group, [G, 9 C O] in the kernel's order; None where tiles are faster."""
+        if group_size in self._formed:
+            return self._formed[group_size]
+        batch, channels, height, width = self.input.shape
+        groups, tiles = batch // group_size, -(-height // 4) * -(-width // 4)
+        if self.geometry.kernel_size != (3, 3) or groups == 1 or not self._fuses:
+            return None
+        if (
+            tiles * group_size < MIN_TILES
+            or groups * 36 * channels * self.grad_output.shape[1] > CACHED_BYTES
+        ):
+            return None
+        formed = ops.conv3x3_backward_weight(self.grad_output, self.input, self.relu, groups)
+        rows = formed.permute(0, 3, 4, 2, 1).flatten(1)
+        self._formed[group_size] = rows
+        return rows
+
+    def _unpacked(self, row: Tensor) -> Tensor:
+        """One of those rows, or sums of them, as [O, C, 3, 3]."""
+        shape = (3, 3, self.input.shape[1], self.grad_output.shape[1])
+        return row.view(shape).permute(3, 2, 0, 1).contiguous()
+
     @property
     def _activated(self) -> Tensor:
         return torch.relu(self.input) if self.relu else self.input
@@ -195,6 +226,12 @@ class Conv2dProduct(GradientProduct):
         return torch.unflatten(per_sample, 0, (-1, group_size)).sum(1)
 
     def moments(self, moments: Sequence[str], group_size: int, *, bias: bool) -> ops.GradMoments:
+        rows = self._rows(group_size)
+        if rows is not None:
+            ones = rows.new_ones(len(rows), 1, 1)
+            weight = ops.linear_grad_moments(ones, rows.unsqueeze(1), moments=tuple(moments)).weight
+            beside = self.bias_moments(moments, group_size) if bias else None
+            return ops.GradMoments(_rows.map_moments(weight, self._unpacked), beside)
         fused_bias = bias and self.bias_grad is None
         found = ops.conv2d_grad_moments(
             self.grad_output, self._activated, self.geometry.kernel_size, **self._geometry(),
@@ -212,6 +249,9 @@ class Conv2dProduct(GradientProduct):
         )  # fmt: skip
 
     def gram(self, group_size: int) -> Tensor:
+        rows = self._rows(group_size)
+        if rows is not None:
+            return rows @ rows.T
         return ops.conv2d_grad_gram(
             self.grad_output, self._activated, self.geometry.kernel_size, **self._geometry(),
             group_size=group_size,

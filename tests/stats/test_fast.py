@@ -7,8 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pynas import ops
 from pynas.stats import Gradients, GradMoments, collect
 from pynas.stats._fast import Memo
+from pynas.stats._products import Conv2dProduct, Geometry
 
 
 class Cell(nn.Module):
@@ -56,6 +58,39 @@ def test_gradients(parameters: str, groups: int) -> None:
         error = 1e-5 * expected.norm() + 1e-6
         assert (g - expected).norm() < error, name
         assert (found[GradMoments][name].sum - expected).norm() < error, name
+
+
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("group_size", [1, 2])
+def test_samples_formed_by_the_3x3_kernel(group_size: int, relu: bool) -> None:
+    torch.manual_seed(0)
+    x, d = (
+        torch.randn(6, c, 15, 16).contiguous(memory_format=torch.channels_last) for c in (16, 24)
+    )  # 16 tiles, some of them half outside the image
+    geometry = Geometry((3, 3), (1, 1), (1, 1), (1, 1), 1)
+    product = Conv2dProduct(d, x, geometry, torch.Size((24, 16, 3, 3)), relu=relu)
+    found = product.moments(ops.MOMENTS, group_size, bias=True)
+    assert product._formed
+    a, g = (x.relu() if relu else x).double(), d.double()
+    patches = F.unfold(a, 3, padding=1).view(6, 144, 240)
+    rows = torch.einsum("bot,bit->boi", g.flatten(2), patches).view(-1, group_size, 24, 16, 3, 3).sum(1)
+    centered = (rows - rows.mean(0)).square().sum(0)
+    exact = (rows.sum(0), rows.abs().sum(0), rows.square().sum(0), rows.sign().sum(0), centered)
+    for name, expected in zip(ops.MOMENTS, exact, strict=True):
+        value = getattr(found.weight, name)
+        assert value.shape == (24, 16, 3, 3)
+        assert value.is_contiguous()
+        wrong = (value - expected).norm() / expected.norm()
+        assert wrong < (0.02 if name == "sign" else 1e-5), name
+    biases = g.sum((2, 3)).view(-1, group_size, 24).sum(1)
+    torch.testing.assert_close(found.bias.abs, biases.abs().sum(0).float(), rtol=1e-5, atol=1e-4)
+    gram, flat = product.gram(group_size), rows.flatten(1)
+    assert (gram - flat @ flat.T).norm() / (flat @ flat.T).norm() < 1e-5
+    assert (product.gradient() - exact[0]).norm() / exact[0].norm() < 1e-5
+    half = product.narrow(2, 2)
+    assert not half._formed
+    alone = rows[2 // group_size : 4 // group_size].sum(0)
+    assert (half.gradient() - alone).norm() / alone.norm() < 1e-5
 
 
 def test_memo_runs_once_for_an_unchanged_tensor() -> None:

@@ -27,7 +27,8 @@ struct Conv3x3Params {
   const void* addend = nullptr;  // [N, H, W, O] or null: added to the (masked) output; may be the output
   // Gradient of the weight: `input` is x, and beside it
   const void* grad_output = nullptr;  // [N, H, W, O]
-  float* grad_weight = nullptr;       // [groups, O, C, 3, 3]: the result
+  float* grad_weight = nullptr;       // the result: [groups, O, C, 3, 3], or
+  bool packed = false;                // [groups, 3, 3, C, O], in which vectors are written whole
   int64_t groups = 1;                 // equal runs of consecutive samples; divides batch
 
   int64_t batch = 0, height = 0, width = 0;

@@ -168,6 +168,11 @@ void finish_weights(const Conv3x3Params& p, const float* sums, int64_t stride, i
         PYNAS_UNROLL for (int i = 0; i < 3; ++i) half[i][j] = short_column[i];
       }
       PYNAS_UNROLL for (int i = 0; i < 3; ++i) transform_grad_weight(half[i], g[i]);
+      if (p.packed) {
+        PYNAS_UNROLL for (int k = 0; k < 9; ++k)
+            store_lanes(out + (k * C + c) * O + o, g[k / 3][k % 3], lanes);
+        return;
+      }
       for (int l = 0; l < lanes; ++l) {
         PYNAS_UNROLL for (int k = 0; k < 9; ++k) out[((o + l) * C + c) * 9 + k] = g[k / 3][k % 3][l];
       }

@@ -140,9 +140,15 @@ at::Tensor conv3x3_backward_weight(const at::Tensor& grad_output, const at::Tens
   TORCH_CHECK_VALUE(groups >= 1 && input.size(0) % groups == 0, op, ": groups: expected a divisor of the ",
                     input.size(0), " samples, got ", groups);
   const auto options = input.options().dtype(at::kFloat).memory_format(std::nullopt);
-  const std::vector<int64_t> shape{groups, grad_output.size(1), input.size(1), 3, 3};
-  if (input.numel() == 0 || grad_output.numel() == 0) return at::zeros(shape, options);
-  at::Tensor result = at::empty(shape, options);
+  const int64_t C = input.size(1), O = grad_output.size(1);
+  // Many gradients are written by vectors; their reader takes the order that they come in.
+  const bool packed = groups > 1;
+  const std::vector<int64_t> shape =
+      packed ? std::vector<int64_t>{groups, 3, 3, C, O} : std::vector<int64_t>{groups, O, C, 3, 3};
+  const bool none = input.numel() == 0 || grad_output.numel() == 0;
+  at::Tensor result = none ? at::zeros(shape, options) : at::empty(shape, options);
+  const at::Tensor gradients = packed ? result.permute({0, 4, 3, 1, 2}) : result;
+  if (none) return gradients;
   const Parallel parallel = torch_parallel();
   const at::Tensor x = input.contiguous(kChannelsLast), grad = grad_output.contiguous(kChannelsLast);
   Conv3x3Params params = params_of(x, x.size(1), grad.size(1));
@@ -151,10 +157,11 @@ at::Tensor conv3x3_backward_weight(const at::Tensor& grad_output, const at::Tens
   params.grad_output = grad.const_data_ptr();
   params.grad_weight = result.mutable_data_ptr<float>();
   params.groups = groups;
+  params.packed = packed;
   params.relu = relu;
   params.workspace = workspace.mutable_data_ptr<float>();
   PYNAS_DISPATCH_ISA(conv3x3_grad_weight, params, parallel);
-  return result;
+  return gradients;
 }
 
 TORCH_LIBRARY_FRAGMENT(pynas, m) {
