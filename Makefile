@@ -7,9 +7,10 @@ SOURCES := CMakeLists.txt pyproject.toml $(wildcard cmake/*) $(shell find csrc -
 SEARCH ?= --budget 60
 TESTS ?= tests
 IMAGES ?= digits
+TABLE ?= analog
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help build search test bench lint format sanitize evidence clean
+.PHONY: help build search test bench results lint format sanitize evidence clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -44,6 +45,9 @@ evidence: build  ## the slow measurements behind the documentation
 	PYNAS_FUZZ_STEPS=100000 PYNAS_FUZZ_TEXTS=2000 PYNAS_FUZZ_NETWORKS=10 $(BIN)/python -m pytest tests/spaces/test_fuzz.py
 	$(BIN)/pynas bench --slow --seconds 10 $(if $(RECORD),--save $(RECORD))
 	cd benches && ../$(BIN)/python -m pytest test_zico.py test_collect.py test_search_overhead.py test_mixed_op.py -k "not test_time" --benchmark-enable -s -q $(if $(RECORD),--record $(abspath $(RECORD)))
+
+results: build  ## measure how proxies rank trained networks (an hour) and write docs/results.md
+	$(BIN)/python benches/write_results.py --images $(IMAGES) --table $(TABLE)
 
 lint: build  ## ruff, mypy and clang-format
 	$(BIN)/ruff check .

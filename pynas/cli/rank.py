@@ -37,9 +37,7 @@ def rank(
     latency: _hardware.Latency = None,
     constraint: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Correlations also where COST<NUMBER, such as 'latency:raspi4<20'; repeatable."
-        ),
+        typer.Option(help="Correlations also where COST<NUMBER, such as 'latency:raspi4<20'; repeatable."),
     ] = None,
     cost: Annotated[
         list[str] | None,
