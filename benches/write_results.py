@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -82,7 +83,7 @@ def measure(
 
 
 def on_the_same_cells(store: Path, scores: Path, table: str) -> dict[str, list[float]]:
-    """Spearman of published scores and their number, over those of the ranked cells that have one.
+    """Spearman of published scores, of ours, and their number, over the ranked cells that have both.
 
     Args:
         store: Where the ranking is.
@@ -95,7 +96,7 @@ def on_the_same_cells(store: Path, scores: Path, table: str) -> dict[str, list[f
     space = spaces.get("nasbench201")
     with Store(store, read_only=True) as opened:
         trials = opened.trials(opened.run())
-    accuracy = {space.index(t.architecture): t.evaluation.metrics["accuracy"] for t in trials}
+    evaluations = {space.index(t.architecture): t.evaluation for t in trials}
     found = {}
     with np.load(scores, allow_pickle=False) as archive:
         rows = archive["index"]
@@ -104,9 +105,15 @@ def on_the_same_cells(store: Path, scores: Path, table: str) -> dict[str, list[f
             if dataset != "cifar10":
                 continue
             values = dict(zip(rows.tolist(), archive[key].tolist(), strict=True))
-            pairs = [(values[i], a) for i, a in accuracy.items() if np.isfinite(values.get(i, np.nan))]
             ours = {"nwot": "naswot", "jacov": "jacob_cov"}.get(name, name)
-            found[ours] = [float(stats.spearmanr(*zip(*pairs, strict=True)).statistic), len(pairs)]
+            rows_of_both = [
+                (values[i], {**e.metrics, **e.scores}.get(ours, math.nan), e.metrics["accuracy"])
+                for i, e in evaluations.items()
+                if i in values
+            ]
+            both = np.array([row for row in rows_of_both if np.isfinite(row).all()])
+            correlations = [float(stats.spearmanr(both[:, k], both[:, 2]).statistic) for k in (0, 1)]
+            found[ours] = [*correlations, len(both)]
     return found
 
 
@@ -134,7 +141,7 @@ def table(record: dict[str, Any]) -> list[str]:
     head = ["proxy", "Spearman", "Kendall", "Kendall in the top 5 %", "failed"]
     same = record.get("published_on_these", {})
     if same:
-        head.append("Suite-Zero's scores of these cells")
+        head.append("Suite-Zero's scores / ours, of the cells that it has")
     if beside:
         head += [name for name, _ in PUBLISHED] + [f"within {TOLERANCE:.2f} of one"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
@@ -151,7 +158,8 @@ def table(record: dict[str, Any]) -> list[str]:
         ]
         row.append(str(found["excluded"]))
         if same:
-            row.append(_number(same[name][0]) if name in same else "-")
+            both = same.get(name)
+            row.append(f"{both[0]:.3f} / {both[1]:.3f} (n={both[2]})" if both else "-")
         if beside:
             row += [_number(values.get(name)) for _, values in PUBLISHED] + [
                 _verdict(name, found["spearman"])
@@ -184,7 +192,10 @@ def page() -> str:
         "Published Spearman correlations with CIFAR-10 test accuracy: zero-cost-nas (Abdelfattah et al.,",
         "ICLR 2021, batch 64), VKDNW (table 1, five runs of each author's code), NAS-Bench-Suite-Zero",
         "(Krishnakumar et al., NeurIPS 2022, 9,445 networks). The same proxy differs between them by code,",
-        "initialisation and batch.",
+        "initialisation and batch. On the cells that Suite-Zero scored too, ours rank within .02 of its",
+        "published scores (within .03 for FLOPs, which count the skeleton differently), all but grasp, whose",
+        "formula is tested against a double backward pass in float64: its cause is not known. So what lies",
+        "further from a published number over other cells (snip, grad_norm, epe_nas, zen) lies in the cells.",
         "",
     ]
     for name, section in SECTIONS.items():

@@ -90,6 +90,10 @@ def completed(
     return result
 
 
+# The time of a hypervolume grows with the front's size to the power of its axes: seconds on four of them.
+HYPERVOLUME_AXES = 4
+
+
 def summary(
     trials: Sequence[Trial], objectives: Sequence[str], costs: Sequence[str]
 ) -> tuple[Trial | None, tuple[Trial, ...], float]:
@@ -102,7 +106,8 @@ def summary(
 
     Returns:
         (best, front, hypervolume): the share of the box between the worst and the best value of each axis
-        among the trials that the front dominates; NaN without trials.
+        among the trials that the front dominates; NaN without trials, and on more than
+        ``HYPERVOLUME_AXES`` axes.
     """
     valid = [trial for trial in trials if trial.evaluation.status is Status.OK]
     if not valid:
@@ -115,7 +120,8 @@ def summary(
     front = pareto_front(points)
     low, high = points.min(axis=0), points.max(axis=0)
     scaled = np.where(high > low, (points - low) / np.where(high > low, high - low, 1.0), 1.0)
-    volume = hypervolume(scaled[front], np.zeros(points.shape[1]))
+    few = points.shape[1] <= HYPERVOLUME_AXES
+    volume = hypervolume(scaled[front], np.zeros(points.shape[1])) if few else math.nan
     return valid[ranks.index(max(ranks))], tuple(valid[i] for i in front), volume
 
 

@@ -48,7 +48,7 @@ class SearchResult:
         seconds: Wall-clock seconds of this session.
         overhead_seconds: Those of them spent in the search itself: ask, tell, canonical forms, costs, store.
         hypervolume: Share of the box between the worst and the best value of each objective among the trials
-            that the front dominates, in [0, 1]; NaN if all failed.
+            that the front dominates, in [0, 1]; NaN if all failed, and on more than four axes.
     """
 
     run: Run

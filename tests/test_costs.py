@@ -10,6 +10,7 @@ from torch import nn
 from pynas import spaces
 from pynas._costs import Costs
 from pynas._errors import UserError
+from pynas.architecture import Architecture
 from pynas.hardware import TabularLatency, Task, profile_architecture
 from pynas.run import search
 from pynas.testing.strategies import ToySpace
@@ -124,3 +125,18 @@ def test_errors():
 def test_a_score_to_minimise():
     result = search(TOY, "exhaustive", ["-toy"], evaluator=flat, budget=6)
     assert result.best.evaluation.scores == {"toy": 1.0, "-toy": -1.0}
+
+
+def test_many_objectives_do_not_wait_for_a_hypervolume() -> None:
+    # Ranking by all proxies is a search with twenty objectives, where nearly every trial is on the front.
+    rng, space = random.Random(0), spaces.get("nasbench201")
+    names = [f"score{i}" for i in range(20)]
+
+    def evaluate(architecture: Architecture) -> Evaluation:
+        scores = {name: rng.random() for name in names}
+        return Evaluation(Status.OK, scores=scores, metrics={"flops": 1.0, "params": 1.0})
+
+    result = search(space, strategy="random", objectives=names, budget=200, evaluator=evaluate)
+    assert len(result.pareto) > 150
+    assert math.isnan(result.hypervolume)
+    assert result.best is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -139,9 +140,9 @@ def search(
 
 def _print_front(result: Any, space: Any, objectives: Sequence[str]) -> None:
     shown = sorted(result.pareto, key=lambda trial: -trial.evaluation.scores[objectives[0]])
+    volume = f", hypervolume {result.hypervolume:.3f} of the box between the worst and the best"
     _output.print_table(
-        f"Pareto front: {len(shown)} trials, hypervolume {result.hypervolume:.3f} of the box between the "
-        "worst and the best",
+        f"Pareto front: {len(shown)} trials{volume if math.isfinite(result.hypervolume) else ''}",
         ["architecture", *(name.removeprefix("-") for name in objectives), "trial"],
         [
             (

@@ -106,8 +106,8 @@ class _SearchPage:
                 values[f"{name[1:]} of the best trial"] = _number(-score)
             else:
                 values[label.format(name)] = _number(score)
-        if len(self.objectives) > 1:
-            values["hypervolume of the Pareto front"] = f"{self._hypervolume():.3f}"
+        if len(self.objectives) > 1 and math.isfinite(volume := self._hypervolume()):
+            values["hypervolume of the Pareto front"] = f"{volume:.3f}"
         if math.isfinite(self.accuracy[best]):
             values[f"its {self.accuracy_label}"] = f"{self.accuracy[best]:.2f}"
         if "params" in metrics:
