@@ -39,6 +39,7 @@ section {{ background: white; border: 1px solid {GRID}; border-radius: 10px; pad
 .note {{ margin: 10px 0 0; }}
 code {{ font: 12.5px/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; }}
 code {{ overflow-wrap: anywhere; }}
+td code {{ overflow-wrap: break-word; }}  /* a short name keeps its column as wide as it is */
 p.best {{ margin: 0 0 12px; padding: 8px 12px; background: #eff6ff; border-radius: 6px; }}
 .scroll {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; width: 100%; font-size: 15px; font-variant-numeric: tabular-nums; }}
