@@ -25,6 +25,9 @@ ENUMERATION_LIMIT = 100_000
 SAMPLES_BEFORE_ENUMERATION = 200
 SAMPLES_WITHOUT_ENUMERATION = 10_000
 
+ATTEMPTS = 64
+ATTEMPTS_PER_MUTATION = 16
+
 
 class Exhausted(Exception):  # noqa: N818  (an outcome of ask(), like StopIteration, not an error)
     """Every feasible architecture has been proposed."""
@@ -133,6 +136,18 @@ class SearchStrategy(ABC):
             return False
         self._remember(key)
         return True
+
+    def _claim_child(self, breed: Callable[[int], Architecture]) -> Architecture:
+        """Claim a child; a random architecture after ``ATTEMPTS`` that were infeasible or proposed before.
+
+        Around a well-explored optimum that happens often, so every ``ATTEMPTS_PER_MUTATION`` attempts
+        ``breed``, which takes the number of mutations, is asked for one more.
+        """
+        for attempt in range(ATTEMPTS):
+            child = breed(1 + attempt // ATTEMPTS_PER_MUTATION)
+            if self._claim(child):
+                return child
+        return self._sample()
 
     def _sample(self) -> Architecture:
         """Claim a random architecture: by sampling while that finds new ones, then by enumeration."""

@@ -19,9 +19,6 @@ from pynas.trial import Trial
 if TYPE_CHECKING:
     from pynas.spaces import SearchSpace
 
-ATTEMPTS = 64
-ATTEMPTS_PER_MUTATION = 16
-
 
 class RegularizedEvolution(SearchStrategy):
     """Mutates the best of a random sample of the population; the oldest member dies with each birth.
@@ -83,10 +80,7 @@ class RegularizedEvolution(SearchStrategy):
 
     def _propose(self) -> Architecture:
         if len(self._population) == self.population_size and self.space.size != 1:
-            for attempt in range(ATTEMPTS):
-                child = self._breed(1 + attempt // ATTEMPTS_PER_MUTATION)
-                if self._claim(child):
-                    return child
+            return self._claim_child(self._breed)
         return self._sample()
 
     def _breed(self, mutations: int) -> Architecture:

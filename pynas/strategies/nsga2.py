@@ -7,7 +7,6 @@ IEEE Transactions on Evolutionary Computation 6(2), 2002. Sorting and crowding a
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,15 +15,11 @@ import numpy as np
 from pynas._errors import UserError
 from pynas.architecture import Architecture
 from pynas.strategies._base import Feasible, SearchStrategy
-from pynas.trial import Status, Trial
+from pynas.strategies._members import Member, from_json, member_of, to_json
+from pynas.trial import Trial
 
 if TYPE_CHECKING:
     from pynas.spaces import SearchSpace
-
-ATTEMPTS = 64
-ATTEMPTS_PER_MUTATION = 16
-
-Member = tuple[Architecture, tuple[float, ...]]
 
 
 class NSGA2(SearchStrategy):
@@ -73,34 +68,22 @@ class NSGA2(SearchStrategy):
 
     def tell(self, trial: Trial) -> None:  # noqa: D102
         super().tell(trial)
-        scores = trial.evaluation.scores
-        names = self.objectives or tuple(sorted(scores))
-        fitness = tuple(float(scores.get(name, math.nan)) for name in names)
-        if trial.evaluation.status is Status.OK and fitness and all(map(math.isfinite, fitness)):
-            self._children.append((trial.architecture, fitness))
+        member = member_of(trial, self.objectives)
+        if member is not None:
+            self._children.append(member)
         self._told += 1
         if self._told >= self.population_size:
             self._parents = self._survivors([*self._parents, *self._children])
             self._children, self._told = [], 0
 
     def state(self) -> dict[str, Any]:  # noqa: D102
-        def listed(members: list[Member]) -> list[Any]:
-            return [[list(arch.decisions), list(fitness)] for arch, fitness in members]
-
-        generation = {
-            "parents": listed(self._parents),
-            "children": listed(self._children),
-            "told": self._told,
-        }
-        return super().state() | generation
+        generation = {"parents": to_json(self._parents), "children": to_json(self._children)}
+        return super().state() | generation | {"told": self._told}
 
     def load_state(self, state: Mapping[str, Any]) -> None:  # noqa: D102
         super().load_state(state)
-
-        def members(records: list[Any]) -> list[Member]:
-            return [(Architecture(self.space.name, tuple(d)), tuple(fitness)) for d, fitness in records]
-
-        self._parents, self._children = members(state["parents"]), members(state["children"])
+        self._parents = from_json(self.space.name, state["parents"])
+        self._children = from_json(self.space.name, state["children"])
         self._told = int(state["told"])
 
     def _survivors(self, members: list[Member]) -> list[Member]:
@@ -120,10 +103,7 @@ class NSGA2(SearchStrategy):
 
     def _propose(self) -> Architecture:
         if len(self._parents) >= 2 and self.space.size != 1:
-            for attempt in range(ATTEMPTS):
-                child = self._breed(1 + attempt // ATTEMPTS_PER_MUTATION)
-                if self._claim(child):
-                    return child
+            return self._claim_child(self._breed)
         return self._sample()
 
     def _breed(self, mutations: int) -> Architecture:
