@@ -7,12 +7,12 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from pynas.stats._base import Statistic
 from pynas.stats._products import GradientProduct
+from pynas.stats.grad_gram import GradGram
 
 
 @dataclass(frozen=True)
-class OutputGram(Statistic[Tensor]):
+class OutputGram(GradGram):
     """G_bc = <r_b, r_c>, r_b what sample b contributes to d(sum of all outputs)/d(weights).
 
     The tangent kernel, of every parameter called ``weight`` (of convolutions, linear layers, norms and
@@ -34,5 +34,4 @@ class OutputGram(Statistic[Tensor]):
         results: dict[str, Tensor],
     ) -> None:
         """Take the Gram matrix of each weight."""
-        if weight is not None:
-            results[weight] = product.gram(group_size)
+        super().observe(product, weight, None, group_size, results)
