@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "pynas"
 # A module imports only from its own layer's list of lower layers. Names are the first component below pynas.
 BOTTOM = {
     "_correlation",
+    "_atomic",
     "_costs",
     "_ensembles",
     "_errors",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,12 +10,13 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor
 
+from pynas._atomic import replacing
 from pynas._errors import UserError
 from pynas.analysis._checks import Floats
 from pynas.analysis.groups import ChildSampler, GroupedWeights, Partition, partition
-from pynas.analysis.standalone import Task, accuracy
+from pynas.analysis.standalone import Task
 from pynas.architecture import Architecture
 from pynas.spaces import SearchSpace
 from pynas.supernet import (
@@ -30,6 +30,7 @@ from pynas.supernet import (
 )
 from pynas.supernet._random import derive
 from pynas.supernet._state import restore
+from pynas.supernet.evaluation import SubnetEvaluator
 
 Statistics = Literal["running", "recalibrated"]
 
@@ -122,51 +123,29 @@ class Study:
                 for kind in statistics:
                     values = self._read(trainer.folder.folder, step, kind)
                     if values is None:
-                        values = [self.judge(model, arch, kind) for arch in self.architectures]
+                        values = self.judge(model, kind)
                         self._write(trainer.folder.folder, step, kind, values)
                     found[kind][seed].append(values)
         return {kind: np.array(rows, dtype=np.float64) for kind, rows in found.items()}
 
-    def judge(self, model: SharedWeights, arch: Architecture, statistics: Statistics) -> float:
-        """Percent of the validation images that ``arch`` classifies rightly with the model's weights.
+    def judge(self, model: SharedWeights, statistics: Statistics) -> list[float]:
+        """Percent of the validation images that each architecture classifies rightly with shared weights.
 
         ``running`` normalises by the running statistics, which all trained paths have moved; ``recalibrated``
-        by means and variances of this sub-network on training images. The model is afterwards as before.
+        by means and variances of each sub-network on training images. The model is afterwards as before.
         """
-        segments = model.segments(arch)
-        norms = [
-            norm
-            for segment in segments
-            for module in segment.modules
-            for norm in module.modules()
-            if isinstance(norm, nn.BatchNorm2d) and norm.track_running_stats
-        ]
-        before = [(norm.momentum, {k: b.clone() for k, b in norm.named_buffers()}) for norm in norms]
-        training = model.training
-        try:
-            if statistics == "recalibrated":
-                self._recalibrate(model, arch, norms)
-            model.eval()
-            task = self.task
-            right = accuracy(lambda x: model(x, arch), task.validation_inputs, task.validation_targets)
-        finally:
-            model.train(training)
-            for norm, (momentum, buffers) in zip(norms, before, strict=True):
-                norm.momentum = momentum
-                for name, buffer in norm.named_buffers():
-                    buffer.copy_(buffers[name])
-        return 100 * right
+        task = self.task
+        calibration = self._calibration_batches() if statistics == "recalibrated" else None
+        evaluator = SubnetEvaluator(
+            model, task.validation_inputs, task.validation_targets, calibration=calibration, batch_size=500
+        )
+        return [100 * score.accuracy for score in evaluator(self.architectures)]
 
-    @torch.no_grad()
-    def _recalibrate(self, model: SharedWeights, arch: Architecture, norms: Sequence[nn.BatchNorm2d]) -> None:
-        model.train()
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # the mean over all batches
+    def _calibration_batches(self) -> list[Tensor]:
         count = min(self.calibration, len(self.task.inputs))
         order = torch.randperm(len(self.task.inputs), generator=torch.Generator().manual_seed(0))[:count]
-        for positions in order.tensor_split(max(1, round(count / self.calibration_batch))):
-            model(self.task.inputs[positions.to(self.task.inputs.device)], arch)
+        parts = torch.tensor_split(order, max(1, round(count / self.calibration_batch)))
+        return [self.task.inputs[positions.to(self.task.inputs.device)] for positions in parts]
 
     def _train(self, sharing: Sharing, seed: int) -> tuple[SharedWeights, Trainer]:
         with torch.random.fork_rng(devices=[]):
@@ -221,8 +200,6 @@ class Study:
 
     def _write(self, folder: Path, step: int, statistics: Statistics, values: list[float]) -> None:
         path = folder / f"accuracies-{step}-{statistics}.json"
-        partial = path.with_suffix(".partial")
-        partial.write_text(
-            json.dumps({"judged": self._judged(statistics), "accuracies": values}), encoding="utf-8"
-        )
-        os.replace(partial, path)
+        record = {"judged": self._judged(statistics), "accuracies": values}
+        with replacing(path) as file:
+            file.write(json.dumps(record).encode())

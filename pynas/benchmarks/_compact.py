@@ -8,7 +8,6 @@ array per column, named ``DATASET/METRIC@EPOCHS``, ``[N]`` or ``[N, runs]``, NaN
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pynas._atomic import replacing
 from pynas._errors import UserError
 from pynas.benchmarks._columns import Column, parse_key
 from pynas.benchmarks._families import FAMILIES
@@ -58,20 +58,13 @@ def write(path: Path, content: Content) -> None:
         "seeds": {column.key: list(column.seeds) for column in content.columns if column.seeds},
     }
     arrays = {column.key: array for column, array in content.columns.items()}
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        try:
-            with partial.open("wb") as file:
-                np.savez_compressed(
-                    file,
-                    allow_pickle=False,
-                    **{HEADER: np.array(json.dumps(header)), **content.names, **arrays},
-                )
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with replacing(path) as file:
+            np.savez_compressed(
+                file,
+                allow_pickle=False,
+                **{HEADER: np.array(json.dumps(header)), **content.names, **arrays},
+            )
     except OSError as error:
         raise UserError(f"{path}: cannot write: {error.strerror or error}") from error
 

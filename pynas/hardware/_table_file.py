@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pynas import spaces
+from pynas._atomic import replacing
 from pynas._errors import UserError
 from pynas.architecture import Architecture
 from pynas.hardware._fit import Correction
@@ -42,9 +41,8 @@ def write(table: LatencyTable, path: Path) -> Path:
     text = json.dumps(record, indent=1, allow_nan=False)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
-            file.write(text)
-        os.replace(file.name, path)
+        with replacing(path) as file:
+            file.write(text.encode())
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error}") from error
     return path

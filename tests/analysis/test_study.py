@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from pynas.analysis.groups import ChildSampler, GroupedWeights, partition
 from pynas.analysis.standalone import Task, ground_truth, train_alone
 from pynas.analysis.study import Sharing, Study
 from pynas.supernet import SinglePath, Trainer, TrainingOptions, build
+from pynas.supernet.evaluation import SubnetEvaluator, SubnetScore
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -159,9 +161,14 @@ def test_a_study_goes_on_where_it_was(task: Task, tmp_path: Path, monkeypatch: p
     record = json.loads(kept.read_text())
     assert record["accuracies"] == found["running"][0, 1].tolist()
     kept.unlink()
-    judged = []
-    original = Study.judge
-    monkeypatch.setattr(Study, "judge", lambda *a: judged.append(a) or original(*a))
+    judged: list[Architecture] = []
+    original = SubnetEvaluator.__call__
+
+    def noting(self: SubnetEvaluator, architectures: Sequence[Architecture]) -> list[SubnetScore]:
+        judged.extend(architectures)
+        return original(self, architectures)
+
+    monkeypatch.setattr(SubnetEvaluator, "__call__", noting)
     again = study(task, tmp_path).estimates(sharing, ("running", "recalibrated"))
     assert all(np.array_equal(again[kind], found[kind]) for kind in found)
     assert len(judged) == 5  # only what was lost
@@ -176,19 +183,17 @@ def test_recalibration_is_the_statistics_of_the_sub_network_and_leaves_no_trace(
     model = build(SPACE, 4)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     one = study(task, tmp_path, calibration=64)
-    arch = CHILDREN[0]
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     stem = next(m for m in model.network.stem.modules() if isinstance(m, nn.BatchNorm2d))  # type: ignore
     seen = {}
-    original = Study._recalibrate
 
-    def spy(self: Study, *arguments: object) -> None:
-        original(self, *arguments)  # type: ignore[arg-type]
-        seen["mean"] = stem.running_mean.clone()  # type: ignore[union-attr]
+    def spy(norm: nn.Module, *_: object) -> None:
+        if not norm.training:
+            seen["mean"] = stem.running_mean.clone()  # type: ignore[union-attr]
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Study, "_recalibrate", spy)
-        one.judge(model, arch, "recalibrated")
+    hook = stem.register_forward_hook(spy)
+    one.judge(model, "recalibrated")
+    hook.remove()
     conv = next(m for m in model.network.stem.modules() if isinstance(m, nn.Conv2d))  # type: ignore
     assert torch.allclose(seen["mean"], conv(task.inputs).mean((0, 2, 3)), atol=1e-5)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
