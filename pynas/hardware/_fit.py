@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, stats
 
 _Array = NDArray[np.float64]
 
@@ -31,6 +30,8 @@ class Correction:
     @classmethod
     def fit(cls, totals: Sequence[float], counts: Sequence[int], measured: Sequence[float]) -> Correction:
         """Least squares of relative errors over measured networks; with fewer than four only the slope."""
+        from scipy import optimize  # here: commands that fit nothing should not wait for it
+
         t = np.asarray(measured, dtype=np.float64)
         columns = [np.asarray(totals, dtype=np.float64)]
         if len(t) >= 4:
@@ -73,6 +74,8 @@ def prediction_error(
     predicted: Sequence[float], sums: Sequence[float], rounds: Sequence[Sequence[float]]
 ) -> PredictionError:
     """Compare predictions, NaN where there is none, with measurements: one sequence of rounds a network."""
+    from scipy import stats
+
     measured = np.array([np.median(times) for times in rounds], dtype=np.float64)
     p, s = np.asarray(predicted, dtype=np.float64), np.asarray(sums, dtype=np.float64)
     known = np.isfinite(p)

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from scipy.stats import norm, rankdata
 
 from pynas._errors import UserError
 from pynas.architecture import Architecture
@@ -141,6 +140,8 @@ class BayesianOptimization(LatentStrategy):
 
 def expected_improvement(mean: Floats, deviation: Floats, best: float) -> Floats:
     """``log E[max(0, f - best)]`` for f ~ N(mean, deviation^2); the logarithm orders also the tiniest."""
+    from scipy.stats import norm
+
     u = (mean - best) / deviation
     # log(phi(u) + u Phi(u)): for u << 0 it is log phi(u) - 2 log |u| up to O(u^-2).
     far = u < -25
@@ -152,4 +153,6 @@ def expected_improvement(mean: Floats, deviation: Floats, best: float) -> Floats
 
 def _quantiles(values: Floats) -> Floats:
     """Normal quantiles of ranks, ties sharing theirs: ``Phi^-1((r - 1/2) / n)``."""
+    from scipy.stats import norm, rankdata
+
     return np.asarray(norm.ppf((rankdata(values) - 0.5) / len(values)))

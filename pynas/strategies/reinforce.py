@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.stats import norm
 
 from pynas._errors import UserError
 from pynas.architecture import Architecture
@@ -127,6 +126,8 @@ class Reinforce(LatentStrategy):
         if self.baseline is not None:
             worst = min(scores, default=self.baseline)
             return [(worst if i == _FAILED else scores[i]) - self.baseline for i in episode.scores]
+        from scipy.stats import norm
+
         ranked = np.sort(np.array(scores))
         found = []
         for i in episode.scores:
