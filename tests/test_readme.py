@@ -38,7 +38,7 @@ def test_every_target_and_command_it_names_exists() -> None:
     text = README.read_text()
     commands = {command.name for command in app.registered_commands}
     groups = {group.name for group in app.registered_groups}
-    assert set(re.findall(r"`pynas\s([a-z]+)", text)) - groups == commands
+    assert set(re.findall(r"`pynas\s([a-z]+)", text)) == commands | groups
     makefile = (README.parent / "Makefile").read_text()
     for target in re.findall(r"`?make ([a-z]+)", text):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
