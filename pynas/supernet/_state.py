@@ -1,8 +1,10 @@
-"""All tensors of a training, by name, and back."""
+"""All tensors of a training, by name, and back; and how one training is told from another."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,3 +49,32 @@ def restore(tensors: Mapping[str, Tensor], model: nn.Module, optimizers: Mapping
                     tensor = torch.empty_like(like).copy_(tensor)
                 states.setdefault(int(index), {})[key] = tensor.clone()
         optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def digest(inputs: Tensor, targets: Tensor) -> str:
+    """A SHA-256 sum of shape, dtype, all targets and some 64 of the images."""
+    found = hashlib.sha256(repr((list(inputs.shape), str(inputs.dtype))).encode())
+    found.update(targets.cpu().contiguous().numpy().data)
+    sample = inputs[:: max(1, len(inputs) // 64)].float().cpu().contiguous()
+    found.update(sample.numpy().data)
+    return found.hexdigest()
+
+
+def check_same(there: Any, here: Mapping[str, Any], holds: str) -> None:
+    """Raise UserError where a checkpoint's record is not of what is to go on from it.
+
+    Args:
+        there: What the checkpoint says of its settings.
+        here: The settings now, as JSON has them.
+        holds: For the message: where it is and what, such as ``run1: holds a training``.
+    """
+    known = there if isinstance(there, dict) else {}
+    for key, value in here.items():
+        found = known.get(key)
+        if isinstance(value, dict) and isinstance(found, dict):
+            check_same(found, value, holds)
+        if found != value:
+            raise UserError(
+                f"{holds} with another {key}: {found}, here {value}; go on with the same settings, or take "
+                "another folder"
+            )

@@ -7,7 +7,6 @@ arXiv:2403.11380.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -214,8 +213,6 @@ class Shifting:
     # ---- state -----------------------------------------------------------------------------------
 
     def _identity(self) -> dict[str, Any]:
-        digest = hashlib.sha256(repr(list(self.inputs.shape)).encode())
-        digest.update(self.targets.cpu().contiguous().numpy().data)
         calibration = self.evaluate.calibration
         return {
             "search": "supernet shifting",
@@ -223,7 +220,8 @@ class Shifting:
             "options": asdict(self.options),
             "space": self.model.space.name,
             "population": self.strategy.population_size,
-            "images": digest.hexdigest(),
+            "images": _state.digest(self.inputs, self.targets),
+            "validation": _state.digest(self.evaluate.inputs, self.evaluate.targets),
             "calibration": None if calibration is None else len(calibration),
         }
 
@@ -251,8 +249,8 @@ class Shifting:
                 f"{self.folder.folder}: holds a search already; go on with it by resume, or "
                 "take another folder"
             )
-        if state.record.get("search") != self._identity():
-            raise UserError(f"{self.folder.folder}: holds another search: {state.record.get('search')}")
+        holds = f"{self.folder.folder}: holds a search"
+        _state.check_same(state.record.get("search"), self._identity(), holds)
         _state.restore(state.tensors, self.model, {"weights": self._optimizer})
         self.strategy.load_state(state.record["strategy"])
         name = self.model.space.name
@@ -268,10 +266,6 @@ def transfer(model: SharedWeights, num_classes: int, seed: int = 0) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "classifier"))
         model.reset_classifier(num_classes)
-
-
-def _accuracy(score: SubnetScore) -> float:
-    return score.accuracy if math.isfinite(score.loss) else math.nan
 
 
 def _number(value: float) -> float | None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 import random
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,54 +17,16 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from pynas._errors import UserError
-from pynas.architecture import Architecture
 from pynas.supernet import _state, distributed
 from pynas.supernet._random import Batches, derive
+from pynas.supernet._trainer_parts import TrainingResult, TrainingStep
 from pynas.supernet.checkpoint import Checkpoint, CheckpointFolder
 from pynas.supernet.methods import Method, NotFiniteError, Outcome, StepContext
 from pynas.supernet.options import TrainingOptions
 
+__all__ = ["Trainer", "TrainingResult", "TrainingStep"]
+
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class TrainingStep:
-    """What a step of training was.
-
-    Attributes:
-        number: From 0.
-        total: Steps of the whole training.
-        loss: Cross-entropy of the batch of the weights, before the step.
-        accuracy: Fraction of that batch that was right.
-        learning_rate: Of the weights.
-        architectures: That were trained, where the method samples some.
-    """
-
-    number: int
-    total: int
-    loss: float
-    accuracy: float
-    learning_rate: float
-    architectures: tuple[Architecture, ...]
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """A whole training, also where it was interrupted.
-
-    Attributes:
-        losses: Of each step.
-        accuracies: Of each step.
-        resumed_from: Steps that a checkpoint had done already.
-        restarts: How often a loss or gradient that was not finite took it back.
-        damaged: What was wrong with later checkpoints than the one that was used.
-    """
-
-    losses: tuple[float, ...]
-    accuracies: tuple[float, ...]
-    resumed_from: int = 0
-    restarts: int = 0
-    damaged: tuple[str, ...] = ()
 
 
 class Trainer:
@@ -271,10 +232,6 @@ class Trainer:
 
     def _identity(self) -> dict[str, Any]:
         """What must be the same for a training to go on to the same end."""
-        data = hashlib.sha256(repr((list(self.inputs.shape), str(self.inputs.dtype))).encode())
-        data.update(self.targets.cpu().contiguous().numpy().data)
-        sample = self.inputs[:: max(1, len(self.inputs) // 64)].float().cpu().contiguous()
-        data.update(sample.numpy().data)
         return {
             "seed": self.seed,
             "options": asdict(self.options),
@@ -282,7 +239,7 @@ class Trainer:
             "model": type(self.model).__name__,
             "processes": distributed.world(),
             "checkpoint_every": self.every,
-            "images": data.hexdigest(),
+            "images": _state.digest(self.inputs, self.targets),
         }
 
     def _state(self, number: int, salt: int, history: list[list[float]]) -> Checkpoint:
@@ -306,17 +263,8 @@ class Trainer:
             for message in damaged:
                 _log.warning("%s", message)
             assert found is not None
-            _check_same(found.record.get("training"), self._identity(), str(self.folder.folder))
+            holds = f"{self.folder.folder}: holds a training"
+            _state.check_same(found.record.get("training"), self._identity(), holds)
             self._restore(found)
             return found, damaged
         return self._state(0, 0, []), []
-
-
-def _check_same(there: Any, here: dict[str, Any], folder: str) -> None:
-    there = there if isinstance(there, dict) else {}
-    for key, value in here.items():
-        if there.get(key) != value:
-            raise UserError(
-                f"{folder}: holds a training with another {key}: {there.get(key)}, here {value}; "
-                "go on with the same settings, or take another folder"
-            )

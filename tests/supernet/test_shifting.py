@@ -87,7 +87,7 @@ def test_a_killed_search_goes_on_to_the_same_bits(variant: str, tmp_path: Path) 
     assert equal(state(fresh), state(whole))
     with pytest.raises(pynas.UserError, match="holds a search already"):
         search(fresh, tmp_path / "run", variant=variant).run()
-    with pytest.raises(pynas.UserError, match="another search"):
+    with pytest.raises(pynas.UserError, match="holds a search with another steps: 2, here 3"):
         search(fresh, tmp_path / "run", variant=variant, steps=3).run(resume=True)
 
 
