@@ -88,6 +88,24 @@ def test_bad_input_is_one_line(run_pynas: Run, tmp_path: Path) -> None:
         assert err.splitlines()[-1].startswith("pynas: ")
 
 
+@pytest.mark.parametrize("kind", ["text", "other pickle", "folder"])
+def test_a_file_of_no_benchmark_is_told_what_is_read(run_pynas: Run, tmp_path: Path, kind: str) -> None:
+    source = tmp_path / "results"
+    if kind == "folder":
+        source.mkdir()
+    else:
+        source.write_bytes(b"arch,accuracy\n" if kind == "text" else pickle.dumps({"accuracy": [1.0]}))
+    code, out, err = run_pynas("tables", "convert", source, tmp_path / "a.npz")
+    assert (code, out) == (2, "")
+    (line,) = (line for line in err.splitlines() if line.startswith("pynas: "))
+    assert str(source) in line
+    documented = (Path(__file__).resolve().parents[2] / "docs" / "tables.md").read_text()
+    rows = re.findall(r"^\| .* \| (.*`.*) \| .* \| `.*` \| `\w+:FILE` \|$", documented, re.MULTILINE)
+    names = [name for row in rows for name in re.findall(r"`([\w.-]+)`", row) if len(name) > 10]
+    assert len(names) >= 8
+    assert [name for name in names if name not in line and name != "v1_0-e61699"] == []
+
+
 def test_info_of_other_archives(run_pynas: Run, tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
     np.savez(path, **{"cifar10/raspi4_latency": np.ones(15_625)})

@@ -13,6 +13,16 @@ from pynas.benchmarks._compact import Content
 from pynas.benchmarks._convert import hw, nasbench101, nats, transnas
 from pynas.benchmarks._formats import pickle_file
 
+READS = (
+    "nasbench_full.tfrecord or nasbench_only108.tfrecord (NAS-Bench-101)",
+    "NAS-Bench-201-v1_1-096897.pth (NAS-Bench-201)",
+    "NATS-tss-v1_0-3ffb9-simple, a folder, or NATS-tss-v1_0-3ffb9.pickle.pbz2 (NATS-Bench, topology)",
+    "NATS-sss-v1_0-50262-simple, a folder, or NATS-sss-v1_0-50262.pickle.pbz2 (NATS-Bench, size)",
+    "transnas-bench_v10141024.pth (TransNAS-Bench-101)",
+    "HW-NAS-Bench-v1_0.pickle (HW-NAS-Bench)",
+)
+"""What :func:`convert` reads: official file or folder, and the benchmark."""
+
 
 def convert(
     source: str | os.PathLike[str],
@@ -29,9 +39,7 @@ def convert(
     nothing and is started again.
 
     Args:
-        source: ``nasbench_full.tfrecord``, ``nasbench_only108.tfrecord``, ``NAS-Bench-201-v1_1-096897.pth``,
-            ``NATS-tss-v1_0-3ffb9.pickle.pbz2``, the folders ``NATS-tss-v1_0-3ffb9-simple`` and
-            ``NATS-sss-v1_0-50262-simple``, ``transnas-bench_v10141024.pth``, ``HW-NAS-Bench-v1_0.pickle``.
+        source: One of :data:`READS`, under any name; only TFRecord files need their suffix.
         output: The ``.npz`` file to write.
         overwrite: Replace ``output`` if it exists.
         on_progress: Called with the share done, 0 to 1.
@@ -57,12 +65,17 @@ def convert(
 
 def _read(path: Path, on_progress: Callable[[float], None]) -> Content:
     if path.is_dir():
+        if not nats.is_folder(path):
+            raise _unknown(path, "a folder of no benchmark that pynas knows")
         return nats.convert_folder(path, on_progress)
     if not path.is_file():
         raise UserError(f"{path}: no such file or folder")
     if path.suffix == ".tfrecord":
         return nasbench101.convert(path, on_progress)
-    loaded = pickle_file.load(path, _reduce, what="the table of a benchmark", on_progress=on_progress)
+    try:
+        loaded = pickle_file.load(path, _reduce, what="the table of a benchmark", on_progress=on_progress)
+    except UserError as error:
+        raise UserError(f"{error}. {_reads()}") from error
     if isinstance(loaded, dict):
         if {"meta_archs", "arch2infos"} <= loaded.keys():
             return nats.convert_whole(path, loaded)
@@ -70,8 +83,16 @@ def _read(path: Path, on_progress: Callable[[float], None]) -> Content:
             return transnas.convert(path, loaded)
         if "nasbench201" in loaded:
             return hw.convert(path, loaded)
-    keys = f"with the keys {sorted(map(str, loaded))[:8]}" if isinstance(loaded, dict) else ""
-    raise UserError(f"{path}: a {type(loaded).__name__} {keys} is the table of no benchmark that pynas knows")
+    keys = f" with the keys {sorted(map(str, loaded))[:8]}" if isinstance(loaded, dict) else ""
+    raise _unknown(path, f"a {type(loaded).__name__}{keys} is the table of no benchmark that pynas knows")
+
+
+def _unknown(path: Path, what: str) -> UserError:
+    return UserError(f"{path}: {what}. {_reads()}")
+
+
+def _reads() -> str:
+    return f"What is read: {'; '.join(READS)}"
 
 
 def _reduce(mapping: dict[Any, Any]) -> Any:

@@ -168,6 +168,11 @@ def convert_whole(path: Path, content: Mapping[str, Any]) -> Content:
     return _content(family, path, archs, collector)
 
 
+def is_folder(path: Path) -> bool:
+    """Whether ``path`` has the file that lists the architectures of the others."""
+    return (path / f"meta{_SUFFIX}").is_file()
+
+
 def convert_folder(path: Path, on_progress: Callable[[float], None]) -> Content:
     """The result of a folder with one file per architecture; only one of them is in memory at a time.
 
@@ -205,8 +210,6 @@ def _load(path: Path) -> Any:
         if len(raw) > _LARGEST_PICKLE:
             raise pickle.UnpicklingError(f"more than {_LARGEST_PICKLE >> 20} MiB")
         return _Unpickler(BytesIO(raw), fresh(ALLOWED_IN_TORCH)).load()
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file: this is no folder of NATS-Bench") from error
     except Exception as error:  # a damaged pickle raises whatever its broken instructions lead to
         raise UserError(f"{path}: not a file of NATS-Bench: {error or type(error).__name__}") from error
 
