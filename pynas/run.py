@@ -11,24 +11,21 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from pynas import provenance as facts
 from pynas import spaces, strategies
 from pynas._costs import Costs
 from pynas._errors import UserError
 from pynas._objectives import checked, completed, evaluated, split, summary
+from pynas._recorder import Proposal, Recorder
 from pynas.architecture import Architecture
 from pynas.spaces._identity import constructor_options
-from pynas.store import SCHEMA_VERSION, Run, RunConfig, Store
-from pynas.strategies import Exhausted, Infeasible, SearchStrategy
+from pynas.store import Run, RunConfig, Store
+from pynas.strategies import Infeasible
 from pynas.trial import Evaluation, Evaluator, Status, Trial
 
 if TYPE_CHECKING:
     from pynas.benchmarks import Table
     from pynas.hardware import HardwareModel
     from pynas.spaces import SearchSpace
-
-TRIALS_PER_STATE = 32
-"""The strategy's state is stored every ``1 + n // TRIALS_PER_STATE`` trials; see ``_Recorder``."""
 
 DEFAULT_EVALUATOR: Mapping[str, Any] = MappingProxyType(
     {"images": "digits", "batch": 256, "precision": "float32"}
@@ -78,11 +75,17 @@ def search(
     num_classes: int | None = None,
     image_size: int | None = None,
     hardware: Sequence[HardwareModel] = (),
+    workers: int = 1,
 ) -> SearchResult:
     """Search a space for architectures with high scores.
 
     A search killed at any moment and resumed from its store ends with the same trials as one that was not,
     provided that the evaluator gives the same scores for the same architecture.
+
+    With ``workers`` processes the strategy is told of trial n only after ``2 * workers - 1`` more were
+    proposed, always in the order of their numbers. So the trials depend on the number of processes and not on
+    which is faster; ``random`` and ``exhaustive``, which learn nothing, do not depend on it either. A process
+    that dies is replaced and its trial begun once more; the second time it has failed.
 
     Args:
         space: A search space or its name.
@@ -110,6 +113,8 @@ def search(
         image_size: Pixels along a side, for costs; by default that of the evaluator's ``inputs``, else 32.
         hardware: Latencies and energies of devices, from :func:`pynas.hardware.load` or
             :meth:`pynas.hardware.LatencyTable.build`.
+        workers: Processes that evaluate, each with a copy of the evaluator, by pickle, and as many threads of
+            torch as this one has; 1 for this process alone. More are part of the run's identity.
 
     Returns:
         All trials, the best, the Pareto front and timings.
@@ -122,12 +127,16 @@ def search(
     objectives = checked(objectives)
     if budget < 1:
         raise UserError(f"budget: expected a positive number of trials, got {budget}")
+    if workers < 1:
+        raise UserError(f"workers: expected a positive number of processes, got {workers}")
     names = [split(text)[1] for text in objectives]
     known = Costs(space, constraints, models=hardware).names
     identity = dict(config or {})
     if evaluator is None:
         evaluator = default_evaluator(space, [name for name in names if name not in known], seed=seed)
         identity = {**DEFAULT_EVALUATOR, **identity}
+    if workers > 1:
+        identity["workers"] = workers
     if hardware:
         identity["hardware"] = [model.describe() for model in hardware]
     task = task_of(evaluator, num_classes, image_size)
@@ -153,27 +162,28 @@ def search(
             **identity,
         },
     )
-    with _opened(store) as opened:
-        recorder = _Recorder(opened, configuration, searcher, resume)
+    with _opened(store) as opened, _evaluations(evaluator, min(workers, budget)) as evaluate:
+        recorder = Recorder(opened, configuration, searcher, resume, workers)
         evaluating = 0.0
         loop = time.perf_counter()
-        while len(recorder.trials) < budget:
+        while (number := len(recorder.trials)) < budget:
             try:
-                architecture = searcher.ask()
-            except Exhausted:
-                break
+                proposals = recorder.ask()
             except Infeasible as error:
                 raise UserError(f"{error}: {costs.explain()}. Relax the constraints") from None
+            if not proposals:
+                break
+            architecture = proposals[0][0]
             before = time.perf_counter()
-            is_first = not recorder.trials
-            evaluation = evaluated(evaluator, architecture, is_first, searcher.fidelity(architecture))
+            evaluation = evaluate(number, proposals[: budget - number])
             evaluating += time.perf_counter() - before
+            is_first = number == 0
             evaluation = completed(evaluation, objectives, costs, costs(architecture), architecture, is_first)
             accuracy = table.accuracy(architecture) if table is not None else None
             if accuracy is not None:
                 metrics = {**evaluation.metrics, "accuracy": float(accuracy)}
                 evaluation = replace(evaluation, metrics=metrics)
-            trial = recorder.record(architecture, evaluation)
+            trial = recorder.record(evaluation)
             if on_trial is not None:
                 before = time.perf_counter()
                 on_trial(trial)
@@ -214,51 +224,18 @@ def _nothing(architecture: Architecture) -> Evaluation:
     return Evaluation(Status.OK)
 
 
-class _Recorder:
-    """The trials of one run: in memory, in the strategy, and, if there is one, in the store.
+@contextmanager
+def _evaluations(
+    evaluator: Evaluator, workers: int
+) -> Iterator[Callable[[int, Sequence[Proposal]], Evaluation]]:
+    """What evaluates trial ``number``, given what is proposed for it and for those after it."""
+    if workers == 1:
+        yield lambda number, proposals: evaluated(evaluator, proposals[0][0], number == 0, proposals[0][1])
+        return
+    from pynas._workers import Workers  # which takes a hundredth of a second to import
 
-    The state of a strategy grows with its trials. Stored with every trial it would cost a time quadratic in
-    their number, so it is stored every ``1 + n // TRIALS_PER_STATE`` trials, in the transaction of the trial
-    that it includes; the trials after it are replayed on resuming, which also checks that the strategy
-    proposes the same.
-    """
-
-    def __init__(
-        self, store: Store | None, config: RunConfig, strategy: SearchStrategy, resume: bool
-    ) -> None:
-        if resume and store is None:
-            raise UserError("resume: needs a store to continue from; give its path")
-        self._store = store
-        self._strategy = strategy
-        self._in_state = 0
-        self.trials: list[Trial] = []
-        if store is None:
-            self.run = Run(None, config, facts.collect())
-            return
-        self.run = store.start(config, facts.collect() | {"schema": SCHEMA_VERSION}, resume=resume)
-        self.trials += store.trials(self.run)
-        saved = store.state(self.run)
-        if saved is not None:
-            self._in_state, state = saved
-            strategy.load_state(state)
-        for trial in self.trials[self._in_state :]:
-            if strategy.ask() != trial.architecture:
-                raise UserError(
-                    f"{store.location}: run {self.run.id} cannot be continued: trial {trial.number} is not "
-                    "what the strategy proposes now; another version wrote it. Start a run with another seed"
-                )
-            strategy.tell(trial)
-
-    def record(self, architecture: Architecture, evaluation: Evaluation) -> Trial:
-        number = len(self.trials)
-        trial = Trial(number, architecture, evaluation)
-        self._strategy.tell(trial)
-        if self._store is not None:
-            due = number + 1 - self._in_state > number // TRIALS_PER_STATE
-            self._store.append(self.run, trial, self._strategy.state() if due else None)
-            self._in_state = number + 1 if due else self._in_state
-        self.trials.append(trial)
-        return trial
+    with Workers(evaluator, workers) as pool:
+        yield pool
 
 
 @contextmanager

@@ -42,12 +42,16 @@ LAYERS: dict[str, set[str]] = {
     "benchmarks": {"spaces"},
     "strategies": {"spaces", "embedding"},
     "store": set(),
+    "_recorder": {"store", "strategies"},
+    "_workers": {"_recorder"},
     "data": set(),
     "fronts": set(),
     "ranking": {"fronts"},
     "evaluate": {"proxies", "spaces", "hardware", "benchmarks", "stats", "nn", "ops"},
     "report": {"store", "fronts", "ranking", "analysis", "spaces", "benchmarks"},
     "run": {
+        "_recorder",
+        "_workers",
         "data",
         "evaluate",
         "report",
@@ -69,8 +73,10 @@ WITHOUT_TORCH = (
     "benchmarks",
     "architecture",
     "trial",
+    "_recorder",
     "_registry",
     "_errors",
+    "_workers",
 )
 
 

@@ -64,8 +64,12 @@ def prepare(
     precision: str,
     seed: int,
     threads: int | None,
+    workers: int = 1,
 ) -> Setting:
-    """Check all names before anything slow happens, then load tables and images."""
+    """Check all names before anything slow happens, then load tables and images.
+
+    Where nothing is said of threads, those of this process are shared out among the workers.
+    """
     import torch
 
     from pynas import proxies as proxy_registry
@@ -74,6 +78,8 @@ def prepare(
     chosen = _inputs.open_space(space)
     for name in proxies:
         proxy_registry.get(name)
+    if threads is None and workers > 1:
+        threads = max(1, torch.get_num_threads() // workers)
     if threads is not None:
         torch.set_num_threads(threads)
     if table is None and (metric is not None or dataset is not None):

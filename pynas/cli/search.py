@@ -43,6 +43,10 @@ def search(
     precision: _options.Precision = "float32",
     seed: _options.Seed = 0,
     threads: _options.Threads = None,
+    workers: Annotated[
+        int,
+        typer.Option(help="Processes that score at the same time, each with --threads threads.", min=1),
+    ] = 1,
     option: Annotated[
         list[str] | None, typer.Option(help="Option of the strategy, such as population_size=20.")
     ] = None,
@@ -81,6 +85,7 @@ def search(
         precision=precision,
         seed=seed,
         threads=threads,
+        workers=workers,
     )
     with _output.progress(quiet=json) as bar:
         task = bar.add_task(f"{strategy} on {space}", total=budget, note="")
@@ -104,6 +109,7 @@ def search(
             strategy_options=chosen_options,
             config=setting.config,
             hardware=models,
+            workers=workers,
         )
         bar.update(task, completed=len(result.trials), total=len(result.trials))
     if report is not None:
