@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import random
 import signal
 import subprocess
@@ -97,6 +98,7 @@ METHODS: dict[str, Callable[[], Method]] = {
     "softmax": lambda: Differentiable(learning_rate=0.01),
     "second order": lambda: Differentiable(order=2, learning_rate=0.01),
     "gumbel_hard": lambda: Differentiable("gumbel_hard", learning_rate=0.01, temperature=(10, 0.1)),
+    "warm-up": lambda: Differentiable(learning_rate=0.01, warm_up=0.5),  # the checkpoint has no Adam yet
 }
 
 
@@ -229,6 +231,9 @@ def test_bad_arguments_are_named() -> None:
         Differentiable("gumbel_hard", order=2)
     with pytest.raises(UserError, match="mixing"):
         Differentiable("hard")  # type: ignore[arg-type]
+    for fraction in (-0.1, 1.0, float("nan")):
+        with pytest.raises(UserError, match="warm_up: expected a fraction of the steps"):
+            Differentiable(warm_up=fraction)
 
 
 # ---- losses that are not finite --------------------------------------------------------------------------
@@ -377,6 +382,34 @@ def test_second_order_is_the_gradient_through_a_step(momentum: float) -> None:
     for mine, theirs, short in zip(ours, exact, first, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
         assert (mine - theirs).norm() < 0.01 * (short - theirs).norm()
+
+
+def test_alpha_waits_until_the_warm_up_is_over() -> None:
+    """Seven steps, 0.4 of them warm: alpha stays for steps 0 to 2 and moves in each of 3 to 6."""
+    alphas: list[torch.Tensor] = []
+    weights: list[torch.Tensor] = []
+
+    def train(warm_up: float, rate: float) -> None:
+        torch.manual_seed(0)
+        network = Smooth()
+        alphas.append(network.alpha.detach().clone())
+
+        def remember(step: TrainingStep) -> None:
+            alphas.append(network.alpha.detach().clone())
+            weights.append(network.stem.weight.detach().clone())
+
+        options = TrainingOptions(steps=7, batch_size=8)
+        method = Differentiable(learning_rate=rate, warm_up=warm_up)
+        images = torch.randn(16, 3, 2, 2, generator=torch.Generator().manual_seed(1))
+        Trainer(network, images, torch.arange(16) % 4, method, options, on_step=remember).train()
+
+    train(0.4, 0.01)
+    changed = [not torch.equal(a, b) for a, b in itertools.pairwise(alphas)]
+    assert changed == [False] * 3 + [True] * 4
+    alphas.clear()
+    train(0.0, 1e-30)  # too small to move alpha: so the weights went their way alone
+    assert all(torch.equal(warm, alone) for warm, alone in zip(weights[:3], weights[7:10], strict=True))
+    assert not torch.equal(weights[6], weights[13])
 
 
 def test_uniform_paths_learn_digits() -> None:
