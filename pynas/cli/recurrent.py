@@ -38,6 +38,9 @@ def recurrent(
     ] = 10_000,
     learning_rate: Annotated[float, typer.Option(help="Of the weights (Adam).")] = 5e-3,
     alpha_learning_rate: Annotated[float, typer.Option(help="Of the architecture (Adam).")] = 3e-3,
+    warm_up: Annotated[
+        float, typer.Option(help="Fraction of the steps, from the first on, that train the weights alone.")
+    ] = 0.0,
     dropout: Annotated[
         float, typer.Option(help="Of the cell's inputs and outputs; 0.75 in the paper's 50 epochs.")
     ] = 0.2,
@@ -56,7 +59,7 @@ def recurrent(
       pynas recurrent wiki.train.txt --test wiki.test.txt
       pynas recurrent book.txt.gz --epochs 50 --features 300 --batch 256 --dropout 0.75 --save cell.st
     """
-    _check(learning_rate, alpha_learning_rate, dropout, save)
+    _check(learning_rate, alpha_learning_rate, warm_up, dropout, save)
     from pynas.data.text import Vocabulary, read_words
 
     words = read_words(text)
@@ -77,34 +80,30 @@ def recurrent(
 
     import torch
 
-    from pynas.nn.language_model import RecurrentLanguageModel
     from pynas.nn.language_training import (
         TextSchedule,
+        initial_language_model,
         perplexity,
-        start_at_unit_scale,
-        start_from_frequencies,
         train_language_model,
     )
 
     if threads is not None:
         torch.set_num_threads(threads)
     schedule = TextSchedule(
-        epochs, batch, steps, learning_rate, clip=1.0, alpha_learning_rate=alpha_learning_rate
+        epochs,
+        batch,
+        steps,
+        learning_rate,
+        clip=1.0,
+        alpha_learning_rate=alpha_learning_rate,
+        alpha_warm_up=warm_up,
     )
     cut = round((1 - _ALPHA_SHARE) * len(tokens))
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = RecurrentLanguageModel(
-            len(known),
-            features,
-            nodes=nodes,
-            dropout=dropout,
-            dropout_input=dropout,
-            dropout_embedding=min(dropout, 0.2),
-            dropout_hidden=min(dropout, 0.25),
+        torch.manual_seed(seed)  # of dropout
+        model = initial_language_model(
+            torch.from_numpy(tokens[:cut]), len(known), features, nodes=nodes, dropout=dropout, seed=seed
         )
-        start_at_unit_scale(model)
-        start_from_frequencies(model, torch.from_numpy(tokens[:cut]))
         start = time.perf_counter()
         with _output.progress(quiet=json) as bar:
             task = bar.add_task(f"cell of {nodes} nodes on {text.name}", total=None, note="")
@@ -158,8 +157,12 @@ def _save(model: Any, genotype: str, path: Path) -> None:
     _weights.save(path, state, {"genotype": json_format.dumps(json_format.loads(genotype))})
 
 
-def _check(learning_rate: float, alpha_learning_rate: float, dropout: float, save: Path | None) -> None:
+def _check(
+    learning_rate: float, alpha_learning_rate: float, warm_up: float, dropout: float, save: Path | None
+) -> None:
     _options.check_rates(learning_rate=learning_rate, alpha_learning_rate=alpha_learning_rate)
+    if not 0 <= warm_up < 1:
+        raise UserError(f"--warm-up: expected a fraction of the steps in [0, 1), got {warm_up}")
     if not 0 <= dropout < 1:
         raise UserError(f"--dropout: expected a probability in [0, 1), got {dropout}")
     if save is not None:

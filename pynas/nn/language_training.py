@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pynas.nn.language_model import RecurrentLanguageModel
+from pynas.nn.recurrent import RecurrentGenotype
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class TextSchedule:
         clip: Largest norm of the gradient of w.
         alpha_learning_rate: Of alpha: Adam, betas (0.9, 0.999).
         alpha_weight_decay: Of alpha.
+        alpha_warm_up: Fraction of the steps, from the first on, in which alpha stays as it is.
     """
 
     epochs: int = 3
@@ -42,6 +44,13 @@ class TextSchedule:
     clip: float = 1.0
     alpha_learning_rate: float = 3e-3
     alpha_weight_decay: float = 1e-3
+    alpha_warm_up: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.alpha_warm_up < 1:
+            raise ValueError(
+                f"alpha_warm_up: expected a fraction of the steps in [0, 1), got {self.alpha_warm_up!r}"
+            )
 
 
 @dataclass(frozen=True)
@@ -98,6 +107,46 @@ def start_at_unit_scale(model: RecurrentLanguageModel, spread: float = 0.1) -> N
             matrix[: model.features].mul_(math.sqrt(3) / spread)
 
 
+def initial_language_model(
+    tokens: Tensor,
+    words: int,
+    features: int = 128,
+    *,
+    genotype: RecurrentGenotype | None = None,
+    nodes: int = 8,
+    dropout: float = 0.2,
+    seed: int = 0,
+) -> RecurrentLanguageModel:
+    """A model ready for :func:`train_language_model`: at unit scale, biased to the words' frequencies.
+
+    Args:
+        tokens: [n] int64, the training text.
+        words: Size of the vocabulary.
+        features: Of embeddings and states.
+        genotype: A discrete cell; None for the search cell.
+        nodes: Of the search cell.
+        dropout: Of the cell's inputs and outputs; embeddings have at most 0.2 of it, states 0.25, as in the
+            paper.
+        seed: Of the parameters. Cells of as many nodes start with the same ones.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = RecurrentLanguageModel(
+            words,
+            features,
+            genotype=genotype,
+            nodes=nodes,
+            dropout=dropout,
+            dropout_input=dropout,
+            dropout_embedding=min(dropout, 0.2),
+            dropout_hidden=min(dropout, 0.25),
+        )
+        torch.manual_seed(seed)  # the search cell has drawn its logits too
+        start_at_unit_scale(model)
+    start_from_frequencies(model, tokens)
+    return model
+
+
 def streams(tokens: Tensor, batch_size: int) -> Tensor:
     """[n] as [n // batch_size, batch_size]: stream b is the b-th piece of the text, the rest is left off."""
     length = tokens.numel() // batch_size
@@ -152,7 +201,7 @@ def train_language_model(
     for _ in range(schedule.epochs):
         hidden = model.initial_hidden(schedule.batch_size)
         for words, targets in _pieces(columns, schedule.steps):
-            if architect is not None:
+            if architect is not None and number >= schedule.alpha_warm_up * total:
                 architect.step()
             for parameter in model.arch_parameters():
                 parameter.requires_grad_(False)

@@ -97,6 +97,7 @@ BAD: dict[str, tuple[str, bytes | None, tuple[object, ...]]] = {
     "not gzip": ("cannot be read", b"\x1f\x8bnot gzip", ()),
     "too short": ("has 38 words to train on, expected at least 64 for --batch 8", b"a b c d e\n" * 7, ()),
     "dropout": ("--dropout: expected a probability", b"a b\n" * 99, ("--dropout", 1)),
+    "warm-up": ("--warm-up: expected a fraction of the steps", b"a b\n" * 99, ("--warm-up", 1)),
     "rate": ("--learning-rate: expected a positive number", b"a b\n" * 99, ("--learning-rate", 0)),
     "save": ("no such folder", b"a b\n" * 99, ("--save", "/no/such/folder/x.safetensors")),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pynas.nn import RecurrentCell, RecurrentGenotype, RecurrentLanguageModel, RecurrentSearchCell
-from pynas.nn.language_training import start_at_unit_scale
+from pynas.nn.language_training import (
+    TextSchedule,
+    TextStep,
+    initial_language_model,
+    start_at_unit_scale,
+    train_language_model,
+)
 from pynas.nn.recurrent import edges_of, recurrent_genotype
 from pynas.ops import ACTIVATIONS
 
@@ -253,3 +260,40 @@ def test_products_start_at_unit_scale(genotype: RecurrentGenotype | None) -> Non
 def test_a_scale_that_is_none_is_named(spread: float) -> None:
     with pytest.raises(ValueError, match="spread: expected a positive number"):
         start_at_unit_scale(RecurrentLanguageModel(9, 4, nodes=1), spread)
+
+
+def test_cells_start_alike_and_know_the_frequencies() -> None:
+    tokens = torch.tensor([0, 0, 0, 1, 3])
+    state = torch.get_rng_state()
+    models = [
+        initial_language_model(tokens, 4, 6, genotype=genotype, nodes=8, dropout=0.23, seed=5)
+        for genotype in (None, FOUND)
+    ]
+    assert torch.equal(torch.get_rng_state(), state)
+    first, second = (
+        {name: p for name, p in model.named_parameters() if name != "weights"} for model in models
+    )
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    torch.testing.assert_close(models[1].decoder.bias.exp(), torch.tensor([4 / 9, 2 / 9, 1 / 9, 2 / 9]))
+    assert not torch.equal(first["rnns.0._W0"], initial_language_model(tokens, 4, 6).rnns[0]._W0)
+    cell = models[1].rnns[0]
+    assert (models[1].dropout, models[1].dropout_embedding) == (0.23, 0.2)
+    assert (cell.dropout_input, cell.dropout_hidden) == (0.23, 0.23)
+
+
+def test_alpha_waits_until_the_warm_up_is_over() -> None:
+    tokens = torch.arange(120) % 7
+    torch.manual_seed(0)
+    model = initial_language_model(tokens, 7, 5, nodes=2, dropout=0.0)
+    alphas = [model.weights.detach().clone()]
+
+    def remember(step: TextStep) -> None:
+        alphas.append(model.weights.detach().clone())
+
+    schedule = TextSchedule(epochs=2, batch_size=4, steps=10, alpha_warm_up=0.4)
+    train_language_model(model, tokens, tokens, schedule, remember)
+    changed = [not torch.equal(a, b) for a, b in itertools.pairwise(alphas)]
+    assert changed == [False] * 3 + [True] * 3  # six steps; 0.4 of them are 2.4
+    with pytest.raises(ValueError, match=r"alpha_warm_up: expected a fraction"):
+        TextSchedule(alpha_warm_up=1.0)
