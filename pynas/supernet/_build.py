@@ -6,23 +6,35 @@ from typing import Any
 
 from pynas._errors import UserError
 from pynas.nn import NASBench201Supernet
-from pynas.spaces import DARTSCNN, NASBench201, ProxylessNAS, SearchSpace, SPOSShuffleNet
+from pynas.spaces import (
+    DARTSCNN,
+    DARTSRNN,
+    NASBench101,
+    NASBench201,
+    ProxylessNAS,
+    SearchSpace,
+    SPOSShuffleNet,
+)
 from pynas.supernet._base import SharedWeights
 from pynas.supernet.cells import CellWeights
 from pynas.supernet.chains import ProxylessNASSupernet, SPOSSupernet
+from pynas.supernet.nasbench101 import NASBench101Supernet
+from pynas.supernet.recurrent import RecurrentSupernet
 
-SPACES = ("nasbench201", "darts_cnn", "spos_shufflenet", "proxylessnas")
+SPACES = ("nasbench101", "nasbench201", "darts_cnn", "darts_rnn", "proxylessnas", "spos_shufflenet")
 
 
 def build(space: SearchSpace, num_classes: int = 10, in_channels: int = 3, **options: Any) -> SharedWeights:
     """Weights for all architectures of ``space``, drawn with torch's global random numbers.
 
     Args:
-        space: One of ``nasbench201``, ``darts_cnn``, ``spos_shufflenet``, ``proxylessnas``.
-        num_classes: Logits.
-        in_channels: Channels of images.
-        options: As of the class: :class:`~pynas.nn.NASBench201Supernet`, :class:`~pynas.nn.DARTSSupernet`,
-            :class:`SPOSSupernet`, :class:`ProxylessNASSupernet`.
+        space: One of ``nasbench101``, ``nasbench201``, ``darts_cnn``, ``darts_rnn``, ``proxylessnas``,
+            ``spos_shufflenet``.
+        num_classes: Logits; of ``darts_rnn`` words of the vocabulary.
+        in_channels: Channels of images; without meaning for words.
+        options: As of the class: :class:`NASBench101Supernet`, :class:`~pynas.nn.NASBench201Supernet`,
+            :class:`~pynas.nn.DARTSSupernet`, :class:`RecurrentSupernet`, :class:`ProxylessNASSupernet`,
+            :class:`SPOSSupernet`.
 
     Raises:
         UserError: No supernet of that space is known.
@@ -34,6 +46,10 @@ def build(space: SearchSpace, num_classes: int = 10, in_channels: int = 3, **opt
         return CellWeights(network, space)
     if isinstance(space, DARTSCNN):
         return CellWeights(space.supernet(num_classes, in_channels, **options), space)
+    if isinstance(space, NASBench101):
+        return NASBench101Supernet(space, num_classes, in_channels, **options)
+    if isinstance(space, DARTSRNN):
+        return RecurrentSupernet(space, num_classes, **options)
     if isinstance(space, SPOSShuffleNet):
         return SPOSSupernet(space, num_classes, in_channels, **options)
     if isinstance(space, ProxylessNAS):

@@ -29,10 +29,12 @@ _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 class SubnetScore:
     """How one architecture does on the images.
 
+    Where each image has one target, or, for language models, each window of words as many as it has words.
+
     Attributes:
-        accuracy: Fraction of images whose class has the largest logit.
-        top5: Fraction of images whose class is among the five largest logits (all, if there are fewer).
-        loss: Mean cross-entropy; NaN or infinite where the logits are.
+        accuracy: Fraction of targets that have the largest logit.
+        top5: Fraction of targets that are among the five largest logits (all, if there are fewer).
+        loss: Mean cross-entropy in nats; NaN or infinite where the logits are.
     """
 
     accuracy: float
@@ -74,8 +76,8 @@ class SubnetEvaluator:
 
     Args:
         model: The supernet.
-        inputs: ``[N, C, H, W]``.
-        targets: ``[N]`` int64.
+        inputs: ``[N, C, H, W]``, or words ``[N, T]``.
+        targets: ``[N]`` int64, or the next words ``[N, T]``.
         calibration: Batches of images for batch norm statistics, each with at least two; None takes the
             running statistics, as the code of Supernet Shifting does.
         batch_size: Images of a forward pass.
@@ -147,7 +149,7 @@ class SubnetEvaluator:
         device = next(self.model.parameters()).device
         totals = torch.zeros(len(architectures), 3, dtype=torch.float64)
         with _borrowed(self.model) as norms, torch.no_grad():
-            for number, batch in enumerate(self.calibration or ()):
+            for number, batch in enumerate(self.calibration or () if norms else ()):
                 for norm in norms:
                     norm.training, norm.momentum = True, 1 / (number + 1)  # a plain mean over batches
                 self._walk(root, batch.to(device), lambda index, logits: None)
@@ -160,7 +162,7 @@ class SubnetEvaluator:
                     totals[index] += _counts(logits, labels)
 
                 self._walk(root, self.inputs[start : start + self.batch_size].to(device), count)
-        return [SubnetScore(*row) for row in (totals / len(self.inputs)).tolist()]
+        return [SubnetScore(*row) for row in (totals / self.targets.numel()).tolist()]
 
     def _prefixes(self, architectures: Sequence[Architecture]) -> _Node:
         """A tree with a path for each architecture; equal beginnings are one path."""
@@ -177,7 +179,7 @@ class SubnetEvaluator:
     def _node(self, segment: Segment) -> _Node:
         if self.calibration is None:
             return _Node(segment)
-        norms = tuple(tracked for module in segment.modules for tracked in _tracked(module))
+        norms = tuple(norm for module in segment.modules for norm in batch_norms(module))
         statistics = []
         for norm in norms:
             mean, variance, number = (norm._buffers[name] for name in _BUFFERS)
@@ -203,22 +205,33 @@ class SubnetEvaluator:
                 self._walk(child, x, leaf)
 
 
+@torch.no_grad()
+def score_network(
+    network: Callable[[Tensor], Tensor], inputs: Tensor, targets: Tensor, batch_size: int = 256
+) -> SubnetScore:
+    """How a network alone, as it is, does on the images or words."""
+    parts = zip(torch.split(inputs, batch_size), torch.split(targets, batch_size), strict=True)
+    totals = torch.stack([_counts(network(x), y) for x, y in parts]).sum(0)
+    return SubnetScore(*(totals / targets.numel()).tolist())
+
+
 def _counts(logits: Tensor, labels: Tensor) -> Tensor:
-    """Images that are right, those right within five, and the sum of losses."""
+    """Targets that are right, those right within five, and the sum of losses."""
     logits = logits.double()
     best = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
     loss = F.cross_entropy(logits, labels, reduction="sum")
     return torch.stack((best[:, 0].sum().double(), best.sum().double(), loss)).cpu()
 
 
-def _tracked(module: nn.Module) -> list[_Norm]:
+def batch_norms(module: nn.Module) -> list[_Norm]:
+    """Those of ``module`` that keep running statistics."""
     return [m for m in module.modules() if isinstance(m, _Norm) and m.running_mean is not None]
 
 
 @contextmanager
 def _borrowed(model: nn.Module) -> Iterator[list[_Norm]]:
     """Evaluation mode; modes, buffers and momenta come back afterwards, whatever happens."""
-    norms = _tracked(model)
+    norms = batch_norms(model)
     modes = [(module, module.training) for module in model.modules()]
     kept = [(norm, norm.momentum, [norm._buffers[name] for name in _BUFFERS]) for norm in norms]
     model.eval()
