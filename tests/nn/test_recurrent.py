@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pynas.nn import RecurrentCell, RecurrentGenotype, RecurrentLanguageModel, RecurrentSearchCell
+from pynas.nn.language_alone import train_cell_alone
 from pynas.nn.language_training import (
     TextSchedule,
     TextStep,
@@ -297,3 +298,24 @@ def test_alpha_waits_until_the_warm_up_is_over() -> None:
     assert changed == [False] * 3 + [True] * 3  # six steps; 0.4 of them are 2.4
     with pytest.raises(ValueError, match=r"alpha_warm_up: expected a fraction"):
         TextSchedule(alpha_warm_up=1.0)
+
+
+def test_a_cell_trained_alone_knows_the_order_of_words() -> None:
+    tokens = torch.arange(600) % 7
+    shuffled = tokens[torch.randperm(600, generator=torch.Generator().manual_seed(0))]
+    schedule = TextSchedule(epochs=3, batch_size=4, steps=10, learning_rate=0.02)
+    genotype = RecurrentGenotype((("tanh", 0), ("relu", 1)))
+
+    def train(seed: int) -> tuple[float, ...]:
+        return train_cell_alone(
+            genotype, tokens, (tokens[3:203], shuffled), 7, schedule, features=12, dropout=0.1, seed=seed
+        )
+
+    state = torch.get_rng_state()
+    ordered, mixed = train(1)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert ordered < 2
+    assert mixed > 6  # nothing is to be known of these, and the unigram's is 7
+    torch.rand(3)
+    assert train(1) == (ordered, mixed)
+    assert train(2) != (ordered, mixed)
