@@ -9,15 +9,19 @@ Pure NumPy; :mod:`pynas.analysis.study` trains the supernets and, where there is
 from __future__ import annotations
 
 from pynas.analysis.bias import OperationBias, cost_bias, operation_bias, rank_errors
+from pynas.analysis.quality import ACCURACY, LOG_LIKELIHOOD, Quality
 from pynas.analysis.selection import Pick, Pruning, in_top, overlap, pick, prune
 from pynas.analysis.sharing import Protocol, SettingAnalysis, SharingAnalysis, analyze_sharing
 from pynas.analysis.stability import Stability, stability
 
 __all__ = [
+    "ACCURACY",
+    "LOG_LIKELIHOOD",
     "OperationBias",
     "Pick",
     "Protocol",
     "Pruning",
+    "Quality",
     "SettingAnalysis",
     "SharingAnalysis",
     "Stability",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from torch import nn
@@ -61,6 +61,14 @@ def partition(
     return tuple(found)
 
 
+def check_prefix(weights: SharedWeights, architectures: Iterable[Architecture], prefix: int) -> None:
+    """Raise UserError unless each architecture has more than ``prefix`` segments: the last is its group's."""
+    shortest = min(len(weights.segments(arch)) for arch in architectures)
+    if not 0 <= prefix < shortest:
+        whole = f"; {weights.space.name} runs in one piece" if shortest == 1 else ""
+        raise UserError(f"prefix: expected 0 to {shortest - 1} common segments, got {prefix}{whole}")
+
+
 class GroupedWeights(SharedWeights):
     """As many whole copies of shared weights as there are groups; the first segments may be common to all.
 
@@ -77,9 +85,7 @@ class GroupedWeights(SharedWeights):
         super().__init__()
         if not groups or sorted(set(groups.values())) != list(range(max(groups.values()) + 1)):
             raise UserError("groups: expected each architecture's group, numbered from 0 without gaps")
-        shortest = min(len(weights.segments(arch)) for arch in groups)
-        if not 0 <= prefix < shortest:
-            raise UserError(f"prefix: expected 0 to {shortest - 1} common segments, got {prefix}")
+        check_prefix(weights, groups, prefix)
         self.space, self.groups, self.prefix = weights.space, dict(groups), prefix
         others = [copy.deepcopy(weights) for _ in range(max(groups.values()))]
         self.copies = nn.ModuleList([weights, *others])

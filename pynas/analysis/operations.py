@@ -1,25 +1,27 @@
-"""Which operations an architecture holds, and how often."""
+"""Which operations an architecture holds, and how often; and what it costs."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from pynas.analysis._checks import Floats
 from pynas.architecture import Architecture
-from pynas.spaces import NASBench101, ProxylessNAS, SearchSpace, SPOSShuffleNet
+from pynas.spaces import DARTSRNN, NASBench101, ProxylessNAS, SearchSpace, SPOSShuffleNet
 from pynas.spaces.proxylessnas import OPERATIONS
 
+_ENDS = ("output", "mean")  # labels of edges into a cell's output, where these are no operations
 _SHUFFLE_BLOCKS = ("shuffle_3x3", "shuffle_5x5", "shuffle_7x7", "xception_3x3")
 
 
 def operations(space: SearchSpace, arch: Architecture) -> Counter[str]:
     """How often each operation stands in ``arch``.
 
-    In cells these are the labels of the edges (of the nodes in NAS-Bench-101), dead ones included, since they
-    are trained too; in chains of blocks the blocks; elsewhere the choice of each decision.
+    In cells these are the labels of the edges (of the vertices in NAS-Bench-101, the activations of the nodes
+    in recurrent cells), dead ones included where they are trained too; in chains of blocks the blocks;
+    elsewhere the choice of each decision.
     """
     decisions = space.check(arch)
     if isinstance(space, ProxylessNAS):
@@ -29,9 +31,9 @@ def operations(space: SearchSpace, arch: Architecture) -> Counter[str]:
     edges = space.graph(arch)
     if isinstance(space, NASBench101):
         nodes = {(edge.target, edge.label) for edge in edges}
-        return Counter(label for _, label in nodes if label and label != "output")
+        return Counter(label for _, label in nodes if label not in _ENDS)
     if edges:
-        return Counter(edge.label for edge in edges if edge.label)
+        return Counter(edge.label for edge in edges if edge.label and edge.label not in _ENDS)
     return Counter(f"decision {i} is {d}" for i, d in enumerate(decisions))
 
 
@@ -42,3 +44,29 @@ def operation_counts(space: SearchSpace, architectures: Sequence[Architecture]) 
     for row in rows:
         total.update(row)
     return {name: np.array([row[name] for row in rows], dtype=np.float64) for name, _ in total.most_common()}
+
+
+def costs(
+    space: SearchSpace, architectures: Sequence[Architecture], params: Callable[[Architecture], int]
+) -> dict[str, Floats]:
+    """``[N]`` costs by name: parameters, and for recurrent cells the depth; none that is equal for all.
+
+    Args:
+        space: Of the architectures.
+        architectures: N of them.
+        params: Parameters of each network. All recurrent cells of ``darts_rnn`` have equally many.
+    """
+    found = {"params": [params(arch) for arch in architectures]}
+    if isinstance(space, DARTSRNN):
+        found["depth"] = [_depth(space, arch) for arch in architectures]
+    return {
+        name: np.array(values, dtype=np.float64) for name, values in found.items() if len(set(values)) > 1
+    }
+
+
+def _depth(space: DARTSRNN, arch: Architecture) -> int:
+    """Nodes on the longest way from the cell's first state."""
+    depths = [0]
+    for _, source in space.cell(arch):
+        depths.append(depths[source] + 1)
+    return max(depths)

@@ -15,6 +15,7 @@ from pynas._correlation import Bootstrap, Estimate, kendall, spearman
 from pynas._errors import UserError
 from pynas.analysis._checks import Floats, finite, members
 from pynas.analysis.bias import OperationBias, cost_bias, operation_bias, rank_errors
+from pynas.analysis.quality import ACCURACY, Quality
 from pynas.analysis.selection import Pick, Pruning, overlap, pick, prune
 from pynas.analysis.stability import Stability, stability
 
@@ -103,6 +104,7 @@ class SharingAnalysis:
         truth_stability: Between repeated stand-alone trainings, where there are some.
         labels: ``[N]`` names of the architectures.
         protocol: What was asked.
+        quality: What estimates and truth are.
     """
 
     settings: tuple[SettingAnalysis, ...]
@@ -112,6 +114,7 @@ class SharingAnalysis:
     truth_stability: Stability | None = None
     labels: tuple[str, ...] = ()
     protocol: Protocol = field(default_factory=Protocol)
+    quality: Quality = ACCURACY
 
     def to_dict(self) -> dict[str, Any]:
         """All measures as JSON has them; None stands for NaN."""
@@ -141,17 +144,19 @@ def analyze_sharing(
     costs: Mapping[str, ArrayLike] | None = None,
     labels: Sequence[str] = (),
     protocol: Protocol | None = None,
+    quality: Quality = ACCURACY,
 ) -> SharingAnalysis:
     """Measure how settings of shared weights rank architectures.
 
     Args:
-        estimates: Accuracies ``[seeds, checkpoints, N]`` by name of the setting, ``[seeds, N]`` with one
-            checkpoint, ``[N]`` with one of each; checkpoints in order of time.
-        truth: ``[N]`` accuracies of the architectures trained alone, or ``[repeats, N]``, which are averaged.
+        estimates: By name of the setting accuracies, or what ``quality`` is, ``[seeds, checkpoints, N]``,
+            ``[seeds, N]`` with one checkpoint, ``[N]`` with one of each; checkpoints in order of time.
+        truth: ``[N]`` of the architectures trained alone, or ``[repeats, N]``, which are averaged.
         operations: ``[N]`` how often each architecture holds an operation, by name.
         costs: ``[N]`` such as parameters, by name.
         labels: ``[N]`` names for people.
         protocol: What to ask; its defaults if None. Picks of more than N architectures are left out.
+        quality: What estimates and truth are, for people; more must be better.
 
     Raises:
         UserError: Shapes do not fit, something is not finite, or there are fewer than three architectures.
@@ -180,6 +185,7 @@ def analyze_sharing(
         truth_stability=stability(repeats) if len(repeats) > 1 else None,
         labels=tuple(labels),
         protocol=asked,
+        quality=quality,
     )
 
 

@@ -2,95 +2,57 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
 from pynas._errors import UserError
 from pynas.analysis._checks import Floats
+from pynas.analysis.tasks import Task
 from pynas.architecture import Architecture
-from pynas.data import Images
 from pynas.spaces import SearchSpace
 from pynas.supernet import TrainingOptions
 from pynas.supernet._random import Batches, derive
+from pynas.supernet.evaluation import score_network
 
 _AUXILIARY = 0.4  # weight of an auxiliary head's loss, as in DARTS
-
-
-@dataclass(frozen=True, eq=False)
-class Task:
-    """Images to train on and others to validate on.
-
-    Attributes:
-        inputs: ``[N, C, H, W]`` to train on.
-        targets: ``[N]`` int64.
-        validation_inputs: ``[M, C, H, W]``.
-        validation_targets: ``[M]`` int64.
-        num_classes: Number of classes.
-        name: For people.
-    """
-
-    inputs: Tensor
-    targets: Tensor
-    validation_inputs: Tensor
-    validation_targets: Tensor
-    num_classes: int
-    name: str
-
-    @classmethod
-    def split(cls, images: Images, share: float, seed: int) -> Task:
-        """A random ``share`` of the images to validate on, the others to train on.
-
-        Raises:
-            UserError: One of both would be empty.
-        """
-        held = round(share * len(images))
-        if not 0 < held < len(images):
-            raise UserError(f"share: expected a share of {len(images)} images that leaves some on both sides")
-        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed)).tolist()
-        validation, training = images.take(order[:held]), images.take(order[held:])
-        return cls(*training, *validation, images.num_classes, images.name)
-
-    def digest(self) -> str:
-        """A short text that other images or another split do not have."""
-        found = hashlib.sha256()
-        for tensor in (self.inputs, self.targets, self.validation_inputs, self.validation_targets):
-            found.update(f"{tensor.dtype} {list(tensor.shape)}".encode())
-            raw = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
-            found.update(raw.numpy().tobytes())
-        return found.hexdigest()[:16]
 
 
 def train_alone(
     space: SearchSpace, arch: Architecture, task: Task, options: TrainingOptions, seed: int = 0
 ) -> float:
-    """Train one architecture from scratch by SGD; its accuracy on the validation images, in percent.
+    """Train one architecture from scratch by SGD; its :meth:`~pynas.analysis.tasks.Task.measure` afterwards.
 
-    Weights and order of images depend on ``seed`` alone. A loss that is not finite ends the training; the
-    accuracy is then that of the broken network, about chance.
+    For images percent right, for text nats a word, on the validation data. Weights and order of the data
+    depend on ``seed`` alone. A loss that is not finite ends the training; what is measured is then the broken
+    network.
     """
+    task.check(space)
     device = task.inputs.device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(derive(seed, "alone"))
-        network = space.build(arch, task.num_classes, task.inputs.shape[1]).to(device)
+        network = space.build(arch, task.num_classes, task.in_channels).to(device)
+        task.start(network)
         _train(network, task, options, seed)
-    return 100 * accuracy(network.eval(), task.validation_inputs, task.validation_targets)
+    validation = (task.validation_inputs, task.validation_targets)
+    return task.measure(score_network(network.eval(), *validation, task.evaluation_batch))
 
 
 def _train(network: nn.Module, task: Task, options: TrainingOptions, seed: int) -> None:
     count = len(task.targets)
     if count < options.batch_size:
-        raise UserError(f"batch_size: expected at most the {count} training images, got {options.batch_size}")
+        raise UserError(
+            f"batch_size: expected at most the {count} training samples, got {options.batch_size}"
+        )
     batches = Batches(torch.arange(count), options.batch_size, derive(seed, "order"))
     total = options.steps or options.epochs * batches.per_epoch
     parameters = list(network.parameters())
@@ -116,15 +78,6 @@ def _train(network: nn.Module, task: Task, options: TrainingOptions, seed: int) 
         optimizer.step()
 
 
-@torch.no_grad()
-def accuracy(
-    model: Callable[[Tensor], Tensor], inputs: Tensor, targets: Tensor, batch_size: int = 500
-) -> float:
-    """Fraction of images that ``model``, as it is, classifies rightly."""
-    parts = zip(torch.split(inputs, batch_size), torch.split(targets, batch_size), strict=True)
-    return sum(int((model(x).argmax(1) == y).sum()) for x, y in parts) / len(targets)
-
-
 def ground_truth(
     space: SearchSpace,
     architectures: Sequence[Architecture],
@@ -135,7 +88,7 @@ def ground_truth(
     cache: Path | None = None,
     on_result: Callable[[Architecture, int, float], None] | None = None,
 ) -> Floats:
-    """Train each architecture alone, ``repeats`` times with other seeds: percent, ``[repeats, N]``.
+    """Train each architecture alone, ``repeats`` times with other seeds: measures ``[repeats, N]``.
 
     Args:
         space: Of the architectures.
@@ -144,8 +97,8 @@ def ground_truth(
         options: How long and how fast.
         repeats: Seeds 0, 1, ...
         cache: A file of JSON lines to which each result is added as soon as it is there. What it holds
-            already, of the same network, images and options, is not trained again.
-        on_result: Called with architecture, seed and accuracy, also of those from the cache.
+            already, of the same network, data and options, is not trained again.
+        on_result: Called with architecture, seed and measure, also of those from the cache.
     """
     known = _Cache(cache)
     setting = {"task": task.digest(), "options": asdict(options), "space": space.name}
@@ -153,7 +106,7 @@ def ground_truth(
     for seed in range(repeats):
         for i, arch in enumerate(architectures):
             # Parameters tell networks of one space with other options (channels, depth) apart.
-            size = space.params(arch, task.num_classes, task.inputs.shape[1])
+            size = task.params(space, arch)
             key = json.dumps(
                 setting | {"seed": seed, "decisions": arch.decisions, "params": size}, sort_keys=True
             )
@@ -179,7 +132,7 @@ class _Cache:
         for line in text.splitlines():
             try:
                 record = json.loads(line)
-                self._known[str(record["key"])] = float(record["accuracy"])
+                self._known[str(record["key"])] = float(record["value"])
             except (ValueError, KeyError, TypeError):
                 continue
         if text and not text.endswith("\n"):
@@ -194,6 +147,6 @@ class _Cache:
         if self.path is None:
             return
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"key": key, "accuracy": value}) + "\n")
+            file.write(json.dumps({"key": key, "value": value}) + "\n")
             file.flush()
             os.fsync(file.fileno())

@@ -16,7 +16,7 @@ from pynas._atomic import replacing
 from pynas._errors import UserError
 from pynas.analysis._checks import Floats
 from pynas.analysis.groups import ChildSampler, GroupedWeights, Partition, partition
-from pynas.analysis.standalone import Task
+from pynas.analysis.tasks import Task
 from pynas.architecture import Architecture
 from pynas.spaces import SearchSpace
 from pynas.supernet import (
@@ -77,8 +77,8 @@ class Study:
         seeds: How many trainings of each setting.
         checkpoints: How many of the last checkpoints are judged.
         checkpoint_every: Steps between two.
-        calibration: Training images that recalibrate the batch norms of each sub-network.
-        calibration_batch: Images of a batch of these.
+        calibration: Training samples that recalibrate the batch norms of each sub-network, where it has any.
+        calibration_batch: Samples of a batch of these.
         network: Options of the supernet, as of :func:`pynas.supernet.build`.
         on_step: Called after each step of training with the setting, its seed and the step.
     """
@@ -99,7 +99,7 @@ class Study:
     def estimates(
         self, sharing: Sharing, statistics: Sequence[Statistics] = ("recalibrated",)
     ) -> dict[Statistics, Floats]:
-        """Percent right, ``[seeds, checkpoints, N]``, by kind of batch-norm statistics.
+        """Measures of the task, ``[seeds, checkpoints, N]``, by kind of batch-norm statistics.
 
         Raises:
             UserError: The folder holds something else, or fewer checkpoints than asked for.
@@ -129,17 +129,21 @@ class Study:
         return {kind: np.array(rows, dtype=np.float64) for kind, rows in found.items()}
 
     def judge(self, model: SharedWeights, statistics: Statistics) -> list[float]:
-        """Percent of the validation images that each architecture classifies rightly with shared weights.
+        """The task's measure of each architecture with shared weights on the validation data.
 
         ``running`` normalises by the running statistics, which all trained paths have moved; ``recalibrated``
-        by means and variances of each sub-network on training images. The model is afterwards as before.
+        by means and variances of each sub-network on training samples. The model is afterwards as before.
         """
         task = self.task
         calibration = self._calibration_batches() if statistics == "recalibrated" else None
         evaluator = SubnetEvaluator(
-            model, task.validation_inputs, task.validation_targets, calibration=calibration, batch_size=500
+            model,
+            task.validation_inputs,
+            task.validation_targets,
+            calibration=calibration,
+            batch_size=task.evaluation_batch,
         )
-        return [100 * score.accuracy for score in evaluator(self.architectures)]
+        return [task.measure(score) for score in evaluator(self.architectures)]
 
     def _calibration_batches(self) -> list[Tensor]:
         count = min(self.calibration, len(self.task.inputs))
@@ -150,7 +154,8 @@ class Study:
     def _train(self, sharing: Sharing, seed: int) -> tuple[SharedWeights, Trainer]:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(seed, "supernet"))
-            weights = build(self.space, self.task.num_classes, self.task.inputs.shape[1], **self.network)
+            weights = build(self.space, self.task.num_classes, self.task.in_channels, **self.network)
+            self.task.start(weights)
         model: SharedWeights = weights
         sampler: UniformSampler | ChildSampler = UniformSampler(self.space)
         if sharing.groups:
@@ -191,15 +196,15 @@ class Study:
 
     def _read(self, folder: Path, step: int, statistics: Statistics) -> list[float] | None:
         try:
-            record = json.loads((folder / f"accuracies-{step}-{statistics}.json").read_text(encoding="utf-8"))
+            record = json.loads((folder / f"estimates-{step}-{statistics}.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
         if not isinstance(record, dict) or record.get("judged") != self._judged(statistics):
             return None
-        return [float(value) for value in record["accuracies"]]
+        return [float(value) for value in record["estimates"]]
 
     def _write(self, folder: Path, step: int, statistics: Statistics, values: list[float]) -> None:
-        path = folder / f"accuracies-{step}-{statistics}.json"
-        record = {"judged": self._judged(statistics), "accuracies": values}
+        path = folder / f"estimates-{step}-{statistics}.json"
+        record = {"judged": self._judged(statistics), "estimates": values}
         with replacing(path) as file:
             file.write(json.dumps(record).encode())

@@ -5,18 +5,20 @@ from __future__ import annotations
 import random
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
 from pynas._errors import UserError
-from pynas.cli import _inputs, _options, _output
+from pynas.cli import _inputs, _options, _output, _sharing_tables
 
 if TYPE_CHECKING:
-    from pynas.analysis import SharingAnalysis
     from pynas.analysis.study import Sharing
+    from pynas.analysis.tasks import Task
     from pynas.architecture import Architecture
     from pynas.benchmarks import Table
     from pynas.spaces import SearchSpace
@@ -38,8 +40,16 @@ def weight_sharing(
     space: _options.Space = "nasbench201:channels=8,num_cells=1",
     images: _options.Images = "digits",
     image_size: Annotated[int | None, typer.Option(help="Resize images; digits are 16.", min=4)] = None,
-    limit: Annotated[int | None, typer.Option(help="Use only so many images, at random.", min=2)] = None,
-    held_out: Annotated[float, typer.Option(help="Fraction of images to validate on.")] = 0.5,
+    limit: Annotated[
+        int | None,
+        typer.Option(help="Use only so many images, at random, or words, from the start.", min=2),
+    ] = None,
+    text: _options.Text = None,
+    steps: _options.Steps = 35,
+    vocabulary: Annotated[
+        int, typer.Option(help="Most frequent words of --text kept; the others become <unk>.", min=2)
+    ] = _inputs.VOCABULARY,
+    held_out: Annotated[float, typer.Option(help="Fraction of images or text to validate on.")] = 0.5,
     table: _options.Table = None,
     metric: _options.Metric = None,
     dataset: _options.Dataset = None,
@@ -47,8 +57,11 @@ def weight_sharing(
     epochs: Annotated[int, typer.Option(help="Of a supernet.", min=1)] = 50,
     alone_epochs: Annotated[int, typer.Option(help="Of each architecture alone.", min=1)] = 20,
     alone_repeats: Annotated[int, typer.Option(help="Trainings of each alone, averaged.", min=1)] = 1,
-    batch: Annotated[int, typer.Option(help="Images of a step.", min=2)] = 64,
-    learning_rate: Annotated[float, typer.Option(help="At the start, of all trainings.")] = 0.05,
+    batch: Annotated[int, typer.Option(help="Images, or sequences of words, of a step.", min=2)] = 64,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(help="At the start, of all trainings; 0.05 for images, 2 for text."),
+    ] = None,
     groups: Annotated[
         str,
         typer.Option(
@@ -80,11 +93,15 @@ def weight_sharing(
 ) -> None:
     """Train supernets that share weights in several ways, and compare with a table or with training alone.
 
+    On images accuracy is compared, on text the log likelihood of the next word.
+
     Examples:
       pynas analyze weight-sharing --sample 12 --epochs 10 --alone-epochs 4
+      pynas analyze weight-sharing --space darts_rnn:features=64 --text words.txt --report page.html
       pynas analyze weight-sharing --space nasbench201 --images cifar10:DIR --table analog --folder study
     """
-    _options.check_rates(learning_rate=learning_rate)
+    if learning_rate is not None:
+        _options.check_rates(learning_rate=learning_rate)
     sharings = _sharings(groups, prefix, partition)
     if not 0 < held_out < 1:
         raise UserError(f"--held-out: expected a fraction between 0 and 1, got {held_out}")
@@ -92,30 +109,33 @@ def weight_sharing(
     known = _table(chosen, table, metric, dataset)
     import torch
 
-    from pynas import data
-    from pynas.analysis import Protocol, analyze_sharing
-    from pynas.analysis.operations import operation_counts
-    from pynas.analysis.standalone import Task, ground_truth
+    from pynas.analysis import ACCURACY, Protocol, analyze_sharing
+    from pynas.analysis.operations import costs, operation_counts
+    from pynas.analysis.standalone import ground_truth
     from pynas.analysis.study import Statistics, Study
-    from pynas.supernet import TrainingOptions, TrainingStep
+    from pynas.supernet import TrainingStep
 
     if threads is not None:
         torch.set_num_threads(threads)
-    if image_size is None and images == "digits":
-        image_size = 16  # they are scans of 8x8
-    task = Task.split(data.load_images(images, size=image_size, limit=limit, seed=seed), held_out, seed)
+    if text is not None:
+        task = _words(text, limit, held_out, steps, vocabulary)
+    else:
+        task = _images(images, image_size, limit, held_out, seed)
+    task.check(chosen)
     architectures = _sample(chosen, known, sample, seed)
     _check_study(
         chosen,
         sharings,
-        len(architectures),
+        architectures,
         len(task.targets) // batch * epochs,
         checkpoints,
         every=checkpoint_every,
+        running=running,
     )
     started = time.perf_counter()
-    options = TrainingOptions(epochs=epochs, batch_size=batch, learning_rate=learning_rate)
-    alone = TrainingOptions(epochs=alone_epochs, batch_size=batch, learning_rate=learning_rate)
+    rate = learning_rate or task.training.learning_rate
+    options = replace(task.training, epochs=epochs, batch_size=batch, learning_rate=rate)
+    alone = replace(options, epochs=alone_epochs)
     kinds: tuple[Statistics, ...] = ("recalibrated", "running") if running else ("recalibrated",)
     with ExitStack() as stack:
         bar = stack.enter_context(_output.progress(quiet=json))
@@ -134,7 +154,7 @@ def weight_sharing(
                 alone,
                 repeats=alone_repeats,
                 cache=place / "alone.jsonl",
-                on_result=lambda _, __, value: bar.update(line, advance=1, note=f"{value:.1f} %"),
+                on_result=lambda _, __, value: bar.update(line, advance=1, note=task.show(value)),
             )
         else:
             truth = [known.accuracy(arch) for arch in architectures]
@@ -164,9 +184,10 @@ def weight_sharing(
         estimates,
         truth,
         operations=operation_counts(chosen, architectures),
-        costs={"params": [chosen.params(a, task.num_classes) for a in architectures]},
+        costs=costs(chosen, architectures, lambda arch: task.params(chosen, arch)),
         labels=[chosen.format(arch) for arch in architectures],
         protocol=Protocol(top=top, seed=seed),
+        quality=task.quality if known is None else ACCURACY,
     )
     seconds = time.perf_counter() - started
     source = f"{alone_epochs} epochs alone" if known is None else f"{known.metric} of {known.name}"
@@ -175,9 +196,9 @@ def weight_sharing(
 
         facts = {
             "space": space,
-            "images": f"{task.name}: {len(task.targets)} to train on, {len(task.validation_targets)} others",
+            "data": f"{task.name}: {len(task.targets)} to train on, {len(task.validation_targets)} others",
             "truth": source,
-            "supernets": f"{epochs} epochs, batches of {batch}, learning rate {learning_rate:g}",
+            "supernets": f"{epochs} epochs, batches of {batch}, learning rate {options.learning_rate:g}",
             "seconds": f"{seconds:.0f}",
         }
         write_sharing_report(report, found, title=f"Weight sharing in {chosen.name}", facts=facts)
@@ -185,7 +206,9 @@ def weight_sharing(
         return _output.print_json(
             found.to_dict() | {"truth_source": source, "seconds": seconds, "report": report and str(report)}
         )
-    _print(found, f"{len(architectures)} architectures of {chosen.name}, {source}; {seconds:.0f} s")
+    _sharing_tables.print_tables(
+        found, f"{len(architectures)} architectures of {chosen.name}, {source}; {seconds:.0f} s"
+    )
     if report is not None:
         print(f"report: {report}")
     return None
@@ -211,23 +234,53 @@ def _sharings(groups: str, prefix: str, partition: str) -> list[Sharing]:
     return list(dict.fromkeys(found))
 
 
+def _images(images: str, size: int | None, limit: int | None, held_out: float, seed: int) -> Task:
+    from pynas import data
+    from pynas.analysis.tasks import ImageTask
+
+    if size is None and images == "digits":
+        size = 16  # they are scans of 8x8
+    return ImageTask.split(data.load_images(images, size=size, limit=limit, seed=seed), held_out, seed)
+
+
+def _words(text: Path, limit: int | None, held_out: float, steps: int, vocabulary: int) -> Task:
+    from pynas.analysis.tasks import TextTask
+    from pynas.data.text import read_words
+
+    words = read_words(text)[:limit]
+    return TextTask.split(words, held_out, steps=steps, vocabulary=vocabulary, name=text.name)
+
+
 def _check_study(
-    space: SearchSpace, sharings: list[Sharing], sample: int, steps: int, checkpoints: int, *, every: int
+    space: SearchSpace,
+    sharings: list[Sharing],
+    architectures: Sequence[Architecture],
+    steps: int,
+    checkpoints: int,
+    *,
+    every: int,
+    running: bool,
 ) -> None:
     """What would else be found wrong only after hours of training."""
+    from pynas.analysis.groups import check_prefix
     from pynas.supernet import build
+    from pynas.supernet.evaluation import batch_norms
 
-    largest = max(sharing.groups for sharing in sharings)
+    largest, sample = max(sharing.groups for sharing in sharings), len(architectures)
     if largest > sample:
         raise UserError(f"--groups: expected at most {sample}, one for each architecture, got {largest}")
     if steps < 1:
-        raise UserError("--batch: larger than the images to train on; take fewer, or more images")
+        raise UserError("--batch: larger than what there is to train on; take fewer, or more images or words")
     if -(-steps // every) < checkpoints:
         raise UserError(
             f"--checkpoints {checkpoints}: a training of {steps} steps has {-(-steps // every)} of them; "
             "take a smaller --checkpoint-every"
         )
-    build(space)
+    weights = build(space)
+    for sharing in sharings:
+        check_prefix(weights, architectures, sharing.prefix)
+    if running and not batch_norms(weights):
+        raise UserError(f"--running: the shared weights of {space.name} have no batch norms; leave it out")
 
 
 def _table(space: SearchSpace, table: str | None, metric: str | None, dataset: str | None) -> Table | None:
@@ -242,62 +295,16 @@ def _table(space: SearchSpace, table: str | None, metric: str | None, dataset: s
 
 def _sample(space: SearchSpace, table: Table | None, count: int, seed: int) -> tuple[Architecture, ...]:
     """Different architectures, uniformly; of those that the table knows."""
+    from pynas.spaces import NASBench101
+
     rng = random.Random(seed)
     if table is not None:
-        return tuple(rng.sample(list(table.architectures()), min(count, len(table))))
+        drawn = rng.sample(list(table.architectures()), min(count, len(table)))
+        # Vertices in the order that sampling, so training, knows; every eighth cell of the files has another.
+        return tuple(space.canonical(arch) if isinstance(space, NASBench101) else arch for arch in drawn)
     if space.size is not None and space.size < count:
         raise UserError(f"--sample: {space.name} has {space.size} architectures, fewer than {count}")
     found: dict[Architecture, None] = {}
     while len(found) < count:
         found[space.sample(rng)] = None
     return tuple(found)
-
-
-def _print(found: SharingAnalysis, what: str) -> None:
-    shares = found.protocol.shares
-    rows: list[list[object]] = []
-    for s in found.settings:
-        stable = [s.seeds.tau if s.seeds else None]
-        stable += [sum(c.tau for c in s.checkpoints) / len(s.checkpoints) if s.checkpoints else None]
-        rows.append([s.name, str(s.kendall), str(s.spearman), s.kendall_top and str(s.kendall_top), *stable])
-    title = f"{what}; {100 * found.protocol.confidence:g} % intervals"
-    columns = ["setting", "Kendall", "Spearman", f"Kendall, top {found.protocol.top:.0%}"]
-    _output.print_table(title, [*columns, "between seeds", "between checkpoints"], rows)
-    picks = [("chance", found.chance), *((s.name, s.picks) for s in found.settings)]
-    _output.print_table(
-        "picking the best (regret in points)",
-        ["setting", "picked", "regret", "rank", *(f"finds a top {share:.0%}" for share in shares)],
-        [
-            (name, p.count, round(p.regret, 3), round(p.rank, 2), *(round(p.found[s], 3) for s in shares))
-            for name, each in picks
-            for p in each
-        ],
-    )
-    prunings = [("chance", found.chance_prunings), *((s.name, s.prunings) for s in found.settings)]
-    _output.print_table(
-        "pruning the worst",
-        [
-            "setting",
-            "removed",
-            "of the worst",
-            *(f"of the top {share:.0%}" for share in shares),
-            "mean gains",
-        ],
-        [
-            (
-                name,
-                p.share,
-                round(p.worst_removed, 3),
-                *(round(p.best_lost[s], 3) for s in shares),
-                round(p.gain, 3),
-            )
-            for name, each in prunings
-            for p in each
-        ],
-    )
-    first = found.settings[0]
-    _output.print_table(
-        f"bias of operations, {first.name}: rank error of architectures that hold it, and with each copy",
-        ["operation", "present", "rank error", "each copy"],
-        [(b.name, b.present, str(b.error), str(b.slope)) for b in first.bias],
-    )

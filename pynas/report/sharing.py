@@ -57,7 +57,9 @@ def _body(analysis: SharingAnalysis, facts: Mapping[str, str]) -> Iterator[str]:
         f"architectures ({asked.resamples:,} resamples, seed {asked.seed})."
     )
     bars = _page.plot(_figures.bars(names, series, "rank correlation")) + _page.note(remark)
-    yield _page.grid([_page.card("Rank correlation with accuracy reached alone", bars, wide=True)])
+    yield _page.grid(
+        [_page.card(f"Rank correlation with {analysis.quality.name} reached alone", bars, wide=True)]
+    )
     yield _page.grid([_page.card("In numbers", _numbers(analysis), wide=True)])
     yield _page.grid(
         _page.card(f"{s.name}: Kendall {s.kendall.value:.3f}", _scatter(analysis, s)) for s in settings
@@ -71,7 +73,7 @@ def _body(analysis: SharingAnalysis, facts: Mapping[str, str]) -> Iterator[str]:
             "between",
             "Kendall, mean",
             "lowest",
-            "std (points)",
+            f"std ({analysis.quality.difference})",
             "without shifts of all",
             "reliability",
             "the best of one lacks in another",
@@ -114,8 +116,8 @@ def _scatter(analysis: SharingAnalysis, setting: SettingAnalysis) -> str:
     figure = _figures.against_accuracy(
         setting.estimates[:, -1].mean(axis=0),
         analysis.truth,
-        "with shared weights (%), mean over seeds",
-        "alone (%)",
+        f"with shared weights ({analysis.quality.unit}), mean over seeds",
+        f"alone ({analysis.quality.unit})",
         [escape(label) for label in labels],
     )
     return _page.plot(figure, height=360)
@@ -123,7 +125,7 @@ def _scatter(analysis: SharingAnalysis, setting: SettingAnalysis) -> str:
 
 def _picks(analysis: SharingAnalysis) -> str:
     shares = analysis.protocol.shares
-    columns = ["setting", "picked", "regret (points)", "rank of the best"]
+    columns = ["setting", "picked", f"regret ({analysis.quality.difference})", "rank of the best"]
     columns += [f"finds a top {share:.0%}" for share in shares]
     rows = []
     for name, picks in [("chance", analysis.chance), *((s.name, s.picks) for s in analysis.settings)]:
@@ -154,7 +156,7 @@ def _prunings(analysis: SharingAnalysis) -> str:
     figure.update_yaxes(title_text="share of the worst that is removed", range=[0, 1.02])
     shares = analysis.protocol.shares
     columns = ["setting", "removed", "of the worst", *(f"of the top {s:.0%}" for s in shares)]
-    columns += ["mean gains (points)", "best left (points)"]
+    columns += [f"{what} ({analysis.quality.difference})" for what in ("mean gains", "best left")]
     rows = []
     for name, found in [
         ("chance", analysis.chance_prunings),

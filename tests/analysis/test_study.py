@@ -16,8 +16,9 @@ from pynas import Architecture, spaces
 from pynas._errors import UserError
 from pynas.analysis import operations
 from pynas.analysis.groups import ChildSampler, GroupedWeights, partition
-from pynas.analysis.standalone import Task, ground_truth, train_alone
+from pynas.analysis.standalone import ground_truth, train_alone
 from pynas.analysis.study import Sharing, Study
+from pynas.analysis.tasks import ImageTask
 from pynas.supernet import SinglePath, Trainer, TrainingOptions, build
 from pynas.supernet.evaluation import SubnetEvaluator, SubnetScore
 
@@ -30,11 +31,11 @@ FAST = TrainingOptions(steps=6, batch_size=16, learning_rate=0.1)
 
 
 @pytest.fixture(scope="module")
-def task() -> Task:
+def task() -> ImageTask:
     rng = torch.Generator().manual_seed(0)
     targets = torch.arange(96) % 4
     inputs = torch.randn(96, 3, 8, 8, generator=rng) + 2 * targets[:, None, None, None]
-    return Task(inputs[:64], targets[:64], inputs[64:], targets[64:], 4, "steps of brightness")
+    return ImageTask(inputs[:64], targets[:64], inputs[64:], targets[64:], 4, "steps of brightness")
 
 
 @pytest.mark.parametrize("how", ["sequential", "shuffled", "similar"])
@@ -59,7 +60,7 @@ def test_similar_architectures_come_into_one_group() -> None:
     assert partition(SPACE, [*chain, chain[1]], 2, "similar") == (0, 1, 0, 1)
 
 
-def test_training_one_group_leaves_the_others_alone(task: Task) -> None:
+def test_training_one_group_leaves_the_others_alone(task: ImageTask) -> None:
     torch.manual_seed(0)
     groups = {arch: i % 2 for i, arch in enumerate(CHILDREN)}
     model = GroupedWeights(build(SPACE, 4), groups, prefix=2)
@@ -79,7 +80,7 @@ def test_training_one_group_leaves_the_others_alone(task: Task) -> None:
         model(task.inputs, SPACE.parse("|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"))
 
 
-def test_keys_of_groups_differ_after_the_common_part(task: Task) -> None:
+def test_keys_of_groups_differ_after_the_common_part(task: ImageTask) -> None:
     arch, *_ = CHILDREN
     other = next(c for c in CHILDREN if c != arch)
     model = GroupedWeights(build(SPACE, 4), {arch: 0, other: 1}, prefix=1)
@@ -105,7 +106,7 @@ def test_operations_are_counted() -> None:
     assert operations.operations(chain, arch)["Zero"] == text.count("Zero")
 
 
-def test_training_alone_learns_and_depends_on_the_seed_alone(task: Task) -> None:
+def test_training_alone_learns_and_depends_on_the_seed_alone(task: ImageTask) -> None:
     arch = SPACE.parse("|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|none~1|none~2|")
     options = TrainingOptions(steps=40, batch_size=32, learning_rate=0.1)
     state = torch.get_rng_state()
@@ -117,7 +118,7 @@ def test_training_alone_learns_and_depends_on_the_seed_alone(task: Task) -> None
 
 
 def test_the_ground_truth_is_cached_and_half_a_line_is_forgiven(
-    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    task: ImageTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = tmp_path / "alone.jsonl"
     found = ground_truth(SPACE, CHILDREN[:2], task, FAST, repeats=2, cache=cache)
@@ -143,12 +144,14 @@ def test_the_ground_truth_is_cached_and_half_a_line_is_forgiven(
     assert len(trained) == 3
 
 
-def study(task: Task, folder: Path, **changes: object) -> Study:
+def study(task: ImageTask, folder: Path, **changes: object) -> Study:
     settings = {"seeds": 2, "checkpoints": 2, "checkpoint_every": 3, "calibration": 64} | changes
     return Study(SPACE, CHILDREN, task, FAST, folder, calibration_batch=32, **settings)  # type: ignore[arg-type]
 
 
-def test_a_study_goes_on_where_it_was(task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_study_goes_on_where_it_was(
+    task: ImageTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sharing = Sharing(groups=2, prefix=1)
     found = study(task, tmp_path).estimates(sharing, ("running", "recalibrated"))
     assert {kind: values.shape for kind, values in found.items()} == {
@@ -157,9 +160,9 @@ def test_a_study_goes_on_where_it_was(task: Task, tmp_path: Path, monkeypatch: p
     }
     assert not np.array_equal(found["running"], found["recalibrated"])
     folder = tmp_path / f"{sharing.name.replace(', ', ' ').replace(' ', '-')}-seed-0"
-    kept = folder / "accuracies-6-running.json"
+    kept = folder / "estimates-6-running.json"
     record = json.loads(kept.read_text())
-    assert record["accuracies"] == found["running"][0, 1].tolist()
+    assert record["estimates"] == found["running"][0, 1].tolist()
     kept.unlink()
     judged: list[Architecture] = []
     original = SubnetEvaluator.__call__
@@ -177,7 +180,7 @@ def test_a_study_goes_on_where_it_was(task: Task, tmp_path: Path, monkeypatch: p
 
 
 def test_recalibration_is_the_statistics_of_the_sub_network_and_leaves_no_trace(
-    task: Task, tmp_path: Path
+    task: ImageTask, tmp_path: Path
 ) -> None:
     torch.manual_seed(1)
     model = build(SPACE, 4)
@@ -201,7 +204,7 @@ def test_recalibration_is_the_statistics_of_the_sub_network_and_leaves_no_trace(
     assert model.training
 
 
-def test_bad_input(task: Task) -> None:
+def test_bad_input(task: ImageTask) -> None:
     with pytest.raises(UserError, match="groups: expected 1 to 5"):
         partition(SPACE, CHILDREN, 6, "shuffled")
     with pytest.raises(UserError, match="prefix: expected 0 to"):
