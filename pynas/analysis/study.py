@@ -71,7 +71,7 @@ class Study:
     Attributes:
         space: One that :func:`pynas.supernet.build` knows.
         architectures: To evaluate.
-        task: What to train and validate on.
+        task: What to train and validate on, of a kind that the space's networks read.
         options: Of the supernets' training.
         folder: Keeps checkpoints and results; calling again goes on.
         seeds: How many trainings of each setting.
@@ -152,6 +152,7 @@ class Study:
         return [self.task.inputs[positions.to(self.task.inputs.device)] for positions in parts]
 
     def _train(self, sharing: Sharing, seed: int) -> tuple[SharedWeights, Trainer]:
+        self.task.check(self.space)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(seed, "supernet"))
             weights = build(self.space, self.task.num_classes, self.task.in_channels, **self.network)

@@ -21,7 +21,7 @@ class Segment:
 
     Attributes:
         key: What the piece depends on: where all keys up to here are equal, so is what comes out.
-        run: From what the piece before returned (images, for the first) to what the next one takes.
+        run: From what the piece before returned (images or words, for the first) to what the next one takes.
         modules: What it runs, so where its parameters and batch norms are.
     """
 
@@ -61,10 +61,10 @@ class SharedWeights(nn.Module, ABC):
         self._selected = arch
 
     def forward(self, x: Tensor, arch: Architecture | None = None) -> Tensor:
-        """Logits ``[N, num_classes]`` of images ``[N, in_channels, H, W]``.
+        """Logits ``[N, num_classes]`` of images ``[N, in_channels, H, W]``; of words as the space says.
 
         Args:
-            x: Images.
+            x: Images, or words ``[N, T]``.
             arch: The architecture; the selected one if None.
 
         Raises:

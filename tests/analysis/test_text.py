@@ -127,7 +127,7 @@ def test_operations_and_costs_of_recurrent_cells() -> None:
     assert costs(images, cells, images.params)["params"].tolist() == [images.params(a) for a in cells]
 
 
-def test_what_words_do_not_have(words: list[str], task: TextTask) -> None:
+def test_what_words_do_not_have(words: list[str], task: TextTask, tmp_path: Path) -> None:
     weights = build(SPACE, 7)
     with pytest.raises(UserError, match="prefix: expected 0 to 0 common segments, got 1; darts_rnn runs in"):
         GroupedWeights(weights, {CELLS[0]: 0}, prefix=1)
@@ -138,6 +138,8 @@ def test_what_words_do_not_have(words: list[str], task: TextTask) -> None:
     images = ImageTask(torch.zeros(4, 3, 8, 8), torch.zeros(4), *task_images(), 2, "none")
     with pytest.raises(UserError, match="darts_rnn reads words, not images"):
         train_alone(SPACE, CELLS[0], images, SETTINGS)
+    with pytest.raises(UserError, match="darts_rnn reads words, not images"):
+        Study(SPACE, CELLS, images, SETTINGS, tmp_path).estimates(Sharing())
     with pytest.raises(UserError, match="steps: expected windows of at least one word"):
         TextTask.split(words[:20], 0.2, steps=7)
     with pytest.raises(UserError, match="inputs: expected words"):
