@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _SPACES = ("darts", "nasbench201", "spos_shufflenet")
 _MIXTURES = ("softmax", "gumbel", "gumbel_hard")
 _PATHS = ("uniform", "fair", "flops")
+_CALIBRATION = 2048  # images that an architecture's batch norms are measured on
 
 
 def supernet(
@@ -150,7 +151,7 @@ def supernet(
     seconds = time.perf_counter() - started
     judged: list[tuple[float, Any]] = []
     if isinstance(method, SinglePath):
-        judged = _judge(model, test.inputs, test.targets, candidates, seed)
+        judged = _judge(model, training.inputs, test, candidates, seed)
         right, found = judged[0]
     else:
         right, found = _derived(model, sampling, test.inputs, test.targets)
@@ -243,25 +244,28 @@ def _method(
 
 def _derived(model: SharedWeights, sampling: str, inputs: Tensor, targets: Tensor) -> tuple[float, Any]:
     """Accuracy as it was trained, on mixtures or on one candidate of each edge; the strongest candidates."""
-    from pynas.nn import accuracy
+    from pynas.supernet import score_network
 
-    network = cast("Supernet", model.network)
+    network = cast("Supernet", model.network).eval()
     found = network.derive()
     weights = found if sampling == "gumbel_hard" else network.sample()
-    return accuracy(network, inputs, targets, weights), found
+    return score_network(lambda x: network(x, weights), inputs, targets).accuracy, found
 
 
 def _judge(
-    model: SharedWeights, inputs: Tensor, targets: Tensor, count: int, seed: int
+    model: SharedWeights, training: Tensor, test: Images, count: int, seed: int
 ) -> list[tuple[float, Any]]:
-    """Accuracies of ``count`` random architectures, the best first."""
+    """Accuracies of ``count`` random architectures, the best first; batch norms by training images."""
     import random
 
-    from pynas.supernet.judging import batch_accuracy
+    from pynas.supernet import SubnetEvaluator
 
+    seen = training[:_CALIBRATION]
+    calibration = seen.tensor_split(max(1, round(len(seen) / 256)))  # alike in size: two images say little
+    evaluate = SubnetEvaluator(model, test.inputs, test.targets, calibration=calibration)
     rng = random.Random(seed)
     drawn = [model.space.sample(rng) for _ in range(count)]
-    judged = [(batch_accuracy(model, arch, inputs, targets), arch) for arch in drawn]
+    judged = [(score.accuracy, arch) for score, arch in zip(evaluate(drawn), drawn, strict=True)]
     return sorted(judged, key=lambda pair: -pair[0])
 
 

@@ -19,7 +19,6 @@ from pynas.nn.nasbench201_supernet import NASBench201Supernet
 from pynas.nn.recurrent import RecurrentCell, RecurrentGenotype, RecurrentSearchCell, recurrent_genotype
 from pynas.nn.replace import ReplaceReport, replace_mixed_ops
 from pynas.nn.supernet import Supernet
-from pynas.nn.training import Schedule, Step, accuracy, train_supernet
 
 __all__ = [
     "Cell",
@@ -34,16 +33,12 @@ __all__ = [
     "RecurrentLanguageModel",
     "RecurrentSearchCell",
     "ReplaceReport",
-    "Schedule",
-    "Step",
     "Supernet",
     "TextSchedule",
     "TextStep",
-    "accuracy",
     "candidate",
     "perplexity",
     "recurrent_genotype",
     "replace_mixed_ops",
     "train_language_model",
-    "train_supernet",
 ]

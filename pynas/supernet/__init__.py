@@ -13,6 +13,7 @@ from pynas.supernet._build import build
 from pynas.supernet.cells import CellWeights
 from pynas.supernet.chains import ProxylessNASSupernet, SPOSSupernet
 from pynas.supernet.checkpoint import Checkpoint, CheckpointFolder
+from pynas.supernet.evaluation import SubnetEvaluator, SubnetScore, score_network
 from pynas.supernet.methods import Differentiable, Method, SinglePath
 from pynas.supernet.options import TrainingOptions
 from pynas.supernet.sampling import FairSampler, FlopsBinSampler, Sampler, UniformSampler
@@ -32,6 +33,8 @@ __all__ = [
     "Segment",
     "SharedWeights",
     "SinglePath",
+    "SubnetEvaluator",
+    "SubnetScore",
     "Trainer",
     "TrainingOptions",
     "TrainingResult",
@@ -39,4 +42,5 @@ __all__ = [
     "UniformSampler",
     "build",
     "distributed",
+    "score_network",
 ]

@@ -5,7 +5,6 @@ import copy
 import pytest
 import torch
 from darts_network import LoopNetwork
-from torch import nn
 
 import pynas
 from pynas.nn import (
@@ -15,13 +14,10 @@ from pynas.nn import (
     MixedOp,
     NASBench201Cell,
     NASBench201Supernet,
-    Schedule,
-    Step,
     Supernet,
-    accuracy,
-    train_supernet,
 )
 from pynas.nn.genotype import derive_edges
+from pynas.supernet import Differentiable, Trainer, TrainingOptions, score_network
 
 SUPERNETS = (lambda: DARTSSupernet(4, 3, 5), lambda: NASBench201Supernet(4, 1, 5))
 
@@ -228,13 +224,13 @@ def test_it_learns_digits() -> None:
     torch.manual_seed(0)
     network = NASBench201Supernet(8, 1)
     before = [alpha.detach().clone() for alpha in network.architecture_parameters()]
-    steps: list[Step] = []
-    schedule = Schedule(epochs=4, batch_size=64, learning_rate=0.1, alpha_learning_rate=3e-3)
-    train_supernet(network, inputs[:1400], targets[:1400], schedule, on_step=steps.append)
-    assert [step.number for step in steps] == list(range(steps[0].total)) == list(range(40))
-    assert steps[-1].loss < steps[0].loss
-    assert accuracy(network, inputs[1400:], targets[1400:]) > 0.6  # chance is a tenth
+    options = TrainingOptions(epochs=4, batch_size=64, learning_rate=0.1)
+    method = Differentiable(learning_rate=3e-3)
+    found = Trainer(network, inputs[:1400], targets[:1400], method, options).train()
+    assert len(found.losses) == 40
+    assert found.losses[-1] < found.losses[0]
     assert network.training
+    assert score_network(network.eval(), inputs[1400:], targets[1400:]).accuracy > 0.6  # chance is a tenth
     assert all(p.requires_grad for p in network.parameters())
     for alpha, start in zip(network.architecture_parameters(), before, strict=True):
         assert not torch.equal(alpha, start)
@@ -243,20 +239,10 @@ def test_it_learns_digits() -> None:
 def test_hard_samples_learn_too() -> None:
     source = pynas.data.load_images("digits", size=8)
     torch.manual_seed(0)
-    steps: list[Step] = []
-    schedule = Schedule(epochs=4, learning_rate=0.1, sampling="gumbel_hard")
-    train_supernet(NASBench201Supernet(8, 1), source.inputs, source.targets, schedule, on_step=steps.append)
-    assert sum(step.loss for step in steps[-10:]) < 0.97 * sum(step.loss for step in steps[:10])
-
-
-def test_training_needs_enough_images() -> None:
-    network = NASBench201Supernet(2, 1)
-    x, y = torch.randn(10, 3, 8, 8), torch.zeros(10, dtype=torch.int64)
-    with pytest.raises(ValueError, match="two batches of 64"):
-        train_supernet(network, x, y)
-    with pytest.raises(ValueError, match="schedule"):
-        train_supernet(network, x, y, Schedule(epochs=0))
-    assert isinstance(network.classifier, nn.Linear)
+    options = TrainingOptions(epochs=4, learning_rate=0.1)
+    method = Differentiable("gumbel_hard")
+    losses = Trainer(NASBench201Supernet(8, 1), source.inputs, source.targets, method, options).train().losses
+    assert sum(losses[-10:]) < 0.97 * sum(losses[:10])
 
 
 def test_one_compilation_serves_all_architectures() -> None:
