@@ -96,9 +96,12 @@ def test_constraints(strategy):
         assert trial.evaluation.metrics["flops"] <= 8000
 
 
-def test_impossible_constraint():
+@pytest.mark.parametrize("strategy", strategies.names())
+def test_impossible_constraint(strategy, tmp_path):
+    seen = []
     with pytest.raises(UserError, match=r"no architecture of toy meets .*: params <= 5 \(smallest met: 10\)"):
-        run(constraints={"params": 5})
+        run(strategy=strategy, constraints={"params": 5}, store=tmp_path / "runs.db", on_trial=seen.append)
+    assert seen == []
 
 
 def test_space_smaller_than_budget():

@@ -154,6 +154,35 @@ def check_state_continues_exactly(make: Make) -> None:
         assert done + rest == whole, f"the search restored at trial {stop} goes another way"
 
 
+def check_state_with_open_asks_continues_exactly(make: Make) -> None:
+    """The same while several proposals are open, as searches with several workers have them."""
+    space = ToySpace()
+    ahead = 4
+
+    def go(strategy: SearchStrategy, told: int, stop: int, asked: list[Architecture]) -> None:
+        """Tell the oldest one, ask for another one."""
+        for number in range(told, stop):
+            strategy.tell(Trial(number, asked[number], evaluate(asked[number])))
+            asked.append(strategy.ask())
+
+    def started() -> tuple[SearchStrategy, list[Architecture]]:
+        strategy = make(space, seed=7, objectives=("toy",))
+        return strategy, [strategy.ask() for _ in range(ahead)]
+
+    strategy, whole = started()
+    go(strategy, 0, 40, whole)
+    original, asked = started()
+    told = 0
+    for stop in (0, 1, 6, 17, 33):
+        go(original, told, stop, asked)
+        told = stop
+        restored = make(space, seed=99, objectives=("toy",))
+        restored.load_state(json.loads(json.dumps(original.state(), allow_nan=False)))
+        again = list(asked)
+        go(restored, stop, 40, again)
+        assert again == whole, f"the search restored at trial {stop} with {ahead} asks open goes another way"
+
+
 def check_failures_are_tolerated(make: Make) -> None:
     """When every evaluation fails, proposals go on to the end of the space."""
     space = ToySpace()
@@ -203,6 +232,7 @@ CHECKS: tuple[Callable[[Make], None], ...] = (
     check_impossible_constraint,
     check_impossible_constraint_in_a_large_space,
     check_state_continues_exactly,
+    check_state_with_open_asks_continues_exactly,
     check_failures_are_tolerated,
     check_told_trials_are_known,
     check_asks_may_overlap,

@@ -256,6 +256,35 @@ def test_one_bad_loss_takes_the_weights_back() -> None:
     assert all(tensor.isfinite().all() for tensor in hurt.model.state_dict().values())
 
 
+@pytest.mark.parametrize("name", ["softmax", "second order", "gumbel_hard"])
+def test_a_bad_loss_leaves_no_trace_in_the_architecture(name: str) -> None:
+    """Alpha and its optimiser have taken their step when the weights' loss turns out to be bad."""
+    options = TrainingOptions(steps=6, batch_size=16, learning_rate=0.05)
+    bad = [4]
+
+    def train(broken: bool) -> Trainer:
+        torch.manual_seed(0)
+        step = 0
+
+        def transform(x: torch.Tensor) -> torch.Tensor:
+            nonlocal step
+            step += 1
+            return x * float("nan") if broken and step in bad else x
+
+        made = Trainer(
+            build(SPACE), *digits(), METHODS[name](), options, checkpoint_every=3, transform=transform
+        )
+        assert made.train().restarts == int(broken)
+        return made
+
+    found = train(broken=True)
+    assert all(tensor.isfinite().all() for tensor in found.model.state_dict().values())
+    for state in found._optimizers["architecture"].state.values():
+        assert state["exp_avg"].isfinite().all()
+        assert state["step"] == 6
+    assert not same(found.model, train(broken=False).model)  # others were drawn
+
+
 def test_losses_that_stay_bad_end_the_training_with_good_weights() -> None:
     inputs, targets = digits()
     torch.manual_seed(0)
