@@ -18,7 +18,7 @@ def supports_batch_norm(input: Tensor) -> bool:
 
 
 def batch_norm(
-    input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float = 1e-5
+    input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float = 1e-5, groups: int = 1
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Normalise: y = weight (x - mean) rstd + bias with the batch's own mean and rstd of each channel.
 
@@ -32,16 +32,18 @@ def batch_norm(
         weight: [C] float32, or None for ones.
         bias: [C] float32, or None for zeros.
         eps: added to the biased variance.
+        groups: equal runs of consecutive samples, each normalised by itself; divides N.
 
     Returns:
-        y like ``input``, and mean and rstd as float32 [C].
+        y like ``input``, and mean and rstd as float32 [C]; [groups, C] for several groups.
 
     Raises:
-        ValueError: layout or shapes do not fit (see :func:`supports_batch_norm`).
+        ValueError: layout or shapes do not fit (see :func:`supports_batch_norm`), or groups that do not
+            divide.
         TypeError: another dtype.
     """
     y, mean, rstd = torch.ops.pynas.batch_norm.default(
-        input.detach(), detached(weight), detached(bias), float(eps)
+        input.detach(), detached(weight), detached(bias), float(eps), groups
     )
     return y, mean, rstd
 
@@ -49,14 +51,14 @@ def batch_norm(
 def batch_norm_backward(
     grad_output: Tensor, input: Tensor, weight: Tensor | None, mean: Tensor, rstd: Tensor
 ) -> Tensor:
-    """dL/dx = weight rstd (g - mean(g) - xhat mean(g xhat)), g = dL/dy, means over all rows, per channel.
+    """dL/dx = weight rstd (g - mean(g) - xhat mean(g xhat)), g = dL/dy, means over a group's rows.
 
     Args:
         grad_output: like ``input``.
         input: what :func:`batch_norm` was given.
         weight: what :func:`batch_norm` was given.
-        mean: [C] as it returned.
-        rstd: [C] as it returned.
+        mean: [C] or [groups, C], as it returned.
+        rstd: likewise.
     """
     gradient: Tensor = torch.ops.pynas.batch_norm_backward.default(
         grad_output.detach(), input.detach(), detached(weight), mean, rstd
@@ -88,9 +90,13 @@ def batch_norm_double_backward(
 
 
 def batch_norm_reference(
-    input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float = 1e-5
+    input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float = 1e-5, groups: int = 1
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The same by the definition, differentiable."""
+    if groups > 1:
+        parts = [batch_norm_reference(part, weight, bias, eps) for part in input.chunk(groups)]
+        means, rstds = (torch.stack([part[i] for part in parts]) for i in (1, 2))
+        return torch.cat([part[0] for part in parts]), means, rstds
     dims = [d for d in range(input.dim()) if d != 1]
     x = input if input.dtype == torch.float64 else input.float()
     mean = x.mean(dims)
@@ -106,9 +112,10 @@ def _channels(values: Tensor, like: Tensor) -> Tensor:
 
 
 def _fake(
-    input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+    input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, groups: int = 1
 ) -> tuple[Tensor, Tensor, Tensor]:
-    statistics = input.new_empty(input.shape[1], dtype=torch.float32)
+    shape = (groups, input.shape[1]) if groups > 1 else (input.shape[1],)
+    statistics = input.new_empty(shape, dtype=torch.float32)
     return torch.empty_like(input), statistics, torch.empty_like(statistics)
 
 

@@ -2,28 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from pynas.proxies._base import Probe, ProbeCall, Proxy
+from pynas.proxies._base import Proxy
 from pynas.proxies._registry import register
-from pynas.stats import Statistic, Statistics
-from pynas.stats.curvature import curvature
-
-
-@dataclass(frozen=True)
-class Curvature(Statistic[float]):
-    """sum_w w (H g)_w by weight."""
-
-
-@dataclass(frozen=True, slots=True)
-class CurvatureProbe(Probe):
-    """A forward, a backward, and a backward of that along the gradient: :func:`pynas.stats.curvature`."""
-
-    def run(self, call: ProbeCall) -> Statistics:
-        """Both backward passes, of one batch."""
-        found = curvature(call.model, call.inputs, call.targets, call.loss_fn, training=True, seed=call.seed)
-        return call.statistics({Curvature: found}, batch=1)
+from pynas.stats import Curvature, Statistic, Statistics
 
 
 @register
@@ -36,7 +19,6 @@ class Grasp(Proxy):
     """
 
     name: ClassVar[str] = "grasp"
-    probe: ClassVar[Probe] = CurvatureProbe()
     needs: ClassVar[tuple[Statistic[Any], ...]] = (Curvature(),)
 
     def layers(self, statistics: Statistics) -> dict[str, float]:

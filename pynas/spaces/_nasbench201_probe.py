@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -19,144 +18,22 @@ from torch.autograd.function import once_differentiable
 
 from pynas import ops
 from pynas.nn.candidates import AvgPool, ReLUConvBN, Zero
-from pynas.stats._collector import Collector, Use
-from pynas.stats._products import AffineProduct, Conv2dProduct, Geometry
+from pynas.spaces._nasbench201_nodes import (
+    CHANNELS_LAST,
+    Convolution,
+    Node,
+    node_gradients,
+    run_nodes,
+)
+from pynas.spaces._nasbench201_twice import TwiceCell
 from pynas.stats._rules import RULES
+from pynas.stats._twice import TwiceProbe
 
 if TYPE_CHECKING:
     from pynas.spaces._nasbench201_network import Cell
     from pynas.stats._probe import Probe
 
 WIDEST = 256  # channels; beyond, products outweigh what is saved here
-CHANNELS_LAST = torch.channels_last
-POOL: dict[str, Any] = {"stride": 1, "padding": 1, "count_include_pad": False}
-
-
-@dataclass(frozen=True)
-class Convolution:
-    """``BN(conv(relu(x)))`` on an edge."""
-
-    weight: Tensor
-    scale: Tensor
-    shift: Tensor
-    eps: float
-    use: Use | None
-    norm_use: Use | None
-
-    @property
-    def size(self) -> int:
-        """1 or 3."""
-        return self.weight.shape[-1]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The convolution before its batch norm."""
-        return (ops.conv3x3 if self.size == 3 else ops.conv1x1)(x, self.weight, True)
-
-    def input_grad(self, grad: Tensor, x: Tensor, addend: Tensor | None) -> Tensor:
-        """dL/dx plus ``addend``."""
-        backward = ops.conv3x3_backward_input if self.size == 3 else ops.conv1x1_backward_input
-        return backward(grad, self.weight, x, True, addend)
-
-    def deliver(self, collector: Collector, grad: Tensor, x: Tensor, z: Tensor) -> None:
-        """Hand over the factors of the weight's gradient, and what the output ``z`` contributes."""
-        if self.use is not None:
-            pair = (self.size, self.size)
-            pads = (self.size // 2, self.size // 2)
-            geometry = Geometry(pair, (1, 1), pads, (1, 1), 1)
-            collector.deliver(self.use, Conv2dProduct(grad, x, geometry, self.weight.shape, relu=True))
-            if collector.wants_saliency:
-                collector.deliver_saliency(self.use, (z * grad).sum((2, 3)))
-
-
-@dataclass(frozen=True)
-class Node:
-    """x_t = sum of its edges, by source node."""
-
-    convolutions: list[tuple[int, Convolution]]
-    pools: list[int]
-    skips: list[int]
-
-
-@dataclass
-class Saved:
-    """What a node's backward pass reads beside the sources: z_k = conv_k(relu(x_s)), their statistics."""
-
-    products: list[Tensor]
-    mean: Tensor | None = None
-    rstd: Tensor | None = None
-
-
-def run_nodes(nodes: dict[int, Node], x: Tensor) -> tuple[dict[int, Tensor], dict[int, Saved]]:
-    """Values of all nodes, and what backward needs."""
-    values, saved, pooled = {0: x}, {}, {}
-    for target, node in nodes.items():
-        saved[target] = Saved([c.forward(values[s]) for s, c in node.convolutions])
-        for s in node.pools:
-            if s not in pooled:
-                pooled[s] = ops.avg_pool2d(values[s], 3, **POOL)
-        terms = [*saved[target].products, *(pooled[s] for s in node.pools), *(values[s] for s in node.skips)]
-        if not terms:  # of "none" edges only
-            values[target] = torch.zeros_like(x)
-            continue
-        if len(terms) == 1 and not node.convolutions:
-            values[target] = terms[0]
-            continue
-        count = len(node.convolutions)
-        y, mean, rstd, _ = torch.ops.pynas.normalized_sum.default(
-            terms, torch.ones(len(terms)), 2**count - 1, *_affine(node), [], [], True, _eps(node)
-        )
-        values[target] = y
-        if count:
-            saved[target].mean, saved[target].rstd = mean[:count], rstd[:count]
-    return values, saved
-
-
-def node_gradients(
-    node: Node, saved: Saved, values: dict[int, Tensor], grad: Tensor, grads: dict[int, Tensor],
-    collector: Collector, retain: bool,
-) -> None:  # fmt: skip
-    """Add the gradients of a node's sources to ``grads``, and deliver those of its weights."""
-
-    def add(source: int, gradient: Tensor) -> None:
-        grads[source] = grads[source] + gradient if source in grads else gradient
-
-    for s in node.skips:
-        add(s, grad)
-    if node.pools:
-        pooled = ops.avg_pool2d_backward(grad, grad, 3, **POOL)
-        for s in node.pools:
-            add(s, pooled)
-    count = len(node.convolutions)
-    if not count:
-        return
-    mask = 2**count - 1
-    products = torch.ops.pynas.normalized_sum_backward.default(
-        grad, saved.products, torch.ones(count), mask, *_affine(node), saved.mean, saved.rstd, True,
-        _eps(node), mask,
-    )[3]  # fmt: skip
-    keeps = collector.wants_saliency or any(c.norm_use for _, c in node.convolutions)
-    outputs = list(saved.products if keeps else products)
-    if not retain:
-        saved.products.clear()
-    for i, (s, convolution) in enumerate(node.convolutions):
-        product, z = products[i], outputs[i]
-        convolution.deliver(collector, product, values[s], z)
-        if convolution.norm_use is not None:
-            assert saved.mean is not None
-            assert saved.rstd is not None
-            means, rstds = (t[i].view(1, -1, 1) for t in (saved.mean, saved.rstd))
-            affine = AffineProduct(grad.flatten(2), z.flatten(2), means, rstds, z.shape[1:2])
-            collector.deliver(convolution.norm_use, affine)
-        grads[s] = convolution.input_grad(product, values[s], grads.get(s))
-
-
-def _eps(node: Node) -> float:
-    return node.convolutions[0][1].eps if node.convolutions else 1e-5
-
-
-def _affine(node: Node) -> tuple[list[Tensor], int, list[Tensor], int]:
-    mask = 2 ** len(node.convolutions) - 1
-    return [c.scale for _, c in node.convolutions], mask, [c.shift for _, c in node.convolutions], mask
 
 
 class _FusedCell(torch.autograd.Function):
@@ -164,7 +41,8 @@ class _FusedCell(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, anchor: Tensor, x: Tensor, nodes: dict[int, Node], probe: Probe) -> Tensor:
-        values, ctx.saved = run_nodes(nodes, x)
+        groups = probe.num_groups if probe.batch_norm == "group" else 1
+        values, ctx.saved = run_nodes(nodes, x, groups)
         for source, reads in Counter(s for node in nodes.values() for s, _ in node.convolutions).items():
             probe.saw_relu(values[source], reads)
         ctx.nodes, ctx.probe = nodes, probe
@@ -194,7 +72,7 @@ class _FusedCell(torch.autograd.Function):
 
 def cell_rule(probe: Probe, func: Callable[..., Any], x: Tensor, cell: Cell) -> Tensor:
     """How a probe runs a cell: whole nodes where it can, else module by module."""
-    if not (_fits_probe(probe) and _fits(cell, x)):
+    if not (_fits_probe(probe, x) and _fits(cell, x)):
         with probe:
             return cell.by_module(x)
     nodes: dict[int, Node] = {}
@@ -218,12 +96,17 @@ def cell_rule(probe: Probe, func: Callable[..., Any], x: Tensor, cell: Cell) -> 
         weight, scale, shift = (t.detach() for t in (convolution.weight, norm.weight, norm.bias))
         node.convolutions.append((source, Convolution(weight, scale, shift, norm.eps, use, norm_use)))
     ordered = {target: nodes[target] for target in sorted(nodes)}
+    if isinstance(probe, TwiceProbe):
+        y, _ = TwiceCell.apply(probe.anchor, x, ordered, probe)  # type: ignore[no-untyped-call]
+        return cast(Tensor, y)
     return cast(Tensor, _FusedCell.apply(probe.anchor, x, ordered, probe))  # type: ignore[no-untyped-call]
 
 
-def _fits_probe(probe: Probe) -> bool:
-    plain = probe.fuses and probe.batch_norm == "batch"
-    return plain and not probe.watching and not probe.few_shapes
+def _fits_probe(probe: Probe, x: Tensor) -> bool:
+    if probe.batch_norm == "frozen" or probe.watching or probe.few_shapes or x.dim() != 4:
+        return False
+    groups = probe.num_groups if probe.batch_norm == "group" else 1
+    return x.shape[0] == probe.batch and x.shape[0] * x.shape[2] * x.shape[3] >= 2 * groups
 
 
 def _fits(cell: Cell, x: Tensor) -> bool:

@@ -12,7 +12,7 @@ from pynas.stats._probe import UnsupportedLayerError
 from pynas.stats._products import GradientProduct
 from pynas.stats.code_agreement import Agreement, CodeAgreement
 from pynas.stats.collect import collect
-from pynas.stats.curvature import curvature
+from pynas.stats.curvature import Curvature, curvature
 from pynas.stats.grad_gram import GradGram
 from pynas.stats.grad_moments import GradMoments
 from pynas.stats.grad_norms import GradNorms
@@ -27,6 +27,7 @@ __all__ = [
     "Agreement",
     "ChannelSaliency",
     "CodeAgreement",
+    "Curvature",
     "GradGram",
     "GradMoments",
     "GradNorms",

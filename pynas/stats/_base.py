@@ -15,7 +15,7 @@ from pynas.stats._products import GradientProduct
 
 T = TypeVar("T")
 Parameters = Literal["all", "weights"]
-Watched = Literal["weights", "saliency", "inputs", "relu"]
+Watched = Literal["weights", "saliency", "inputs", "relu", "curvature"]
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,9 @@ class Statistic(ABC, Generic[T]):
 
     What it ``watches`` says which method is called: gradients of parameters (:meth:`observe`), the saliency
     of outputs of convolutions and linear calls (:meth:`observe_saliency`), the gradient of the model's inputs
-    (:meth:`observe_inputs`), or what goes into each ReLU (:meth:`observe_relu`). All are served by one
-    forward pass; a backward pass of the loss, and one of the sum of outputs, run only where somebody watches.
+    (:meth:`observe_inputs`), or what goes into each ReLU (:meth:`observe_relu`). ``"curvature"`` is what
+    :class:`~pynas.stats.curvature.Curvature` alone watches. All are served by one forward pass; a backward
+    pass of the loss, and one of the sum of outputs, run only where somebody watches.
     Five lines that count how often each sample's units are active::
 
         class ActiveUnits(Statistic[Tensor]):

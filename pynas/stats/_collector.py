@@ -54,6 +54,7 @@ class Collector:
         # Whole gradients last: where the samples' have been formed, they are a sum of those.
         self.needs = sorted(weights, key=lambda s: isinstance(s, Gradients))
         self.salient = [s for s in needs if s.watches == "saliency"]
+        self.curved = any(s.watches == "curvature" for s in needs)
         self.gradient_of = "loss"  # what the backward pass that runs is of
         self.group_size = group_size
         self.names = names
@@ -106,7 +107,7 @@ class Collector:
         if name is None or parameter is None:
             return None
         matrix = matrix or name in self.matrices
-        if not any(s.wants(matrix) for s in self.needs) and not (self.salient and matrix):
+        if not any(s.wants(matrix) for s in self.needs) and not (matrix and (self.salient or self.curved)):
             return None
         self._uses[name] = self._uses.get(name, 0) + 1
         self._matrix[name] = self._matrix.get(name, False) or matrix

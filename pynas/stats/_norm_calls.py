@@ -17,7 +17,6 @@ from pynas.stats._fast import fuses_batch_norm
 from pynas.stats._products import AffineProduct
 
 aten = torch.ops.aten
-LARGE_GROUP = 4096  # values; a group of so many is worth a call of its own
 
 
 @dataclass(frozen=True)
@@ -39,12 +38,12 @@ class BatchNormCall(Call):
         mean: Tensor | None
         mean, variance = self.running or (None, None)
         training = self.running is None
-        weight, bias = self._folded(self.weight, x), self._folded(self.bias, x)
-        fused = training and fuses_batch_norm(x, weight, bias)
+        if training and fuses_batch_norm(x, self.weight, self.bias):
+            y, means, rstds = ops.batch_norm(x, self.weight, self.bias, self.eps, self.groups)
+            return y, (means.view(self.groups, -1), rstds.view(self.groups, -1))
+        weight, bias = self._folded(self.weight), self._folded(self.bias)
         parts = [
-            ops.batch_norm(part, weight, bias, self.eps)
-            if fused and fuses_batch_norm(part)
-            else torch.native_batch_norm(part, weight, bias, mean, variance, training, 0.0, self.eps)
+            torch.native_batch_norm(part, weight, bias, mean, variance, training, 0.0, self.eps)
             for part in self._parts(x)
         ]
         if not training:
@@ -58,13 +57,10 @@ class BatchNormCall(Call):
     def input_grad(self, grad: Tensor, x: Tensor, saved: tuple[Tensor, ...]) -> Tensor:
         mean, variance = self.running or (None, None)
         training = self.running is None
-        weight = self._folded(self.weight, x)
+        if training and fuses_batch_norm(x, self.weight, self.bias):
+            return ops.batch_norm_backward(grad, x, self.weight, *saved)
+        weight = self._folded(self.weight)
         grads, xs = self._parts(grad), self._parts(x)
-        if training and fuses_batch_norm(x, weight) and self._loops(x):
-            fused = ops.batch_norm_backward
-            return self._whole(
-                [fused(g, p, weight, m, r) for g, p, m, r in zip(grads, xs, *saved, strict=True)], x
-            )
         empty = x.new_empty(0)
         means, rstds = (
             (s.view(len(xs), -1) for s in saved) if training else (empty.view(1, 0), empty.view(1, 0))
@@ -89,18 +85,18 @@ class BatchNormCall(Call):
             _channels(grad), _channels(x), means.unsqueeze(2), rstds.unsqueeze(2), x.shape[1:2]
         )
 
-    def _loops(self, x: Tensor) -> bool:
-        # Large groups run one after the other on slices; many small ones fold into the channels.
-        fused = self.running is None and fuses_batch_norm(x, self.weight, self.bias)
-        return self.groups <= 8 or (fused and x.numel() >= LARGE_GROUP * self.groups)
+    @property
+    def _loops(self) -> bool:
+        """Whether groups run one after the other on slices; many of them fold into the channels."""
+        return self.groups <= 8
 
-    def _folded(self, per_channel: Tensor | None, x: Tensor) -> Tensor | None:
-        return per_channel if per_channel is None or self._loops(x) else per_channel.repeat(self.groups)
+    def _folded(self, per_channel: Tensor | None) -> Tensor | None:
+        return per_channel if per_channel is None or self._loops else per_channel.repeat(self.groups)
 
     def _parts(self, x: Tensor) -> list[Tensor]:
         if self.groups == 1:
             return [x]
-        if self._loops(x):
+        if self._loops:
             return list(x.chunk(self.groups))
         return [
             torch.unflatten(x, 0, (self.groups, -1)).transpose(0, 1).flatten(1, 2)
@@ -109,7 +105,7 @@ class BatchNormCall(Call):
     def _whole(self, parts: list[Tensor], like: Tensor) -> Tensor:
         if self.groups == 1:
             return parts[0]
-        if self._loops(like):
+        if self._loops:
             return torch.cat(parts)
         whole = torch.unflatten(parts[0], 1, (self.groups, -1)).transpose(0, 1).flatten(0, 1)
         return whole if like.dim() != 4 else whole.contiguous(memory_format=suggest_memory_format(like))

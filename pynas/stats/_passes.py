@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pynas._errors import UserError
 from pynas.stats import _fallback
 from pynas.stats._base import Statistic
 from pynas.stats._loss import LossFn, call_model, leaves, loss_of
 from pynas.stats._probe import Probe
+from pynas.stats._twice import TwiceProbe
 
 
 def run(
@@ -29,7 +32,9 @@ def run(
     watchers = [s for s in needs if s.watches == "inputs"]
     if watchers:
         inputs = _watched(probe, inputs)
-    with torch.set_grad_enabled(bool(passes)), _fallback.installed(probe, fallback), probe:
+    # Fused attention has no second derivative.
+    attention = sdpa_kernel(SDPBackend.MATH) if isinstance(probe, TwiceProbe) else nullcontext()
+    with torch.set_grad_enabled(bool(passes)), _fallback.installed(probe, fallback), attention, probe:
         outputs = call_model(model, inputs)
     first = _first(outputs)
     probe.output_shape = tuple(first.shape)
@@ -40,23 +45,32 @@ def run(
         totals["loss"] = loss_of(outputs, targets, loss_fn, probe.batch, groups)
         losses.append(float(totals["loss"].detach()))
     del outputs, first  # or the logits would live through the backward pass
-    for of in passes:
-        probe.collector.gradient_of, probe.retain = of, of != passes[-1]
-        watching = [s for s in watchers if s.gradient_of == of]
-        total = totals.pop(of)
-        if watching and not probe.sources:
-            raise UserError(
-                "inputs: none of them is floating-point or embedded, so there is no gradient of them"
-            )
-        if total.requires_grad:
-            rows = _backward(probe, total, watched=bool(watching))
-            for statistic in watching:
-                statistic.observe_inputs(rows, probe.collector.results[type(statistic)])
+    try:
+        for of in passes:
+            _pass(probe, of, totals.pop(of), [s for s in watchers if s.gradient_of == of], of != passes[-1])
+    finally:
+        if isinstance(probe, TwiceProbe):
+            probe.forget()
     return losses
 
 
-def _backward(probe: Probe, total: Tensor, *, watched: bool) -> Tensor:
-    """A backward pass of ``total``; the gradient of the inputs, [B, features], if ``watched``."""
+def _pass(probe: Probe, of: str, total: Tensor, watching: Sequence[Statistic[Any]], retain: bool) -> None:
+    """A backward pass of ``total``, the sum of ``of``, and what those see who watch the inputs."""
+    twice = isinstance(probe, TwiceProbe) and of == "loss"
+    probe.collector.gradient_of, probe.retain = of, twice or retain
+    if watching and not probe.sources:
+        raise UserError("inputs: none of them is floating-point or embedded, so there is no gradient of them")
+    if total.requires_grad:
+        rows = _backward(probe, total, watched=bool(watching), twice=twice)
+        for statistic in watching:
+            statistic.observe_inputs(rows, probe.collector.results[type(statistic)])
+
+
+def _backward(probe: Probe, total: Tensor, *, watched: bool, twice: bool) -> Tensor:
+    """A backward pass of ``total``, and if ``twice`` one of that along the gradient of the weights.
+
+    Returns the gradient of the inputs, [B, features], if ``watched``.
+    """
     strict = {name: p for name, p in probe.parameters.items() if id(p) in probe.strict}
     sources = probe.sources if watched else []
     # Recorded calls cut the path to their parameters, so any gradient found here came by another way.
@@ -65,6 +79,7 @@ def _backward(probe: Probe, total: Tensor, *, watched: bool) -> Tensor:
             total,
             [probe.anchor, *strict.values(), *(x for x, _ in sources)],
             retain_graph=probe.retain,
+            create_graph=twice,
             allow_unused=True,
         )
     for name, gradient in zip(strict, found[1:], strict=False):
@@ -72,9 +87,17 @@ def _backward(probe: Probe, total: Tensor, *, watched: bool) -> Tensor:
             raise probe.unsupported(name, "an operator that could not be intercepted (compiled or scripted)")
     probe.collector.flush()
     rows = [
-        arrange(torch.zeros_like(x) if g is None else g).flatten(1)
+        arrange(torch.zeros_like(x) if g is None else g.detach()).flatten(1)
         for (x, arrange), g in zip(sources, found[1 + len(strict) :], strict=True)
     ]
+    if twice:
+        assert isinstance(probe, TwiceProbe)
+        found = ()  # they know the graph
+        with torch.autocast(total.device.type, enabled=False):
+            curvature = probe.differentiate_again()
+        for statistic, results in probe.collector.results.items():
+            if statistic.watches == "curvature":
+                results.update(curvature)
     return torch.cat(rows, 1) if watched else total
 
 

@@ -53,8 +53,6 @@ class Probe(TorchFunctionMode):
             samples to the front.
     """
 
-    fuses = True  # whole cells may run as one node, which can be differentiated once
-
     def __init__(
         self,
         collector: Collector,

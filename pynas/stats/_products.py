@@ -144,6 +144,7 @@ class Conv2dProduct(GradientProduct):
     relu: bool = False
     matrix: ClassVar[bool] = True
     _formed: dict[int, Tensor] = field(default_factory=dict, repr=False, compare=False)
+    _whole: list[Tensor] = field(default_factory=list, repr=False, compare=False)
 
     @property
     def batch(self) -> int:
@@ -157,11 +158,15 @@ class Conv2dProduct(GradientProduct):
             input=self.input.narrow(0, start, length),
             bias_grad=bias_grad,
             _formed={},
+            _whole=[],
         )
 
     def gradient(self) -> Tensor:
+        if self._whole:
+            return self._whole[0].to(self.input.dtype)
         if self._fuses:
-            return self.wide_gradient().to(self.input.dtype)
+            self._whole.append(self.wide_gradient())
+            return self._whole[0].to(self.input.dtype)
         g = self.geometry
         weight = (self.grad_output.shape[1], self.input.shape[1] // g.groups, *g.kernel_size)
         dummy = self.input.new_empty(1).expand(
@@ -174,6 +179,9 @@ class Conv2dProduct(GradientProduct):
         return cast(Tensor, gradient.reshape(self.shape))
 
     def wide_gradient(self) -> Tensor:
+        """The sum of samples' gradients where those have been formed, else a product of its own."""
+        if self._whole:
+            return self._whole[0]
         if not self._fuses:
             return super().wide_gradient()
         if self.geometry.kernel_size == (1, 1):
@@ -226,6 +234,12 @@ class Conv2dProduct(GradientProduct):
         return torch.unflatten(per_sample, 0, (-1, group_size)).sum(1)
 
     def moments(self, moments: Sequence[str], group_size: int, *, bias: bool) -> ops.GradMoments:
+        found = self._moments(moments, group_size, bias=bias)
+        if found.weight.sum is not None:
+            self._whole[:] = [found.weight.sum]
+        return found
+
+    def _moments(self, moments: Sequence[str], group_size: int, *, bias: bool) -> ops.GradMoments:
         rows = self._rows(group_size)
         if rows is not None:
             ones = rows.new_ones(len(rows), 1, 1)

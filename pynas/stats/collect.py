@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -16,6 +17,9 @@ from pynas.stats._loss import LossFn, call_model, check_data, cut, ordinary
 from pynas.stats._passes import run
 from pynas.stats._probe import AmbiguousLayoutError, Probe
 from pynas.stats._state import preserved
+from pynas.stats._twice import TwiceProbe
+from pynas.stats.grad_moments import GradMoments
+from pynas.stats.gradients import Gradients
 
 BatchNorm = Literal["batch", "group", "frozen"]
 MATRIX_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.Conv3d)
@@ -80,16 +84,29 @@ def collect(
     passes = _divided("micro_batches", micro_batches, batch)
     size = batch // passes
     _divided("group_size", group_size, size)
+    curved = [s for s in needs if s.watches == "curvature"]
     if batch_norm not in get_args(BatchNorm):
         raise UserError(f"batch_norm: expected one of {', '.join(get_args(BatchNorm))}, got {batch_norm!r}")
-    _check_model(model, fallback)
+    if len(curved) == len(needs):
+        fallback = ()
+    else:
+        _check_model(model, fallback)
     for statistic in needs:
         statistic.check(size, group_size, passes)
+    if curved and not _one_pass(model, needs, batch_norm, fallback):
+        alone = collect(model, inputs, targets, loss_fn, needs=curved, training=training, seed=seed)
+        found = collect(
+            model, inputs, targets, loss_fn, needs=[s for s in needs if s not in curved],
+            group_size=group_size, batch_norm=batch_norm, fallback=fallback, training=training, seed=seed,
+        )  # fmt: skip
+        return replace(found, values={**found.values, **alone.values})
 
     values: dict[type[Statistic[Any]], dict[str, Any]] = {type(s): {} for s in needs}
     taken = [s for s in needs if s.needs_pass]
     parameters = dict(model.named_parameters())
     trainable = {id(p): name for name, p in parameters.items() if p.requires_grad}
+    if len(curved) == len(needs):  # along all weights, whoever trains them
+        trainable = {id(parameters[name]): name for name in matrix_names(model)}
     seen, losses = {}, []
     shape: tuple[int, ...] = ()
     with preserved(model), gradients_on(model, training, seed):
@@ -97,9 +114,14 @@ def collect(
         strict, matrices = _strictly(model, trainable, taken)
         for p in parameters.values():
             p.requires_grad_(id(p) in strict)
-        for i in range(passes if taken else 0):
+
+        def probing() -> Probe:
             collector = Collector(taken, group_size, trainable, matrices, values)
-            probe = Probe(collector, model, parameters, strict, size, batch_norm, taken)
+            kind = TwiceProbe if curved else Probe
+            return kind(collector, model, parameters, strict, size, batch_norm, taken)
+
+        for i in range(passes if taken else 0):
+            probe = probing()
             part = (
                 (cut(inputs, i * size, size), cut(targets, i * size, size))
                 if passes > 1
@@ -109,12 +131,11 @@ def collect(
                 losses += run(probe, *part, loss_fn, fallback, taken)
             except AmbiguousLayoutError:
                 shapes = few_shapes(probe, part[0])
-                collector = Collector(taken, group_size, trainable, matrices, values)
-                probe = Probe(collector, model, parameters, strict, size, batch_norm, taken)
-                probe.few_shapes = shapes
                 values |= {type(s): {} for s in taken if not s.successive}
+                probe = probing()
+                probe.few_shapes = shapes
                 losses += run(probe, *part, loss_fn, fallback, taken)
-            seen.update(collector.seen)
+            seen.update(probe.collector.seen)
             shape = probe.output_shape
         for statistic in needs:
             if not statistic.needs_pass:
@@ -145,7 +166,24 @@ def _merged(needs: Sequence[Statistic[Any]]) -> list[Statistic[Any]]:
         merged[type(statistic)] = statistic if known is None else known.merge(statistic)
     if not merged:
         raise UserError("needs: expected at least one statistic, got none")
+    moments = merged.get(GradMoments)
+    if isinstance(moments, GradMoments) and Gradients in merged:
+        # Their sum is the whole gradient, which then need not be formed by itself.
+        merged[GradMoments] = replace(moments, moments=(*moments.moments, "sum"))
     return list(merged.values())
+
+
+def _one_pass(
+    model: nn.Module, needs: Sequence[Statistic[Any]], batch_norm: BatchNorm, fallback: Sequence[str]
+) -> bool:
+    """Whether a pass that can be differentiated twice serves all of ``needs``."""
+    others = [s for s in needs if s.watches != "curvature"]
+    if not others:
+        return True
+    weights_only = all(s.parameters == "weights" for s in others if s.watches == "weights")
+    trained = all(model.get_parameter(name).requires_grad for name in matrix_names(model))
+    plain = batch_norm == "batch" and not fallback and not torch.is_autocast_enabled("cpu")
+    return weights_only and trained and plain
 
 
 def _divided(argument: str, parts: int, batch: int) -> int:
@@ -174,8 +212,8 @@ def _strictly(
 ) -> tuple[frozenset[int], frozenset[str]]:
     """Which parameters must be covered by a rule, and which count as weights whatever uses them."""
     matrices = {id(model.get_parameter(name)) for name in matrix_names(model)}
-    of_weights = [s for s in needs if s.watches in ("weights", "saliency")]
-    if any(s.parameters == "all" for s in of_weights):
+    of_weights = [s for s in needs if s.watches in ("weights", "saliency", "curvature")]
+    if any(s.parameters == "all" for s in of_weights if s.watches != "curvature"):
         strict = set(trainable)
     else:
         strict = matrices & trainable.keys() if of_weights else set()

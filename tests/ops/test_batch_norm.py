@@ -68,6 +68,32 @@ def test_double_backward_matches_float64(shape: tuple[int, ...], dtype: torch.dt
         batch_norm_double_backward(adjoint[1:], grad, x, weight, mean, rstd)
 
 
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize(
+    ("shape", "groups"),
+    [((6, 5, 7, 1), 3), ((8, 17, 3, 5), 8), ((10, 64, 33, 2), 2), ((129, 33), 3)],
+    ids=str,
+)
+def test_groups_match_float64(shape: tuple[int, ...], groups: int, dtype: torch.dtype) -> None:
+    x, grad = rows(shape, dtype, 0), rows(shape, dtype, 1)
+    weight, bias = torch.rand(shape[1]) + 0.5, torch.randn(shape[1])
+    y, mean, rstd = batch_norm(x, weight, bias, 1e-3, groups)
+    exact = x.double().requires_grad_()
+    expected, *statistics = batch_norm_reference(exact, weight.double(), bias.double(), 1e-3, groups)
+    (expected_grad,) = torch.autograd.grad(expected, exact, grad.double())
+    assert error(y, expected.detach()) < TOLERANCE[dtype]
+    for got, of in zip((mean, rstd), statistics, strict=True):
+        assert got.shape == (groups, shape[1])
+        assert error(got, of.detach()) < 1e-5
+    got = batch_norm_backward(grad, x, weight, mean, rstd)
+    scale = torch.maximum(expected_grad.norm(), 0.1 * grad.double().norm())
+    assert ((got.double() - expected_grad).norm() / scale).item() < TOLERANCE[dtype] * 10
+    parts = [batch_norm(part, weight, bias, 1e-3)[0] for part in x.chunk(groups)]
+    assert torch.equal(y, torch.cat(parts))
+    with pytest.raises(ValueError, match=f"groups: expected a divisor of the {shape[0]} samples"):
+        batch_norm(x, weight, bias, 1e-3, 4 if shape[0] % 4 else 3)
+
+
 def test_variance_is_right_far_from_zero() -> None:
     x = (torch.randn(64, 16, 8, 8) + 1000).to(memory_format=torch.channels_last)
     _, _, rstd = batch_norm(x, None, None, 0.0)
@@ -98,4 +124,5 @@ def test_opcheck() -> None:
     x = rows((3, 5, 4, 4), torch.float32, 0)
     y, mean, rstd = batch_norm(x, None, None)
     torch.library.opcheck(torch.ops.pynas.batch_norm.default, (x, None, None, 1e-5))
+    torch.library.opcheck(torch.ops.pynas.batch_norm.default, (x, None, None, 1e-5, 3))
     torch.library.opcheck(torch.ops.pynas.batch_norm_backward.default, (y, x, None, mean, rstd))

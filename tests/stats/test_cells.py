@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pynas import spaces
-from pynas.spaces import _nasbench201_probe
-from pynas.stats import Gradients, GradMoments, RunningGradMoments, collect
+from pynas.spaces import _nasbench201_probe, _nasbench201_twice
+from pynas.stats import (
+    ChannelSaliency,
+    CodeAgreement,
+    Curvature,
+    Gradients,
+    GradMoments,
+    InputGradients,
+    OutputGram,
+    RunningGradMoments,
+    collect,
+)
 
 SPACE = spaces.get("nasbench201", num_cells=1)
 CELLS = [
@@ -43,9 +56,9 @@ def fused(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     runs: list[int] = []
     original = _nasbench201_probe.run_nodes
 
-    def count(nodes, x):  # type: ignore[no-untyped-def]
+    def count(nodes, *args):  # type: ignore[no-untyped-def]
         runs.append(len(nodes))
-        return original(nodes, x)
+        return original(nodes, *args)
 
     monkeypatch.setattr(_nasbench201_probe, "run_nodes", count)
     return runs
@@ -85,6 +98,30 @@ def test_per_sample_moments_are_those_of_the_modules(
         torch.testing.assert_close(by_node[name].square, moments.square, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("text", CELLS)
+def test_groups_normalised_by_themselves(text: str, size: int, fused: list[int]) -> None:
+    """Sums over groups of what autograd gives for each group alone, in float64; scales and shifts too."""
+    model, (x, y) = network(text), images()
+    found = collect(
+        model, x, y, needs=[GradMoments(("sum", "abs"))], group_size=size, batch_norm="group", training=True
+    )[GradMoments]
+    assert len(fused) == 3
+    exact = SPACE.build(SPACE.parse(text), num_classes=5, prune=True).double().train()
+    exact.load_state_dict(model.state_dict())
+    rows: dict[str, list[Tensor]] = {name: [] for name in found}
+    for part, labels in zip(x.double().split(size), y.split(size), strict=True):
+        exact.zero_grad()
+        F.cross_entropy(exact(part), labels).backward()
+        for name, of_group in rows.items():
+            of_group.append(exact.get_parameter(name).grad.clone())
+    for name, of_group in rows.items():
+        g = torch.stack(of_group)
+        scale = 1e-4 * g.norm() + 1e-5
+        assert (found[name].sum - g.sum(0)).norm() < scale, name
+        assert (found[name].abs - g.abs().sum(0)).norm() < scale, name
+
+
 def test_same_bits_each_time(fused: list[int]) -> None:
     model, (x, y) = network(CELLS[0]), images()
     needs = [RunningGradMoments(parameters="weights")]
@@ -109,3 +146,83 @@ def test_whatever_differs_runs_module_by_module(fused: list[int]) -> None:
     collect(model, x, y, needs=weights)
     assert not fused
     assert len(seen) == len(hooks)
+
+
+@pytest.fixture
+def twice(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Counts the cells that ran node by node in a pass to be differentiated twice."""
+    runs: list[int] = []
+    original = _nasbench201_twice.run_nodes
+
+    def count(nodes, x):  # type: ignore[no-untyped-def]
+        runs.append(len(nodes))
+        return original(nodes, x)
+
+    monkeypatch.setattr(_nasbench201_twice, "run_nodes", count)
+    return runs
+
+
+@pytest.mark.parametrize("text", CELLS)
+def test_curvature_beside_other_statistics(text: str, twice: list[int]) -> None:
+    """sum w (H g) as by autograd in float64, from the pass that gives gradients, saliency and outputs too."""
+    model, (x, y) = network(text), images()
+    others = [
+        Gradients(parameters="weights"), GradMoments(("abs",), parameters="weights"), ChannelSaliency(),
+        OutputGram(parameters="weights"), InputGradients(), CodeAgreement(),
+    ]  # fmt: skip
+    found = collect(model, x, y, needs=[*others, Curvature()], training=True)
+    assert len(twice) == 3
+    exact = SPACE.build(SPACE.parse(text), num_classes=5, prune=True).double().train()
+    exact.load_state_dict(model.state_dict())
+    weights = {f"{n}.weight": m.weight for n, m in exact.named_modules() if isinstance(m, nn.Conv2d)}
+    weights["classifier.weight"] = exact.classifier.weight
+    gradients = torch.autograd.grad(
+        F.cross_entropy(exact(x.double()), y), list(weights.values()), create_graph=True
+    )
+    along = torch.stack([(g * g.detach()).sum() for g in gradients]).sum()
+    second = torch.autograd.grad(along, list(weights.values()))
+    expected = {n: float((w.detach() * h).sum()) for (n, w), h in zip(weights.items(), second, strict=True)}
+    assert found[Curvature].keys() == expected.keys()
+    scale = sum(abs(v) for v in expected.values())
+    for name, value in expected.items():
+        assert found[Curvature][name] == pytest.approx(value, rel=1e-3, abs=1e-4 * scale), name
+    alone = collect(model, x, y, needs=others, training=True)
+    for statistic in (type(s) for s in others):
+        for name, value in alone[statistic].items():
+            for a, b in zip(_tensors(found[statistic][name]), _tensors(value), strict=True):
+                torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    parts = [value] if isinstance(value, Tensor) else [getattr(value, f.name) for f in fields(value)]
+    return [t for t in parts if isinstance(t, Tensor)]
+
+
+def test_curvature_of_a_cell_that_is_called_twice(twice: list[int]) -> None:
+    """G is the sum over uses: what one use contracts with is not its own gradient."""
+    model, (x, y) = network(CELLS[0]), images()
+    cells = list(model.cells)
+    model.cells = nn.Sequential(cells[0], cells[0], *cells[1:])
+    found = collect(model, x, y, needs=[Curvature()], training=True)[Curvature]
+    assert len(twice) == 4
+    exact = collect(model.double(), x.double(), y, needs=[Curvature()], training=True)[Curvature]
+    scale = sum(abs(v) for v in exact.values())
+    assert found.keys() == exact.keys()
+    for name, value in exact.items():
+        assert found[name] == pytest.approx(value, rel=1e-3, abs=1e-4 * scale), name
+
+
+def test_curvature_takes_a_pass_of_its_own_where_it_must() -> None:
+    model, (x, y) = network(CELLS[0]), images()
+    alone = collect(model, x, y, needs=[Curvature()], training=True)[Curvature]
+    found = collect(model, x, y, needs=[Gradients(), Curvature()], training=True)  # of scales and shifts too
+    assert found[Curvature] == alone
+    assert found[Gradients].keys() == dict(model.named_parameters()).keys()
+    frozen = collect(
+        model, x, y, needs=[Gradients(parameters="weights"), Curvature()], batch_norm="frozen", training=True
+    )
+    assert frozen[Curvature] == alone
+    model.stem[0].weight.requires_grad_(False)
+    half = collect(model, x, y, needs=[Gradients(parameters="weights"), Curvature()], training=True)
+    assert half[Curvature] == alone
+    assert "stem.0.weight" not in half[Gradients]

@@ -6,6 +6,7 @@
 //   y_mc = weight_c rstd_c (x_mc - mean_c) + bias_c
 // Backward, with g = dL/dy, G_c = sum_m g_mc and H_c = rstd_c sum_m g_mc (x_mc - mean_c):
 //   dL/dx_mc = weight_c rstd_c [g_mc - G_c / M - rstd_c (x_mc - mean_c) H_c / M]
+// With several groups these are the sums of each group of rows by itself, M the rows of one.
 // Double backward, with a = the adjoint of dL/dx, n = rstd (x - mean) and <.> means over a channel's rows:
 //   adjoint of g: weight rstd [a - <a> - n <a n>]
 //   adjoint of x: -weight rstd^2 [n (<a g> - <a> <g> - 3 <a n> <g n>) + <g n> (a - <a>) + <a n> (g - <g>)]
@@ -27,10 +28,11 @@ struct BatchNormParams {
   void* out_grad = nullptr;           // double backward: likewise, the adjoint of g
   const float* weight = nullptr;      // [channels] or null for ones
   const float* bias = nullptr;        // forward: [channels] or null for zeros
-  float* mean = nullptr;              // [channels], written by forward, read by backward
-  float* rstd = nullptr;              // [channels], likewise
-  double* workspace = nullptr;        // [threads, 2, channels], in double backward [threads, 5, channels]
+  float* mean = nullptr;              // [groups, channels], written by forward, read by backward
+  float* rstd = nullptr;              // [groups, channels], likewise
+  double* workspace = nullptr;        // [threads, 4, channels], in double backward [threads + 1, 5, channels]
   int64_t rows = 0;
+  int64_t groups = 1;  // equal runs of rows; double backward takes one
   int64_t channels = 0;
   double eps = 1e-5;
   DType dtype = DType::kFloat32;  // kFloat32 or kBFloat16

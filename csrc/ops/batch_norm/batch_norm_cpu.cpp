@@ -260,19 +260,54 @@ void double_backward(const BatchNormParams& p, float* coefficients, const Parall
   });
 }
 
+// What lies `bytes` behind p, or null like p.
+template <class T>
+PYNAS_INLINE T* behind(T* p, int64_t bytes) {
+  return p == nullptr ? nullptr
+                      : reinterpret_cast<T*>(reinterpret_cast<uintptr_t>(p) + static_cast<uintptr_t>(bytes));
+}
+
+// Calls body(parameters of one group, who works on it): all threads on one group, else a thread on each.
+template <class F>
+void for_groups(const BatchNormParams& p, const Parallel& parallel, F body) {
+  if (p.groups == 1) return body(p, parallel);
+  const int64_t rows = p.rows / p.groups, C = p.channels;
+  const int64_t bytes = rows * C * (p.dtype == DType::kBFloat16 ? 2 : 4);
+  parallel(parallel.threads, 1, [&](int64_t first, int64_t last) {
+    for (int64_t t = first; t < last; ++t) {
+      for (int64_t g = p.groups * t / parallel.threads; g < p.groups * (t + 1) / parallel.threads; ++g) {
+        BatchNormParams one = p;
+        one.groups = 1;
+        one.rows = rows;
+        one.x = behind(p.x, g * bytes);
+        one.grad_output = behind(p.grad_output, g * bytes);
+        one.out = behind(p.out, g * bytes);
+        one.mean = p.mean + g * C;
+        one.rstd = p.rstd + g * C;
+        one.workspace = p.workspace + t * 4 * C;
+        body(one, Parallel{});
+      }
+    }
+  });
+}
+
 }  // namespace
 
-// The coefficients lie behind the threads' statistics in the workspace; see batch_norm_workspace.
+// The coefficients lie behind the threads' statistics in the workspace.
 void batch_norm(const BatchNormParams& p, const Parallel& parallel) {
-  float* coefficients = reinterpret_cast<float*>(p.workspace + int64_t{2} * parallel.threads * p.channels);
-  p.dtype == DType::kBFloat16 ? forward<BFloat16>(p, coefficients, parallel)
-                              : forward<float>(p, coefficients, parallel);
+  for_groups(p, parallel, [](const BatchNormParams& q, const Parallel& threads) {
+    float* coefficients = reinterpret_cast<float*>(q.workspace + int64_t{2} * threads.threads * q.channels);
+    q.dtype == DType::kBFloat16 ? forward<BFloat16>(q, coefficients, threads)
+                                : forward<float>(q, coefficients, threads);
+  });
 }
 
 void batch_norm_backward(const BatchNormParams& p, const Parallel& parallel) {
-  float* coefficients = reinterpret_cast<float*>(p.workspace + int64_t{2} * parallel.threads * p.channels);
-  p.dtype == DType::kBFloat16 ? backward<BFloat16>(p, coefficients, parallel)
-                              : backward<float>(p, coefficients, parallel);
+  for_groups(p, parallel, [](const BatchNormParams& q, const Parallel& threads) {
+    float* coefficients = reinterpret_cast<float*>(q.workspace + int64_t{2} * threads.threads * q.channels);
+    q.dtype == DType::kBFloat16 ? backward<BFloat16>(q, coefficients, threads)
+                                : backward<float>(q, coefficients, threads);
+  });
 }
 
 void batch_norm_double_backward(const BatchNormParams& p, const Parallel& parallel) {

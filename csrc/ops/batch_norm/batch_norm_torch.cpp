@@ -25,39 +25,52 @@ void check_rows(const at::Tensor& x, const char* op, const char* name) {
                    ": expected float32 or bfloat16, got ", x.scalar_type());
 }
 
-const float* affine(const OptionalTensor& tensor, const at::Tensor& x, const char* op, const char* name) {
+void check_groups(const at::Tensor& x, int64_t groups, const char* op) {
+  TORCH_CHECK_VALUE(groups >= 1 && x.size(0) % groups == 0, op, ": groups: expected a divisor of the ",
+                    x.size(0), " samples, got ", groups);
+}
+
+const float* affine(const OptionalTensor& tensor, const at::Tensor& x, const char* op, const char* name,
+                    int64_t groups = 1) {
   if (!tensor.has_value()) return nullptr;
   TORCH_CHECK_VALUE(
-      tensor->scalar_type() == at::kFloat && tensor->is_contiguous() && tensor->numel() == x.size(1), op,
-      ": ", name, ": expected ", x.size(1), " contiguous float32 values, got ", tensor->scalar_type(), " ",
-      tensor->sizes());
+      tensor->scalar_type() == at::kFloat && tensor->is_contiguous() && tensor->numel() == groups * x.size(1),
+      op, ": ", name, ": expected ", groups * x.size(1), " contiguous float32 values, got ",
+      tensor->scalar_type(), " ", tensor->sizes());
   return tensor->const_data_ptr<float>();
 }
 
-// `sums` statistics of each thread, then at most twice as many float coefficients a channel as there is room.
+// `sums` statistics of each thread, then as many more for at most twice as many float coefficients a channel.
+// Groups that a thread takes alone want coefficients of their own.
 BatchNormParams params_of(const at::Tensor& x, at::Tensor& workspace, const Parallel& parallel,
-                          int64_t sums = 2) {
+                          int64_t sums = 2, int64_t groups = 1) {
   BatchNormParams params;
   params.x = x.const_data_ptr();
   params.channels = x.size(1);
   params.rows = params.channels == 0 ? 0 : x.numel() / params.channels;
   params.dtype = x.scalar_type() == at::kFloat ? DType::kFloat32 : DType::kBFloat16;
-  workspace = at::empty({(sums * parallel.threads + sums) * params.channels}, x.options().dtype(at::kDouble));
+  params.groups = groups;
+  const int64_t places = groups > 1 ? 2 * parallel.threads : parallel.threads + 1;
+  workspace = at::empty({sums * places * params.channels}, x.options().dtype(at::kDouble));
   params.workspace = workspace.mutable_data_ptr<double>();
   return params;
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor> batch_norm_torch(const at::Tensor& input,
                                                                 const OptionalTensor& weight,
-                                                                const OptionalTensor& bias, double eps) {
+                                                                const OptionalTensor& bias, double eps,
+                                                                int64_t groups) {
   check_rows(input, "batch_norm", "input");
+  check_groups(input, groups, "batch_norm");
   const Parallel parallel = torch_parallel();
   at::Tensor workspace, out = at::empty_like(input);
-  BatchNormParams params = params_of(input, workspace, parallel);
+  BatchNormParams params = params_of(input, workspace, parallel, 2, groups);
   TORCH_CHECK_VALUE(params.rows >= 1, "batch_norm: input: expected at least one value per channel, got ",
                     input.sizes());
-  at::Tensor mean = at::empty({params.channels}, input.options().dtype(at::kFloat)),
-             rstd = at::empty_like(mean);
+  at::Tensor mean =
+      at::empty({groups, params.channels}, input.options().dtype(at::kFloat).memory_format(std::nullopt));
+  if (groups == 1) mean = mean.squeeze(0);
+  at::Tensor rstd = at::empty_like(mean);
   params.out = out.mutable_data_ptr();
   params.weight = affine(weight, input, "batch_norm", "weight");
   params.bias = affine(bias, input, "batch_norm", "bias");
@@ -76,14 +89,16 @@ at::Tensor batch_norm_backward_torch(const at::Tensor& grad_output, const at::Te
                     "batch_norm_backward: grad_output: expected ", input.scalar_type(), " ", input.sizes(),
                     ", got ", grad_output.scalar_type(), " ", grad_output.sizes());
   const at::Tensor grad = grad_output.contiguous(input.suggest_memory_format());
+  const int64_t groups = mean.dim() == 2 ? mean.size(0) : 1;
+  check_groups(input, groups, "batch_norm_backward");
   const Parallel parallel = torch_parallel();
   at::Tensor workspace, out = at::empty_like(input);
-  BatchNormParams params = params_of(input, workspace, parallel);
+  BatchNormParams params = params_of(input, workspace, parallel, 2, groups);
   params.grad_output = grad.const_data_ptr();
   params.out = out.mutable_data_ptr();
   params.weight = affine(weight, input, "batch_norm_backward", "weight");
-  params.mean = const_cast<float*>(affine(mean, input, "batch_norm_backward", "mean"));
-  params.rstd = const_cast<float*>(affine(rstd, input, "batch_norm_backward", "rstd"));
+  params.mean = const_cast<float*>(affine(mean, input, "batch_norm_backward", "mean", groups));
+  params.rstd = const_cast<float*>(affine(rstd, input, "batch_norm_backward", "rstd", groups));
   PYNAS_DISPATCH_ISA(batch_norm_backward, params, parallel);
   return out;
 }
@@ -116,8 +131,10 @@ std::tuple<at::Tensor, at::Tensor> batch_norm_double_backward_torch(
 
 TORCH_LIBRARY_FRAGMENT(pynas, m) {
   m.set_python_module("pynas.ops.batch_norm");
-  m.def("batch_norm(Tensor input, Tensor? weight, Tensor? bias, float eps) -> (Tensor, Tensor, Tensor)",
-        {at::Tag::pt2_compliant_tag});
+  m.def(
+      "batch_norm(Tensor input, Tensor? weight, Tensor? bias, float eps, int groups=1) -> (Tensor, Tensor, "
+      "Tensor)",
+      {at::Tag::pt2_compliant_tag});
   m.def(
       "batch_norm_backward(Tensor grad_output, Tensor input, Tensor? weight, Tensor mean, Tensor rstd) -> "
       "Tensor",
