@@ -33,6 +33,15 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Searches with several workers evaluate here instead, without the time that processes take to start."""
+    from pynas import run
+
+    alone = run._evaluations
+    monkeypatch.setattr(run, "_evaluations", lambda evaluator, workers: alone(evaluator, 1))
+
+
+@pytest.fixture
 def run_pynas(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, str]]:

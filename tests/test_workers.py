@@ -8,15 +8,13 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pynas import run, strategies
+from pynas import strategies
 from pynas._errors import UserError
 from pynas.architecture import Architecture
 from pynas.run import SearchResult, search
@@ -79,19 +77,6 @@ def facts(result: SearchResult) -> list[tuple[Any, ...]]:
         (t.number, t.architecture, t.evaluation.status, repr(dict(t.evaluation.scores)))
         for t in result.trials
     ]
-
-
-@pytest.fixture
-def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Evaluations as with processes, without the time to start some."""
-
-    @contextmanager
-    def evaluations(
-        evaluator: Any, workers: int
-    ) -> Iterator[Callable[[int, Sequence[tuple[Architecture, float]]], Evaluation]]:
-        yield lambda number, proposals: run.evaluated(evaluator, proposals[0][0], number == 0)
-
-    monkeypatch.setattr(run, "_evaluations", evaluations)
 
 
 @pytest.mark.parametrize("strategy", strategies.names())
