@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import pynas
-from pynas import spaces
+from pynas import Architecture, spaces
 from pynas.supernet import SharedWeights, build
 from pynas.supernet.evaluation import SubnetEvaluator
 from pynas.supernet.order import OrderReference
@@ -61,13 +61,16 @@ def test_a_killed_search_goes_on_to_the_same_bits(variant: str, tmp_path: Path) 
     expected = search(whole, variant=variant).run()
     assert len(expected.candidates) == 3 * 4
 
-    def die(generation: int, candidates: object) -> None:
-        if generation == 1:
-            raise Killed
-
     model = supernet()
     killed = search(model, tmp_path / "run", variant=variant)
-    killed.on_generation = die
+    backward = killed._backward
+
+    def die(arch: Architecture, generation: int, place: int, step: int) -> float:
+        if (generation, place, step) == (2, 1, 1):  # one candidate has trained already
+            raise Killed
+        return backward(arch, generation, place, step)
+
+    killed._backward = die  # type: ignore[method-assign]
     with pytest.raises(Killed):
         killed.run()
     fresh = build(SPACE, 3)
