@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import time
 from collections.abc import Mapping
@@ -23,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from records import RESULTS, spread, write
 from torch import Tensor
 
 from pynas.architecture import Architecture
@@ -32,7 +32,7 @@ from pynas.supernet.evaluation import SubnetEvaluator
 from pynas.supernet.order import OrderReference
 from pynas.supernet.shifting import Shifting, ShiftingEvolution, ShiftingOptions, transfer
 
-RECORD = Path(__file__).resolve().parent / "results" / "supernet-shifting.json"
+RECORD = RESULTS / "supernet-shifting.json"
 MEAN = torch.tensor([0.4914, 0.4822, 0.4465]).view(1, 3, 1, 1)
 STD = torch.tensor([0.2470, 0.2435, 0.2616]).view(1, 3, 1, 1)
 
@@ -154,16 +154,12 @@ def section(record: Mapping[str, Any]) -> list[str]:
         "|---|---|---|---|---|",
     ]
     for name in ("cifar10", "cifar100"):
-        found = _spread([row[name]["found"] for row in seeds], 2) + f" ({seeds[0][name]['best']:.2f})"
+        found = spread([row[name]["found"] for row in seeds], 2) + f" ({seeds[0][name]['best']:.2f})"
         for over, title in (("overall", "random cells"), ("top", "best 5 %")):
-            taus = [_spread([row[name][when][over] for row in seeds], 3) for when in ("before", "after")]
+            taus = [spread([row[name][when][over] for row in seeds], 3) for when in ("before", "after")]
             lines.append(f"| {name} | {title} | {taus[0]} | {taus[1]} | {found} |")
             found = ""
     return [*lines, ""]
-
-
-def _spread(values: list[float], digits: int) -> str:
-    return f"{statistics.fmean(values):.{digits}f} [{min(values):.{digits}f}, {max(values):.{digits}f}]"
 
 
 def main() -> None:
@@ -177,9 +173,7 @@ def main() -> None:
     record = run(chosen.data, TINY if chosen.tiny else FULL)
     print("\n".join(section(record)))
     if not chosen.tiny:
-        partial = RECORD.with_suffix(".part")
-        partial.write_text(json.dumps(record, indent=1, allow_nan=True) + "\n")
-        os.replace(partial, RECORD)
+        write(RECORD, record)
 
 
 if __name__ == "__main__":

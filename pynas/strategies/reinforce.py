@@ -38,7 +38,9 @@ class Reinforce(LatentStrategy):
     score's rank among all known ones. Failed trials count for their episode with the advantage of the worst.
 
     Vectors are scaled so that their standard deviation is ``spread``. With the noise of the policy fixed to
-    one, this is what balances looking around against staying; the paper takes the vectors as they come.
+    one, this is what balances looking around against staying; the paper takes the vectors as they come. Both
+    defaults were chosen by the regret after 300 queries on NAS-Bench-201, on CIFAR-10 and CIFAR-100: of
+    spreads from 0.125 to 3, and of episodes of 4, 8 and 16.
 
     Args:
         space: Where to search.
@@ -64,10 +66,10 @@ class Reinforce(LatentStrategy):
         seed: int = 0,
         feasible: Feasible | None = None,
         objectives: Sequence[str] = (),
-        batch_size: int = 16,
+        batch_size: int = 8,
         learning_rate: float = 0.01,
         baseline: float | None = None,
-        spread: float = 1.0,
+        spread: float = 0.25,
         embedding: str = "",
         pool_size: int = 20_000,
     ) -> None:

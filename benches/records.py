@@ -1,0 +1,28 @@
+"""Records of what was measured: JSON files in ``results``, each replaced whole, and how figures are shown."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pynas._atomic import replacing
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benches" / "results"
+WORK = ROOT / "build"  # what runs that were killed go on from
+
+
+def write(path: Path, record: Any) -> None:
+    """Replace ``path`` by ``record``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as file:
+        file.write((json.dumps(record, indent=1) + "\n").encode())
+
+
+def spread(values: Sequence[float], digits: int) -> str:
+    """``mean [least, largest]``, or the one value that all are."""
+    low, mean, high = (f"{f(values):,.{digits}f}" for f in (min, statistics.fmean, max))
+    return mean if low == high else f"{mean} [{low}, {high}]"
