@@ -82,6 +82,7 @@ class Saved:
     groups: int = 1
     mean: Tensor | list[Tensor] = field(default_factory=list)
     rstd: Tensor | list[Tensor] = field(default_factory=list)
+    var: Tensor | None = None  # biased; of the batch
 
 
 def run_nodes(
@@ -106,12 +107,12 @@ def run_nodes(
         if groups > 1 and count:
             values[target] = _normalised_by_group(node, saved[target], direct)
             continue
-        y, mean, rstd, _ = torch.ops.pynas.normalized_sum.default(
+        y, mean, rstd, var = torch.ops.pynas.normalized_sum.default(
             terms, torch.ones(len(terms)), 2**count - 1, *_affine(node), [], [], True, _eps(node)
         )
         values[target] = y
         if count:
-            saved[target].mean, saved[target].rstd = mean[:count], rstd[:count]
+            saved[target].mean, saved[target].rstd, saved[target].var = (t[:count] for t in (mean, rstd, var))
     return values, saved
 
 

@@ -22,10 +22,13 @@ from pynas.spaces._nasbench201_nodes import (
     CHANNELS_LAST,
     Convolution,
     Node,
+    Saved,
     node_gradients,
     run_nodes,
 )
 from pynas.spaces._nasbench201_twice import TwiceCell
+from pynas.stats._collector import Use
+from pynas.stats._fast import FORWARDS
 from pynas.stats._rules import RULES
 from pynas.stats._twice import TwiceProbe
 
@@ -75,6 +78,25 @@ def cell_rule(probe: Probe, func: Callable[..., Any], x: Tensor, cell: Cell) -> 
     if not (_fits_probe(probe, x) and _fits(cell, x)):
         with probe:
             return cell.by_module(x)
+
+    def use(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Use | None, Use | None]:
+        probe.shapes += [x.shape, x.shape]
+        return (
+            probe.collector.use("conv2d", convolution.weight, None, True),
+            probe.collector.use("batch_norm", norm.weight, norm.bias, False),
+        )
+
+    ordered = _nodes_of(cell, use)
+    if isinstance(probe, TwiceProbe):
+        y, _ = TwiceCell.apply(probe.anchor, x, ordered, probe)  # type: ignore[no-untyped-call]
+        return cast(Tensor, y)
+    return cast(Tensor, _FusedCell.apply(probe.anchor, x, ordered, probe))  # type: ignore[no-untyped-call]
+
+
+def _nodes_of(
+    cell: Cell, use: Callable[[nn.Conv2d, nn.BatchNorm2d], tuple[Use | None, Use | None]]
+) -> dict[int, Node]:
+    """The nodes of a cell, in order; ``use`` says to whom gradients of a convolution and its norm go."""
     nodes: dict[int, Node] = {}
     for key, source, target in cell.edges:
         node = nodes.setdefault(target, Node([], [], []))
@@ -89,17 +111,46 @@ def cell_rule(probe: Probe, func: Callable[..., Any], x: Tensor, cell: Cell) -> 
             node.pools.append(source)
             continue
         convolution, norm = cast(nn.Conv2d, op[1]), cast(nn.BatchNorm2d, op[2])
-        probe.shapes.append(x.shape)
-        use = probe.collector.use("conv2d", convolution.weight, None, True)
-        probe.shapes.append(x.shape)
-        norm_use = probe.collector.use("batch_norm", norm.weight, norm.bias, False)
         weight, scale, shift = (t.detach() for t in (convolution.weight, norm.weight, norm.bias))
-        node.convolutions.append((source, Convolution(weight, scale, shift, norm.eps, use, norm_use)))
-    ordered = {target: nodes[target] for target in sorted(nodes)}
-    if isinstance(probe, TwiceProbe):
-        y, _ = TwiceCell.apply(probe.anchor, x, ordered, probe)  # type: ignore[no-untyped-call]
-        return cast(Tensor, y)
-    return cast(Tensor, _FusedCell.apply(probe.anchor, x, ordered, probe))  # type: ignore[no-untyped-call]
+        made = Convolution(weight, scale, shift, norm.eps, *use(convolution, norm))
+        node.convolutions.append((source, made))
+    return {target: nodes[target] for target in sorted(nodes)}
+
+
+def forward_cell(x: Tensor, cell: Cell) -> Tensor | None:
+    """``cell(x)`` in train mode without gradients, batch norms' tracked statistics brought up to date.
+
+    None where a cell does not run by whole nodes.
+    """
+    norms: list[nn.BatchNorm2d] = []
+
+    def note(_: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[None, None]:
+        norms.append(norm)
+        return None, None
+
+    if torch.is_grad_enabled() or not _fits(cell, x) or x.shape[0] * x.shape[2] * x.shape[3] < 2:
+        return None
+    nodes = _nodes_of(cell, note)
+    if not all(n.training and n.track_running_stats and n.momentum is not None for n in norms):
+        return None
+    values, saved = run_nodes(nodes, x)
+    of_edge = iter(norms)  # in the order of the cell's edges, which is that of its nodes
+    for target, node in nodes.items():
+        for i in range(len(node.convolutions)):
+            _track(next(of_edge), saved[target], i, x.numel() // x.shape[1])
+    return values[3]
+
+
+def _track(norm: nn.BatchNorm2d, saved: Saved, i: int, values: int) -> None:
+    """What the batch norm of a node's i-th convolution notes of ``values`` values a channel."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    assert norm.num_batches_tracked is not None
+    assert norm.momentum is not None
+    assert saved.var is not None
+    norm.num_batches_tracked.add_(1)
+    norm.running_mean.lerp_(saved.mean[i], norm.momentum)
+    norm.running_var.lerp_(saved.var[i] * (values / (values - 1)), norm.momentum)
 
 
 def _fits_probe(probe: Probe, x: Tensor) -> bool:
@@ -150,5 +201,6 @@ def _hooked(module: nn.Module) -> bool:
 
 
 def register(func: Callable[..., Any]) -> None:
-    """Let probes run calls of ``func(x, cell)`` by :func:`cell_rule`."""
+    """Let probes run calls of ``func(x, cell)`` by :func:`cell_rule`, others by :func:`forward_cell`."""
     RULES[func] = cell_rule
+    FORWARDS[func] = forward_cell

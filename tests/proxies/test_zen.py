@@ -11,7 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from pynas.evaluate import ProxyEvaluator, score
+from pynas.proxies._zen import _FeatureMap
+from pynas.spaces._nasbench201_network import run_cell
+from pynas.spaces._nasbench201_probe import forward_cell
 from pynas.spaces.nasbench201 import NASBench201
+from pynas.stats._fast import FORWARDS
 
 
 def gaussian(model: nn.Module, generator: torch.Generator) -> nn.Module:
@@ -196,3 +200,51 @@ def test_sixteen_samples_at_most() -> None:
     found = score(model, x, y, ["zen"], precision="float64")["zen"].value
     assert found == score(model, x[:16], y[:16], ["zen"], precision="float64")["zen"].value
     assert found != score(model, x[:15], y[:15], ["zen"], precision="float64")["zen"].value
+
+
+MIXED = "|nor_conv_3x3~0|+|nor_conv_1x1~0|skip_connect~1|+|avg_pool_3x3~0|nor_conv_1x1~1|nor_conv_3x3~2|"
+
+
+@pytest.mark.parametrize("prune", [True, False])
+@pytest.mark.parametrize("text", [MIXED, MIXED.replace("nor_conv_3x3~2", "none~2")])
+def test_cells_by_whole_nodes_note_what_modules_do(text: str, prune: bool) -> None:
+    space = NASBench201(num_cells=1)
+    torch.manual_seed(0)
+    exact = space.build(space.parse(text), prune=prune).double().train()
+    model = copy.deepcopy(exact).float().to(memory_format=torch.channels_last)
+    x = torch.randn(6, 3, 16, 16).to(memory_format=torch.channels_last)
+    ran: list[bool] = []
+
+    def forward(*args: Tensor) -> Tensor | None:
+        y = forward_cell(*args)
+        ran.append(y is not None)
+        return y
+
+    for _ in range(2):
+        with torch.no_grad(), pytest.MonkeyPatch.context() as patch, _FeatureMap() as watch:
+            patch.setitem(FORWARDS, run_cell, forward)
+            y = model(x)
+        with torch.no_grad():
+            expected = exact(x.double())
+        assert watch.pooled is not None
+        torch.testing.assert_close(y.double(), expected, rtol=1e-4, atol=1e-4)
+    assert ran == [True] * 6
+    buffers = dict(model.named_buffers())
+    for name, value in exact.named_buffers():
+        assert "num_batches" not in name or int(value) == 2
+        torch.testing.assert_close(buffers[name].double(), value.double(), rtol=1e-4, atol=1e-5)
+
+
+def test_cells_that_differ_run_module_by_module() -> None:
+    space = NASBench201(num_cells=1)
+    model = space.build(space.parse(MIXED), prune=True).train().to(memory_format=torch.channels_last)
+    cell = next(m for m in model.modules() if type(m).__name__ == "Cell")
+    x = torch.randn(2, 16, 8, 8).to(memory_format=torch.channels_last)
+    assert forward_cell(x, cell) is None  # gradients might be asked for
+    with torch.no_grad():
+        assert forward_cell(x, cell) is not None
+        assert forward_cell(x.contiguous(), cell) is None
+        assert forward_cell(x[:1, :, :1, :1].to(memory_format=torch.channels_last), cell) is None
+        norm = next(m for m in cell.modules() if isinstance(m, nn.BatchNorm2d))
+        norm.eval()
+        assert forward_cell(x, cell) is None
