@@ -23,10 +23,16 @@ class GaussianProcess:
         noise: Variance of the observations about the process.
         constant: The mean.
         outputscale: Variance of the process.
+        fitted: Observations that the fit saw. They are conditioned on at once, later ones one by one, so that
+            a search that goes on from its state finds the same bits as one that was not interrupted.
     """
 
-    def __init__(self, lengths: Floats, noise: float, constant: float, outputscale: float) -> None:
+    def __init__(
+        self, lengths: Floats, noise: float, constant: float, outputscale: float, fitted: int = 0
+    ) -> None:
+        self.fitted = fitted
         self.lengths, self.noise, self.constant, self.outputscale = lengths, noise, constant, outputscale
+        self._posterior: _Posterior | None = None
 
     @classmethod
     def fit(cls, x: Floats, y: Floats) -> GaussianProcess:
@@ -64,6 +70,7 @@ class GaussianProcess:
             model.likelihood.noise.item(),
             model.mean_module.constant.item(),
             kernel.outputscale.item(),
+            len(x),
         )
 
     def kernel(self, a: Floats, b: Floats) -> Floats:
@@ -72,15 +79,72 @@ class GaussianProcess:
         return np.asarray(self.outputscale * (1 + r + r**2 / 3) * np.exp(-r))
 
     def predict(self, x: Floats, y: Floats, points: Floats) -> tuple[Floats, Floats]:
-        """Exact posterior of the process itself, without noise, at ``points``."""
-        covariance = self.kernel(x, x)
-        covariance[np.diag_indices_from(covariance)] += self.noise + _JITTER
-        factor = cholesky(covariance, lower=True)
-        across = self.kernel(x, points)
-        mean = self.constant + cho_solve((factor, True), y - self.constant) @ across
-        explained = solve_triangular(factor, across, lower=True)
-        variance = self.outputscale - np.einsum("nm,nm->m", explained, explained)
-        return mean, np.sqrt(np.maximum(variance, 1e-12))
+        """Exact posterior of the process itself, without noise, at ``points``.
+
+        What the last call knew is not computed again where ``x`` has only grown at its end and ``points`` are
+        the same array: one more observation of n costs O(n M), not O(n^2 M).
+        """
+        grown = self._posterior
+        if grown is None or not grown.begins(x, points):
+            grown = self._posterior = _Posterior(self, points)
+        if not grown.count:
+            grown.observe(x[: self.fitted])
+        for row in range(grown.count, len(x)):
+            grown.observe(x[row : row + 1])
+        return grown.at_points(y)
+
+
+class _Posterior:
+    """The Cholesky factor L of the observations' covariance and L^-1 K(x, points), grown row by row."""
+
+    def __init__(self, process: GaussianProcess, points: Floats) -> None:
+        self.process, self.points = process, points
+        self.x: Floats = np.zeros((0, points.shape[1]))
+        self.factor: Floats = np.zeros((0, 0))
+        self.across: Floats = np.zeros((0, len(points)))  # its first rows; it has room for more
+        self.explained: Floats = np.zeros(len(points))
+
+    @property
+    def count(self) -> int:
+        """Observations so far."""
+        return len(self.x)
+
+    def begins(self, x: Floats, points: Floats) -> bool:
+        """Whether this is the posterior of the first of ``x`` at these points."""
+        return points is self.points and self.count <= len(x) and np.array_equal(x[: self.count], self.x)
+
+    def observe(self, new: Floats) -> None:
+        """Append observations: the factor's next rows are [B, C], B = (L^-1 k)^T, C C^T = K_new - B B^T."""
+        if not len(new):
+            return
+        process, n, k = self.process, self.count, len(new)
+        beside = solve_triangular(self.factor, process.kernel(self.x, new), lower=True) if n else None
+        covariance = process.kernel(new, new)
+        covariance[np.diag_indices(k)] += process.noise + _JITTER
+        across = process.kernel(new, self.points)
+        if beside is not None:
+            covariance -= beside.T @ beside
+            across -= beside.T @ self.across[:n]
+        corner = cholesky(covariance, lower=True)
+        across = solve_triangular(corner, across, lower=True)
+        factor = np.zeros((n + k, n + k))
+        factor[:n, :n], factor[n:, n:] = self.factor, corner
+        if beside is not None:
+            factor[n:, :n] = beside.T
+        if n + k > len(self.across):
+            room = np.empty((max(n + k, 2 * n), across.shape[1]))
+            room[:n] = self.across[:n]
+            self.across = room
+        self.across[n : n + k] = across
+        self.explained += np.einsum("km,km->m", across, across)
+        self.factor, self.x = factor, np.concatenate([self.x, new])
+
+    def at_points(self, y: Floats) -> tuple[Floats, Floats]:
+        """Mean and standard deviation, given ``y``."""
+        process = self.process
+        weights = solve_triangular(self.factor, y - process.constant, lower=True)
+        mean = process.constant + weights @ self.across[: self.count]
+        return mean, np.sqrt(np.maximum(process.outputscale - self.explained, 1e-12))
 
 
 class DNGO:

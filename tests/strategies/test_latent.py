@@ -63,6 +63,27 @@ def test_the_process_is_the_textbook_formula() -> None:
     np.testing.assert_allclose(deviation**2, variance - np.diag(across.T @ inverse @ across), rtol=1e-8)
 
 
+def test_a_process_that_grows_is_the_process_of_all() -> None:
+    rng = np.random.default_rng(0)
+    x, points, y = rng.normal(size=(23, 3)), rng.normal(size=(17, 3)), rng.normal(size=23)
+
+    def process() -> GaussianProcess:
+        return GaussianProcess(np.array([0.5, 1.0, 2.0]), 0.1, 0.3, 1.7, fitted=5)
+
+    growing, other = process(), rng.normal(size=(17, 3))
+    for count in (5, 6, 7, 12, 23):
+        found = growing.predict(x[:count], y[:count], points)
+        whole = GaussianProcess(np.array([0.5, 1.0, 2.0]), 0.1, 0.3, 1.7, fitted=count)
+        for part, expected in zip(found, whole.predict(x[:count], y[:count], points), strict=True):
+            np.testing.assert_allclose(part, expected, rtol=1e-9)
+    for part, again in zip(found, process().predict(x, y, points), strict=True):
+        np.testing.assert_array_equal(part, again)  # a search that goes on asks only once
+    # Neither other points nor other observations are taken for those of before.
+    for a, b in ((x, other), (x[::-1].copy(), points)):
+        for part, expected in zip(growing.predict(a, y, b), process().predict(a, y, b), strict=True):
+            np.testing.assert_array_equal(part, expected)
+
+
 def test_a_fitted_process_predicts() -> None:
     rng = np.random.default_rng(1)
     x, points = rng.normal(size=(60, 2)), rng.normal(size=(40, 2))
@@ -145,7 +166,8 @@ def test_reinforce_goes_to_the_nearest_left() -> None:
         if number:
             pool, action = search._pool, search._episodes[-1].actions[-1]
             left = [r for r, a in enumerate(pool.architectures) if a not in taken]
-            nearest = min(left, key=lambda r: float(((pool.vectors[r] - action) ** 2).sum()))
+            vectors = pool.vectors * search.spread
+            nearest = min(left, key=lambda r: float(((vectors[r] - action) ** 2).sum()))
             assert pool.architectures[nearest] == space.canonical(proposed)
         taken.append(space.canonical(proposed))
         search.tell(Trial(number, proposed, scored(proposed)))
