@@ -105,6 +105,11 @@ def call(module: nn.Module) -> Callable[[Any], Any]:
     return lambda x: cast(Any, module(x))
 
 
+def channels_last(x: Tensor) -> Tensor:
+    """Images in rows of channels: a network that starts with them never has to turn them round."""
+    return x.contiguous(memory_format=torch.channels_last)
+
+
 def without_affine(module: nn.Module) -> None:
     """Take weight and bias from all batch norms: paths that share a layer would pull them to and fro."""
     for norm in module.modules():

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 
 from pynas._errors import UserError
@@ -13,7 +12,7 @@ from pynas.architecture import Architecture
 from pynas.nn import DARTSSupernet, NASBench201Supernet
 from pynas.nn.cell import Cell, NASBench201Cell
 from pynas.spaces import DARTSCNN, NASBench201, SearchSpace
-from pynas.supernet._base import Segment, SharedWeights
+from pynas.supernet._base import Segment, SharedWeights, channels_last
 
 
 class CellWeights(SharedWeights):
@@ -47,7 +46,7 @@ class CellWeights(SharedWeights):
 
     def _nasbench201(self, network: NASBench201Supernet, arch: Architecture) -> tuple[Segment, ...]:
         (weights,) = network.choose(arch)
-        found = [Segment("stem", lambda x: network.stem(_channels_last(x)), (network.stem,))]
+        found = [Segment("stem", lambda x: network.stem(channels_last(x)), (network.stem,))]
         for i, cell in enumerate(network.cells):
             if isinstance(cell, NASBench201Cell):
                 key: Any = (i, arch.decisions)
@@ -66,7 +65,7 @@ class CellWeights(SharedWeights):
         weights = network.choose(genotype)
 
         def stem(x: Tensor) -> tuple[Tensor, Tensor]:
-            y = network.stem(_channels_last(x))
+            y = network.stem(channels_last(x))
             return y, y
 
         def step(cell: Cell) -> Any:
@@ -91,10 +90,6 @@ class CellWeights(SharedWeights):
 
     def _replace_classifier(self, layer: nn.Linear) -> None:
         self.network.classifier = layer
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=torch.channels_last)  # as Supernet.forward says why
 
 
 def _space(network: NASBench201Supernet | DARTSSupernet) -> SearchSpace:

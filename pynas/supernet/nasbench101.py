@@ -22,7 +22,7 @@ from pynas.spaces import NASBench101
 from pynas.spaces._base import check_positive
 from pynas.spaces._nasbench101_cell import INTERIOR, OPERATIONS
 from pynas.spaces._nasbench101_network import conv_bn_relu, operation
-from pynas.supernet._base import Segment, SharedWeights, call, without_affine
+from pynas.supernet._base import Segment, SharedWeights, channels_last, without_affine
 
 
 class NASBench101Supernet(SharedWeights):
@@ -83,7 +83,7 @@ class NASBench101Supernet(SharedWeights):
         rows, operations = self.space.matrix(arch)
         vertices = range(len(rows))
         wiring = Wiring(tuple(tuple(s for s in range(t) if rows[s][t]) for t in vertices), operations)
-        found = [Segment("stem", call(self.stem), (self.stem,))]
+        found = [Segment("stem", lambda x: self.stem(channels_last(x)), (self.stem,))]
         for i, name in enumerate(self.stacks):
             for j, cell in enumerate(cast(nn.ModuleList, getattr(self, name))):
                 assert isinstance(cell, WidestCell)
