@@ -108,7 +108,7 @@ def nasbench101(folder: Path, space: SearchSpace) -> Truths:
 
 SETTINGS = {
     "nasbench101": Setting(
-        NASBench101(channels=8, num_cells=1), nasbench101, 48, steps=300, batch=64, rate=0.1
+        NASBench101(channels=8, num_cells=1), nasbench101, 48, steps=1200, batch=64, rate=0.1
     ),
     "nasbench201": Setting(
         NASBench201(channels=8, num_cells=1), nasbench201, 48, steps=400, batch=64, rate=0.1
