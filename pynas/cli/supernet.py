@@ -16,7 +16,7 @@ from pynas.cli import _options, _output
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pynas.data import Images
+    from pynas.data import Batch, Images
     from pynas.nn import Supernet
     from pynas.supernet import Method, SharedWeights, TrainingStep
 
@@ -253,7 +253,7 @@ def _derived(model: SharedWeights, sampling: str, inputs: Tensor, targets: Tenso
 
 
 def _judge(
-    model: SharedWeights, training: Tensor, test: Images, count: int, seed: int
+    model: SharedWeights, training: Tensor, test: Batch, count: int, seed: int
 ) -> list[tuple[float, Any]]:
     """Accuracies of ``count`` random architectures, the best first; batch norms by training images."""
     import random
