@@ -106,13 +106,13 @@ def test_a_table_is_the_truth(run_pynas: Run, shared_data: Path, tmp_path: Path)
 
 def test_cells_of_a_table_come_in_the_order_that_training_samples() -> None:
     from pynas.benchmarks._base import Table
-    from pynas.cli.analyze import _sample
+    from pynas.cli._sharing_inputs import draw
     from pynas.spaces import NASBench101
 
     space = NASBench101()
     cell = space.parse("conv3x3:0+maxpool3x3:0+conv1x1:0,1+output:2,3")
     assert space.pruned(cell) != space.canonical(cell)
-    (found,) = _sample(space, Table("t", "m", "d", space, {space.index(cell): 90.0}), 5, seed=0)
+    (found,) = draw(space, Table("t", "m", "d", space, {space.index(cell): 90.0}), 5, seed=0)
     assert found == space.canonical(cell)
 
 

@@ -1,0 +1,120 @@
+"""What ``pynas analyze weight-sharing`` is given: settings, data, architectures; and whether they fit."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, cast, get_args
+
+from pynas._errors import UserError
+from pynas.cli import _options
+
+if TYPE_CHECKING:
+    from pynas.analysis.study import Sharing
+    from pynas.analysis.tasks import Task
+    from pynas.architecture import Architecture
+    from pynas.benchmarks import Table
+    from pynas.spaces import SearchSpace
+
+
+def settings(groups: str, prefix: str, partition: str) -> list[Sharing]:
+    """Of ``--groups``, each with each ``--prefix`` where there is more than one group."""
+    from pynas.analysis.groups import Partition
+    from pynas.analysis.study import Sharing
+
+    if partition not in get_args(Partition):
+        raise UserError(f"--partition: expected {' | '.join(get_args(Partition))}, got {partition!r}")
+    numbers: dict[str, list[int]] = {}
+    for name, text in (("--groups", groups), ("--prefix", prefix)):
+        parts = _options.comma_separated(text)
+        if not parts or not all(part.isdigit() for part in parts):
+            raise UserError(f"{name}: expected whole numbers such as 0,1,4, got {text!r}")
+        numbers[name] = [int(part) for part in parts]
+    found = [
+        Sharing(count, cast(Partition, partition), common)
+        for count in numbers["--groups"]
+        for common in (numbers["--prefix"] if count > 1 else [0])
+    ]
+    return list(dict.fromkeys(found))
+
+
+def image_task(images: str, size: int | None, limit: int | None, held_out: float, seed: int) -> Task:
+    """Of ``--images``."""
+    from pynas import data
+    from pynas.analysis.tasks import ImageTask
+
+    if size is None and images == "digits":
+        size = 16  # they are scans of 8x8
+    return ImageTask.split(data.load_images(images, size=size, limit=limit, seed=seed), held_out, seed)
+
+
+def text_task(text: Path, limit: int | None, held_out: float, steps: int, vocabulary: int) -> Task:
+    """Of ``--text``."""
+    from pynas.analysis.tasks import TextTask
+    from pynas.data.text import read_words
+
+    words = read_words(text)[:limit]
+    return TextTask.split(words, held_out, steps=steps, vocabulary=vocabulary, name=text.name)
+
+
+def check_study(
+    space: SearchSpace,
+    sharings: list[Sharing],
+    architectures: Sequence[Architecture],
+    steps: int,
+    checkpoints: int,
+    *,
+    every: int,
+    running: bool,
+) -> None:
+    """What would else be found wrong only after hours of training."""
+    from pynas.analysis.groups import check_prefix
+    from pynas.supernet import build
+    from pynas.supernet.evaluation import batch_norms
+
+    largest, sample = max(sharing.groups for sharing in sharings), len(architectures)
+    if largest > sample:
+        raise UserError(f"--groups: expected at most {sample}, one for each architecture, got {largest}")
+    if steps < 1:
+        raise UserError("--batch: larger than what there is to train on; take fewer, or more images or words")
+    if -(-steps // every) < checkpoints:
+        raise UserError(
+            f"--checkpoints {checkpoints}: a training of {steps} steps has {-(-steps // every)} of them; "
+            "take a smaller --checkpoint-every"
+        )
+    weights = build(space)
+    for sharing in sharings:
+        check_prefix(weights, architectures, sharing.prefix)
+    if running and not batch_norms(weights):
+        raise UserError(f"--running: the shared weights of {space.name} have no batch norms; leave it out")
+
+
+def open_table(
+    space: SearchSpace, table: str | None, metric: str | None, dataset: str | None
+) -> Table | None:
+    """The table that was asked for, if any."""
+    if table is None:
+        if metric or dataset:
+            raise UserError("--metric, --dataset: say of which --table")
+        return None
+    from pynas import benchmarks
+
+    return benchmarks.load(table, space, metric, dataset=dataset)
+
+
+def draw(space: SearchSpace, table: Table | None, count: int, seed: int) -> tuple[Architecture, ...]:
+    """Different architectures, uniformly; of those that the table knows."""
+    from pynas.spaces import NASBench101
+
+    rng = random.Random(seed)
+    if table is not None:
+        drawn = rng.sample(list(table.architectures()), min(count, len(table)))
+        # Vertices in the order that sampling, so training, knows; every eighth cell of the files has another.
+        return tuple(space.canonical(arch) if isinstance(space, NASBench101) else arch for arch in drawn)
+    if space.size is not None and space.size < count:
+        raise UserError(f"--sample: {space.name} has {space.size} architectures, fewer than {count}")
+    found: dict[Architecture, None] = {}
+    while len(found) < count:
+        found[space.sample(rng)] = None
+    return tuple(found)
