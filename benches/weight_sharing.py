@@ -111,7 +111,7 @@ SETTINGS = {
         NASBench101(channels=8, num_cells=1), nasbench101, 48, steps=1200, batch=64, rate=0.1
     ),
     "nasbench201": Setting(
-        NASBench201(channels=8, num_cells=1), nasbench201, 48, steps=400, batch=64, rate=0.1
+        NASBench201(channels=8, num_cells=1), nasbench201, 48, steps=1600, batch=64, rate=0.1
     ),
     "darts_cnn": Setting(DARTSCNN(channels=4, num_cells=3), None, 24, steps=240, alone=100, calibration=128),
     "darts_rnn": Setting(
