@@ -177,7 +177,7 @@ def _one_pass(
     model: nn.Module, needs: Sequence[Statistic[Any]], batch_norm: BatchNorm, fallback: Sequence[str]
 ) -> bool:
     """Whether a pass that can be differentiated twice serves all of ``needs``."""
-    others = [s for s in needs if s.watches != "curvature"]
+    others = [s for s in needs if s.needs_pass and s.watches != "curvature"]
     if not others:
         return True
     weights_only = all(s.parameters == "weights" for s in others if s.watches == "weights")

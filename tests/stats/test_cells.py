@@ -21,6 +21,7 @@ from pynas.stats import (
     InputGradients,
     OutputGram,
     RunningGradMoments,
+    WeightNorms,
     collect,
 )
 
@@ -163,15 +164,16 @@ def twice(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.mark.parametrize("text", CELLS)
-def test_curvature_beside_other_statistics(text: str, twice: list[int]) -> None:
+def test_curvature_beside_other_statistics(text: str, twice: list[int], fused: list[int]) -> None:
     """sum w (H g) as by autograd in float64, from the pass that gives gradients, saliency and outputs too."""
     model, (x, y) = network(text), images()
     others = [
         Gradients(parameters="weights"), GradMoments(("abs",), parameters="weights"), ChannelSaliency(),
-        OutputGram(parameters="weights"), InputGradients(), CodeAgreement(),
+        OutputGram(parameters="weights"), InputGradients(), CodeAgreement(), WeightNorms(),
     ]  # fmt: skip
     found = collect(model, x, y, needs=[*others, Curvature()], training=True)
     assert len(twice) == 3
+    assert not fused
     exact = SPACE.build(SPACE.parse(text), num_classes=5, prune=True).double().train()
     exact.load_state_dict(model.state_dict())
     weights = {f"{n}.weight": m.weight for n, m in exact.named_modules() if isinstance(m, nn.Conv2d)}
@@ -194,6 +196,8 @@ def test_curvature_beside_other_statistics(text: str, twice: list[int]) -> None:
 
 
 def _tensors(value: Any) -> list[Tensor]:
+    if isinstance(value, float):
+        return [torch.tensor(value)]
     parts = [value] if isinstance(value, Tensor) else [getattr(value, f.name) for f in fields(value)]
     return [t for t in parts if isinstance(t, Tensor)]
 
