@@ -7,7 +7,6 @@ SOURCES := CMakeLists.txt pyproject.toml $(wildcard cmake/*) $(shell find csrc -
 SEARCH ?= --budget 60
 TESTS ?= tests
 IMAGES ?= digits
-TABLE ?= analog
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help build search test bench results lint format sanitize evidence clean
@@ -46,8 +45,8 @@ evidence: build  ## the slow measurements behind the documentation
 	$(BIN)/pynas bench --slow --seconds 10 $(if $(RECORD),--save $(RECORD))
 	cd benches && ../$(BIN)/python -m pytest test_zico.py test_collect.py test_search_overhead.py test_mixed_op.py -k "not test_time" --benchmark-enable -s -q $(if $(RECORD),--record $(abspath $(RECORD)))
 
-results: build  ## measure how proxies rank trained networks (an hour) and write docs/results.md
-	$(BIN)/python benches/write_results.py --images $(IMAGES) --table $(TABLE)
+results: build  ## write docs/results.md from benches/results; DATA=FOLDER measures all of it first (hours)
+	$(BIN)/python benches/write_results.py $(if $(DATA),--data $(DATA))
 
 lint: build  ## ruff, mypy and clang-format
 	$(BIN)/ruff check .

@@ -1,171 +1,63 @@
-"""Measure how proxies rank trained networks, and write docs/results.md from what was measured.
+"""Write docs/results.md from the records in benches/results; with --data, measure first.
 
-    python benches/write_results.py --images cifar10:DIR --table npz:nb201_accuracy.npz    # measure and write
-    python benches/write_results.py                                                        # write only
+    python benches/write_results.py                        # write only
+    python benches/write_results.py --data FOLDER          # hours: every measurement, one after the other
 
-Measuring goes on where it was killed: scores are kept in a store beside the record. A record is what `pynas
-rank --json` printed, with the options it ran under; docs/results.md is made of the committed records alone.
+FOLDER holds real CIFAR images and WikiText-2, and tables of NAS-Bench-101 and NAS-Bench-201; each script's
+docstring names its files and options. A measurement that was killed goes on where it was, a record that is
+there is measured again. One that fails is reported at the end, and its old record stays.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
-import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import arch2vec_quality
+import darts_genotypes_section
+import lissnas_shrinking
+import proxy_ranking
+import search_regret
 import supernet_shifting
-from scipy import stats
+import weight_sharing_section
+from records import RESULTS, ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
-RECORDS = ROOT / "benches" / "results"
 PAGE = ROOT / "docs" / "results.md"
 
-PROXIES = (
-    "zico", "zico_per_sample", "naswot", "synflow", "jacob_cov", "epe_nas", "snip", "grad_norm", "fisher",
-    "grasp", "plain", "grad_sign", "zen", "ntk_condition", "linear_regions", "logdet", "l2_norm", "layers",
-    "params", "flops", "vote(synflow,jacob_cov,snip)",
-)  # fmt: skip
-
-# Published Spearman correlations with CIFAR-10 test accuracy on NAS-Bench-201, each from its own code, draws
-# and initialisation: they differ among themselves by up to .19.
-ZERO_COST_NAS = {
-    "grad_norm": 0.594, "snip": 0.596, "grasp": 0.514, "fisher": 0.360, "synflow": 0.737, "jacob_cov": 0.731,
-    "vote": 0.817,
-}  # fmt: skip
-VKDNW = {
-    "flops": 0.799, "grad_norm": 0.438, "grasp": 0.505, "snip": 0.591, "synflow": 0.758, "jacob_cov": 0.800,
-    "naswot": 0.762, "zen": 0.103, "grad_sign": 0.765, "zico": 0.802, "layers": 0.767,
-}  # fmt: skip
-SUITE_ZERO = {
-    "naswot": 0.811, "params": 0.799, "jacob_cov": 0.799, "synflow": 0.778, "epe_nas": 0.772, "flops": 0.770,
-    "snip": 0.603, "grad_norm": 0.600, "fisher": 0.552, "grasp": 0.537,
-}  # fmt: skip
-PUBLISHED = (("zero-cost-nas", ZERO_COST_NAS), ("VKDNW", VKDNW), ("Suite-Zero", SUITE_ZERO))
-TOLERANCE = 0.05
-
-# What else was measured, by the record that it is kept in.
-SECTIONS: dict[str, Callable[[dict[str, Any]], list[str]]] = {
+SECTIONS: dict[str, Callable[[Mapping[str, Any]], list[str]]] = {
+    "regret-nasbench201.json": search_regret.section,
+    "arch2vec-quality.json": arch2vec_quality.section,
+    "lissnas-nasbench201.json": lissnas_shrinking.section,
+    "weight-sharing.json": weight_sharing_section.section,
     "supernet-shifting.json": supernet_shifting.section,
+    "darts-genotypes.json": darts_genotypes_section.section,
 }
 
 
-def measure(
-    space: str,
-    proxies: list[str],
-    options: dict[str, str],
-    label: str,
-    name: str,
-    published: Path | None = None,
-) -> None:
-    """Run `pynas rank` and keep its record as ``benches/results/<name>.json``."""
-    store = ROOT / "build" / f"{name}.db"
-    store.parent.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "pynas.cli", "rank", "--space", space, "--proxies", ",".join(proxies)]
-    command += [part for key, value in options.items() for part in (f"--{key}", value)]
-    command += ["--store", str(store), "--json"] + (["--resume"] if store.exists() else [])
-    found = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    kept = {key: value for key, value in options.items() if key != "table"}
-    kept |= {"images": label, "table": options["table"].rpartition("/")[2]}
-    record = {"space": space, "options": kept, "ranking": json.loads(found)}
-    if published is not None:
-        record["published_on_these"] = on_the_same_cells(store, published, options["table"])
-    path = RECORDS / f"{name}.json"
-    partial = path.with_suffix(".part")
-    partial.write_text(json.dumps(record, indent=1) + "\n")
-    os.replace(partial, path)
-
-
-def on_the_same_cells(store: Path, scores: Path, table: str) -> dict[str, list[float]]:
-    """Spearman of published scores, of ours, and their number, over the ranked cells that have both.
-
-    Args:
-        store: Where the ranking is.
-        scores: An archive of ``index`` [N], rows of NAS-Bench-201's files, and ``cifar10/<proxy>`` [N].
-        table: The ranking's table, whose accuracies the trials hold.
-    """
-    from pynas import spaces
-    from pynas.store import Store
-
-    space = spaces.get("nasbench201")
-    with Store(store, read_only=True) as opened:
-        trials = opened.trials(opened.run())
-    evaluations = {space.index(t.architecture): t.evaluation for t in trials}
-    found = {}
-    with np.load(scores, allow_pickle=False) as archive:
-        rows = archive["index"]
-        for key in archive.files:
-            dataset, _, name = key.partition("/")
-            if dataset != "cifar10":
-                continue
-            values = dict(zip(rows.tolist(), archive[key].tolist(), strict=True))
-            ours = {"nwot": "naswot", "jacov": "jacob_cov"}.get(name, name)
-            rows_of_both = [
-                (values[i], {**e.metrics, **e.scores}.get(ours, math.nan), e.metrics["accuracy"])
-                for i, e in evaluations.items()
-                if i in values
-            ]
-            both = np.array([row for row in rows_of_both if np.isfinite(row).all()])
-            correlations = [float(stats.spearmanr(both[:, k], both[:, 2]).statistic) for k in (0, 1)]
-            found[ours] = [*correlations, len(both)]
-    return found
-
-
-def _estimate(value: dict[str, float] | None) -> str:
-    return "-" if value is None else f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
-
-
-def _verdict(name: str, spearman: dict[str, float] | None) -> str:
-    published = [table[name] for _, table in PUBLISHED if name in table]
-    if spearman is None or not published:
-        return "-"
-    nearest = min(published, key=lambda value: abs(value - spearman["value"]))
-    away = abs(spearman["value"] - nearest)
-    return "yes" if away <= TOLERANCE else f"no, {away:.3f} away"
-
-
-def table(record: dict[str, Any]) -> list[str]:
-    """A Markdown table of one record, the best Spearman first."""
-    correlations = record["ranking"]["correlations"]
-    beside = record["space"] == "nasbench201"
-    head = ["proxy", "Spearman", "Kendall", "Kendall in the top 5 %", "failed"]
-    same = record.get("published_on_these", {})
-    if same:
-        head.append("Suite-Zero's scores / ours, of the cells that it has")
-    if beside:
-        head += [name for name, _ in PUBLISHED] + [f"within {TOLERANCE:.2f} of one"]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-
-    def rank(item: tuple[str, Any]) -> float:
-        return -(item[1]["spearman"] or {"value": -1.0})["value"]
-
-    for name, found in sorted(correlations.items(), key=rank):
-        row = [
-            name,
-            _estimate(found["spearman"]),
-            _estimate(found["kendall"]),
-            _estimate(found["kendall_top"]),
-        ]
-        row.append(str(found["excluded"]))
-        if same:
-            both = same.get(name)
-            row.append(f"{both[0]:.3f} / {both[1]:.3f} (n={both[2]})" if both else "-")
-        if beside:
-            row += [_number(values.get(name)) for _, values in PUBLISHED] + [
-                _verdict(name, found["spearman"])
-            ]
-        lines.append("| " + " | ".join(row) + " |")
-    return lines
+def commands(data: Path) -> list[list[str]]:
+    """What measures everything."""
+    table = str(data / "nb201_accuracy.npz")
+    images = f"npz:{data / 'cifar10_train_4k.npz'}"
+    published = ["--published", str(data / "nb201_proxies.npz")]
+    cells = ["--table", f"npz:{data / 'nb101_sample15k.npz'}#val_acc_108ep"]
+    small = ["--space", "nasbench101:channels=16", "--sample", "150"]
+    basic = "zico,zico_per_sample,naswot,synflow,jacob_cov,snip,grad_norm,fisher,layers,params,flops"
+    return [
+        ["proxy_ranking.py", "--images", images, "--table", f"npz:{table}#test200_cifar10", *published],
+        ["proxy_ranking.py", "--images", images, *cells, *small, "--proxies", basic],
+        ["search_regret.py", "--table", table],
+        ["arch2vec_quality.py"],
+        ["lissnas_shrinking.py", "--table", table],
+        ["weight_sharing.py", "--data", str(data)],
+        ["supernet_shifting.py", "--data", str(data)],
+        ["darts_genotypes.py", "--data", str(data), "--only", "cifar10"],
+        ["darts_genotypes.py", "--data", str(data), "--only", "text"],
+    ]
 
 
 def page() -> str:
@@ -173,70 +65,32 @@ def page() -> str:
     lines = [
         "# What was measured",
         "",
-        "Made by `make results` from the records in `benches/results`; intervals are 95 % bootstrap ones",
-        "over the architectures. Kernel and supernet speeds are in the [README](../README.md#how-fast).",
+        "Made by `make results` from the records in `benches/results`; intervals are 95 % bootstrap ones.",
+        "Kernel and supernet speeds are in the [README](../README.md#how-fast).",
         "",
-        "## How proxies rank trained networks",
-        "",
-    ]
-    for path in sorted(RECORDS.glob("ranking-*.json")):
-        record = json.loads(path.read_text())
-        options = record["options"]
-        count = record["ranking"]["architectures"]
-        settings = ", ".join(
-            f"{key} {value}" for key, value in options.items() if key not in ("sample", "images")
-        )
-        lines += [f"### {record['space']}: {count:,} architectures drawn uniformly", ""]
-        lines += [f"{options['images']}; {settings}.", "", *table(record), ""]
-    lines += [
-        "Published Spearman correlations with CIFAR-10 test accuracy: zero-cost-nas (Abdelfattah et al.,",
-        "ICLR 2021, batch 64), VKDNW (table 1, five runs of each author's code), NAS-Bench-Suite-Zero",
-        "(Krishnakumar et al., NeurIPS 2022, 9,445 networks). The same proxy differs between them by code,",
-        "initialisation and batch. On the cells that Suite-Zero scored too, ours rank within .02 of its",
-        "published scores (within .03 for FLOPs, which count the skeleton differently), all but grasp, whose",
-        "formula is tested against a double backward pass in float64: its cause is not known. So what lies",
-        "further from a published number over other cells (snip, grad_norm, epe_nas, zen) lies in the cells.",
-        "",
+        *proxy_ranking.section(),
     ]
     for name, section in SECTIONS.items():
-        path = RECORDS / name
+        path = RESULTS / name
         if path.exists():
             lines += [*section(json.loads(path.read_text())), ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def main() -> None:
-    """Measure where images are given, then write the page."""
+def main() -> int:
+    """Measure where there is a folder of data, then write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--images", help="real images, as pynas takes them; without: write from the records")
-    parser.add_argument("--label", default="CIFAR-10 training images", help="what the images are")
-    parser.add_argument("--table", default="analog", help="known accuracies")
-    parser.add_argument("--space", default="nasbench201")
-    parser.add_argument("--sample", default="1000")
-    parser.add_argument("--batch", default="64")
-    parser.add_argument("--published", type=Path, help="published scores, to rank the same cells by them")
-    parser.add_argument("--threads", default="2")
-    parser.add_argument("--proxies", default=",".join(PROXIES))
+    parser.add_argument("--data", type=Path, help="folder of real images, text and tables")
     chosen = parser.parse_args()
-    if chosen.images:
-        options = {
-            "images": chosen.images,
-            "table": chosen.table,
-            "sample": chosen.sample,
-            "batch": chosen.batch,
-            "threads": chosen.threads,
-        }
-        measure(
-            chosen.space,
-            chosen.proxies.split(","),
-            options,
-            chosen.label,
-            f"ranking-{chosen.space.partition(':')[0]}",
-            chosen.published,
-        )
+    failed = []
+    for script, *options in commands(chosen.data.resolve()) if chosen.data else []:
+        print(f"--- {script} {' '.join(options)}", flush=True)
+        if subprocess.run([sys.executable, str(Path(__file__).with_name(script)), *options]).returncode:
+            failed.append(script)
     PAGE.write_text(page())
-    print(f"wrote {PAGE.relative_to(ROOT)}")
+    print(f"wrote {PAGE.relative_to(ROOT)}" + (f"; failed: {', '.join(failed)}" if failed else ""))
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
