@@ -67,6 +67,27 @@ def measure(
     write(RESULTS / f"{name}.json", record)
 
 
+def nasbench101_table(path: Path) -> str:
+    """A table of the sample in ``path``, whose cells are matrices: their strings beside their accuracies.
+
+    Args:
+        path: An archive of ``num_vertices`` [N], ``adjacency`` [N, 7, 7], ``ops`` [N, 7] and
+            ``val_acc_108ep`` [N], fractions.
+    """
+    from pynas.spaces import NASBench101
+
+    space, made = NASBench101(), WORK / f"{path.stem}-strings.npz"
+    with np.load(path, allow_pickle=False) as archive:
+        columns = (archive[key] for key in ("num_vertices", "adjacency", "ops"))
+        texts = [
+            space.format(space.from_matrix(matrix[:count, :count], ops[:count].tolist()))
+            for count, matrix, ops in zip(*columns, strict=True)
+        ]
+        made.parent.mkdir(exist_ok=True)
+        np.savez(made, arch_str=np.array(texts), val_acc_108ep=100 * archive["val_acc_108ep"])
+    return f"npz:{made}#val_acc_108ep"
+
+
 def on_the_same_cells(store: Path, scores: Path, table: str) -> dict[str, list[float]]:
     """Spearman of published scores, of ours, and their number, over the ranked cells that have both.
 
@@ -184,6 +205,7 @@ def main() -> None:
     parser.add_argument("--images", required=True, help="real images, as pynas takes them")
     parser.add_argument("--label", default="CIFAR-10 training images", help="what the images are")
     parser.add_argument("--table", default="analog", help="known accuracies")
+    parser.add_argument("--matrices", type=Path, help="the same, of NAS-Bench-101, as adjacency matrices")
     parser.add_argument("--space", default="nasbench201")
     parser.add_argument("--sample", default="1000")
     parser.add_argument("--batch", default="64")
@@ -193,7 +215,7 @@ def main() -> None:
     chosen = parser.parse_args()
     options = {
         "images": chosen.images,
-        "table": chosen.table,
+        "table": nasbench101_table(chosen.matrices) if chosen.matrices else chosen.table,
         "sample": chosen.sample,
         "batch": chosen.batch,
         "threads": chosen.threads,

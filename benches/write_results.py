@@ -44,7 +44,7 @@ def commands(data: Path) -> list[list[str]]:
     table = str(data / "nb201_accuracy.npz")
     images = f"npz:{data / 'cifar10_train_4k.npz'}"
     published = ["--published", str(data / "nb201_proxies.npz")]
-    cells = ["--table", f"npz:{data / 'nb101_sample15k.npz'}#val_acc_108ep"]
+    cells = ["--matrices", str(data / "nb101_sample15k.npz")]
     small = ["--space", "nasbench101:channels=16", "--sample", "150"]
     basic = "zico,zico_per_sample,naswot,synflow,jacob_cov,snip,grad_norm,fisher,layers,params,flops"
     return [
