@@ -66,7 +66,7 @@ class Setting:
         rate: Learning rate; the task's own if None.
         size: Pixels of images; 0 for text.
         train: Images to train on; words for text.
-        held: Images to validate on; words for text.
+        held: Images that sub-networks are judged on, words for text; the truth has TRUTH_SHARE times as many.
         calibration: Training images for the batch norms of a sub-network.
     """
 
@@ -113,20 +113,20 @@ SETTINGS = {
     "nasbench201": Setting(
         NASBench201(channels=8, num_cells=1), nasbench201, 48, steps=1600, batch=64, rate=0.1
     ),
-    "darts_cnn": Setting(DARTSCNN(channels=4, num_cells=3), None, 24, steps=240, alone=100, calibration=128),
+    "darts_cnn": Setting(DARTSCNN(channels=4, num_cells=3), None, 24, steps=240, alone=120, calibration=128),
     "darts_rnn": Setting(
         DARTSRNN(
             features=48, dropout=0.1, dropout_embedding=0.0, dropout_input=0.1, dropout_hidden=0.0,
             dropout_word=0.0,
         ),
-        None, 24, steps=240, alone=100, size=0, train=60_000, held=6_000,
+        None, 24, steps=300, alone=150, size=0, train=60_000, held=6_000,
     ),
     "proxylessnas": Setting(
         ProxylessNAS(widths="8-8-16-16-32-32", stem_channels=8, first_channels=8, last_channels=64),
         None, 24, steps=180, alone=80, calibration=128,
     ),
 }  # fmt: skip
-STEPS_OF_WORDS, VOCABULARY, SEEDS, CHECKPOINTS = 8, 1000, 2, 2
+STEPS_OF_WORDS, VOCABULARY, SEEDS, CHECKPOINTS, REPEATS, TRUTH_SHARE = 8, 1000, 2, 2, 2, 4
 
 
 def tiny(setting: Setting) -> Setting:
@@ -136,13 +136,14 @@ def tiny(setting: Setting) -> Setting:
 
 
 def task_of(folder: Path, setting: Setting) -> Task:
-    """Images of CIFAR-10, its training set and a part of its test set; or the words of WikiText-2."""
+    """Images of CIFAR-10, its training set and its test set; or the words of WikiText-2."""
+    held = TRUTH_SHARE * setting.held
     if not setting.size:
-        words = read_words(folder / "wikitext2_valid.txt.gz")[: setting.train + setting.held]
-        share = setting.held / len(words)
+        words = read_words(folder / "wikitext2_valid.txt.gz")[: setting.train + held]
+        share = held / len(words)
         return TextTask.split(words, share, steps=STEPS_OF_WORDS, vocabulary=VOCABULARY, name="WikiText-2")
     parts: list[Tensor] = []
-    for name, count in (("cifar10_train_4k", setting.train), ("cifar10_test_2k", setting.held)):
+    for name, count in (("cifar10_train_4k", setting.train), ("cifar10_test_2k", held)):
         with np.load(folder / f"{name}.npz") as file:
             parts += [_images(file["images"][:count], setting.size), torch.from_numpy(file["labels"][:count])]
     return ImageTask(*parts, 10, "CIFAR-10")
@@ -177,14 +178,16 @@ def measure(name: str, setting: Setting, data: Path, folder: Path) -> dict[str, 
     options = options if setting.rate is None else replace(options, learning_rate=setting.rate)
     if known is None:
         alone = replace(options, steps=setting.alone)
-        truth = ground_truth(space, architectures, task, alone, cache=folder / "alone.jsonl")
+        truth = ground_truth(space, architectures, task, alone, repeats=REPEATS, cache=folder / "alone.jsonl")
         _say(f"{name}: trained alone, {task.show(truth.min())} to {task.show(truth.max())}", started)
     else:
         truth = np.array([known[arch] for arch in architectures])
+    first = len(task.validation_inputs) // TRUTH_SHARE
+    held = (task.validation_inputs[:first], task.validation_targets[:first])
     study = Study(
         space,
         architectures,
-        task,
+        replace(task, validation_inputs=held[0], validation_targets=held[1]),
         options,
         folder,
         seeds=SEEDS,
@@ -207,11 +210,13 @@ def measure(name: str, setting: Setting, data: Path, folder: Path) -> dict[str, 
     )
     return {
         "space": name,
-        "truth": f"{setting.alone} steps alone" if known is None else _first_line(setting.known),
+        "truth": f"mean of {REPEATS} times {setting.alone} steps alone"
+        if known is None
+        else _first_line(setting.known),
         "estimates_are": task.quality.unit,
         "steps": setting.steps,
         "batch": setting.batch,
-        "samples": [len(task.inputs), len(task.validation_inputs)],
+        "samples": [len(task.inputs), first, len(task.validation_inputs)],
         "seconds": time.perf_counter() - started,
         "machine": describe(),
         "analysis": found.to_dict(),

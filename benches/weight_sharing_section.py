@@ -25,6 +25,7 @@ def section(record: Mapping[str, Any]) -> list[str]:
         'Supernets of the spaces of "How Does Weight Sharing Help in Neural Architecture Search?"',
         "(arXiv:2010.08219), trained by uniform single paths, beside what architectures reach alone. The",
         "networks and trainings are far smaller than the paper's, so figures say what this protocol finds.",
+        "Where two trainings of the same architectures alone agree little, no supernet can agree with them.",
         f"Intervals: 95 %, bootstrap over architectures. Values are means over {record['seeds']} supernets.",
         "",
         *_settings(spaces),
@@ -52,15 +53,23 @@ def section(record: Mapping[str, Any]) -> list[str]:
 
 
 def _settings(spaces: Sequence[Row]) -> Iterator[str]:
-    yield "| space | architectures | truth | range of the truth | steps of a supernet | samples, held out |"
-    yield "|---|---|---|---|---|---|"
+    columns = ("steps of a supernet", "samples to train on, judge by, measure truth by")
+    yield (
+        "| space | architectures | truth | range of the truth | two trainings alone agree (Kendall) "
+        f"| {columns[0]} | {columns[1]} |"
+    )
+    yield "|---|---|---|---|---|---|---|"
     for space in spaces:
         truth, unit = space["analysis"]["truth"], space["analysis"]["quality"]["unit"]
         digits = 2 if unit == "%" else 3
         spread = f"{min(truth):.{digits}f} to {max(truth):.{digits}f} {unit}"
+        stability = space["analysis"]["truth_stability"]
+        train, judged, measured = space["samples"]
+        samples = f"{train:,}, {judged:,}, " + ("-" if stability is None else f"{measured:,}")
         yield (
             f"| {TITLES[space['space']]} | {len(truth)} | {space['truth']} | {spread} "
-            f"| {space['steps']} of {space['batch']} | {space['samples'][0]:,}, {space['samples'][1]:,} |"
+            f"| {'-' if stability is None else _figure(_number(stability['tau']))} "
+            f"| {space['steps']} of {space['batch']} | {samples} |"
         )
 
 
