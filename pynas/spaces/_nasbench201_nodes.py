@@ -10,7 +10,8 @@ from torch import Tensor
 
 from pynas import ops
 from pynas.stats._collector import Collector, Use
-from pynas.stats._products import AffineProduct, Conv2dProduct, Geometry
+from pynas.stats._conv_products import Conv2dProduct, Geometry
+from pynas.stats._products import AffineProduct
 from pynas.stats._twice import Passes
 
 CHANNELS_LAST = torch.channels_last

@@ -19,14 +19,9 @@ from torch.autograd.function import once_differentiable
 
 from pynas import ops
 from pynas.stats._collector import Collector, Use
+from pynas.stats._conv_products import Conv2dProduct, Geometry
 from pynas.stats._fast import fuses_conv3x3
-from pynas.stats._products import (
-    Conv2dProduct,
-    EmbeddingProduct,
-    Geometry,
-    GradientProduct,
-    LinearProduct,
-)
+from pynas.stats._products import EmbeddingProduct, GradientProduct, LinearProduct
 
 aten = torch.ops.aten
 

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pynas import ops
-from pynas.stats._products import Conv2dProduct, GradientProduct, LinearProduct, chunked
+from pynas.stats._conv_products import Conv2dProduct
+from pynas.stats._products import GradientProduct, LinearProduct, chunked
 
 
 def combine(parts: Sequence[GradientProduct]) -> GradientProduct:

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from pynas import ops
 from pynas.stats import Gradients, GradMoments, collect
+from pynas.stats._conv_products import Conv2dProduct, Geometry
 from pynas.stats._fast import Memo
-from pynas.stats._products import Conv2dProduct, Geometry
 
 
 class Cell(nn.Module):

@@ -1,0 +1,166 @@
+"""Rules of the normalising functions; what a rule is, :mod:`pynas.stats._rules` says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pynas._errors import UserError
+from pynas.ops._tensors import detached
+from pynas.stats._fast import fuses_batch_norm
+from pynas.stats._norm_calls import BatchNormCall, GroupNormCall, LayerNormCall
+from pynas.stats._probe import Probe
+
+Func = Callable[..., Any]
+Sizes = int | tuple[int, ...]
+
+
+def batch_norm(
+    probe: Probe,
+    func: Func,
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    *_: Any,
+) -> Any:
+    """How to normalise is the probe's choice, whatever the module's mode; running statistics stay."""
+    check_batched(probe, "batch_norm", input, weight)
+    running = None
+    if probe.batch_norm == "frozen":
+        if running_mean is None or running_var is None:
+            raise UserError('batch_norm="frozen": the model has a batch norm without running statistics')
+        running = (running_mean, running_var)
+    groups = probe.num_groups if probe.batch_norm == "group" else 1
+    if running is None and input.numel() // input.shape[1] // groups < 2:
+        raise UserError(
+            f"inputs: batch norm has one value per channel ({tuple(input.shape)} in {groups} group(s)); "
+            'pass more samples or a larger group_size, or batch_norm="frozen"'
+        )
+
+    def call(w: Tensor | None, b: Tensor | None) -> BatchNormCall:
+        return BatchNormCall(w, b, eps, groups, running)
+
+    y = probe.record("batch_norm", input, weight, bias, call)
+    w, b = detached(weight), detached(bias)
+    if y is None and (groups > 1 or (running is None and fuses_batch_norm(input, w, b))):
+        y = probe.through(input, call(w, b))
+    if y is None:
+        mean, variance = running or (None, None)
+        y = torch.batch_norm(
+            input, w, b, mean, variance, running is None, 0.0, eps,
+            torch.backends.cudnn.enabled,
+        )  # fmt: skip
+    return y
+
+
+def torch_batch_norm(
+    probe: Probe,
+    func: Func,
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+    *_: Any,
+) -> Any:
+    return batch_norm(probe, func, input, running_mean, running_var, weight, bias, training, momentum, eps)
+
+
+def layer_norm(
+    probe: Probe,
+    func: Func,
+    input: Tensor,
+    normalized_shape: tuple[int, ...],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    *_: Any,
+) -> Any:
+    def call(w: Tensor | None, b: Tensor | None) -> LayerNormCall:
+        return LayerNormCall(
+            w, b, eps, tuple(normalized_shape), probe.samples_first("layer_norm", weight, input)
+        )
+
+    y = probe.record("layer_norm", input, weight, bias, call)
+    return func(input, normalized_shape, detached(weight), detached(bias), eps) if y is None else y
+
+
+def rms_norm(
+    probe: Probe,
+    func: Func,
+    input: Tensor,
+    normalized_shape: tuple[int, ...],
+    weight: Tensor | None = None,
+    eps: float | None = None,
+) -> Any:
+    def call(w: Tensor | None, b: Tensor | None) -> LayerNormCall:
+        arrange = probe.samples_first("rms_norm", weight, input)
+        smallest = torch.finfo(input.dtype).eps if eps is None else eps
+        return LayerNormCall(w, None, smallest, tuple(normalized_shape), arrange, rms=True)
+
+    y = probe.record("rms_norm", input, weight, None, call)
+    return func(input, normalized_shape, detached(weight), eps) if y is None else y
+
+
+def group_norm(
+    probe: Probe,
+    func: Func,
+    input: Tensor,
+    num_groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    *_: Any,
+) -> Any:
+    def call(w: Tensor | None, b: Tensor | None) -> GroupNormCall:
+        return GroupNormCall(w, b, eps, num_groups)
+
+    y = probe.record("group_norm", input, weight, bias, call)
+    return func(input, num_groups, detached(weight), detached(bias), eps) if y is None else y
+
+
+def instance_norm(
+    probe: Probe,
+    func: Func,
+    input: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    *_: Any,
+) -> Any:
+    """Samples do not mix here, so the choice for batch norm has no say; running statistics stay."""
+    check_batched(probe, "instance_norm", input, weight)
+
+    def call(w: Tensor | None, b: Tensor | None) -> GroupNormCall | BatchNormCall:
+        if use_input_stats:
+            return GroupNormCall(w, b, eps, input.shape[1])
+        assert running_mean is not None
+        assert running_var is not None
+        return BatchNormCall(w, b, eps, running=(running_mean, running_var))
+
+    y = probe.record("instance_norm", input, weight, bias, call)
+    if y is None:
+        given = (None, None) if use_input_stats else (running_mean, running_var)
+        y = F.instance_norm(input, *given, detached(weight), detached(bias), use_input_stats, 0.0, eps)
+    return y
+
+
+def check_batched(probe: Probe, operator: str, x: Tensor, weight: Tensor | None) -> None:
+    if x.shape[0] != probe.batch:
+        probe.samples_first(operator, weight, x.new_empty(0).expand(x.shape[0], 0))
