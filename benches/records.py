@@ -22,6 +22,24 @@ def write(path: Path, record: Any) -> None:
         file.write((json.dumps(record, indent=1) + "\n").encode())
 
 
+def kept(work: Path) -> list[dict[str, Any]]:
+    """What :func:`keep` added to ``work``; half a line, from a kill, counts as none."""
+    found = []
+    for line in work.read_text(encoding="utf-8").splitlines() if work.exists() else []:
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            continue
+    return found
+
+
+def keep(work: Path, one: dict[str, Any]) -> None:
+    """Add a line of JSON."""
+    work.parent.mkdir(parents=True, exist_ok=True)
+    with work.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(one) + "\n")
+
+
 def spread(values: Sequence[float], digits: int) -> str:
     """``mean [least, largest]``, or the one value that all are."""
     low, mean, high = (f"{f(values):,.{digits}f}" for f in (min, statistics.fmean, max))

@@ -12,7 +12,6 @@ benches/results/regret-nasbench201.json.
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import time
 from collections.abc import Mapping
@@ -22,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from records import RESULTS, WORK, write
+from records import RESULTS, WORK, keep, kept, write
 
 import pynas
 from pynas import benchmarks, lissnas, strategies
@@ -161,18 +160,10 @@ def _job(label: str, seed: int, queries: int, file: str) -> dict[str, Any]:
     }
 
 
-def _kept(path: Path, queries: int) -> list[dict[str, Any]]:
-    """Earlier runs under the present options; half a line, from a kill, counts as none."""
-    found = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            one = json.loads(line)
-        except ValueError:
-            continue
-        known = CONTENDERS.get(one["label"])
-        if known is not None and known[1] == one["options"] and len(one["regrets"]) == queries:
-            found.append(one)
-    return found
+def _present(one: Mapping[str, Any], queries: int) -> bool:
+    """Whether an earlier run had the present options."""
+    known = CONTENDERS.get(one["label"])
+    return known is not None and known[1] == one["options"] and len(one["regrets"]) == queries
 
 
 def section(record: Mapping[str, Any]) -> list[str]:
@@ -216,21 +207,17 @@ def main() -> None:
     wanted = chosen.only.split(",") if chosen.only else list(CONTENDERS)
     labels = [n for n in wanted if CONTENDERS[n][0] in (*strategies.names(), "lissnas")]
     seeds = range(chosen.first_seed, chosen.first_seed + chosen.seeds)
-    runs = [r for r in _kept(chosen.work, chosen.queries) if r["label"] in labels and r["seed"] in seeds]
+    earlier = [one for one in kept(chosen.work) if _present(one, chosen.queries)]
+    runs = [one for one in earlier if one["label"] in labels and one["seed"] in seeds]
     done = {(one["label"], one["seed"]) for one in runs}
     jobs = [(label, seed) for seed in seeds for label in labels if (label, seed) not in done]
-    chosen.work.parent.mkdir(exist_ok=True)
     spawn = multiprocessing.get_context("spawn")
-    with (
-        ProcessPoolExecutor(chosen.processes, spawn, _start, (chosen.table,)) as pool,
-        chosen.work.open("a") as work,
-    ):
+    with ProcessPoolExecutor(chosen.processes, spawn, _start, (chosen.table,)) as pool:
         futures = [pool.submit(_job, *job, chosen.queries, chosen.embedding) for job in jobs]
         for number, future in enumerate(as_completed(futures), 1):
-            runs.append(future.result())
-            work.write(json.dumps(runs[-1]) + "\n")
-            work.flush()
-            one = runs[-1]
+            one = future.result()
+            runs.append(one)
+            keep(chosen.work, one)
             print(f"{number} of {len(jobs)}: {one['label']}, seed {one['seed']}: {one['regrets'][-1]:.2f}")
     runs.sort(key=lambda one: one["seed"])
     found = {label: summary([r for r in runs if r["label"] == label]) for label in labels}

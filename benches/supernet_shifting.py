@@ -6,23 +6,26 @@
 A supernet is trained on CIFAR-10 by uniform single paths, then shifted by an evolutionary search, for each
 seed; the shifted one is transferred to CIFAR-100 with a new classifier. Kendall's tau with the table's
 accuracies over random cells and over the best 5 % of them is taken before and after; the cell found is looked
-up. The record is benches/results/supernet-shifting.json; section() makes a part of docs/results.md of it.
+up. Seeds that are done are kept in build/supernet-shifting.jsonl; the record is
+benches/results/supernet-shifting.json, of which section() makes a part of docs/results.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import statistics
 import time
 from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from records import RESULTS, spread, write
+from records import RESULTS, WORK, keep, kept, spread, write
 from torch import Tensor
 
 from pynas.architecture import Architecture
@@ -37,8 +40,8 @@ MEAN = torch.tensor([0.4914, 0.4822, 0.4465]).view(1, 3, 1, 1)
 STD = torch.tensor([0.2470, 0.2435, 0.2616]).view(1, 3, 1, 1)
 
 FULL = {
-    "channels": 8, "num_cells": 1, "size": 16, "images": 4000, "epochs": 20, "batch_size": 64,
-    "generations": 5, "population": 20, "steps": 5, "shift_batch": 128, "ranked": 60,
+    "channels": 16, "num_cells": 1, "size": 16, "images": 4000, "epochs": 80, "batch_size": 32,
+    "learning_rate": 0.05, "generations": 5, "population": 20, "steps": 5, "shift_batch": 128, "ranked": 60,
     "validation": 500, "seeds": 3,
 }  # fmt: skip
 TINY = FULL | {
@@ -67,7 +70,7 @@ def shift(
     data: tuple[Tensor, Tensor],
     held: tuple[Tensor, Tensor],
     known: Mapping[Architecture, float],
-    setting: Mapping[str, int],
+    setting: Mapping[str, Any],
     seed: int,
     classifier_rate: float | None = None,
 ) -> dict[str, Any]:
@@ -107,8 +110,14 @@ def shift(
     }
 
 
-def run(folder: Path, setting: Mapping[str, int]) -> dict[str, Any]:
-    """All seeds."""
+def flipped(x: Tensor) -> Tensor:
+    """Half of the images mirrored."""
+    return torch.where(torch.rand(len(x), 1, 1, 1) < 0.5, x.flip(3), x)
+
+
+def run(folder: Path, setting: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """Train, shift, transfer and shift again."""
+    torch.set_num_threads(1)
     space = NASBench201(channels=setting["channels"], num_cells=setting["num_cells"])
     size, count, held_out = setting["size"], setting["images"], setting["validation"]
     with np.load(folder / "cifar10_train_4k.npz") as train, np.load(folder / "cifar10_test_2k.npz") as test:
@@ -119,21 +128,37 @@ def run(folder: Path, setting: Mapping[str, int]) -> dict[str, Any]:
         part = slice(0, held_out)
         hundred_held = images(file["test_images"][part], size), torch.from_numpy(file["test_labels"][part])
     tables = {name: table(folder, space, f"test200_{name}") for name in ("cifar10", "cifar100")}
-    seeds = []
-    for seed in range(setting["seeds"]):
-        torch.manual_seed(seed)
-        model = build(space, 10)
-        options = TrainingOptions(epochs=setting["epochs"], batch_size=setting["batch_size"])
-        start = time.perf_counter()
-        trained = Trainer(model, *ten, SinglePath(UniformSampler(space)), options, seed=seed).train()
-        row: dict[str, Any] = {"seed": seed, "training_seconds": time.perf_counter() - start}
-        row["training_accuracy"] = statistics.fmean(trained.accuracies[-20:])
-        row["cifar10"] = shift(model, ten, ten_held, tables["cifar10"], setting, seed)
-        transfer(model, 100, seed)
-        row["cifar100"] = shift(model, hundred, hundred_held, tables["cifar100"], setting, seed, 0.05)
-        seeds.append(row)
-        print(json.dumps(row))
-    return {"setting": dict(setting), "threads": torch.get_num_threads(), "seeds": seeds}
+    torch.manual_seed(seed)
+    model = build(space, 10)
+    options = TrainingOptions(
+        epochs=setting["epochs"], batch_size=setting["batch_size"], learning_rate=setting["learning_rate"]
+    )
+    method = SinglePath(UniformSampler(space))
+    start = time.perf_counter()
+    trained = Trainer(model, *ten, method, options, seed=seed, transform=flipped).train()
+    row: dict[str, Any] = {"seed": seed, "training_seconds": time.perf_counter() - start}
+    row["training_accuracy"] = statistics.fmean(trained.accuracies[-100:])
+    row["cifar10"] = shift(model, ten, ten_held, tables["cifar10"], setting, seed)
+    transfer(model, 100, seed)
+    row["cifar100"] = shift(model, hundred, hundred_held, tables["cifar100"], setting, seed, 0.05)
+    return row
+
+
+def all_seeds(
+    folder: Path, setting: Mapping[str, Any], work: Path, processes: int = 2
+) -> list[dict[str, Any]]:
+    """Rows of all seeds; those kept in ``work`` under this setting are not measured again."""
+    known = {one["row"]["seed"]: one["row"] for one in kept(work) if one["setting"] == setting}
+    missing = [seed for seed in range(setting["seeds"]) if seed not in known]
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, spawn) as pool:
+        futures = [pool.submit(run, folder, setting, seed) for seed in missing]
+        for future in as_completed(futures):
+            row = future.result()
+            known[row["seed"]] = row
+            keep(work, {"setting": setting, "row": row})
+            print(json.dumps(row), flush=True)
+    return [known[seed] for seed in sorted(known)]
 
 
 def section(record: Mapping[str, Any]) -> list[str]:
@@ -167,10 +192,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--data", type=Path, required=True, help="folder of CIFAR and NAS-Bench-201 files")
     parser.add_argument("--tiny", action="store_true", help="seconds; keeps no record")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--processes", type=int, default=2, help="of one thread each, a seed each")
     chosen = parser.parse_args()
-    torch.set_num_threads(chosen.threads)
-    record = run(chosen.data, TINY if chosen.tiny else FULL)
+    setting = TINY if chosen.tiny else FULL
+    work = WORK / ("supernet-shifting-tiny.jsonl" if chosen.tiny else "supernet-shifting.jsonl")
+    record = {"setting": setting, "seeds": all_seeds(chosen.data, setting, work, chosen.processes)}
     print("\n".join(section(record)))
     if not chosen.tiny:
         write(RECORD, record)
