@@ -15,7 +15,9 @@ from pynas.supernet.chains import ProxylessNASSupernet, SPOSSupernet
 from pynas.supernet.checkpoint import Checkpoint, CheckpointFolder
 from pynas.supernet.evaluation import SubnetEvaluator, SubnetScore, score_network
 from pynas.supernet.methods import Differentiable, Method, SinglePath
+from pynas.supernet.nasbench101 import NASBench101Supernet
 from pynas.supernet.options import TrainingOptions
+from pynas.supernet.recurrent import RecurrentSupernet
 from pynas.supernet.sampling import FairSampler, FlopsBinSampler, Sampler, UniformSampler
 from pynas.supernet.trainer import Trainer, TrainingResult, TrainingStep
 
@@ -27,7 +29,9 @@ __all__ = [
     "FairSampler",
     "FlopsBinSampler",
     "Method",
+    "NASBench101Supernet",
     "ProxylessNASSupernet",
+    "RecurrentSupernet",
     "SPOSSupernet",
     "Sampler",
     "Segment",

@@ -44,8 +44,8 @@ class Trainer:
     Args:
         model: :class:`SharedWeights`, or a :class:`~pynas.nn.Supernet` for :class:`Differentiable`; on its
             device.
-        inputs: ``[N, C, H, W]``; may lie on another device.
-        targets: ``[N]`` int64.
+        inputs: Images ``[N, C, H, W]``, or windows of words ``[N, T]`` int64; may lie on another device.
+        targets: ``[N]`` int64, of words ``[N, T]``.
         method: What a step is.
         options: How long and how fast.
         seed: Of everything that is drawn.
