@@ -17,17 +17,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import records
 import torch
+from supernet_shifting import images
 from torch import Tensor
 from weight_sharing_section import section
 
@@ -41,13 +42,10 @@ from pynas.bench._machine import describe
 from pynas.data.text import read_words
 from pynas.spaces import DARTSCNN, DARTSRNN, NASBench101, NASBench201, ProxylessNAS, SearchSpace
 
-ROOT = Path(__file__).resolve().parent.parent
-RECORD = ROOT / "benches" / "results" / "weight-sharing.json"
-WORK = ROOT / "build" / "weight-sharing"
+RECORD = records.RESULTS / "weight-sharing.json"
+WORK = records.WORK / "weight-sharing"
 SHARINGS = (Sharing(0), Sharing(1), Sharing(4))
 PROTOCOL = Protocol(picks=(1, 5), prunings=(0.5,))
-MEAN = torch.tensor([0.4914, 0.4822, 0.4465]).view(1, 3, 1, 1)
-STD = torch.tensor([0.2470, 0.2435, 0.2616]).view(1, 3, 1, 1)
 
 Truths = dict[Architecture, float]
 
@@ -145,14 +143,8 @@ def task_of(folder: Path, setting: Setting) -> Task:
     parts: list[Tensor] = []
     for name, count in (("cifar10_train_4k", setting.train), ("cifar10_test_2k", held)):
         with np.load(folder / f"{name}.npz") as file:
-            parts += [_images(file["images"][:count], setting.size), torch.from_numpy(file["labels"][:count])]
+            parts += [images(file["images"][:count], setting.size), torch.from_numpy(file["labels"][:count])]
     return ImageTask(*parts, 10, "CIFAR-10")
-
-
-def _images(values: Any, size: int) -> Tensor:
-    """Normalised ``[N, 3, size, size]`` of bytes ``[N, 32, 32, 3]``: means of squares."""
-    x = torch.from_numpy(np.ascontiguousarray(values)).permute(0, 3, 1, 2).float() / 255
-    return torch.nn.functional.adaptive_avg_pool2d((x - MEAN) / STD, size)
 
 
 def architectures_of(setting: Setting, known: Truths | None) -> tuple[Architecture, ...]:
@@ -231,18 +223,11 @@ def _say(text: str, started: float) -> None:
     print(f"{text} ({time.perf_counter() - started:.0f} s)", flush=True)
 
 
-def write(path: Path, record: Mapping[str, Any]) -> None:
-    """Replace a file as a whole."""
-    partial = path.with_suffix(".part")
-    partial.write_text(json.dumps(record, indent=1) + "\n")
-    os.replace(partial, path)
-
-
 def run(names: Sequence[str], data: Path, folder: Path, *, is_tiny: bool) -> dict[str, Any]:
     """Measure spaces; the record is of these and all that the folder holds already."""
     for name in names:
         setting = tiny(SETTINGS[name]) if is_tiny else SETTINGS[name]
-        write(folder / f"{name}.json", measure(name, setting, data, folder / name))
+        records.write(folder / f"{name}.json", measure(name, setting, data, folder / name))
     paths = [folder / f"{name}.json" for name in SETTINGS]
     return {"seeds": SEEDS, "spaces": [json.loads(path.read_text()) for path in paths if path.exists()]}
 
@@ -263,10 +248,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             print("\n".join(section(run(names, chosen.data, Path(folder), is_tiny=True))))
         return
-    WORK.mkdir(parents=True, exist_ok=True)
     for name in names:
         record = run([name], chosen.data, WORK, is_tiny=False)
-        write(RECORD, record)
+        records.write(RECORD, record)
     print("\n".join(section(record)))
 
 
