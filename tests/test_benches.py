@@ -43,6 +43,13 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.usefixtures("bench")
+def test_the_page_of_results_is_what_the_records_say() -> None:
+    page = importlib.import_module("write_results").page()
+    written = (BENCHES.parent / "docs" / "results.md").read_text(encoding="utf-8")
+    assert page == written, "run: make results"
+
+
 def _fail(*_: Any, **__: Any) -> None:
     raise AssertionError("was trained again")
 
