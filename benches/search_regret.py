@@ -43,7 +43,7 @@ CONTENDERS: dict[str, tuple[str, dict[str, Any]]] = {
     "arch2vec + bayesian (GP)": ("bayesian", {}),
     "arch2vec + bayesian (DNGO)": ("bayesian", {"model": "dngo"}),
     "one-hot + bayesian (GP)": ("bayesian", {"embedding": "encoding"}),
-    "LISSNAS + evolution": ("lissnas", {"samples": 60, "seeds": 10, "radius": 2, "max_iterations": 2}),
+    "LISSNAS + evolution": ("lissnas", {"samples": 40, "seeds": 10, "radius": 3, "max_iterations": 2}),
 }
 
 
