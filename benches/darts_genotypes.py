@@ -13,9 +13,7 @@ record is benches/results/darts-genotypes.json; section() makes a part of docs/r
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
-import os
 import random
 import statistics
 import time
@@ -29,6 +27,7 @@ import numpy as np
 import torch
 from darts_genotypes_section import section
 from darts_genotypes_settings import FULL, TINY
+from records import RESULTS, WORK, once, write
 from supernet_shifting import images
 
 from pynas.analysis.operations import operations
@@ -41,26 +40,7 @@ from pynas.nn.language_training import TextSchedule, initial_language_model, tra
 from pynas.spaces import DARTSCNN, DARTSRNN
 from pynas.supernet import Differentiable, Trainer, TrainingOptions
 
-ROOT = Path(__file__).resolve().parent
-RECORD = ROOT / "results" / "darts-genotypes.json"
-WORK = ROOT.parent / "build" / "darts-genotypes"
-
-
-def kept(work: Path, what: str, setting: Any, make: Callable[[], Any]) -> Any:
-    """What ``make`` gave under this setting, now or in a run before this one."""
-    digest = hashlib.sha256(json.dumps([what, setting]).encode()).hexdigest()[:16]
-    path = work / f"{what.replace(' ', '-').replace(',', '')}-{digest}.json"
-    if not path.exists():
-        write(path, make())
-    return json.loads(path.read_text())
-
-
-def write(path: Path, value: Any) -> None:
-    """Replace a file whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(value, indent=1) + "\n")
-    os.replace(part, path)
+RECORD = RESULTS / "darts-genotypes.json"
 
 
 def draw(space: Any, count: int) -> list[Architecture]:
@@ -84,8 +64,8 @@ def searches(
     for name, warm_up in setting["warm_up"].items():
         key = [setting["data"], setting["network"], setting["search"], warm_up]
         found[name] = [
-            kept(work, f"{half} search {seed}", key, partial(timed, warm_up, seed))
-            for seed in range(setting["seeds"])
+            once(work, f"{half} search {seed}", key, partial(timed, warm_up, seed))
+            for seed in setting["seeds"]
         ]
     return found
 
@@ -218,7 +198,7 @@ def text(folder: Path, setting: Mapping[str, Any], work: Path) -> dict[str, Any]
         rows = []
         for arch in archs:
             scores = [
-                kept(
+                once(
                     work,
                     "text alone",
                     [data, network, trained, arch.decisions, seed],
@@ -289,7 +269,7 @@ def main() -> None:
     settings = TINY if chosen.tiny else FULL
     done = {}
     for name in [chosen.only] if chosen.only else HALVES:
-        done[name] = HALVES[name](chosen.data, settings[name], WORK)
+        done[name] = HALVES[name](chosen.data, settings[name], WORK / "darts-genotypes")
         done[name]["threads"] = torch.get_num_threads()
         if not chosen.tiny:  # the other half may have been written meanwhile
             there = json.loads(RECORD.read_text()) if RECORD.exists() else {}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,15 @@ def keep(work: Path, one: dict[str, Any]) -> None:
     work.parent.mkdir(parents=True, exist_ok=True)
     with work.open("a", encoding="utf-8") as file:
         file.write(json.dumps(one) + "\n")
+
+
+def once(folder: Path, what: str, setting: Any, make: Callable[[], Any]) -> Any:
+    """What ``make`` gave under this setting, now or in a run before this one, from a file in ``folder``."""
+    digest = hashlib.sha256(json.dumps([what, setting]).encode()).hexdigest()[:16]
+    path = folder / f"{what.replace(' ', '-').replace(',', '')}-{digest}.json"
+    if not path.exists():
+        write(path, make())
+    return json.loads(path.read_text())
 
 
 def spread(values: Sequence[float], digits: int) -> str:

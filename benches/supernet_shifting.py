@@ -29,6 +29,7 @@ from records import RESULTS, WORK, keep, kept, spread, write
 from torch import Tensor
 
 from pynas.architecture import Architecture
+from pynas.data import CropAndFlip
 from pynas.spaces import NASBench201
 from pynas.supernet import SharedWeights, SinglePath, Trainer, TrainingOptions, UniformSampler, build
 from pynas.supernet.evaluation import SubnetEvaluator
@@ -110,11 +111,6 @@ def shift(
     }
 
 
-def flipped(x: Tensor) -> Tensor:
-    """Half of the images mirrored."""
-    return torch.where(torch.rand(len(x), 1, 1, 1) < 0.5, x.flip(3), x)
-
-
 def run(folder: Path, setting: Mapping[str, Any], seed: int) -> dict[str, Any]:
     """Train, shift, transfer and shift again."""
     torch.set_num_threads(1)
@@ -135,7 +131,7 @@ def run(folder: Path, setting: Mapping[str, Any], seed: int) -> dict[str, Any]:
     )
     method = SinglePath(UniformSampler(space))
     start = time.perf_counter()
-    trained = Trainer(model, *ten, method, options, seed=seed, transform=flipped).train()
+    trained = Trainer(model, *ten, method, options, seed=seed, transform=CropAndFlip(size // 8)).train()
     row: dict[str, Any] = {"seed": seed, "training_seconds": time.perf_counter() - start}
     row["training_accuracy"] = statistics.fmean(trained.accuracies[-100:])
     row["cifar10"] = shift(model, ten, ten_held, tables["cifar10"], setting, seed)

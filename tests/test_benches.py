@@ -61,7 +61,7 @@ def test_images_of_found_and_random_cells(
     record = bench.cifar10(folder, setting, folder / "work")
     assert list(record["found"]) == list(setting["warm_up"])
     found = next(iter(record["found"].values()))
-    assert len(found["cells"]) == len(found["of_equal_size"]) == setting["seeds"]
+    assert len(found["cells"]) == len(found["of_equal_size"]) == len(setting["seeds"])
     assert len({row["cell"] for row in record["random"]}) == setting["random"]
     space = bench.DARTSCNN(**setting["network"])
     params = [row["params"] for row in record["random"]]
@@ -91,7 +91,7 @@ def test_text_of_found_and_random_cells(
     setting = bench.TINY["text"]
     record = bench.text(folder, setting, folder / "work")
     found = next(iter(record["found"].values()))
-    assert len(found["cells"]) == setting["seeds"]
+    assert len(found["cells"]) == len(setting["seeds"])
     assert len({row["cell"] for row in record["random"]}) == setting["random"]
     assert all(sum(row["activations"].values()) == setting["network"]["nodes"] for row in found["cells"])
     text = "\n".join(bench.section({"text": record}))

@@ -63,7 +63,8 @@ def _train(network: nn.Module, task: Task, options: TrainingOptions, seed: int) 
     for step in range(total):
         optimizer.param_groups[0]["lr"] = options.rate(step, total)
         positions = batches.at(step).to(task.inputs.device)
-        logits: Any = network(task.inputs[positions])
+        inputs = task.inputs[positions]
+        logits: Any = network(inputs if task.transform is None else task.transform(inputs))
         targets = task.targets[positions]
         main, *others = logits if isinstance(logits, tuple) else (logits,)
         loss = F.cross_entropy(main, targets, label_smoothing=options.label_smoothing)

@@ -179,6 +179,7 @@ class Study:
             checkpoints=folder,
             checkpoint_every=self.checkpoint_every,
             keep=max(2, self.checkpoints),
+            transform=self.task.transform,
             on_step=None if on_step is None else lambda step: on_step(sharing, seed, step),
         )
         trainer.train(resume=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -19,6 +19,7 @@ from pynas.data import Images
 from pynas.data.text import Vocabulary
 from pynas.spaces import SearchSpace
 from pynas.supernet import TrainingOptions
+from pynas.supernet._trainer_parts import describe_transform
 from pynas.supernet.evaluation import SubnetScore
 from pynas.supernet.recurrent import start_language_model
 
@@ -34,6 +35,8 @@ class Task(ABC):
         validation_targets: ``[M, ...]`` int64.
         num_classes: Number of classes, or of words of the vocabulary.
         name: For people.
+        transform: Changes the inputs of each batch that weights are trained on, drawing from torch's global
+            generator, such as :class:`pynas.data.CropAndFlip`; None to leave them.
         quality: What :meth:`measure` is.
         evaluation_batch: Samples of a forward pass without gradients.
         training: Settings with which short trainings do well.
@@ -45,6 +48,7 @@ class Task(ABC):
     validation_targets: Tensor
     num_classes: int
     name: str
+    transform: Callable[[Tensor], Tensor] | None = None
     quality: ClassVar[Quality]
     evaluation_batch: ClassVar[int]
     training: ClassVar[TrainingOptions]
@@ -75,12 +79,14 @@ class Task(ABC):
         return space.params(arch, self.num_classes, self.in_channels)
 
     def digest(self) -> str:
-        """A short text that other data or another split do not have."""
+        """A short text that other data, another split or another transform do not have."""
         found = hashlib.sha256()
         for tensor in (self.inputs, self.targets, self.validation_inputs, self.validation_targets):
             found.update(f"{tensor.dtype} {list(tensor.shape)}".encode())
             raw = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
             found.update(raw.numpy().tobytes())
+        if self.transform is not None:
+            found.update(str(describe_transform(self.transform)).encode())
         return found.hexdigest()[:16]
 
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pynas._errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pynas.data import CropAndFlip
 
 Json = Annotated[bool, typer.Option("--json", help="Print data for machines instead of text.")]
 TABLE_HELP = (
@@ -34,6 +39,10 @@ Space = Annotated[
 Text = Annotated[
     Path | None, typer.Option(help="Text for spaces of language models, in place of images: .txt or .gz.")
 ]
+Crop = Annotated[
+    int, typer.Option(help="Move training images by up to so many pixels, at random; 4 for 32.", min=0)
+]
+Flip = Annotated[bool, typer.Option("--flip", help="Mirror half of the training images; not digits.")]
 Steps = Annotated[int, typer.Option(help="Words in a sequence of --text.", min=1)]
 Precision = Annotated[str, typer.Option(help="float32 | bfloat16 | float64. Never mix them in one ranking.")]
 Batch = Annotated[
@@ -47,6 +56,18 @@ OutputFile = Annotated[Path | None, typer.Option(help="Write an HTML page to loo
 def comma_separated(text: str) -> list[str]:
     """Split ``"zico, params"`` into its names; empty ones vanish."""
     return [name for name in (part.strip() for part in text.split(",")) if name]
+
+
+def transform(crop: int, flip: bool, inputs: Tensor) -> CropAndFlip | None:
+    """Of ``--crop`` and ``--flip``, for these images."""
+    from pynas.data import CropAndFlip
+
+    if crop >= min(inputs.shape[-2:]):
+        raise UserError(
+            f"--crop {crop}: images have {inputs.shape[-2]} x {inputs.shape[-1]} pixels; move less"
+        )
+
+    return CropAndFlip(crop, flip) if crop or flip else None
 
 
 def check_rates(**rates: float) -> None:

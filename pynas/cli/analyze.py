@@ -38,6 +38,8 @@ def weight_sharing(
         int | None,
         typer.Option(help="Use only so many images, at random, or words, from the start.", min=2),
     ] = None,
+    crop: _options.Crop = 0,
+    flip: _options.Flip = False,
     text: _options.Text = None,
     steps: _options.Steps = 35,
     vocabulary: Annotated[
@@ -92,7 +94,7 @@ def weight_sharing(
     Examples:
       pynas analyze weight-sharing --sample 12 --epochs 10 --alone-epochs 4
       pynas analyze weight-sharing --space darts_rnn:features=64 --text words.txt --report page.html
-      pynas analyze weight-sharing --space nasbench201 --images cifar10:DIR --table analog --folder study
+      pynas analyze weight-sharing --images cifar10:DIR --crop 4 --flip --table analog --folder study
     """
     if learning_rate is not None:
         _options.check_rates(learning_rate=learning_rate)
@@ -112,9 +114,12 @@ def weight_sharing(
     if threads is not None:
         torch.set_num_threads(threads)
     if text is not None:
+        if crop or flip:
+            raise UserError("--crop, --flip: change images, there are none with --text")
         task = _sharing_inputs.text_task(text, limit, held_out, steps, vocabulary)
     else:
         task = _sharing_inputs.image_task(images, image_size, limit, held_out, seed)
+        task = replace(task, transform=_options.transform(crop, flip, task.inputs))
     task.check(chosen)
     architectures = _sharing_inputs.draw(chosen, known, sample, seed)
     _sharing_inputs.check_study(

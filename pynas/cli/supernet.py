@@ -57,6 +57,8 @@ def supernet(
     candidates: Annotated[
         int, typer.Option(help="Paths: random architectures judged at the end.", min=1)
     ] = 20,
+    crop: _options.Crop = 0,
+    flip: _options.Flip = False,
     learning_rate: Annotated[float, typer.Option(help="Of the weights, at the start.")] = 0.1,
     alpha_learning_rate: Annotated[float, typer.Option(help="Of the architecture parameters.")] = 3e-3,
     precision: Annotated[str, typer.Option(help="float32 | bfloat16, of the forward pass.")] = "float32",
@@ -83,7 +85,7 @@ def supernet(
 
     Examples:
       pynas supernet
-      pynas supernet --images cifar10:DIR --channels 16 --cells 8 --epochs 50 --save net.safetensors
+      pynas supernet --images cifar10:DIR --channels 16 --cells 8 --crop 4 --flip --save net.safetensors
       pynas supernet --space nasbench201 --sampling uniform --checkpoint run1 --resume
       torchrun --nproc-per-node 2 -m pynas.cli supernet --sampling fair
     """
@@ -142,6 +144,7 @@ def supernet(
             seed=seed,
             checkpoints=checkpoint,
             checkpoint_every=checkpoint_every,
+            transform=_options.transform(crop, flip, training.inputs),
             on_step=on_step,
         )
         result = trainer.train(resume=resume)

@@ -16,8 +16,9 @@ from pynas._errors import UserError
 from pynas._registry import Registry
 from pynas.data import cifar10, digits, folder, npz
 from pynas.data._base import Batch, Images, Select, batch
+from pynas.data.augment import CropAndFlip
 
-__all__ = ["Batch", "Images", "batch", "load_images", "sources"]
+__all__ = ["Batch", "CropAndFlip", "Images", "batch", "load_images", "sources"]
 
 Source = Callable[[str, int | None, Select], Images]
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, is_dataclass
+from typing import Any
+
+from torch import Tensor
 
 from pynas.architecture import Architecture
 
@@ -45,3 +49,13 @@ class TrainingResult:
     resumed_from: int = 0
     restarts: int = 0
     damaged: tuple[str, ...] = ()
+
+
+def describe_transform(transform: Callable[[Tensor], Tensor] | None) -> str | None:
+    """What tells one way to change images from another, and is the same in another process."""
+    if transform is None:
+        return None
+    if is_dataclass(type(transform)):
+        return repr(transform)
+    named: Any = transform if hasattr(transform, "__qualname__") else type(transform)
+    return f"{named.__module__}.{named.__qualname__}"

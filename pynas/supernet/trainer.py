@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from pynas._errors import UserError
 from pynas.supernet import _state, distributed
 from pynas.supernet._random import Batches, derive
-from pynas.supernet._trainer_parts import TrainingResult, TrainingStep
+from pynas.supernet._trainer_parts import TrainingResult, TrainingStep, describe_transform
 from pynas.supernet.checkpoint import Checkpoint, CheckpointFolder
 from pynas.supernet.methods import Method, NotFiniteError, Outcome, StepContext
 from pynas.supernet.options import TrainingOptions
@@ -52,8 +52,8 @@ class Trainer:
         checkpoints: A folder of checkpoints; None for none.
         checkpoint_every: Steps between two.
         keep: How many of the last checkpoints stay.
-        transform: Applied to each batch of images of the weights, such as random crops; draws from torch's
-            global generator.
+        transform: Applied to each batch of images of the weights, such as :class:`pynas.data.CropAndFlip`;
+            draws from torch's global generator.
         on_step: Called after each step. A step that was taken back comes again.
 
     Raises:
@@ -240,6 +240,7 @@ class Trainer:
             "processes": distributed.world(),
             "checkpoint_every": self.every,
             "images": _state.digest(self.inputs, self.targets),
+            "transform": describe_transform(self.transform),
         }
 
     def _state(self, number: int, salt: int, history: list[list[float]]) -> Checkpoint:

@@ -61,6 +61,16 @@ def test_it_trains_judges_resumes_and_reports(run_pynas: Run, tmp_path: Path) ->
     assert again["settings"] == found["settings"]
 
 
+def test_moved_and_mirrored_images_train_other_weights(run_pynas: Run) -> None:
+    alike = []
+    for options in ((), ("--crop", 2), ("--crop", 2, "--flip"), ("--crop", 2, "--flip")):
+        code, out, _ = run_pynas(*TINY, "--groups", "0", *options, "--json")
+        assert code == 0
+        alike.append(json.loads(out)["settings"][0]["estimates"])
+    assert alike[2] == alike[3]
+    assert len(set(map(str, alike))) == 3
+
+
 def test_text_is_judged_by_its_likelihood(run_pynas: Run, text: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     call = (*TINY_TEXT, "--text", text, "--limit", 190, "--vocabulary", 6, "--groups", "0,2")
@@ -129,6 +139,7 @@ def test_cells_of_a_table_come_in_the_order_that_training_samples() -> None:
         (("--checkpoints", 9), "--checkpoints 9: a training of 4 steps has 2"),
         (("--batch", 65), "--batch: larger than what there is to train on"),
         (("--space", "darts_rnn"), "darts_rnn reads words, not images"),
+        (("--crop", 8), "--crop 8: images have 8 x 8 pixels"),
         (("--groups", "2", "--prefix", 8), "prefix: expected 0 to 6 common segments, got 8"),
     ],
 )
@@ -145,6 +156,7 @@ def test_bad_input(run_pynas: Run, options: tuple[object, ...], message: str) ->
         (("--running",), "--running: the shared weights of darts_rnn have no batch norms"),
         (("--groups", "2", "--prefix", 1), "got 1; darts_rnn runs in one piece"),
         (("--space", "nasbench201"), "nasbench201 reads images, not words"),
+        (("--flip",), "--crop, --flip: change images, there are none with --text"),
         (("--steps", 200), "steps: expected windows of at least one word"),
     ],
 )

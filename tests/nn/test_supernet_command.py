@@ -46,11 +46,21 @@ def test_nasbench201_on_digits_for_people(run: Any) -> None:
     assert share > 30  # the largest class is at most a fifth
 
 
+def test_moved_and_mirrored_images(run: Any) -> None:
+    losses = []
+    for options in ((), ("--crop", 1), ("--crop", 1, "--flip")):
+        code, out, err = run(*SMALL, "--cells", 2, "--epochs", 1, *options, "--json")
+        assert code == 0, err
+        losses.append(json.loads(out)["steps"][-1]["loss"])
+    assert len(set(losses)) == 3
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("--space", "nasbench301"), "--space"),
         (("--sampling", "hard"), "--sampling"),
+        (("--crop", 16, "--limit", 400), "--crop 16: images have 16 x 16 pixels"),
         (("--held-out", 1.5), "--held-out"),
         (("--learning-rate", -1), "--learning-rate"),
         (("--alpha-learning-rate", "nan"), "--alpha-learning-rate"),
