@@ -58,4 +58,4 @@ def describe_transform(transform: Callable[[Tensor], Tensor] | None) -> str | No
     if is_dataclass(type(transform)):
         return repr(transform)
     named: Any = transform if hasattr(transform, "__qualname__") else type(transform)
-    return f"{named.__module__}.{named.__qualname__}"
+    return str(named.__qualname__)  # not the module: a script's is __main__ or its own name
