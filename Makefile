@@ -6,6 +6,7 @@ STAMPS := $(VENV)/.stamps
 SOURCES := CMakeLists.txt pyproject.toml $(wildcard cmake/*) $(shell find csrc -type f)
 SEARCH ?= --budget 60
 TESTS ?= tests
+JOBS ?= auto
 IMAGES ?= digits
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -31,8 +32,8 @@ build: $(STAMPS)/build  ## compile and install into .venv
 search: build  ## search NAS-Bench-201 without training and write report.html
 	$(BIN)/pynas search --space nasbench201 --strategy evolution --images digits --table analog --report report.html $(SEARCH)
 
-test: build  ## run the tests
-	$(BIN)/python -m pytest $(TESTS)
+test: build  ## run the tests, a process for each core; JOBS=0 for one after another
+	$(BIN)/python -m pytest -n $(JOBS) --maxprocesses 8 --dist loadfile $(TESTS)
 
 bench: build  ## run the benchmarks
 	$(BIN)/python -m pytest benches --benchmark-enable --benchmark-only --benchmark-group-by=group --benchmark-columns=median,iqr,rounds

@@ -115,7 +115,9 @@ def _spread(values: Sequence[float], digits: int) -> str:
 
 
 def _range(values: Sequence[float], digits: int) -> str:
-    return f"{statistics.fmean(values):.{digits}f} [{min(values):g}, {max(values):g}]"
+    places = 0 if all(float(value).is_integer() for value in values) else digits
+    low, high = (f"{value:.{places}f}" for value in (min(values), max(values)))
+    return f"{statistics.fmean(values):.{digits}f} [{low}, {high}]"
 
 
 def _percentiles(means: Sequence[float], drawn: Sequence[Mapping[str, Any]] | None, sign: int) -> str:

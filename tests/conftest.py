@@ -9,6 +9,11 @@ from pathlib import Path
 
 import pytest
 
+# Processes that run tests side by side share the cores; torch reads this when it is imported.
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
+    share = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, share)))
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
