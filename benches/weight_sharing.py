@@ -8,9 +8,10 @@ The spaces are those of Y. Zhang, Q. Zhang, Y. Yang, "How Does Weight Sharing He
 Search?", arXiv:2010.08219, with networks and trainings as small as two cores ask for. What architectures
 reach alone is known from tables for NAS-Bench-101 and NAS-Bench-201; of the other spaces 24 are trained.
 Supernets of two seeds share weights in three ways: among the whole space, among the evaluated architectures
-only, in four groups of these. Checkpoints and results are kept in build/weight-sharing, from where a run that
-was killed goes on; the record benches/results/weight-sharing.json is written anew after each space, of all
-that are done. section() makes a part of docs/results.md of it.
+only, in four groups of these; and among the half of these that the whole space's supernets rank best.
+Training images are moved and mirrored at random. Checkpoints and results are kept in build/weight-sharing,
+from where a run that was killed goes on; the record benches/results/weight-sharing.json is written anew after
+each space, of all that are done. section() makes a part of docs/results.md of it.
 """
 
 from __future__ import annotations
@@ -32,13 +33,15 @@ from supernet_shifting import images
 from torch import Tensor
 from weight_sharing_section import section
 
-from pynas.analysis import ACCURACY, Protocol, analyze_sharing
+from pynas.analysis import ACCURACY, Protocol, SharingAnalysis, analyze_sharing
+from pynas.analysis._checks import Floats
 from pynas.analysis.operations import costs, operation_counts
 from pynas.analysis.standalone import ground_truth
 from pynas.analysis.study import Sharing, Study
 from pynas.analysis.tasks import ImageTask, Task, TextTask
 from pynas.architecture import Architecture
 from pynas.bench._machine import describe
+from pynas.data import CropAndFlip
 from pynas.data.text import read_words
 from pynas.spaces import DARTSCNN, DARTSRNN, NASBench101, NASBench201, ProxylessNAS, SearchSpace
 
@@ -62,9 +65,11 @@ class Setting:
         alone: Steps of each architecture alone.
         batch: Samples of a step.
         rate: Learning rate; the task's own if None.
+        final_rate: Of supernets at the end; the task's own if None. Where it is small, supernets of a few
+            thousand images are more accurate and rank worse.
         size: Pixels of images; 0 for text.
         train: Images to train on; words for text.
-        held: Images that sub-networks are judged on, words for text; the truth has TRUTH_SHARE times as many.
+        held: Images, or words, that all are judged on.
         calibration: Training images for the batch norms of a sub-network.
     """
 
@@ -75,9 +80,10 @@ class Setting:
     alone: int = 0
     batch: int = 32
     rate: float | None = None
-    size: int = 16
+    final_rate: float | None = None
+    size: int = 8
     train: int = 4000
-    held: int = 500
+    held: int = 2000
     calibration: int = 256
 
 
@@ -106,45 +112,46 @@ def nasbench101(folder: Path, space: SearchSpace) -> Truths:
 
 SETTINGS = {
     "nasbench101": Setting(
-        NASBench101(channels=8, num_cells=1), nasbench101, 48, steps=1200, batch=64, rate=0.1
+        NASBench101(channels=16, num_cells=1), nasbench101, 48, steps=4000, batch=64, rate=0.1
     ),
     "nasbench201": Setting(
-        NASBench201(channels=8, num_cells=1), nasbench201, 48, steps=1600, batch=64, rate=0.1
+        NASBench201(channels=16, num_cells=1), nasbench201, 48, steps=6000, batch=64, rate=0.2, final_rate=0.1
     ),
-    "darts_cnn": Setting(DARTSCNN(channels=4, num_cells=3), None, 24, steps=240, alone=120, calibration=128),
+    "darts_cnn": Setting(
+        DARTSCNN(channels=8, num_cells=5), None, 24, steps=1000, alone=250, batch=64, rate=0.1, size=12
+    ),
     "darts_rnn": Setting(
         DARTSRNN(
             features=48, dropout=0.1, dropout_embedding=0.0, dropout_input=0.1, dropout_hidden=0.0,
             dropout_word=0.0,
         ),
-        None, 24, steps=300, alone=150, size=0, train=60_000, held=6_000,
+        None, 24, steps=1500, alone=300, size=0, train=60_000, held=24_000,
     ),
     "proxylessnas": Setting(
         ProxylessNAS(widths="8-8-16-16-32-32", stem_channels=8, first_channels=8, last_channels=64),
-        None, 24, steps=180, alone=80, calibration=128,
+        None, 24, steps=800, alone=200, batch=64, size=16,
     ),
 }  # fmt: skip
-STEPS_OF_WORDS, VOCABULARY, SEEDS, CHECKPOINTS, REPEATS, TRUTH_SHARE = 8, 1000, 2, 2, 2, 4
+STEPS_OF_WORDS, VOCABULARY, SEEDS, CHECKPOINTS, REPEATS = 8, 1000, 2, 2, 2
 
 
 def tiny(setting: Setting) -> Setting:
     """Of a setting one that ends in seconds."""
     smaller = replace(setting, architectures=6, steps=4, alone=2 if setting.alone else 0, batch=8)
-    return replace(smaller, train=64 if setting.size else 2000, held=32 if setting.size else 500)
+    return replace(smaller, train=64 if setting.size else 2000, held=64 if setting.size else 1000)
 
 
 def task_of(folder: Path, setting: Setting) -> Task:
     """Images of CIFAR-10, its training set and its test set; or the words of WikiText-2."""
-    held = TRUTH_SHARE * setting.held
     if not setting.size:
-        words = read_words(folder / "wikitext2_valid.txt.gz")[: setting.train + held]
-        share = held / len(words)
+        words = read_words(folder / "wikitext2_valid.txt.gz")[: setting.train + setting.held]
+        share = setting.held / len(words)
         return TextTask.split(words, share, steps=STEPS_OF_WORDS, vocabulary=VOCABULARY, name="WikiText-2")
     parts: list[Tensor] = []
-    for name, count in (("cifar10_train_4k", setting.train), ("cifar10_test_2k", held)):
+    for name, count in (("cifar10_train_4k", setting.train), ("cifar10_test_2k", setting.held)):
         with np.load(folder / f"{name}.npz") as file:
             parts += [images(file["images"][:count], setting.size), torch.from_numpy(file["labels"][:count])]
-    return ImageTask(*parts, 10, "CIFAR-10")
+    return ImageTask(*parts, 10, "CIFAR-10", CropAndFlip(setting.size // 8))
 
 
 def architectures_of(setting: Setting, known: Truths | None) -> tuple[Architecture, ...]:
@@ -168,19 +175,18 @@ def measure(name: str, setting: Setting, data: Path, folder: Path) -> dict[str, 
     architectures = architectures_of(setting, known)
     options = replace(task.training, steps=setting.steps, batch_size=setting.batch)
     options = options if setting.rate is None else replace(options, learning_rate=setting.rate)
+    shared = replace(options, final_learning_rate=setting.final_rate or options.final_learning_rate)
     if known is None:
         alone = replace(options, steps=setting.alone)
         truth = ground_truth(space, architectures, task, alone, repeats=REPEATS, cache=folder / "alone.jsonl")
         _say(f"{name}: trained alone, {task.show(truth.min())} to {task.show(truth.max())}", started)
     else:
         truth = np.array([known[arch] for arch in architectures])
-    first = len(task.validation_inputs) // TRUTH_SHARE
-    held = (task.validation_inputs[:first], task.validation_targets[:first])
     study = Study(
         space,
         architectures,
-        replace(task, validation_inputs=held[0], validation_targets=held[1]),
-        options,
+        task,
+        shared,
         folder,
         seeds=SEEDS,
         checkpoints=CHECKPOINTS,
@@ -191,6 +197,12 @@ def measure(name: str, setting: Setting, data: Path, folder: Path) -> dict[str, 
     for sharing in SHARINGS:
         estimates[sharing.name] = study.estimates(sharing)["recalibrated"]
         _say(f"{name}: {sharing.name}", started)
+    kept = _better_half(estimates[Sharing(0).name])
+    (folder / "pruned").mkdir(exist_ok=True)
+    survivors = replace(study, architectures=tuple(architectures[i] for i in kept), folder=folder / "pruned")
+    again = survivors.estimates(Sharing(1))["recalibrated"]
+    _say(f"{name}: pruned", started)
+    quality = task.quality if known is None else ACCURACY
     found = analyze_sharing(
         estimates,
         truth,
@@ -198,8 +210,9 @@ def measure(name: str, setting: Setting, data: Path, folder: Path) -> dict[str, 
         costs=costs(space, architectures, lambda arch: task.params(space, arch)),
         labels=[space.format(arch) for arch in architectures],
         protocol=PROTOCOL,
-        quality=task.quality if known is None else ACCURACY,
+        quality=quality,
     )
+    of_kept = analyze_sharing({"pruned": again}, truth[..., kept], protocol=PROTOCOL, quality=quality)
     return {
         "space": name,
         "truth": f"mean of {REPEATS} times {setting.alone} steps alone"
@@ -208,11 +221,25 @@ def measure(name: str, setting: Setting, data: Path, folder: Path) -> dict[str, 
         "estimates_are": task.quality.unit,
         "steps": setting.steps,
         "batch": setting.batch,
-        "samples": [len(task.inputs), first, len(task.validation_inputs)],
+        "samples": [len(task.inputs), len(task.validation_inputs)],
         "seconds": time.perf_counter() - started,
         "machine": describe(),
         "analysis": found.to_dict(),
+        "picked_after_pruning": _picked(of_kept, 0),
+        "picked_before": _picked(found, SHARINGS.index(Sharing(1))),
     }
+
+
+def _better_half(estimates: Floats) -> list[int]:
+    """Positions of the architectures that the last checkpoints rank best, means over seeds."""
+    means = estimates[:, -1].mean(axis=0)
+    return sorted(np.argsort(-means, kind="stable")[: (len(means) + 1) // 2].tolist())
+
+
+def _picked(found: SharingAnalysis, setting: int) -> dict[str, float]:
+    """By number of picks, the truth that the best of them is expected to have."""
+    best = float(np.max(found.truth))
+    return {str(pick.count): best - pick.regret for pick in found.settings[setting].picks}
 
 
 def _first_line(function: Any) -> str:
