@@ -198,9 +198,9 @@ def section(record: Mapping[str, Any]) -> list[str]:
     return [
         *lines,
         "",
-        f"Tau over the best rises in {risen['top'][0]} of {len(seeds)} seeds on CIFAR-10 and in {risen['top'][1]}",
-        f"on CIFAR-100, that over random cells in {risen['overall'][0]} and {risen['overall'][1]}: candidates that",
-        "are good already are what is trained, so their order gains, if need be at the cost of all others'.",
+        f"Of {len(seeds)} seeds tau over the best cells rises in {risen['top'][0]} on CIFAR-10 and in",
+        f"{risen['top'][1]} on CIFAR-100, that over random cells in {risen['overall'][0]} and in",
+        f"{risen['overall'][1]}: good candidates are what is trained, so their order gains, not all others'.",
         "",
     ]
 
