@@ -112,13 +112,13 @@ def nasbench101(folder: Path, space: SearchSpace) -> Truths:
 
 SETTINGS = {
     "nasbench101": Setting(
-        NASBench101(channels=16, num_cells=1), nasbench101, 48, steps=4000, batch=64, rate=0.1
+        NASBench101(channels=16, num_cells=1), nasbench101, 48, steps=2500, batch=64, rate=0.2, final_rate=0.1
     ),
     "nasbench201": Setting(
         NASBench201(channels=16, num_cells=1), nasbench201, 48, steps=6000, batch=64, rate=0.2, final_rate=0.1
     ),
     "darts_cnn": Setting(
-        DARTSCNN(channels=8, num_cells=5), None, 24, steps=1000, alone=250, batch=64, rate=0.1, size=12
+        DARTSCNN(channels=8, num_cells=5), None, 24, steps=600, alone=250, batch=64, rate=0.1, size=12
     ),
     "darts_rnn": Setting(
         DARTSRNN(
@@ -129,7 +129,7 @@ SETTINGS = {
     ),
     "proxylessnas": Setting(
         ProxylessNAS(widths="8-8-16-16-32-32", stem_channels=8, first_channels=8, last_channels=64),
-        None, 24, steps=800, alone=200, batch=64, size=16,
+        None, 24, steps=500, alone=120, batch=64, size=16,
     ),
 }  # fmt: skip
 STEPS_OF_WORDS, VOCABULARY, SEEDS, CHECKPOINTS, REPEATS = 8, 1000, 2, 2, 2
