@@ -1,7 +1,7 @@
 """Cells that DARTS finds, on CIFAR-10 and on WikiText-2, against random cells trained equally.
 
-    python benches/darts_genotypes.py --data FOLDER --only cifar10   # < 20 minutes on one core
-    python benches/darts_genotypes.py --data FOLDER --only text      # < 20 minutes on one core
+    python benches/darts_genotypes.py --data FOLDER --only cifar10   # half an hour on a thread
+    python benches/darts_genotypes.py --data FOLDER --only text      # half an hour on a thread
     python benches/darts_genotypes.py --data FOLDER --tiny           # seconds, to see that it runs
 
 For each seed a cell is searched by gradient of first order, without and with a warm-up of the weights; every

@@ -1,4 +1,4 @@
-"""Sizes of darts_genotypes.py: they end in under 20 minutes a half on one core, or in seconds."""
+"""Sizes of darts_genotypes.py: half an hour for each half, on a thread beside other work; or seconds."""
 
 from __future__ import annotations
 
