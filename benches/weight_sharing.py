@@ -129,7 +129,7 @@ SETTINGS = {
     ),
     "proxylessnas": Setting(
         ProxylessNAS(widths="8-8-16-16-32-32", stem_channels=8, first_channels=8, last_channels=64),
-        None, 24, steps=400, alone=150, batch=64, rate=0.2, size=16,
+        None, 24, steps=400, alone=300, batch=64, rate=0.2, size=16,
     ),
 }  # fmt: skip
 STEPS_OF_WORDS, VOCABULARY, SEEDS, CHECKPOINTS, REPEATS = 8, 1000, 2, 2, 2
