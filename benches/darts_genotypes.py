@@ -4,7 +4,7 @@
     python benches/darts_genotypes.py --data FOLDER --only text      # half an hour on a thread
     python benches/darts_genotypes.py --data FOLDER --tiny           # seconds, to see that it runs
 
-For each seed a cell is searched by gradient of first order, without and with a warm-up of the weights; every
+For each seed a cell is searched by gradient of first order, on text with a warm-up of the weights too; every
 cell found, and random ones of its space, are trained from scratch with the same data, steps and seeds, and
 tested on data that no search has seen. Where killed, it goes on with what is in build/darts-genotypes. The
 record is benches/results/darts-genotypes.json; section() makes a part of docs/results.md of it.

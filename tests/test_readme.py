@@ -42,3 +42,14 @@ def test_every_target_and_command_it_names_exists() -> None:
     makefile = (README.parent / "Makefile").read_text()
     for target in re.findall(r"`?make ([a-z]+)", text):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_links_of_every_page_lead_somewhere() -> None:
+    pages = [*README.parent.glob("*.md"), *README.parent.glob("docs/*.md")]
+    links = [
+        (page.name, page.parent / target)
+        for page in pages
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
+    ]
+    assert len(links) > 20
+    assert [(page, str(target)) for page, target in links if not target.exists()] == []

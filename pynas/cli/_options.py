@@ -62,11 +62,9 @@ def transform(crop: int, flip: bool, inputs: Tensor) -> CropAndFlip | None:
     """Of ``--crop`` and ``--flip``, for these images."""
     from pynas.data import CropAndFlip
 
-    if crop >= min(inputs.shape[-2:]):
-        raise UserError(
-            f"--crop {crop}: images have {inputs.shape[-2]} x {inputs.shape[-1]} pixels; move less"
-        )
-
+    height, width = inputs.shape[-2:]
+    if crop >= min(height, width):
+        raise UserError(f"--crop {crop}: images have {height} x {width} pixels; move less")
     return CropAndFlip(crop, flip) if crop or flip else None
 
 

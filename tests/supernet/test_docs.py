@@ -25,8 +25,3 @@ def test_the_example_runs_as_pasted(
     assert found[0] > 0.3  # chance is a tenth
     assert found[1] == found[0]
     assert (tmp_path / "run1").is_dir()
-
-
-def test_links_lead_somewhere() -> None:
-    for target in re.findall(r"\]\(([a-z_]+\.md)\)", DOCS.read_text()):
-        assert (DOCS.parent / target).is_file(), target
