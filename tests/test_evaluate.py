@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import random
+import threading
+from collections.abc import Mapping
 
 import pytest
 import torch
 from scipy import stats as scipy_stats
 from torch import Tensor, nn
 
-from pynas import spaces
+from pynas import proxies, spaces
 from pynas._errors import UserError
-from pynas.evaluate import ProxyEvaluator, score
+from pynas.evaluate import ProxyEvaluator, Score, score
 from pynas.trial import Status
 
 SPACE = spaces.get("nasbench201")
@@ -168,3 +170,78 @@ def test_a_search_is_identified_by_what_its_scores_depend_on() -> None:
         ProxyEvaluator(space, x, y, ["zico"], seed=1, num_classes=10),
     ):
         assert other.config != config
+
+
+NAMES = proxies.names()
+
+
+@pytest.fixture(scope="module")
+def wanted() -> dict[str, Score]:
+    return score(model(), *data(16), NAMES)
+
+
+def values(scores: Mapping[str, Score]) -> dict[str, tuple[str, float]]:
+    return {name: (s.status, 0.0 if math.isnan(s.value) else s.value) for name, s in scores.items()}
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_the_callers_autograd_mode_does_not_matter(wanted: dict[str, Score], mode: type) -> None:
+    """A validation step switches autograd off, and makes tensors there that autograd may not save."""
+    network = model()
+    with mode():
+        inputs, targets = data(16)
+        assert values(score(network, inputs, targets, NAMES)) == values(wanted)
+        assert not torch.is_grad_enabled()
+    with mode():
+        born_there = model()
+        assert values(score(born_there, inputs, targets, NAMES)) == values(wanted)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_an_evaluator_in_any_autograd_mode(mode: type) -> None:
+    arch = SPACE.sample(random.Random(0))
+    inputs, targets = data(8)
+    names = ["zico", "synflow", "zen", "grad_norm_zennas", "grasp"]
+    want = ProxyEvaluator(SPACE, inputs, targets, names)(arch)
+    assert want.status is Status.OK
+    with mode():
+        evaluator = ProxyEvaluator(SPACE, inputs.clone(), targets.clone(), names)
+        assert evaluator(arch).scores == want.scores
+
+
+class Uncopied(nn.Module):
+    """A network with a lock, which nothing copies."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = threading.Lock()
+        self.layers = nn.Sequential(*model(), nn.Identity())
+        self.wide = nn.Conv2d(8, 8, 1)  # not used; asks for channels_last
+
+    def forward(self, x: Tensor) -> Tensor:
+        with self.lock:
+            return self.layers(x)
+
+
+def test_what_needs_no_copy_scores_a_model_that_cannot_be_copied(wanted: dict[str, Score]) -> None:
+    found = score(Uncopied(), *data(16), NAMES)
+    copying = {"zen", "zen_zennas", "grad_norm_zennas"}
+    for name in (
+        set(NAMES) - copying - {"params", "l2_norm", "layers"}
+    ):  # they count the layer that is not used
+        assert (found[name].status, found[name].value) == (
+            wanted[name].status,
+            pytest.approx(wanted[name].value, rel=1e-3, abs=1e-5, nan_ok=True),
+        ), name
+    for name in copying:
+        assert found[name].status == "failed"
+        assert "cannot be copied" in found[name].message
+        assert "lock" in found[name].message
+
+
+def test_a_precision_that_needs_a_copy_fails_what_needs_the_precision() -> None:
+    found = score(Uncopied(), *data(16), NAMES, precision="float64")
+    able = {name for name in NAMES if found[name].status == "ok"}
+    assert able == {"params", "layers", "l2_norm", "flops"}
+    assert all("cannot be copied" in found[name].message for name in set(NAMES) - able)
+    assert found["params"].value == score(Uncopied(), *data(16), ["params"])["params"].value

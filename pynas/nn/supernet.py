@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import torch
 from torch import Tensor, fx, nn
 
+from pynas import ops
 from pynas.architecture import Architecture
 from pynas.nn._export import export
 from pynas.nn.genotype import Genotype
@@ -99,7 +100,8 @@ class Supernet(nn.Module, ABC):
             weights = self.choose(weights)
         self._check(weights)
         # Fused edges read rows of channels; a network that starts with them never has to turn them round.
-        return self._run(x.contiguous(memory_format=torch.channels_last), weights)
+        with ops.strided_convolutions_of(self):
+            return self._run(x.contiguous(memory_format=torch.channels_last), weights)
 
     def _check(self, weights: Mixture) -> None:
         wanted = [list(alpha.shape) for alpha in self.architecture_parameters()]

@@ -66,12 +66,19 @@ from pynas.ops.mixed_activation import ACTIVATIONS, mixed_activation, mixed_acti
 from pynas.ops.mixed_op import mixed_op
 from pynas.ops.moments_update import moments_update, moments_update_reference
 from pynas.ops.normalized_sum import normalized_sum, normalized_sum_reference
+from pynas.ops.strided_conv1x1 import (
+    StridedConvolutions,
+    strided_convolutions_of,
+    subsamples,
+    subsampling_conv2d,
+)
 
 __all__ = [
     "ACTIVATIONS",
     "MOMENTS",
     "GradMoments",
     "Moments",
+    "StridedConvolutions",
     "activation_codes",
     "activation_codes_reference",
     "affine_grad_gram",
@@ -127,6 +134,9 @@ __all__ = [
     "moments_update_reference",
     "normalized_sum",
     "normalized_sum_reference",
+    "strided_convolutions_of",
+    "subsamples",
+    "subsampling_conv2d",
     "supports_avg_pool2d",
     "supports_batch_norm",
     "supports_conv3x3",

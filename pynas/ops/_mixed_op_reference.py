@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pynas.ops._candidates import Conv, Layer, Norm, Pool, Reduce, Relu, layers, norms, resolve
+from pynas.ops.strided_conv1x1 import subsampling_conv2d
 
 
 def mixed_op_reference(
@@ -82,11 +83,11 @@ def _run(
             case Conv():
                 groups = x.shape[1] if layer.depthwise else 1
                 weight = next(parameters).to(x.dtype)
-                x = F.conv2d(x, weight, None, layer.stride, layer.padding, layer.dilation, groups)
+                x = subsampling_conv2d(x, weight, None, layer.stride, layer.padding, layer.dilation, groups)
             case Reduce():
                 moved = F.pad(x, (0, 1, 0, 1))[:, :, 1:, 1:]
                 halves = [(image, next(parameters).to(x.dtype)) for image in (x, moved)]
-                x = torch.cat([F.conv2d(image, w, None, 2) for image, w in halves if len(w) > 0], 1)
+                x = torch.cat([subsampling_conv2d(image, w, None, 2) for image, w in halves if len(w) > 0], 1)
             case Pool(kind="max"):
                 x = F.max_pool2d(x, 3, layer.stride, 1)
             case Pool():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from pynas.proxies._base import Probe, ProbeCall
 from pynas.stats import Statistic, Statistics
 from pynas.stats._fast import FORWARDS
 from pynas.stats._loss import call_model, cut, leaves
+from pynas.stats._state import copied
 from pynas.stats.collect import MATRIX_LAYERS
 
 PERTURBATION = 0.01
@@ -157,7 +157,7 @@ def _over_map(x: Tensor, dim: Any = None, **_: Any) -> bool:
 
 def gaussian_copy(model: nn.Module, generator: torch.Generator) -> nn.Module:
     """A copy in train mode: weights from N(0, 1), biases 0, batch norms as new; not in half precision."""
-    model = copy.deepcopy(model).train()
+    model = copied(model).train()
     halves = (torch.bfloat16, torch.float16)
     if any(p.dtype in halves for p in model.parameters()):
         model = model.float()

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils import _pytree
 
+from pynas import ops
 from pynas._errors import UserError
 from pynas.stats import _products
 from pynas.stats._collector import Use
@@ -84,10 +85,11 @@ class _Layer:
         for position, tensor in zip(self.positions, tensors, strict=True):
             flat[position] = tensor
         args, kwargs = _pytree.tree_unflatten(flat, self.spec)
-        if parameters is None:
-            result = self.original(*args, **kwargs)
-        else:
-            result = torch.func.functional_call(self.module, dict(parameters), args, kwargs)
+        with ops.StridedConvolutions():
+            if parameters is None:
+                result = self.original(*args, **kwargs)
+            else:
+                result = torch.func.functional_call(self.module, dict(parameters), args, kwargs)
         outputs, self.output_spec = _pytree.tree_flatten(result)
         if not all(isinstance(y, Tensor) for y in outputs):
             raise UserError(f"fallback: layer {self.name!r} returns something that is not a tensor")

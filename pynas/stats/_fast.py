@@ -119,7 +119,7 @@ def _conv2d(
 ) -> Tensor | None:
     steps, pads, holes = ((v, v) if isinstance(v, int) else v for v in (stride, padding, dilation))
     if not fuses_conv3x3(input, weight, steps, pads, holes, groups):
-        return None
+        return ops.subsampling_conv2d(input, weight, bias, stride, padding, dilation, groups)
     y = ops.conv3x3(input, weight)
     return y if bias is None else y.add_(bias.view(-1, 1, 1))
 

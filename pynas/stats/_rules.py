@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pynas import ops
 from pynas._errors import UserError
 from pynas.ops._tensors import detached
 from pynas.stats import _norm_rules
@@ -61,6 +62,11 @@ def _conv(
     groups: int = 1,
 ) -> Any:
     dims = weight.dim() - 2
+    steps = ops.subsamples(input, weight, stride, padding)
+    if steps is not None:
+        pooled = avg_pool2d(input, (1, 1), steps, (0, 0), True)
+        input = F.avg_pool2d(input, 1, steps) if pooled is None else pooled
+        stride, padding = 1, 0
 
     def call(w: Tensor | None, b: Tensor | None) -> ConvCall:
         assert w is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,6 +51,18 @@ def preserved(model: nn.Module) -> Iterator[None]:
         raise UserError(
             "model: its forward changes its parameters in place; statistics need weights that stay"
         )
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """A deep copy; UserError where the model holds what nothing copies: locks, open files, computed tensors."""
+    try:
+        return copy.deepcopy(model)
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever the objects in it raise
+        raise UserError(
+            f"model: it cannot be copied, which is needed here: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _version(t: torch.Tensor) -> int:

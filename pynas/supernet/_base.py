@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from pynas import ops
 from pynas._errors import UserError
 from pynas.architecture import Architecture
 from pynas.spaces import SearchSpace
@@ -73,8 +74,9 @@ class SharedWeights(nn.Module, ABC):
         arch = arch or self._selected
         if arch is None:
             raise UserError("arch: expected an architecture, here or by select(), got none")
-        for segment in self.segments(arch):
-            x = segment.run(x)
+        with ops.strided_convolutions_of(self):
+            for segment in self.segments(arch):
+                x = segment.run(x)
         return x
 
     def classifier_parameters(self) -> Iterator[nn.Parameter]:

@@ -1,0 +1,193 @@
+"""Scores of one network by zero-shot proxies."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from pynas import ops
+from pynas import proxies as registry
+from pynas._errors import UserError
+from pynas.evaluate._prepare import (
+    Precision,
+    autograd,
+    cast,
+    dtype_of,
+    floating,
+    needs_copy,
+    prepared,
+    wants_channels_last,
+)
+from pynas.proxies import BatchProbe, Probe, ProbeCall, Proxy
+from pynas.stats import Statistics
+from pynas.stats._loss import LossFn, check_data, ordinary
+from pynas.stats._state import copied
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One proxy's verdict on one network.
+
+    Attributes:
+        value: The score; NaN unless ``status`` is ``"ok"``.
+        status: ``"ok"``, ``"failed"`` (see ``message``) or ``"non_finite"``.
+        message: Why there is no score, for people.
+        layers: What each layer contributes, by parameter name, where the proxy is a sum over layers.
+        seconds: Wall-clock seconds of the passes it needed, shared ones included in full.
+    """
+
+    value: float
+    status: Literal["ok", "failed", "non_finite"] = "ok"
+    message: str = ""
+    layers: Mapping[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+def score(
+    model: nn.Module,
+    inputs: Any,
+    targets: Any = None,
+    proxies: Sequence[str | Proxy] = ("zico",),
+    *,
+    precision: Precision = "float32",
+    seed: int = 0,
+    loss_fn: LossFn | None = None,
+    micro_batches: int = 2,
+    fallback: Sequence[str] = (),
+) -> dict[str, Score]:
+    """Score an untrained network; proxies that need the same probing pass share it.
+
+    The model is put in train mode for the passes and comes back bit for bit as it was. Scores of different
+    precisions are not comparable: rank with one.
+
+    Args:
+        model: Any module.
+        inputs: Batch [B, ...]; ``zico`` splits it into ``micro_batches`` equal parts.
+        targets: Handed to the loss; int64 labels [B] for the default, mean cross-entropy.
+        proxies: Names (``pynas proxies`` lists them) or proxy objects.
+        precision: ``"float32"``, ``"bfloat16"`` (batch statistics and sums stay in float32) or ``"float64"``.
+        seed: For layers that draw random numbers.
+        loss_fn: ``loss_fn(outputs, targets)`` to a scalar.
+        micro_batches: Number of successive batches for ``zico``.
+        fallback: As in :func:`pynas.stats.collect`.
+
+    Returns:
+        A :class:`Score` by proxy name. What goes wrong inside the network is a status, never a number.
+
+    Raises:
+        UserError: Unknown proxy or precision, or bad data.
+    """
+    chosen = [registry.get(p) if isinstance(p, str) else p for p in proxies]
+    if splits(chosen):
+        check_micro_batches(inputs, targets, micro_batches)
+    else:
+        check_data(inputs, targets)
+    dtype = dtype_of(precision)
+
+    def scores_of(
+        network: nn.Module, which: Sequence[Proxy], kind: torch.dtype, keep_layout: bool = False
+    ) -> dict[str, Score]:
+        return score_prepared(
+            network, inputs, targets, which, kind, seed, loss_fn, micro_batches, fallback, keep_layout
+        )
+
+    with autograd():
+        if not needs_copy(model, dtype):
+            return scores_of(model, chosen, dtype)
+        try:
+            ready = prepared(copied(model), dtype)
+        except UserError as error:
+            # What reads the network as it is has a score all the same.
+            kinds = {t.dtype for t in floating(model)} or {dtype}
+            as_it_is = kinds == {dtype} and not any(t.is_inference() for t in floating(model))
+            able = [p for p in chosen if as_it_is or not any(need.needs_pass for need in p.needs)]
+            scores = scores_of(model, able, dtype if as_it_is else kinds.pop(), keep_layout=True)
+            failed = Score(math.nan, "failed", f"UserError: {error}")
+            return {p.name: scores.get(p.name, failed) for p in chosen}
+        return scores_of(ready, chosen, dtype)
+
+
+def score_prepared(
+    model: nn.Module,
+    inputs: Any,
+    targets: Any,
+    proxies: Sequence[Proxy],
+    dtype: torch.dtype,
+    seed: int,
+    loss_fn: LossFn | None,
+    micro_batches: int,
+    fallback: Sequence[str] = (),
+    keep_layout: bool = False,
+) -> dict[str, Score]:
+    channels_last = not keep_layout and wants_channels_last(model)
+    inputs, targets = cast(ordinary(inputs), dtype, channels_last), ordinary(targets)
+    scores: dict[str, Score] = {}
+    waiting = [[p for p in proxies if p.probe == probe] for probe in dict.fromkeys(p.probe for p in proxies)]
+    while waiting:
+        sharing = waiting.pop(0)
+        needs = [need for p in sharing for need in p.needs]
+        call = ProbeCall(model, inputs, targets, loss_fn, needs, seed, micro_batches, fallback)
+        start = time.perf_counter()
+        statistics = _probe(sharing[0].probe, call)
+        seconds = time.perf_counter() - start
+        if isinstance(statistics, Exception) and len(sharing) > 1:
+            waiting += [
+                [p] for p in sharing
+            ]  # what one of them cannot have is no reason for the others to fail
+            continue
+        for proxy in sharing:
+            if isinstance(statistics, Exception):
+                message = f"{type(statistics).__name__}: {statistics}"
+                scores[proxy.name] = Score(math.nan, "failed", message, seconds=seconds)
+            else:
+                scores[proxy.name] = _value(proxy, statistics, seconds)
+    return {p.name: scores[p.name] for p in proxies}
+
+
+def _probe(probe: Probe, call: ProbeCall) -> Statistics | Exception:
+    # The batch's probe looks after its convolutions itself; procedures of a proxy's own run the model anyhow.
+    around = nullcontext() if isinstance(probe, BatchProbe) else ops.StridedConvolutions()
+    try:
+        with around:
+            return probe.run(call)
+    except MemoryError:
+        raise
+    except Exception as error:  # a network that cannot run is a result of the search, not its end
+        return error
+
+
+def _value(proxy: Proxy, statistics: Statistics, seconds: float) -> Score:
+    start = time.perf_counter()
+    try:
+        found = proxy.layers(statistics)
+        layers = {name: found[name] for name in statistics.weights if name in found} | found  # in its order
+        value = (
+            proxy.score(statistics) if type(proxy).score is not Proxy.score else math.fsum(layers.values())
+        )
+    except (ArithmeticError, ValueError) as error:
+        return Score(math.nan, "failed", f"{type(error).__name__}: {error}", seconds=seconds)
+    seconds += time.perf_counter() - start
+    if not math.isfinite(value):
+        worst = next((n for n, v in layers.items() if not math.isfinite(v)), "the sum")
+        return Score(math.nan, "non_finite", f"{proxy.name} is {value} (from {worst})", layers, seconds)
+    return Score(value, layers=layers, seconds=seconds)
+
+
+def splits(proxies: Iterable[Proxy]) -> bool:
+    return any(isinstance(p.probe, BatchProbe) and p.probe.micro_batches for p in proxies)
+
+
+def check_micro_batches(inputs: Any, targets: Any, micro_batches: int) -> None:
+    batch = check_data(inputs, targets)
+    if micro_batches < 1 or batch % micro_batches or batch < micro_batches:
+        raise UserError(
+            f"inputs: {batch} samples do not split into micro_batches={micro_batches} equal parts; "
+            "pass a multiple of it"
+        )
