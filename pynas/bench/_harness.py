@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pynas._atomic import append_line
 from pynas._registry import Registry
 
 
@@ -112,9 +113,7 @@ class Record:
 
     def append_to(self, path: Path) -> None:
         """Add the record to a file as a JSON line."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a") as file:
-            file.write(json.dumps(self.to_dict()) + "\n")
+        append_line(path, json.dumps(self.to_dict()), parents=True)
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready record."""

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
 
 import typer
 
-from pynas._errors import UserError
+from pynas._atomic import remove_partial
+from pynas._errors import UserError, is_out_of_memory, printable
 from pynas.cli import (
+    _output,
     analyze,
     bench,
     embed,
@@ -48,13 +57,76 @@ app.command("doctor")(info.doctor)
 
 def main() -> None:
     """Run the command line; see ``pynas --help``."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # it was closed before: what is said goes nowhere
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what the terminal's encoding lacks is spelled out
+            stream.reconfigure(errors="backslashreplace")
+    with _tidy_when_ended():
+        sys.exit(_run())
+
+
+def _run() -> int:
+    """Run a command and say what went wrong, if anything; the exit code."""
     try:
-        app()
+        code = app(standalone_mode=False)
+        with _output.printing():
+            sys.stdout.flush()
+        return code if isinstance(code, int) else 0
     except UserError as error:
-        print(f"pynas: {error}", file=sys.stderr)
-        sys.exit(2)
+        return _failed(str(error))
+    except typer.Abort:
+        return 1
     except KeyboardInterrupt:
-        sys.exit(130)
+        return 130
     except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
-        sys.stderr.close()
-        sys.exit(0)
+        return 0
+    except OSError as error:
+        if error.strerror is None:
+            if is_out_of_memory(error):
+                return _no_memory(error)
+            raise
+        named = f"{error.filename}: " if error.filename is not None else ""
+        return _failed(f"{named}{error.strerror}")
+    except Exception as error:
+        if is_out_of_memory(error):
+            return _no_memory(error)
+        usage: Any = error
+        if not hasattr(error, "format_message"):  # of a wrong option, which typer shows
+            raise
+        usage.message = printable(usage.message, lines=True)
+        usage.show()
+        return int(usage.exit_code)
+
+
+def _no_memory(error: Exception) -> int:
+    what = (str(error).strip().splitlines() or ["no more of it"])[0]
+    return _failed(f"not enough memory ({what}); what was kept until here can be gone on with")
+
+
+def _failed(message: str) -> int:
+    with contextlib.suppress(OSError):
+        print(printable(f"pynas: {message}", lines=True), file=sys.stderr)
+    return 2
+
+
+@contextlib.contextmanager
+def _tidy_when_ended() -> Iterator[None]:
+    """Leave no half-written files when a signal ends the process."""
+
+    def end(number: int, frame: object) -> None:
+        remove_partial()
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    signals = (signal.SIGTERM, signal.SIGHUP)
+    ours = threading.current_thread() is threading.main_thread()
+    replaced = [s for s in signals if ours and signal.getsignal(s) is signal.SIG_DFL]
+    for each in replaced:
+        signal.signal(each, end)
+    try:
+        yield
+    finally:
+        for each in replaced:
+            signal.signal(each, signal.SIG_DFL)

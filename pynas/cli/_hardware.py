@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -43,7 +43,7 @@ def open_model(source: str, space: SearchSpace | None) -> tuple[HardwareModel, .
     kind, _, rest = source.partition(":")
     if kind == "table" or kind not in hardware.kinds():
         path = rest if kind == "table" else source
-        return (hardware.LatencyTable.load(Path(path).expanduser(), space),)
+        return (hardware.LatencyTable.load(os.path.expanduser(path), space),)
     if space is None:
         raise UserError(f"{source}: say whose architectures these are: --space NAME")
     return hardware.load(source, space)

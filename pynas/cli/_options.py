@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pynas._atomic import check_output
 from pynas._errors import UserError
 
 if TYPE_CHECKING:
@@ -66,6 +68,19 @@ def transform(crop: int, flip: bool, inputs: Tensor) -> CropAndFlip | None:
     if crop >= min(height, width):
         raise UserError(f"--crop {crop}: images have {height} x {width} pixels; move less")
     return CropAndFlip(crop, flip) if crop or flip else None
+
+
+def check_outputs(**paths: Path | None) -> None:
+    """Raise UserError, before any work is done, naming the first option whose file cannot be written."""
+    options: dict[str, str] = {}
+    for name, path in paths.items():
+        if path is None:
+            continue
+        option = f"--{name.replace('_', '-')}"
+        check_output(path, option)
+        other = options.setdefault(os.path.realpath(path), option)
+        if other != option:
+            raise UserError(f"{other}, {option}: both are {path}; give two names")
 
 
 def check_rates(**rates: float) -> None:

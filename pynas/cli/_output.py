@@ -1,11 +1,17 @@
-"""What commands print: JSON for machines, tables and progress for people."""
+"""What commands print: JSON for machines, text, tables and progress for people.
+
+Names come from files and stores of anybody's making: all text goes through :func:`printable`.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -13,16 +19,52 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
-    TextColumn,
+    ProgressColumn,
+    Task,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
+
+from pynas._errors import UserError, printable
+
+
+def say(text: str) -> None:
+    """Print a line for people."""
+    with printing():
+        print(printable(text))
+
+
+@contextmanager
+def printing() -> Iterator[None]:
+    """What prints, where a full disk is the user's to know of; a pipe that was closed is not.
+
+    Such a pipe ends the command well: its reader, such as head, has seen enough. Not by an OSError, of which
+    typer makes exit code 1.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        abandon_stdout()
+        raise SystemExit(0) from None
+    except OSError as error:
+        abandon_stdout()
+        raise UserError(f"standard output: cannot write: {error.strerror}") from error
+
+
+def abandon_stdout() -> None:
+    """Throw away what is left to print, so that the interpreter does not fail on it when it ends."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def print_json(value: Any) -> None:
     """Print ``value`` as JSON; numbers that JSON has no name for become null."""
-    print(json.dumps(_finite(value), indent=2))
+    with printing():
+        print(json.dumps(_finite(value), indent=2))
 
 
 def _finite(value: Any) -> Any:
@@ -39,12 +81,13 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
     """Print a table; columns whose cells are all numbers are right-aligned. Nothing is cut off in a pipe."""
     cells = [[_cell(value) for value in row] for row in rows]
     numeric = [all(_is_number(row[i]) for row in cells) for i in range(len(columns))]
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = Table(title=printable(title), title_justify="left", title_style="bold")
     for name, right in zip(columns, numeric, strict=True):
-        table.add_column(name, justify="right" if right else "left", overflow="fold")
+        table.add_column(printable(name), justify="right" if right else "left", overflow="fold")
     for row in cells:
         table.add_row(*row)
-    console().print(table)
+    with printing():
+        console().print(table)
 
 
 def _cell(value: object) -> str:
@@ -54,7 +97,7 @@ def _cell(value: object) -> str:
         return f"{value:.4g}" if abs(value) < 1e5 else f"{value:,.0f}"
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
-    return str(value)
+    return printable(str(value))
 
 
 def _is_number(text: str) -> bool:
@@ -67,18 +110,38 @@ def _is_number(text: str) -> bool:
 def console(*, stderr: bool = False) -> Console:
     """A console that never wraps what goes into a pipe or a file."""
     stream = sys.stderr if stderr else sys.stdout
-    return Console(stderr=stderr, highlight=False, markup=False, width=None if stream.isatty() else 160)
+    width = None if stream.isatty() else 160
+    return _Console(stderr=stderr, highlight=False, markup=False, emoji=False, width=width)
+
+
+class _Console(Console):
+    """One that leaves a closed pipe to :func:`printing`; rich's own ends with exit code 1."""
+
+    def on_broken_pipe(self) -> None:
+        raise
 
 
 def progress(*, quiet: bool = False) -> Progress:
     """A progress bar on stderr with a free text field ``note``; silent when asked to be."""
     return Progress(
-        TextColumn("{task.description}"),
+        _TextColumn(lambda task: task.description),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        _TextColumn(lambda task: task.fields["note"]),
         console=console(stderr=True),
         disable=quiet,
     )
+
+
+class _TextColumn(ProgressColumn):
+    """Text of a task, in which nothing is markup."""
+
+    def __init__(self, text: Callable[[Task], str]) -> None:
+        super().__init__(Column(no_wrap=True))
+        self._text = text
+
+    def render(self, task: Task) -> Text:
+        """The column's cell."""
+        return Text(printable(self._text(task)))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pynas._atomic import check_output_folder
 from pynas._errors import UserError
 from pynas.cli import _inputs, _options, _output, _sharing_inputs, _sharing_tables
 
@@ -96,6 +97,9 @@ def weight_sharing(
       pynas analyze weight-sharing --space darts_rnn:features=64 --text words.txt --report page.html
       pynas analyze weight-sharing --images cifar10:DIR --crop 4 --flip --table analog --folder study
     """
+    _options.check_outputs(report=report)
+    if folder is not None:
+        check_output_folder(folder, "--folder", parents=True)
     if learning_rate is not None:
         _options.check_rates(learning_rate=learning_rate)
     sharings = _sharing_inputs.settings(groups, prefix, partition)
@@ -209,5 +213,5 @@ def weight_sharing(
         found, f"{len(architectures)} architectures of {chosen.name}, {source}; {seconds:.0f} s"
     )
     if report is not None:
-        print(f"report: {report}")
+        _output.say(f"report: {report}")
     return None

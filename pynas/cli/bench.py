@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pynas._atomic import check_output
 from pynas._errors import UserError
 from pynas.cli import _options, _output
 
@@ -34,11 +35,13 @@ def bench(
 
     chosen = [CASES.get(name) for name in CASES.names() if pattern == "list" or pattern in name]
     if pattern == "list":
-        return (
-            _output.print_json([case.name for case in chosen])
-            if json
-            else print("\n".join(c.name for c in chosen))
-        )
+        if json:
+            return _output.print_json([case.name for case in chosen])
+        for case in chosen:
+            _output.say(case.name)
+        return None
+    if save is not None:
+        check_output(save, "--save", parents=True)
     if not chosen:
         raise UserError(f"no benchmark has {pattern!r} in its name; 'pynas bench list' lists them")
     skipped = [case for case in chosen if case.slow and not slow]
@@ -66,7 +69,9 @@ def bench(
         [row for record in records for row in _rows(record)],
     )
     if skipped:
-        print(f"{len(skipped)} slow cases left out (--slow): {', '.join(case.name for case in skipped)}")
+        _output.say(
+            f"{len(skipped)} slow cases left out (--slow): {', '.join(case.name for case in skipped)}"
+        )
     return None
 
 

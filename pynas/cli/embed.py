@@ -46,6 +46,7 @@ def embed(
     """
     if save is not None:
         _weights.check_target(save, "--save")
+    _options.check_outputs(save=save, report=report)
     opened = _inputs.open_space(space)
     known = None
     if table is not None:
@@ -106,7 +107,7 @@ def embed(
     )
     for name, path in (("saved", save), ("report", report)):
         if path is not None:
-            print(f"{name}: {path}")
+            _output.say(f"{name}: {path}")
     return None
 
 
@@ -126,7 +127,7 @@ def _write_report(
     plane = centred @ axes[:2].T
     share = singular**2 / (singular**2).sum()
     marker: dict[str, Any] = {"size": 4, "color": _page.BLUE, "opacity": 0.7}
-    hover = [made.space.format(architecture) for architecture in shown]
+    hover = [_page.escaped(made.space.format(architecture)) for architecture in shown]
     if table is not None:
         values = [table.accuracy(architecture) for architecture in shown]
         found = [value for value in values if value is not None]
@@ -134,7 +135,7 @@ def _write_report(
             raise UserError("--table: has none of the architectures to plot")
         # Colours from the fifth percentile: the few that learn nothing would take the whole scale.
         low = float(np.quantile(found, 0.05 if table.higher_is_better else 0.0))
-        title = {"text": f"{table.metric} {table.unit}".strip(), "font": {"size": 12}}
+        title = {"text": _page.escaped(f"{table.metric} {table.unit}".strip()), "font": {"size": 12}}
         scale = {"color": values, "colorscale": "Viridis", "cmin": low, "cmax": max(found)}
         marker |= scale | {"colorbar": {"title": title, "thickness": 12}}
         hover = [f"{text}<br>{value}" for text, value in zip(hover, values, strict=True)]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
+from pynas._atomic import check_output
 from pynas._errors import UserError
 from pynas.cli import _hardware, _inputs, _options, _output
 
@@ -57,6 +58,7 @@ def build(
     """
     from pynas.hardware import LatencyTable
 
+    check_output(output, "OUTPUT", parents=True)
     start = time.perf_counter()
     chosen = _inputs.open_space(space)
     with _output.progress(quiet=json) as bar:
@@ -87,7 +89,7 @@ def build(
         record = _table_record(table) | {"output": str(output), "seconds": time.perf_counter() - start}
         return _output.print_json(record)
     _print_summary(table)
-    print(f"written to {output}; use it with --latency table:{output}")
+    _output.say(f"written to {output}; use it with --latency table:{output}")
     return None
 
 
@@ -160,21 +162,21 @@ def predict(
 
 def _print_summary(table: LatencyTable) -> None:
     correction, error, settings = table.correction, table.error(), table.settings
-    print(
+    _output.say(
         f"{table.name}: {len(table.operators)} operators and {len(table.networks)} networks of "
         f"{table.space.name} on {table.machine.get('device')}, {settings['threads']} threads, "
         f"batch {settings['task']['batch']}, {settings['dtype']}"
     )
-    print(
+    _output.say(
         f"ms = {correction.slope:.3f} x sum + {correction.per_operator:.4f} x operators + "
         f"{correction.constant:.3f}"
     )
     missing = f", {error.missing} not predictable" if error.missing else ""
-    print(
+    _output.say(
         f"error on {error.count} networks held out: {error.mape:.1f} % (plain sums "
         f"{error.mape_of_sums:.1f} %); Spearman {error.spearman:.3f}, Kendall {error.kendall:.3f}{missing}"
     )
-    print(f"one network's own times differ by {error.repeatability:.1f} % between rounds")
+    _output.say(f"one network's own times differ by {error.repeatability:.1f} % between rounds")
 
 
 def _table_record(table: LatencyTable) -> dict[str, Any]:

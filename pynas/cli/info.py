@@ -60,8 +60,9 @@ def _space(text: str, json: bool) -> None:
     found = describe(_inputs.open_space(text))
     if json:
         return _output.print_json(dataclasses.asdict(found))
-    print(f"{found.title}\n\nSource: {found.source}")
-    print(f"Architectures: {found.size_text}\nOne of them: {found.example}")
+    for line in (found.title, "", f"Source: {found.source}", f"Architectures: {found.size_text}"):
+        _output.say(line)
+    _output.say(f"One of them: {found.example}")
     if found.options:
         _output.print_table(
             "Options",
@@ -103,9 +104,9 @@ def doctor(json: _options.Json = False) -> None:
         return _output.print_json({"facts": facts, "problems": problems})
     _output.print_table("pynas doctor", ["what", "value"], list(facts.items()))
     for problem in problems:
-        print(f"! {problem}")
+        _output.say(f"! {problem}")
     if not problems:
-        print("Nothing is missing.")
+        _output.say("Nothing is missing.")
     return None
 
 

@@ -10,6 +10,7 @@ import typer
 from pynas._errors import UserError
 from pynas.cli import _evaluator, _hardware, _inputs, _options, _output
 from pynas.cli._hardware import COSTS, parse_constraints
+from pynas.store import check_location
 from pynas.trial import Trial
 
 if TYPE_CHECKING:
@@ -64,6 +65,9 @@ def rank(
     from pynas import _ensembles
     from pynas.ranking import BASELINES, rank_trials
 
+    _options.check_outputs(report=report)
+    if store is not None:
+        check_location(store, "--store")
     bounds = parse_constraints(constraint or [])
     names = _ensembles.split(proxies)
     singles = _ensembles.singles(names)
@@ -132,7 +136,7 @@ def rank(
         return _output.print_json(jsonlib.loads(ranking.to_json()) | {"report": report and str(report)})
     _print(ranking, f"{space}, {setting.table.metric} of {setting.table.name}")
     if report is not None:
-        print(f"report: {report}")
+        _output.say(f"report: {report}")
     return None
 
 

@@ -129,13 +129,17 @@ def recurrent(
         _save(model, record["genotype"], save)
     if json:
         return _output.print_json(record)
-    print(f"{len(tokens):,} words, {len(known):,} different ones; {epochs} epochs in {seconds:.0f} s")
+    _output.say(f"{len(tokens):,} words, {len(known):,} different ones; {epochs} epochs in {seconds:.0f} s")
     where = f"the end of {text.name}" if test is None else test.name
     unigram = record["unigram_perplexity"]
-    print(f"perplexity on {len(held_tokens):,} words of {where}: {reached:.1f} (unigram: {unigram:.1f})")
-    print("cell: " + ", ".join(f"{i + 1} = {name}({j})" for i, (name, j) in enumerate(record["recurrent"])))
+    _output.say(
+        f"perplexity on {len(held_tokens):,} words of {where}: {reached:.1f} (unigram: {unigram:.1f})"
+    )
+    _output.say(
+        "cell: " + ", ".join(f"{i + 1} = {name}({j})" for i, (name, j) in enumerate(record["recurrent"]))
+    )
     if save is not None:
-        print(f"weights: {save}")
+        _output.say(f"weights: {save}")
     return None
 
 

@@ -21,13 +21,16 @@ def report(
     Example: pynas report runs.db --output report.html
     """
     from pynas.report import write_search_report
+    from pynas.report.search import registered_space
     from pynas.store import Store
 
+    _options.check_outputs(output=output)
     with Store(store, read_only=True) as opened:
         chosen = opened.run(run)
-        trials = opened.trials(chosen)
-    write_search_report(output, chosen, trials)
+        space = registered_space(chosen)
+        trials = opened.trials(chosen) if space is None else opened.trials(chosen, check=space.check)
+    write_search_report(output, chosen, trials, space=space)
     if json:
         return _output.print_json({"run": chosen.id, "trials": len(trials), "report": str(output)})
-    print(f"report: {output} (run {chosen.id}, {len(trials)} trials)")
+    _output.say(f"report: {output} (run {chosen.id}, {len(trials)} trials)")
     return None

@@ -45,6 +45,7 @@ def score(
     """
     if (architecture is None) == (model is None):
         raise UserError("give either an architecture string or --model package.module:factory")
+    _options.check_outputs(report=report)
     names = _options.comma_separated(proxies)
 
     import torch
@@ -115,7 +116,7 @@ def score(
             if s.layers:
                 _output.print_table(f"{name} by layer", ["layer", "contribution"], list(s.layers.items()))
     if report is not None:
-        print(f"report: {report}")
+        _output.say(f"report: {report}")
     return None
 
 

@@ -13,6 +13,7 @@ from pynas import strategies
 from pynas._errors import UserError
 from pynas.cli import _evaluator, _hardware, _inputs, _options, _output
 from pynas.cli._hardware import COSTS, parse_constraints
+from pynas.store import check_location
 from pynas.trial import Status, Trial
 
 _MOST_ROWS = 20
@@ -66,6 +67,9 @@ def search(
     """
     import pynas
 
+    _options.check_outputs(report=report)
+    if store is not None:
+        check_location(store, "--store")
     names = tuple(objective or ["zico"])
     bounds = parse_constraints(constraint or [])
     if resume and store is None:
@@ -121,10 +125,10 @@ def search(
     failed = sum(trial.evaluation.status is not Status.OK for trial in result.trials)
     counted = f"{len(result.trials)} trials" + (f" ({failed} failed)" if failed else "")
     overhead = 1e3 * result.overhead_seconds / max(1, len(result.trials))
-    print(f"{counted} in {result.seconds:.0f} s; {overhead:.2f} ms a trial outside scoring")
+    _output.say(f"{counted} in {result.seconds:.0f} s; {overhead:.2f} ms a trial outside scoring")
     if result.best is None:
         raise UserError("no trial has a finite score: " + result.trials[-1].evaluation.message)
-    print(f"best: {setting.space.format(result.best.architecture)}")
+    _output.say(f"best: {setting.space.format(result.best.architecture)}")
     known = {**result.best.evaluation.scores, **result.best.evaluation.metrics}
     for name, value in known.items():
         if name.startswith("-") and name[1:] in known:
@@ -132,15 +136,15 @@ def search(
         unit = ""
         if name == "accuracy" and setting.table is not None:
             unit = f"  {setting.table.unit} (trained, from the table; the search did not see it)"
-        print(f"  {name:10} {_hardware.human(name, value)}{unit}")
+        _output.say(f"  {name:10} {_hardware.human(name, value)}{unit}")
     if setting.table is not None:
         most = "most accurate" if setting.table.unit == "%" else f"best {setting.table.metric}"
         reached = f"{setting.table.best()[1]:.2f} {setting.table.unit}".rstrip()
-        print(f"  (the {most} of all {len(setting.table):,} has {reached})")
+        _output.say(f"  (the {most} of all {len(setting.table):,} has {reached})")
     if len(names) > 1:
         _print_front(result, setting.space, names)
     if report is not None:
-        print(f"report: {report}")
+        _output.say(f"report: {report}")
     return None
 
 
@@ -160,7 +164,7 @@ def _print_front(result: Any, space: Any, objectives: Sequence[str]) -> None:
         ],
     )
     if len(shown) > _MOST_ROWS:
-        print(f"and {len(shown) - _MOST_ROWS} more (--json has all)")
+        _output.say(f"and {len(shown) - _MOST_ROWS} more (--json has all)")
 
 
 def _chosen(trial: Trial, objectives: Sequence[str]) -> list[tuple[str, float]]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from pynas import _weights
+from pynas._atomic import check_output_folder
 from pynas._errors import UserError
 from pynas.cli import _options, _output
 
@@ -91,6 +92,10 @@ def supernet(
     """
     _check(space, sampling, order, precision, held_out, save)
     _options.check_rates(learning_rate=learning_rate, alpha_learning_rate=alpha_learning_rate)
+    if checkpoint is not None:
+        check_output_folder(checkpoint, "--checkpoint")
+    if tensorboard is not None:
+        check_output_folder(tensorboard, "--tensorboard", parents=True)
     if resume and checkpoint is None:
         raise UserError("--resume: needs --checkpoint DIR")
     import torch
@@ -185,16 +190,16 @@ def supernet(
             ]
         return _output.print_json(record)
     if result.resumed_from:
-        print(f"went on from step {result.resumed_from}")
-    print(f"{len(result.losses)} steps of {batch} images in {seconds:.0f} s")
+        _output.say(f"went on from step {result.resumed_from}")
+    _output.say(f"{len(result.losses)} steps of {batch} images in {seconds:.0f} s")
     of = f", the best of {len(judged)} random architectures" if judged else ""
-    print(
+    _output.say(
         f"held out: {100 * right:.1f} % of {held} images right "
         f"(always the largest class: {100 * chance:.1f} %){of}"
     )
-    print(f"found: {_text(found)}")
+    _output.say(f"found: {_text(found)}")
     if save is not None:
-        print(f"saved: {save}")
+        _output.say(f"saved: {save}")
     return None
 
 

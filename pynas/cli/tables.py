@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from pynas._atomic import check_output
 from pynas.cli import _options, _output
 
 app = typer.Typer(
@@ -33,6 +34,7 @@ def convert(
     from pynas import benchmarks
     from pynas.benchmarks import FAMILIES
 
+    check_output(output.expanduser(), "OUTPUT")
     start = time.perf_counter()
     with _output.progress(quiet=json) as bar:
         task = bar.add_task(f"reading {source.name}", total=100, note="% read")
@@ -52,7 +54,7 @@ def convert(
     }
     if json:
         return _output.print_json(record)
-    print(
+    _output.say(
         f"{record['benchmark']}: {len(content):,} architectures, {len(content.columns)} columns in {output} "
         f"({output.stat().st_size / 1e6:.1f} MB, {record['seconds']:.0f} s)"
     )
@@ -101,7 +103,7 @@ def info(
             }
         )
     where = f" of {' and '.join(family.spaces)}" if family.spaces else ""
-    print(f"{family.title} from {content.source}: {len(content):,} architectures{where}")
+    _output.say(f"{family.title} from {content.source}: {len(content):,} architectures{where}")
     _output.print_table(
         file.name,
         ["data set", "metric", "epochs", "unit", "runs", "known", "missing", "values"],

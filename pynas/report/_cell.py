@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from html import escape
 from typing import Protocol
 
-from pynas.report._page import GREY, INK, MUTED
+from pynas.report._page import GREY, INK, MUTED, escaped
 
 _COLOURS = ("#2563eb", "#d97706", "#059669", "#9333ea", "#dc2626", "#0891b2", "#65a30d", "#be185d")
 _SPACING, _RADIUS, _LIFT, _CHARACTER = 230, 24, 62, 7.6
@@ -59,7 +58,7 @@ def draw_cell(edges: Sequence[Edge], labels: Sequence[str] = ()) -> str:
     for x, name in zip(centres, names, strict=True):
         parts.append(
             f'<circle cx="{x}" cy="{middle}" r="{_RADIUS}" fill="white" stroke="{INK}" stroke-width="2"/>'
-            f'<text x="{x}" y="{middle + 5}" fill="{INK}" font-weight="600">{escape(name)}</text>'
+            f'<text x="{x}" y="{middle + 5}" fill="{INK}" font-weight="600">{escaped(name)}</text>'
         )
     return "".join([*parts, "</svg>"])
 
@@ -108,7 +107,7 @@ def _edge(edge: Edge, x0: float, x1: float, level: int, middle: float, colour: s
         )
     style = 'stroke-dasharray="4 5" stroke-width="1.5"' if faint else 'stroke-width="2.5"'
     line = f'<path d="{path}" fill="none" stroke="{colour}" {style} marker-end="url(#arrow-{colour[1:]})"/>'
-    x, text = (x0 + x1) / 2, escape(edge.label)
+    x, text = (x0 + x1) / 2, escaped(edge.label)
     half = 0.5 * _CHARACTER * len(edge.label) + 8
     label = (
         f'<rect x="{x - half}" y="{apex - 13}" width="{2 * half}" height="26" rx="13" fill="white" '

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import ArrayLike, NDArray
 
-from pynas.report._page import AMBER, BLUE, GREEN, GREY, VIOLET
+from pynas.report._page import AMBER, BLUE, GREEN, GREY, VIOLET, escaped
 
 Floats = NDArray[np.float64]
 
@@ -45,7 +44,7 @@ def progress(
         hovertemplate="best so far <b>%{y:.5~g}</b><extra></extra>",
     )
     figure.update_xaxes(title_text="trial")
-    figure.update_yaxes(title_text=escape(score_label), **view(scores))
+    figure.update_yaxes(title_text=escaped(score_label), **view(scores))
     return figure
 
 
@@ -80,8 +79,8 @@ def against_accuracy(
     )
     _add_star(figure, scores, accuracy, hover, star)
     figure.update_layout(showlegend=star is not None)
-    figure.update_xaxes(title_text=escape(score_label), **view(scores))
-    figure.update_yaxes(title_text=escape(accuracy_label), **view(accuracy))
+    figure.update_xaxes(title_text=escaped(score_label), **view(scores))
+    figure.update_yaxes(title_text=escaped(accuracy_label), **view(accuracy))
     return figure
 
 
@@ -119,8 +118,8 @@ def pareto(
             line={"color": GREY, "dash": "dash"},
             annotation={"text": "constraint", "xanchor": "right"},
         )
-    figure.update_xaxes(title_text=escape(cost_label))
-    figure.update_yaxes(title_text=escape(score_label), **view(scores))
+    figure.update_xaxes(title_text=escaped(cost_label))
+    figure.update_yaxes(title_text=escaped(score_label), **view(scores))
     return figure
 
 
@@ -156,7 +155,7 @@ def fronts(
             x=costs[order],
             y=accuracy[order],
             mode="lines+markers" if members is truth else "markers",
-            name=escape(name),
+            name=escaped(name),
             text=[hover[i] for i in order],
             hovertemplate=_HOVER,
             line={"shape": "hv", "color": colour, "width": 2},
@@ -164,8 +163,8 @@ def fronts(
         )
     if bound is not None:
         figure.add_vline(x=bound, line={"color": GREY, "dash": "dash"}, annotation={"text": "constraint"})
-    figure.update_xaxes(title_text=escape(cost_label))
-    figure.update_yaxes(title_text=escape(accuracy_label), **view(accuracy))
+    figure.update_xaxes(title_text=escaped(cost_label))
+    figure.update_yaxes(title_text=escaped(accuracy_label), **view(accuracy))
     return figure
 
 
@@ -177,9 +176,9 @@ def bars(
     for (label, estimates), colour in zip(series.items(), (BLUE, GREEN, AMBER, VIOLET), strict=False):
         value, low, high = (np.array(column, dtype=np.float64) for column in zip(*estimates, strict=True))
         figure.add_bar(
-            x=[escape(name) for name in names],
+            x=[escaped(name) for name in names],
             y=value,
-            name=escape(label),
+            name=escaped(label),
             marker={"color": colour},
             error_y={
                 "array": high - value,
@@ -192,8 +191,9 @@ def bars(
             hovertemplate="<b>%{x}</b><br>%{fullData.name}<br>%{y:.3f} (%{customdata[0]:.3f} to "
             "%{customdata[1]:.3f})<extra></extra>",
         )
+    figure.update_xaxes(type="category")  # names, also those that look like numbers or dates
     figure.update_layout(barmode="group", bargap=0.3, bargroupgap=0.08)
-    figure.update_yaxes(title_text=escape(value_label))
+    figure.update_yaxes(title_text=escaped(value_label))
     return figure
 
 

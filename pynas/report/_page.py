@@ -1,6 +1,7 @@
 """One HTML file that opens without a network: style, escaping, and the pieces that pages are made of.
 
 Functions that return HTML take text and escape it; what they return is safe to put into a page as it is.
+Names come from files and stores of anybody's making: :func:`escaped` takes away what is more than text.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from pathlib import Path
 import plotly.graph_objects as go
 from plotly.io import to_html
 from plotly.offline import get_plotlyjs
+
+from pynas._atomic import replacing
+from pynas._errors import printable
 
 INK, MUTED, GRID = "#1f2937", "#6b7280", "#e5e7eb"
 BLUE, GREEN, AMBER, VIOLET, GREY = "#2563eb", "#059669", "#d97706", "#9333ea", "#9ca3af"
@@ -58,26 +62,36 @@ svg.cell {{ display: block; width: 100%; max-height: 360px; }}
 
 
 def write_page(path: str | os.PathLike[str], title: str, subtitle: str, body: Iterable[str]) -> Path:
-    """Write a page whose ``body`` is HTML, plotly.js included once; returns its path."""
+    """Write a page whose ``body`` is HTML, plotly.js included once; returns its path.
+
+    Raises:
+        UserError: The file cannot be written; one that was there is what it was.
+    """
     target = Path(path)
     html = "\n".join(
         [
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>",
+            f"<title>{escaped(title)}</title>\n<style>{_STYLE}</style>",
             f"<script>{get_plotlyjs()}</script>\n</head>\n<body>\n<main>",
-            f"<header><h1>{escape(title)}</h1><p>{escape(subtitle)}</p></header>",
+            f"<header><h1>{escaped(title)}</h1><p>{escaped(subtitle)}</p></header>",
             *body,
             "</main>\n</body>\n</html>\n",
         ]
     )
-    target.write_text(html, encoding="utf-8")
+    with replacing(target) as file:
+        file.write(html.encode())
     return target
+
+
+def escaped(value: str) -> str:
+    """``value`` as HTML, its control characters spelled out; plotly reads its labels as HTML, too."""
+    return escape(printable(value))
 
 
 def card(heading: str, content: str, *, wide: bool = False) -> str:
     """A box with a heading around HTML."""
-    return f'<section class="{"wide" if wide else ""}"><h2>{escape(heading)}</h2>{content}</section>'
+    return f'<section class="{"wide" if wide else ""}"><h2>{escaped(heading)}</h2>{content}</section>'
 
 
 def grid(cards: Iterable[str]) -> str:
@@ -88,7 +102,7 @@ def grid(cards: Iterable[str]) -> str:
 def numbers(values: Mapping[str, str]) -> str:
     """Large figures with what they are below."""
     boxes = (
-        f"<section><b>{escape(value)}</b><span>{escape(name)}</span></section>"
+        f"<section><b>{escaped(value)}</b><span>{escaped(name)}</span></section>"
         for name, value in values.items()
     )
     return f'<div class="numbers">{"".join(boxes)}</div>'
@@ -98,13 +112,15 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], text_columns: S
     """A table; ``text_columns`` are aligned left and set in a fixed width, the others are numbers."""
     is_text = [column in text_columns for column in columns]
     head = "".join(
-        f'<th class="{"text" if text else ""}">{escape(column)}</th>'
+        f'<th class="{"text" if text else ""}">{escaped(column)}</th>'
         for column, text in zip(columns, is_text, strict=True)
     )
     lines = []
     for row in rows:
         cells = (
-            f'<td class="text"><code>{_breakable(value)}</code></td>' if text else f"<td>{escape(value)}</td>"
+            f'<td class="text"><code>{_breakable(value)}</code></td>'
+            if text
+            else f"<td>{escaped(value)}</td>"
             for value, text in zip(row, is_text, strict=True)
         )
         lines.append(f"<tr>{''.join(cells)}</tr>")
@@ -112,19 +128,19 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], text_columns: S
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def _breakable(text: str) -> str:
+def _breakable(value: str) -> str:
     """Escaped text that a browser may break after each ``+``, as between the nodes of a cell."""
-    return escape(text).replace("+", "+<wbr>")
+    return escaped(value).replace("+", "+<wbr>")
 
 
 def facts(values: Mapping[str, str]) -> str:
     """Names and values in two columns."""
-    return f"<dl>{''.join(f'<dt>{escape(k)}</dt><dd>{escape(v)}</dd>' for k, v in values.items())}</dl>"
+    return f"<dl>{''.join(f'<dt>{escaped(k)}</dt><dd>{escaped(v)}</dd>' for k, v in values.items())}</dl>"
 
 
-def note(text: str) -> str:
+def note(remark: str) -> str:
     """A remark in small print; nothing for an empty one."""
-    return f'<p class="note">{escape(text)}</p>' if text else ""
+    return f'<p class="note">{escaped(remark)}</p>' if remark else ""
 
 
 def plot(figure: go.Figure, height: int = 400) -> str:

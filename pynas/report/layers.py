@@ -6,7 +6,6 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
 
 import plotly.graph_objects as go
@@ -78,7 +77,7 @@ def _bars(layers: Mapping[str, float]) -> str:
         remark = f"The {LARGEST} layers of the largest contributions of {len(finite):,}. "
     if len(finite) < len(layers):
         remark += f"{len(layers) - len(finite):,} contributions are not finite."
-    names = [escape(name) for name, _ in shown]
+    names = [_page.escaped(name) for name, _ in shown]
     values = [value for _, value in shown]
     figure = go.Figure()
     figure.add_bar(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Mapping
-from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -126,7 +125,7 @@ def _scatter(ranking: Ranking, name: str) -> str:
     scores, accuracy = np.array(ranking.scores[name]), np.array(ranking.accuracy)
     keep = np.flatnonzero(np.isfinite(scores))
     labels = ranking.labels or [""] * len(accuracy)
-    hover = [escape(labels[i]) for i in keep]
+    hover = [_page.escaped(labels[i]) for i in keep]
     figure = _figures.against_accuracy(scores[keep], accuracy[keep], name, ranking.accuracy_label, hover)
     return _page.plot(figure, height=360) + _page.note(_figures.hidden(scores[keep], accuracy[keep]))
 
@@ -162,7 +161,7 @@ def _front(ranking: Ranking, comparison: FrontComparison, name: str) -> str:
         comparison.cost,
         ranking.accuracy_label,
         name,
-        [escape(label) for label in labels],
+        [_page.escaped(label) for label in labels],
         bound=ranking.bounds.get(comparison.cost),
     )
     return _page.plot(figure, height=360) + _page.note(_figures.hidden(accuracy))

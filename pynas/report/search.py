@@ -6,7 +6,6 @@ import json
 import math
 import os
 from collections.abc import Iterator, Sequence
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ import numpy as np
 
 from pynas import spaces
 from pynas._costs import ALWAYS, PROFILED
+from pynas._errors import UserError
 from pynas._multiobjective import mean_ranks, pareto_front
 from pynas._objectives import summary
 from pynas.architecture import Architecture
@@ -21,6 +21,7 @@ from pynas.ranking import rank_scores
 from pynas.report import _figures, _page
 from pynas.report._cell import draw_cell
 from pynas.report._figures import hidden
+from pynas.spaces._identity import DEFINITION, recorded_options
 from pynas.store import Run
 from pynas.trial import Status, Trial
 
@@ -49,13 +50,13 @@ def write_search_report(
     Returns:
         ``path``.
     """
-    page = _SearchPage(run, trials, space if space is not None else _registered_space(run))
+    page = _SearchPage(run, trials, space if space is not None else registered_space(run))
     config = run.config
     parts = [
         f"{config.strategy}",
         f"seed {config.seed}",
         f"{len(trials):,} trials",
-        _date(run.provenance.get("started", "")),
+        _date(_text(run.provenance.get("started", ""))),
     ]
     title = f"Search of {config.space} for {', '.join(config.objectives)}"
     return _page.write_page(path, title, ", ".join(filter(None, parts)), page.body())
@@ -78,7 +79,8 @@ class _SearchPage:
         self.mega_flops = self._metric("flops") / 1e6
         self.labels = [self._label(trial.architecture) for trial in self.valid]
         self.hover = [self._hover(i) for i in range(len(self.valid))]
-        dataset = (run.config.config.get("table") or {}).get("dataset", "")
+        table = run.config.config.get("table")
+        dataset = _text(table.get("dataset", "")) if isinstance(table, dict) else ""
         percent = np.isfinite(self.accuracy).any() and np.nanmax(self.accuracy) > 1
         self.accuracy_label = f"{dataset} accuracy{' (%)' if percent else ''}".strip()
 
@@ -119,12 +121,14 @@ class _SearchPage:
         return _page.numbers(values)
 
     def _hypervolume(self) -> float:
+        if not (np.isfinite(self.mega_flops).all() or any(name.startswith("-") for name in self.objectives)):
+            return math.nan  # there is no cost on the other axis
         known = (*ALWAYS, *PROFILED, *(name[1:] for name in self.objectives if name.startswith("-")))
         return summary(self.valid, self.objectives, known)[2]
 
     def _best(self) -> str:
         best = self.valid[self.order[0]]
-        name = f'<p class="best"><code>{escape(self.labels[self.order[0]])}</code></p>'
+        name = f'<p class="best"><code>{_page.escaped(self.labels[self.order[0]])}</code></p>'
         space = self.space
         cell = "" if space is None else draw_cell(space.graph(best.architecture), space.node_labels)
         return _page.card(f"The best architecture, found in trial {best.number + 1}", name + cell, wide=True)
@@ -245,13 +249,24 @@ class _SearchPage:
             lines.append(f"accuracy {self.accuracy[i]:.2f}")
         if math.isfinite(self.mega_flops[i]):
             lines.append(f"{self.mega_flops[i]:.1f} M FLOPs")
-        return "<br>".join(map(escape, lines))
+        return "<br>".join(map(_page.escaped, lines))
 
 
-def _registered_space(run: Run) -> SearchSpace | None:
-    if run.config.space not in spaces.names():
+def registered_space(run: Run) -> SearchSpace | None:
+    """The space that a run searched, where its name is a registered one's; of a subset the whole space.
+
+    Raises:
+        UserError: The space has no such options.
+    """
+    name, options = run.config.space, run.config.config.get("space", {})
+    if name not in spaces.names():
         return None
-    return spaces.get(run.config.space, **run.config.config.get("space", {}))
+    try:
+        return spaces.get(name, **recorded_options(options))
+    except Exception as error:  # whatever a constructor makes of values from a file
+        if DEFINITION in options:  # a user's own, of which the options are not all that it was made with
+            return None
+        raise UserError(f"run {run.id}: {name} cannot be made with {_text(options)}: {error}") from error
 
 
 def _date(text: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Mapping
-from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -118,7 +117,7 @@ def _scatter(analysis: SharingAnalysis, setting: SettingAnalysis) -> str:
         analysis.truth,
         f"with shared weights ({analysis.quality.unit}), mean over seeds",
         f"alone ({analysis.quality.unit})",
-        [escape(label) for label in labels],
+        [_page.escaped(label) for label in labels],
     )
     return _page.plot(figure, height=360)
 
@@ -141,7 +140,7 @@ def _prunings(analysis: SharingAnalysis) -> str:
         figure.add_scatter(
             x=[p.share for p in setting.prunings],
             y=[p.worst_removed for p in setting.prunings],
-            name=escape(setting.name),
+            name=_page.escaped(setting.name),
             mode="lines+markers",
             line={"color": colour},
         )

@@ -8,8 +8,9 @@ flush for each trial; a power cut can take the last few trials, never the consis
 
 from __future__ import annotations
 
-from pynas.store._database import SCHEMA_VERSION
+from pynas.store._database import DAMAGED, SCHEMA_VERSION
+from pynas.store._location import check_location
 from pynas.store._store import Store
 from pynas.store._values import Run, RunConfig
 
-__all__ = ["SCHEMA_VERSION", "Run", "RunConfig", "Store"]
+__all__ = ["DAMAGED", "SCHEMA_VERSION", "Run", "RunConfig", "Store", "check_location"]

@@ -1,15 +1,18 @@
-"""Tables, the connection, and what a person can do about a database's errors."""
+"""Tables, the connection, and whether a database is a whole store."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import sqlalchemy as sa
 from sqlalchemy import exc
 
+from pynas._atomic import check_output
 from pynas._errors import UserError
+from pynas.store._location import Location
 
 SCHEMA_VERSION = 1
 
@@ -44,71 +47,190 @@ STATES = sa.Table(
     sa.Column("state", sa.Text, nullable=False),
 )
 
-# What databases say, and what to do about it; all but the last are SQLite's words.
-_ADVICE = {
-    "disk is full": "the disk is full; every trial up to here is kept: free some space, then resume",
-    "disk I/O error": "the disk cannot be written, perhaps it is full; every trial up to here is kept",
-    "not a database": "not a store of pynas; give the path of a new file",
-    "malformed": "the file is damaged; restore a copy, or use another store",
-    "readonly database": "the file cannot be written; change its permissions, or use another store",
-    "unable to open": "the file cannot be opened; check the path and its permissions",
-    "locked": "another process has locked it; let that finish first",
-    "could not connect": "the database does not answer; check the URL",
+DAMAGED = "the store is damaged: restore a copy, or use another store"
+
+_MAKING_TABLES = 0x70796E6173  # "pynas"; whoever has this lock of a PostgreSQL database makes the tables
+# A network that is gone shows after two minutes, not after hours.
+_PATIENCE = {
+    "connect_timeout": "10",
+    "keepalives_idle": "60",
+    "keepalives_interval": "10",
+    "keepalives_count": "6",
+    "tcp_user_timeout": "120000",
 }
 
 
-def advice(message: str) -> str | None:
-    """What a person can do about a database error with this message; None if that is not known."""
-    return next((text for fragment, text in _ADVICE.items() if fragment in message), None)
-
-
-def open_engine(location: str | os.PathLike[str], read_only: bool) -> tuple[sa.Engine, str]:
-    """An engine for a path or URL, and the name by which messages call it; UserError if it cannot be."""
-    url = _url(location)
-    is_sqlite = url.get_backend_name() == "sqlite"
-    if is_sqlite and url.database:
-        _check_path(Path(url.database), must_exist=read_only)
-    name = f"store {(url.database or 'in memory') if is_sqlite else url.render_as_string()}"
+def open_engine(location: Location, read_only: bool) -> sa.Engine:
+    """An engine for a location; UserError if there cannot be one."""
+    name, url, file = location.name, location.url, location.file
+    if file is not None:
+        try:
+            _check_file(file, name, must_exist=read_only)
+        except UserError as error:
+            raise UserError(location.hide(str(error))) from None
+        if read_only:
+            url = _reading(url, file, unchanging=False)
+    elif url.drivername == "postgresql+psycopg":
+        url = url.update_query_dict({key: value for key, value in _PATIENCE.items() if key not in url.query})
     try:
-        engine = sa.create_engine(url)
+        # One connection, taken once: there is nothing to pool, and nothing to reset.
+        engine = sa.create_engine(url, poolclass=sa.NullPool, pool_reset_on_return=None)
     except (exc.NoSuchModuleError, ModuleNotFoundError) as error:
-        raise UserError(f"{name}: the database driver is not installed ({error})") from error
-    if is_sqlite:
+        hint = ": pip install 'pynas-torch[postgresql]'" if url.get_backend_name() == "postgresql" else ""
+        raise UserError(f"{name}: the database driver is not installed ({error}){hint}") from error
+    except (exc.SQLAlchemyError, TypeError, ValueError) as error:
+        raise UserError(f"{name}: the URL cannot be used: {location.hide(str(error))}") from None
+    if location.is_sqlite:
         # Python's sqlite3 starts transactions late, and none before CREATE TABLE, so they are started here.
         # Writers take the write lock at once: upgrading a read transaction fails when another process has
         # written since.
         begin = "BEGIN" if read_only else "BEGIN IMMEDIATE"
         sa.event.listen(engine, "connect", _configure_reader if read_only else _configure_writer)
         sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
-    return engine, name
+    elif read_only:
+        return engine.execution_options(**{f"{url.get_backend_name()}_readonly": True})
+    return engine
 
 
-def _url(location: str | os.PathLike[str]) -> sa.URL:
-    text = os.fspath(location)
-    if "://" not in text:
-        return sa.URL.create("sqlite", database=text)
+def connect(location: Location, read_only: bool) -> tuple[sa.Engine, sa.Connection]:
+    """Open an engine and its connection.
+
+    A reader of an SQLite file in write-ahead mode makes files beside it. Where it may not, and nobody writes,
+    the file is read as one that does not change.
+
+    Raises:
+        UserError: There cannot be an engine.
+        SQLAlchemyError: The database does not answer, or is none.
+    """
+    engine = open_engine(location, read_only)
     try:
-        return sa.make_url(text)
-    except exc.ArgumentError as error:
-        raise UserError(f"store: expected a path or a URL such as sqlite:///runs.db, got {text!r}") from error
+        connection = engine.connect()
+        if location.file is None or not read_only:
+            return engine, connection
+        try:
+            with connection.begin():
+                connection.exec_driver_sql("SELECT count(*) FROM sqlite_master")
+            return engine, connection
+        except exc.OperationalError as error:
+            connection.close()
+            said = str(error.orig)
+            if os.access(location.file.absolute().parent, os.W_OK) or not (
+                "readonly" in said or "unable to open" in said
+            ):
+                raise
+        return _connect_unchanging(location)
+    except BaseException:
+        engine.dispose()
+        raise
 
 
-def _check_path(path: Path, must_exist: bool) -> None:
-    if path.is_dir():
-        raise UserError(f"store {path}: a directory; give the path of a file in it")
-    if not path.parent.is_dir():
-        raise UserError(f"store {path}: the directory {path.parent} does not exist; make it first")
-    if must_exist and not path.exists():
-        raise UserError(f"store {path}: no such file; check the path, or run a search with this store first")
+def prepare(connection: sa.Connection, location: Location, read_only: bool) -> None:
+    """Make the tables in an empty database; refuse one that is not ours, is damaged or from the future.
+
+    Raises:
+        UserError: See above.
+    """
+    with connection.begin():
+        names = sa.inspect(connection).get_table_names()
+        if not names and not read_only:
+            if connection.dialect.name == "postgresql":  # SQLite's transactions have locked it already
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MAKING_TABLES)))
+                names = sa.inspect(connection).get_table_names()  # another process may have made them
+            if not names:
+                METADATA.create_all(connection)
+                connection.execute(SCHEMA.insert().values(version=SCHEMA_VERSION))
+                return
+        if SCHEMA.name not in names:
+            raise UserError(f"{location.name}: not a store of pynas; give the path of a new file")
+        if location.is_sqlite:
+            found = connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar_one()
+            if found != "ok":
+                raise UserError(f"{location.name}: {location.hide(found)}; {DAMAGED}")
+        versions = connection.execute(sa.select(SCHEMA.c.version)).scalars().all()
+        if not versions or not all(type(version) is int and version > 0 for version in versions):
+            raise UserError(f"{location.name}: says no version of its layout; {DAMAGED}")
+        if max(versions) > SCHEMA_VERSION:
+            raise UserError(
+                f"{location.name}: written by a newer pynas (layout {max(versions)}; this one knows "
+                f"{SCHEMA_VERSION}): upgrade pynas, or use another store"
+            )
+        for table in METADATA.sorted_tables:
+            present = _columns(connection, table.name) if table.name in names else ()
+            missing = [column.name for column in table.columns if column.name not in present]
+            if missing:
+                raise UserError(f"{location.name}: table {table.name} has no {', '.join(missing)}; {DAMAGED}")
+
+
+def _columns(connection: sa.Connection, table: str) -> tuple[str, ...]:
+    return tuple(connection.execute(sa.text(f"SELECT * FROM {table} LIMIT 0")).keys())
+
+
+def _check_file(file: Path, name: str, must_exist: bool) -> None:
+    try:
+        if os.path.isdir(file):
+            raise UserError(f"{name}: a directory; give the path of a file in it")
+        if not os.path.isdir(file.parent):
+            raise UserError(f"{name}: the directory {file.parent} does not exist; make it first")
+        if os.path.exists(file) and not os.path.isfile(file):
+            raise UserError(f"{name}: a device or a pipe; give the path of a file")
+        if must_exist and not os.path.exists(file):
+            raise UserError(f"{name}: no such file; check the path, or run a search with this store first")
+    except OSError as error:
+        raise UserError(f"{name}: cannot be looked at: {error.strerror}; check the path") from error
+    if not must_exist:
+        check_output(file, name)
+
+
+def _reading(url: sa.URL, file: Path, *, unchanging: bool) -> sa.URL:
+    """The URL to read a file by, which never makes one."""
+    options = {"uri": "true", "mode": "rw"}  # without permission to write, SQLite takes that as "ro"
+    if unchanging:
+        options |= {"mode": "ro", "immutable": "1"}
+    return url.set(database=f"file:{quote(os.fsencode(file.absolute()))}").update_query_dict(options)
+
+
+def _connect_unchanging(location: Location) -> tuple[sa.Engine, sa.Connection]:
+    file = location.file
+    assert file is not None
+
+    def check() -> None:
+        for suffix in ("-wal", "-journal"):
+            beside = file.with_name(file.name + suffix)
+            if beside.exists() and beside.stat().st_size:
+                raise UserError(
+                    f"{location.name}: its last trials are in {beside.name}, and reading those writes into "
+                    "the folder, which may not be written: copy both files into another folder"
+                )
+        if _stamp(file) != before:
+            raise UserError(f"{location.name}: another process has written it meanwhile; read it again")
+
+    before = _stamp(file)
+    check()
+    engine = sa.create_engine(_reading(location.url, file, unchanging=True), poolclass=sa.NullPool)
+    sa.event.listen(engine, "connect", _configure_reader)
+
+    @sa.event.listens_for(engine, "begin")
+    def begin(connection: sa.Connection) -> None:
+        check()
+        connection.exec_driver_sql("BEGIN")
+
+    return engine, engine.connect()
+
+
+def _stamp(file: Path) -> tuple[int, int]:
+    found = file.stat()
+    return found.st_size, found.st_mtime_ns
 
 
 def _configure_reader(connection: Any, record: object) -> None:
     connection.isolation_level = None  # leave transactions to the engine's "begin"
     connection.execute("PRAGMA busy_timeout = 30000")
+    connection.execute("PRAGMA query_only = ON")
 
 
 def _configure_writer(connection: Any, record: object) -> None:
-    _configure_reader(connection, record)
+    connection.isolation_level = None
+    connection.execute("PRAGMA busy_timeout = 30000")
     # In write-ahead mode a commit survives the death of the process without a flush; a power cut can take the
     # last.
     for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON"):

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -14,9 +13,13 @@ from sqlalchemy import exc
 
 from pynas._errors import UserError
 from pynas.architecture import Architecture
-from pynas.store._database import METADATA, RUNS, SCHEMA, SCHEMA_VERSION, STATES, TRIALS, advice, open_engine
-from pynas.store._values import Run, RunConfig, to_json
-from pynas.trial import Evaluation, Trial
+from pynas.store import _records
+from pynas.store._advice import ConnectionLostError, explained
+from pynas.store._database import DAMAGED, RUNS, STATES, TRIALS, connect, prepare
+from pynas.store._location import locate
+from pynas.store._records import DamageError
+from pynas.store._values import Run, RunConfig
+from pynas.trial import Trial
 
 _INSERT_TRIAL = TRIALS.insert()
 _INSERT_STATE = STATES.insert()
@@ -39,18 +42,19 @@ class Store:
     """
 
     def __init__(self, location: str | os.PathLike[str], *, read_only: bool = False) -> None:
-        self._engine, self.location = open_engine(location, read_only)
-        try:
-            with self._explained():
-                self._connection = self._engine.connect()
-                self._prepare(read_only)
-        except BaseException:
-            self._engine.dispose()
-            raise
+        self._place = locate(location)
+        self._read_only = read_only
+        self._open()
+
+    @property
+    def location(self) -> str:
+        """What messages call the store: its path, or its URL without passwords."""
+        return self._place.name
 
     def close(self) -> None:
         """Close the connection; what was appended is safe already."""
-        self._connection.close()
+        with contextlib.suppress(exc.SQLAlchemyError):  # of a connection that is lost
+            self._connection.close()
         self._engine.dispose()
 
     def __enter__(self) -> Store:
@@ -67,20 +71,18 @@ class Store:
         """All runs, oldest first."""
         with self._transaction() as connection:
             rows = connection.execute(sa.select(RUNS).order_by(RUNS.c.id)).all()
-        return tuple(_read_run(row) for row in rows)
+        return tuple(self._run_of(row) for row in rows)
 
     def run(self, run_id: int | None = None) -> Run:
         """The run with this number, or the latest one; UserError if there is none."""
-        runs = self.runs()
-        if run_id is None and runs:
-            return runs[-1]
-        for run in runs:
-            if run.id == run_id:
-                return run
-        wanted = "no run" if run_id is None else f"no run {run_id}"
-        raise UserError(
-            f"{self.location}: {wanted}; runs in it: {', '.join(str(r.id) for r in runs) or 'none'}"
-        )
+        with self._transaction() as connection:
+            known = connection.execute(sa.select(RUNS.c.id).order_by(RUNS.c.id)).scalars().all()
+            wanted = known[-1] if run_id is None and known else run_id
+            rows = connection.execute(sa.select(RUNS).where(RUNS.c.id == wanted)).all()
+        if not rows:
+            named = "no run" if run_id is None else f"no run {run_id}"
+            raise UserError(f"{self.location}: {named}; runs in it: {', '.join(map(str, known)) or 'none'}")
+        return self._run_of(rows[0])
 
     def start(self, config: RunConfig, provenance: Mapping[str, Any], *, resume: bool = False) -> Run:
         """Register a new run, or find the one to continue.
@@ -93,11 +95,13 @@ class Store:
 
         Raises:
             UserError: without ``resume``, the run is there already; with it, only runs with other
-                configurations are.
+                configurations are. Or a database cannot hold the seed or a name.
         """
-        runs = self.runs()
-        found = next((run for run in runs if run.config.key() == config.key()), None)
-        if found is None and resume and runs:
+        values = _records.run_columns(config, provenance)
+        with self._transaction() as connection:
+            rows = connection.execute(sa.select(RUNS).where(RUNS.c.key == values["key"])).all()
+        found = self._run_of(rows[0]) if rows else None
+        if found is None and resume and (runs := self.runs()):
             nearest = min(reversed(runs), key=lambda run: len(config.differences(run.config)))
             raise UserError(
                 f"{self.location}: no run with this configuration to resume; run {nearest.id} differs in "
@@ -110,46 +114,110 @@ class Store:
             )
         with self._transaction() as connection:
             if found is None:
-                values = _run_columns(config) | {"provenance": to_json(provenance)}
                 inserted = connection.execute(RUNS.insert().values(values)).inserted_primary_key
                 assert inserted is not None
                 return Run(inserted[0], config, provenance)
             resumed = [*found.provenance.get("resumed", []), provenance]
             merged = {**found.provenance, "resumed": resumed}
-            connection.execute(RUNS.update().where(RUNS.c.id == found.id).values(provenance=to_json(merged)))
+            changed = {"provenance": _records.run_columns(config, merged)["provenance"]}
+            connection.execute(RUNS.update().where(RUNS.c.id == found.id).values(changed))
             return Run(found.id, found.config, merged)
 
     # ---- trials and states -------------------------------------------------------------------------------
 
-    def trials(self, run: Run) -> tuple[Trial, ...]:
-        """The trials of a run, by number."""
+    def trials(
+        self, run: Run, *, check: Callable[[Architecture], object] = lambda architecture: None
+    ) -> tuple[Trial, ...]:
+        """The trials of a run, by number: all from 0 on, or none.
+
+        Args:
+            run: A run of this store.
+            check: Raises UserError for an architecture that its search space does not have, as
+                :meth:`SearchSpace.check` does.
+
+        Raises:
+            UserError: One of them is damaged or missing.
+        """
         query = sa.select(TRIALS).where(TRIALS.c.run == run.id).order_by(TRIALS.c.number)
         with self._transaction() as connection:
             rows = connection.execute(query).all()
-        return tuple(_read_trial(row) for row in rows)
+        trials = []
+        for number, row in enumerate(rows):
+            with self._located(f"run {run.id}, trial {number}"):
+                trials.append(_records.trial_of(row, number, run.config))
+                try:
+                    check(trials[-1].architecture)
+                except UserError as error:
+                    raise DamageError(str(error)) from error
+        return tuple(trials)
 
     def state(self, run: Run) -> tuple[int, dict[str, Any]] | None:
         """The latest strategy state of a run and how many trials it knows; None if there is none."""
+        count = sa.select(sa.func.count()).where(TRIALS.c.run == run.id).scalar_subquery().label("trials")
+        query = sa.select(STATES.c.number, STATES.c.state, count).where(STATES.c.run == run.id)
         with self._transaction() as connection:
-            row = connection.execute(sa.select(STATES).where(STATES.c.run == run.id)).one_or_none()
-        return None if row is None else (row.number, json.loads(row.state))
+            rows = connection.execute(query).all()
+        with self._located(f"run {run.id}, state of the strategy"):
+            if len(rows) > 1:
+                raise DamageError("there are several")
+            return _records.state_of(rows[0]) if rows else None
 
     def append(self, run: Run, trial: Trial, state: Mapping[str, Any] | None = None) -> None:
-        """Write a trial and, if given, the strategy's state after it; both or, on any error, neither."""
-        values = {
-            "run": run.id,
-            "number": trial.number,
-            "architecture": trial.architecture.to_json(),
-            "evaluation": to_json(trial.evaluation.to_dict()),
-        }
+        """Write a trial and, if given, the strategy's state after it; both or, on any error, neither.
+
+        Where the connection is lost, a new one is tried once: a trial whose commit was not answered counts as
+        written if it is there.
+        """
+        values = _records.trial_columns(run, trial)
+        saved = None if state is None else _records.state_columns(run, trial.number + 1, state)
+        try:
+            self._append(values, saved)
+        except ConnectionLostError:
+            self.close()
+            self._open()
+            if not self._has(values):
+                self._append(values, saved)
+
+    def _append(self, trial: Mapping[str, Any], state: Mapping[str, Any] | None) -> None:
         with self._transaction() as connection:
-            connection.execute(_INSERT_TRIAL, values)
+            connection.execute(_INSERT_TRIAL, trial)
             if state is not None:
-                saved = {"run": run.id, "number": trial.number + 1, "state": to_json(state)}
-                connection.execute(_DELETE_STATE, {"of_run": run.id})
-                connection.execute(_INSERT_STATE, saved)
+                connection.execute(_DELETE_STATE, {"of_run": state["run"]})
+                connection.execute(_INSERT_STATE, state)
+
+    def _has(self, trial: Mapping[str, Any]) -> bool:
+        """Whether this trial was written; UserError if another was, or those before it are not all there."""
+        columns = (TRIALS.c.number, TRIALS.c.architecture, TRIALS.c.evaluation)
+        after = sa.select(*columns).where(TRIALS.c.run == trial["run"], TRIALS.c.number >= trial["number"])
+        before = sa.select(sa.func.count()).where(
+            TRIALS.c.run == trial["run"], TRIALS.c.number < trial["number"]
+        )
+        with self._transaction() as connection:
+            rows = [dict(row) for row in connection.execute(after).mappings()]
+            count = connection.execute(before).scalar_one()
+        if count != trial["number"]:
+            raise UserError(
+                f"{self.location}: the database came back with {count} of {trial['number']} trials of run "
+                f"{trial['run']}: resume to go on from these"
+            )
+        if not rows:
+            return False
+        if rows != [{name: value for name, value in trial.items() if name != "run"}]:
+            raise UserError(
+                f"{self.location}: another process is writing the same run; let one of them finish"
+            )
+        return True
 
     # ---- the database ------------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        with self._explained():
+            self._engine, self._connection = connect(self._place, self._read_only)
+            try:
+                prepare(self._connection, self._place, self._read_only)
+            except BaseException:
+                self.close()
+                raise
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sa.Connection]:
@@ -158,61 +226,23 @@ class Store:
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-        """Turn what a person can act on into a UserError."""
+        """Turn what the database says into a UserError."""
         try:
             yield
-        except exc.IntegrityError as error:
-            raise UserError(
-                f"{self.location}: another process is writing the same run; let one of them finish"
-            ) from error
-        except exc.DatabaseError as error:
-            known = advice(str(error.orig))
-            if known is None:
-                raise
-            raise UserError(f"{self.location}: {known} ({error.orig})") from error
+        except exc.SQLAlchemyError as error:
+            # Not as the cause where there may be a password in its text, which a traceback would show.
+            raise explained(error, self._place) from (error if self._place.is_sqlite else None)
+        except UnicodeDecodeError as error:
+            raise UserError(f"{self.location}: {error}; {DAMAGED}") from error
 
-    def _prepare(self, read_only: bool) -> None:
-        """Create the tables in an empty database; refuse one that is not ours or is from the future."""
-        with self._connection.begin():
-            tables = sa.inspect(self._connection).get_table_names()
-            if not tables and not read_only:
-                METADATA.create_all(self._connection)
-                self._connection.execute(SCHEMA.insert().values(version=SCHEMA_VERSION))
-                return
-            if SCHEMA.name not in tables:
-                raise UserError(f"{self.location}: not a store of pynas; give the path of a new file")
-            version = self._connection.execute(sa.select(sa.func.max(SCHEMA.c.version))).scalar_one()
-            if version > SCHEMA_VERSION:
-                raise UserError(
-                    f"{self.location}: written by a newer pynas (layout {version}; this one knows "
-                    f"{SCHEMA_VERSION}): upgrade pynas, or use another store"
-                )
+    @contextlib.contextmanager
+    def _located(self, where: str) -> Iterator[None]:
+        """Say where in the store the damage is."""
+        try:
+            yield
+        except DamageError as error:
+            raise UserError(f"{self.location}: {where}: {error}; {DAMAGED}") from error
 
-
-def _run_columns(config: RunConfig) -> dict[str, Any]:
-    return {
-        "key": config.key(),
-        "space": config.space,
-        "strategy": config.strategy,
-        "seed": config.seed,
-        "objectives": to_json(config.objectives),
-        "constraints": to_json(config.constraints),
-        "config": to_json(config.config),
-    }
-
-
-def _read_run(row: Any) -> Run:
-    config = RunConfig(
-        space=row.space,
-        strategy=row.strategy,
-        seed=row.seed,
-        objectives=tuple(json.loads(row.objectives)),
-        constraints=json.loads(row.constraints),
-        config=json.loads(row.config),
-    )
-    return Run(row.id, config, json.loads(row.provenance))
-
-
-def _read_trial(row: Any) -> Trial:
-    evaluation = Evaluation.from_dict(json.loads(row.evaluation))
-    return Trial(row.number, Architecture.from_json(row.architecture), evaluation)
+    def _run_of(self, row: Any) -> Run:
+        with self._located(f"run {row.id}"):
+            return _records.run_of(row)

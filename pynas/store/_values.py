@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
+
+_ESCAPE = re.compile(r"\\(?:ud[89ab]..\\ud[c-f]..|u(d[89a-f]..)|.)")  # in JSON: a pair, a half, any other
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +34,9 @@ class RunConfig:
     config: Mapping[str, Any] = field(default_factory=dict)
 
     def key(self) -> str:
-        """A hash of the configuration."""
-        return hashlib.sha256(to_json(self._record()).encode()).hexdigest()
+        """A hash of the configuration, the same after a store has held it."""
+        kept = json.loads(to_json(self._record()))  # where keys are texts, which are sorted as such
+        return hashlib.sha256(to_json(kept).encode()).hexdigest()
 
     def _record(self) -> dict[str, Any]:
         return {each.name: getattr(self, each.name) for each in fields(self)}
@@ -57,8 +61,14 @@ class Run:
 
 
 def to_json(value: object) -> str:
-    """Compact JSON with sorted keys; ValueError for NaN and infinity."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    """Compact JSON in ASCII with sorted keys; ValueError for NaN and infinity.
+
+    Half a surrogate pair, as a file name that is no UTF-8 has, is spelled out: few readers of JSON take it.
+    """
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    if "\\ud" not in text:
+        return text
+    return _ESCAPE.sub(lambda match: rf"\\u{match[1]}" if match[1] else match[0], text)
 
 
 def _leaves(value: object, name: str = "") -> Iterator[tuple[str, object]]:
