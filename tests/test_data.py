@@ -334,7 +334,7 @@ def test_cifar10_constants_are_those_of_the_images(shared_data: Path) -> None:
         ([1.0] * 7, PIXELS, "labels must be integers"),
         ((1,) * 7, PIXELS, "expected an array data and a list labels"),
         ([1] * 7, PIXELS.astype(np.float32), "data must be an array of uint8"),
-        ([1] * 7, np.asfortranarray(PIXELS.astype(object)), "data must be an array of uint8"),
+        ([1] * 7, np.asfortranarray(PIXELS.astype(object)), "an array of type 'O8'"),
     ],
 )
 def test_cifar10_python_batch_that_is_refused(

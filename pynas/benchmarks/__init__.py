@@ -15,7 +15,7 @@ below and its line in the registry.
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 
 from pynas import spaces
 from pynas._errors import UserError
@@ -66,7 +66,7 @@ def load(
     """
     space = spaces.get(space) if isinstance(space, str) else space
     kind, _, rest = spec.partition(":")
-    if "#" in spec and not (rest and Path(rest).exists()):
+    if "#" in spec and not (rest and os.path.exists(rest)):
         base, _, metric = spec.rpartition("#")
         kind, _, rest = base.partition(":")
     reader = _READERS.get(kind)

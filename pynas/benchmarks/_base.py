@@ -13,7 +13,7 @@ from pynas._errors import UserError
 from pynas.architecture import Architecture
 from pynas.spaces import SearchSpace
 
-_LARGEST_ARRAY = 10**8
+LARGEST_ARRAY = 10**8  # architectures of a space that can be listed
 
 
 class Rows(Protocol):
@@ -66,7 +66,7 @@ class Table:
             UserError: The space is too large to list, or its architectures have no index in this table.
         """
         size = self.space.size
-        if size is None or size > _LARGEST_ARRAY:
+        if size is None or size > LARGEST_ARRAY:
             raise UserError(f"{self.space.name} is too large to list: ask for accuracy(arch) instead")
         result = np.full(size, np.nan)
         if self.rows is None:

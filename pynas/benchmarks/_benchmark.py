@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pynas._errors import UserError
+from pynas._files import listed
 from pynas.architecture import Architecture
 from pynas.benchmarks._base import Rows, Table
 from pynas.benchmarks._columns import Column
 from pynas.benchmarks._families import FAMILIES, Family
+from pynas.benchmarks._numbers import checked
 from pynas.benchmarks._rows import IndexRows
 from pynas.spaces import SearchSpace
 
@@ -92,7 +95,7 @@ class Benchmark:
         """
         if metric is not None and "@" in metric:
             metric, _, text = metric.partition("@")
-            if not text.isdigit():
+            if not re.fullmatch("[0-9]{1,6}", text):
                 raise UserError(
                     f"metric: expected NAME@EPOCHS such as test_accuracy@12, got '{metric}@{text}'"
                 )
@@ -108,7 +111,7 @@ class Benchmark:
             if fitting:
                 return max(fitting, key=lambda c: c.epochs or 0)
             if lengths:
-                known = ", ".join(str(c.epochs) for c in lengths)
+                known = listed(c.epochs for c in lengths)
                 raise UserError(
                     f"{self.source}: {lengths[0].metric} is known after {known} epochs, not {epochs}"
                 )
@@ -122,9 +125,9 @@ class Benchmark:
     def _unknown(self, metric: str | None, dataset: str | None) -> str:
         datasets = sorted({*self.datasets, *self.family.dataset_aliases})
         if dataset is not None and self.family.dataset(dataset) not in self.datasets:
-            return f"no dataset {dataset!r}{_hint(dataset, datasets)}; it has: {', '.join(self.datasets)}"
+            return f"no dataset {dataset!r}{_hint(dataset, datasets)}; it has: {listed(self.datasets)}"
         metrics = sorted(self.metrics(dataset or None))
-        choices = f"it has: {', '.join(metrics) or 'none'}"
+        choices = f"it has: {listed(metrics) or 'none'}"
         if metric is None:
             return f"say which metric (--metric, or #METRIC after the file); {choices}"
         where = "" if dataset is None else f" on {dataset}"
@@ -136,20 +139,20 @@ class Benchmark:
         """The column by row, ``[N]``: one run's values, or the mean of the runs that there are; NaN: none.
 
         Raises:
-            UserError: No run of the column has this seed.
+            UserError: No run of the column has this seed, or one of its values is none that can be.
         """
-        array = self._columns[column]
         if seed is not None:
             if seed not in column.seeds:
-                known = ", ".join(map(str, column.seeds)) or "none (a single value)"
+                known = listed(column.seeds) or "none (a single value)"
                 raise UserError(f"seed: {column.key} has the runs {known}, got {seed}")
-            return np.asarray(array[:, column.seeds.index(seed)], dtype=np.float64)
+            return self._numbers(column)[:, column.seeds.index(seed)]
         if column not in self._means:
-            numbers = np.asarray(array, dtype=np.float64)
-            if self.family.negative_is_missing:
-                numbers = np.where(numbers < 0, np.nan, numbers)
+            numbers = self._numbers(column)
             self._means[column] = numbers if numbers.ndim == 1 else _mean_of_known(numbers)
         return self._means[column]
+
+    def _numbers(self, column: Column) -> NDArray[np.float64]:
+        return checked(column, self._columns[column], self.source)
 
     def query(
         self,

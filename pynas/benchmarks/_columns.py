@@ -5,17 +5,24 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-_KEY = re.compile(r"(?P<dataset>[^/@]+)/(?P<metric>[^/@]+)(@(?P<epochs>\d+))?")
-_UNITS = (  # the first that ends the metric's name
-    ("accuracy", "%"),
-    ("top1", "%"),
-    ("top5", "%"),
-    ("time", "s"),
-    ("latency", "ms"),
-    ("energy", "mJ"),
-)
-# Numbers that are worse the larger they are.
-_COSTS = ("loss", "time", "latency", "energy", "params", "flops", "time_elapsed")
+from pynas._errors import printable
+from pynas._files import shortened
+
+_KEY = re.compile(r"(?P<dataset>[^/@]+)/(?P<metric>[^/@]+)(@(?P<epochs>\d{1,6}))?", re.ASCII)
+_LONGEST_NAME = 100
+_UNITS = (("time", "s"), ("latency", "ms"), ("energy", "mJ"))  # the first that ends the metric's name
+# What the words of a metric's name say.
+_ACCURACIES = frozenset({"accuracy", "acc", "top1", "top5", "miou"})
+_MEASURED = frozenset({"latency", "energy"})  # never zero
+_COSTS = _MEASURED | {
+    "time", "times", "seconds", "runtime", "params", "parameters", "flops", "macs", "memory", "bytes",
+}  # fmt: skip
+_FAULTS = frozenset({"err", "error", "perplexity"})  # like losses, without a range of their own
+_DERIVED = frozenset({
+    "log", "log2", "log10", "ln", "neg", "negative", "rank", "norm", "normalized", "normalised", "std",
+    "diff", "delta", "gap", "relative", "score",
+})  # fmt: skip
+_TRAILING = frozenset({"per", "seed", "mean", "avg"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +49,48 @@ class Column:
     @property
     def unit(self) -> str:
         """``%``, ``s``, ``ms``, ``mJ``, or nothing."""
+        if self.is_accuracy:
+            return "%"
         return next((unit for end, unit in _UNITS if self.metric.endswith(end)), "")
 
     @property
     def higher_is_better(self) -> bool:
         """Whether a larger value is a better one."""
-        return self.metric.endswith("neg_loss") or not self.metric.endswith(_COSTS)
+        is_worse = bool(self._words & (_COSTS | _FAULTS)) or "loss" in self.metric.lower()
+        return is_worse == bool(self._words & {"neg", "negative"})
+
+    @property
+    def is_accuracy(self) -> bool:
+        """Whether its values are percent of right answers."""
+        words = [word for word in _split(self.metric) if word not in _TRAILING]
+        return bool(words) and words[-1] in _ACCURACIES and not self._words & _DERIVED
+
+    @property
+    def is_cost(self) -> bool:
+        """Whether its values are amounts, of which none is negative: -1 says that there is no value."""
+        return bool(self._words & _COSTS) and not self._words & (_DERIVED | _ACCURACIES)
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether its values are amounts of which none is zero."""
+        return self.is_cost and bool(self._words & _MEASURED)
+
+    @property
+    def _words(self) -> frozenset[str]:
+        return frozenset(_split(self.metric))
+
+
+def _split(metric: str) -> list[str]:
+    return [word for word in re.split("[^a-z0-9]+", metric.lower()) if word]
+
+
+def check_names(*names: object) -> None:
+    """ValueError unless each can be the dataset or the metric of a column."""
+    for name in names:
+        if not isinstance(name, str) or not name or len(name) > _LONGEST_NAME or set(name) & {"/", "@"}:
+            raise ValueError(f"{shortened(repr(name)) if isinstance(name, str) else 'what'} is no name")
+        if printable(name) != name:
+            raise ValueError(f"{shortened(repr(name))} is no printable name")
 
 
 def parse_key(key: str, seeds: tuple[int, ...] = ()) -> Column | None:

@@ -18,11 +18,14 @@ from numpy.typing import NDArray
 
 from pynas._atomic import replacing
 from pynas._errors import UserError
+from pynas._files import shortened
 from pynas.benchmarks._columns import Column, parse_key
 from pynas.benchmarks._families import FAMILIES
 
 HEADER = "pynas_table"
+HASH_NAMES = ("hash", "num_vertices", "adjacency", "ops", "op_names")
 _FORMAT = 1
+_LARGEST_HEADER = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -75,26 +78,22 @@ def read(arrays: Mapping[str, NDArray[Any]], path: Path) -> Content:
     Raises:
         UserError: The header is none, of a later format, or does not fit the arrays.
     """
-    try:
-        header = json.loads(str(arrays[HEADER]))
-        version, family, source = header["format"], header["family"], header["source"]
-        seeds = {key: tuple(map(int, values)) for key, values in header["seeds"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: its header {HEADER} is damaged: {error}") from error
+    version, family, source, seeds = _header(arrays[HEADER], path)
     if version != _FORMAT or family not in FAMILIES:
         raise UserError(
-            f"{path}: a table of format {version!r}, family {family!r}; a newer pynas may read it"
+            f"{path}: a table of format {shortened(version)}, family {shortened(family)}; a newer pynas may "
+            "read it"
         )
     columns: dict[Column, NDArray[Any]] = {}
-    names: dict[str, NDArray[Any]] = {}
     for key, array in arrays.items():
         column = parse_key(key, seeds.get(key, ()))
         if column is not None:
             columns[column] = array
-        elif key != HEADER:
-            names[key] = array
-    if not names:
+    naming = next((key for key in ("hash", "arch_str") if key in arrays), None)
+    if naming is None or arrays[naming].ndim != 1:
         raise UserError(f"{path}: nothing names its rows")
+    names = {naming: arrays[naming]}
+    names |= {key: arrays[key] for key in HASH_NAMES if naming == "hash" and key in arrays}
     content = Content(family, source, names, columns)
     for column, array in columns.items():
         shape = (len(content), len(column.seeds)) if column.seeds else (len(content),)
@@ -104,3 +103,19 @@ def read(arrays: Mapping[str, NDArray[Any]], path: Path) -> Content:
                 f"shape {list(shape)}"
             )
     return content
+
+
+def _header(array: NDArray[Any], path: Path) -> tuple[Any, str, str, dict[str, tuple[int, ...]]]:
+    """Version, family, source, and the seeds of columns."""
+    try:
+        if array.ndim or array.dtype.kind != "U" or array.dtype.itemsize > _LARGEST_HEADER:
+            raise ValueError(f"{array.dtype} of shape {list(array.shape)}")
+        header = json.loads(str(array))
+        seeds = {key: tuple(values) for key, values in header["seeds"].items()}
+        if not all(type(seed) is int for runs in seeds.values() for seed in runs):
+            raise ValueError("a seed that is no integer")
+        if any(len(set(runs)) < len(runs) for runs in seeds.values()):
+            raise ValueError("a seed twice")
+        return header["format"], str(header["family"]), shortened(header["source"]), seeds
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{path}: its header {HEADER} is damaged: {shortened(error)}") from error

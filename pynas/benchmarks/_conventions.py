@@ -22,16 +22,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pynas._errors import UserError
+from pynas._files import listed
+from pynas.benchmarks._base import LARGEST_ARRAY
 from pynas.benchmarks._columns import Column, parse_key
-from pynas.benchmarks._compact import Content
+from pynas.benchmarks._compact import HASH_NAMES, Content
+from pynas.benchmarks._numbers import NO_VALUE
 from pynas.spaces import SearchSpace
 
-HASH_NAMES = ("hash", "num_vertices", "adjacency", "ops", "op_names")
 _NAMES = frozenset({"arch_str", *HASH_NAMES, "unique_id", "edges"})
 _SPLITS = {"test": "test", "val": "valid", "valid": "valid", "train": "train"}
-_TRAINED = re.compile(r"(test|val|valid|train)(\d+)_(\w+?)(_per_seed)?")
-_EPOCHS = re.compile(r"(test|val|valid|train)_acc_(\d+)ep")
+_TRAINED = re.compile(r"(test|val|valid|train)([0-9]{1,6})_(\w+?)(_per_seed)?")
+_EPOCHS = re.compile(r"(test|val|valid|train)_acc_([0-9]{1,6})ep")
 _MILLIONS = re.compile(r"(params|macs|flops)_m_(\w+)")
+_FRACTION = 100
+UNKNOWN = "unknown"  # dataset of a metric that says none
 _OF_NASBENCH101 = {"trainable_parameters": "params", "training_time_s": "train_time"}
 
 
@@ -41,34 +45,53 @@ def read(arrays: Mapping[str, NDArray[Any]], path: Path, space: SearchSpace) -> 
     Raises:
         UserError: Nothing names the rows, or no array has a number per row.
     """
-    names: dict[str, NDArray[Any]]
-    if "hash" in arrays:
-        family = "nasbench101"
-        names = {key: arrays[key] for key in HASH_NAMES if key in arrays}
-        rows = len(arrays["hash"])
-    elif "arch_str" in arrays:
-        family = "npz"
-        names = {"arch_str": arrays["arch_str"]}
-        rows = len(arrays["arch_str"])
+    family = "npz"
+    if (naming := next((key for key in ("hash", "arch_str") if key in arrays), None)) is not None:
+        if arrays[naming].ndim != 1:
+            raise UserError(
+                f"{path}: {naming} is of shape {list(arrays[naming].shape)}, expected one for each of N rows"
+            )
+        family = "nasbench101" if naming == "hash" else "npz"
+        keys = HASH_NAMES if naming == "hash" else (naming,)
+        names = {key: arrays[key] for key in keys if key in arrays}
+        rows = len(arrays[naming])
     else:
-        family = "hw_nas" if any(key.endswith(("_latency", "_energy")) for key in arrays) else "npz"
+        if any(key.endswith(("_latency", "_energy")) for key in arrays):
+            family = "hw_nas"
         rows = space.size or 0
-        if not any(array.shape[:1] == (rows,) for array in arrays.values()):
+        if rows > LARGEST_ARRAY or not any(array.shape[:1] == (rows,) for array in arrays.values()):
             raise UserError(
                 f"{path}: expected an array arch_str (or hash, adjacency, ops), or {rows} numbers per array "
-                f"in the index order of {space.name}; got keys {sorted(arrays)}"
+                f"in the index order of {space.name}; got the keys {listed(sorted(arrays))}"
             )
         names = {"index": np.arange(rows)}
     columns: dict[Column, NDArray[Any]] = {}
     for key, array in arrays.items():
         is_numbers = array.dtype.kind in "fiu" and array.shape[:1] == (rows,) and array.ndim <= 2
-        if is_numbers and key not in _NAMES:
-            column, scale = _column(key, array)
+        if is_numbers and key not in _NAMES and key != "index":
+            column, values = column_of(key, array, path)
             if array.ndim == 1 or column.seeds:
-                columns[column] = array if scale == 1 else array * scale
+                columns[column] = values
     if not columns:
-        raise UserError(f"{path}: no array with one number per architecture; got keys {sorted(arrays)}")
+        raise UserError(
+            f"{path}: no array with one number per architecture; got the keys {listed(sorted(arrays))}"
+        )
     return Content(family, path.name, names, columns)
+
+
+def column_of(key: str, array: NDArray[Any], path: Path) -> tuple[Column, NDArray[Any]]:
+    """What ``key`` means, and the array in the units of a table.
+
+    Raises:
+        UserError: It should hold fractions and does not.
+    """
+    column, scale = _column(key, array)
+    if scale == 1:
+        return column, array
+    if scale == _FRACTION and (highest := np.nanmax(array, initial=0)) > 1:
+        raise UserError(f"{path}: {key} has a value of {highest:g}; expected fractions, 0 to 1")
+    numbers = array.astype(np.float64)
+    return column, np.where(numbers == NO_VALUE, numbers, numbers * scale)
 
 
 def _column(key: str, array: NDArray[Any]) -> tuple[Column, float]:
@@ -81,9 +104,9 @@ def _column(key: str, array: NDArray[Any]) -> tuple[Column, float]:
         metric = f"{_SPLITS[split]}_accuracy" + (per_seed or "")
         return Column(dataset, metric, int(epochs), seeds), 1
     if match := _EPOCHS.fullmatch(key):
-        return Column("cifar10", f"{_SPLITS[match[1]]}_accuracy", int(match[2])), 100
+        return Column("cifar10", f"{_SPLITS[match[1]]}_accuracy", int(match[2])), _FRACTION
     if match := _MILLIONS.fullmatch(key):
         return Column(match[2], "params" if match[1] == "params" else "flops"), 1e6
     if key in _OF_NASBENCH101:
         return Column("cifar10", _OF_NASBENCH101[key]), 1
-    return Column("unknown", key, None, ()), 1
+    return Column(UNKNOWN, key, None, ()), 1

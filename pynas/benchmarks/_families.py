@@ -69,7 +69,6 @@ class Family:
         validation: The metric that a search may look at; its dataset is the one whose training counts.
         validation_time: Metric of the seconds of one pass over the validation set.
         dataset_aliases: Other names of datasets.
-        negative_is_missing: Whether a negative number says that the architecture does not run there.
     """
 
     name: str
@@ -81,7 +80,6 @@ class Family:
     validation: str = "valid_accuracy"
     validation_time: str | None = None
     dataset_aliases: Mapping[str, str] = field(default_factory=dict)
-    negative_is_missing: bool = False
 
     def dataset(self, name: str) -> str:
         """The file's name of a dataset."""
@@ -113,7 +111,6 @@ FAMILIES: dict[str, Family] = {
         ),
         Family(
             "hw_nas", "HW-NAS-Bench", ("nasbench201",), default_metrics=(), dataset_aliases=_IMAGENET,
-            negative_is_missing=True,
         ),
         Family("npz", "NumPy archive", ()),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ from numpy.typing import NDArray
 
 from pynas import spaces
 from pynas._errors import UserError
+from pynas._files import shortened
 from pynas._npz import open_npz
 from pynas.benchmarks import _compact, _conventions
 from pynas.benchmarks._base import Rows
 from pynas.benchmarks._benchmark import Benchmark
 from pynas.benchmarks._compact import Content
 from pynas.benchmarks._families import FAMILIES
+from pynas.benchmarks._numbers import without_sentinels
 from pynas.benchmarks._rows import HashRows, IndexRows
 from pynas.spaces import SearchSpace
 
@@ -56,12 +59,15 @@ def load_content(path: Path, space: SearchSpace | None) -> Content:
     Without a space only a compact file, one with architecture strings or hashes, or NAS-Bench-201's order.
     """
     with open_npz(path) as archive:
-        arrays: dict[str, NDArray[Any]] = {key: archive[key] for key in archive.files}
+        arrays = archive.all()
     if _compact.HEADER in arrays:
-        return _compact.read(arrays, path)
-    if space is None:
-        space = spaces.get("nasbench101" if "hash" in arrays else "nasbench201")
-    return _conventions.read(arrays, path, space)
+        content = _compact.read(arrays, path)
+    else:
+        if space is None:
+            space = spaces.get("nasbench101" if "hash" in arrays else "nasbench201")
+        content = _conventions.read(arrays, path, space)
+    columns = {column: without_sentinels(column, array) for column, array in content.columns.items()}
+    return replace(content, columns=columns)
 
 
 def _rows(content: Content, space: SearchSpace, path: Path) -> tuple[Rows, NDArray[np.int64] | None]:
@@ -72,13 +78,9 @@ def _rows(content: Content, space: SearchSpace, path: Path) -> tuple[Rows, NDArr
     if "index" in names:
         return IndexRows(space, names["index"].tolist()), None
     strings = names["arch_str"]
-    if strings.ndim != 1 or strings.dtype.kind not in "SU":
-        raise UserError(
-            f"{path}: arch_str is {strings.dtype} of shape {list(strings.shape)}, expected N strings"
-        )
-    if content.family != "transnas101":
+    if content.family != "transnas101" or strings.dtype.kind not in "SU":
         return IndexRows.parse(space, strings, path), None
-    is_macro = np.char.endswith(strings.astype("U"), "-basic")
+    is_macro = np.char.endswith(strings, b"-basic" if strings.dtype.kind == "S" else "-basic")
     kept = np.flatnonzero(is_macro == (space.name == "transnas_macro"))
     if not len(kept):
         raise UserError(f"{path}: holds no architecture of {space.name}")
@@ -86,25 +88,30 @@ def _rows(content: Content, space: SearchSpace, path: Path) -> tuple[Rows, NDArr
 
 
 def _hash_rows(names: Mapping[str, NDArray[Any]], space: Any, path: Path) -> HashRows:
-    missing = [key for key in _conventions.HASH_NAMES if key not in names and key != "num_vertices"]
+    missing = [key for key in _compact.HASH_NAMES if key not in names and key != "num_vertices"]
     if missing:
         raise UserError(f"{path}: NAS-Bench-101 needs the arrays {', '.join(missing)} too")
     if space.name != "nasbench101":
         raise UserError(f"{path}: holds architectures of nasbench101, not of {space.name}")
     hashes, adjacency, operations = names["hash"], names["adjacency"], names["ops"]
     count = len(hashes)
-    digits = hashes.astype("S32")
     shapes = adjacency.shape == (count, _VERTICES, _VERTICES) and operations.shape == (count, _VERTICES)
     if not shapes or adjacency.dtype.kind not in "iu" or operations.dtype.kind not in "iu":
         raise UserError(f"{path}: adjacency must be [N, 7, 7] and ops [N, 7], integers, for N hashes")
-    op_names = [str(name) for name in names["op_names"].tolist()]
+    if names["op_names"].ndim != 1 or names["op_names"].dtype.kind not in "SU":
+        raise UserError(f"{path}: op_names must be the names of operations")
+    op_names = [n.decode("latin1") if isinstance(n, bytes) else n for n in names["op_names"].tolist()]
     if operations.min(initial=0) < -3 or operations.max(initial=0) >= len(op_names):
         raise UserError(f"{path}: ops must be -1 (input), -2 (output), -3 (padding) or indices of op_names")
     try:
+        if hashes.dtype.kind not in "SU":
+            raise ValueError(f"{hashes.dtype}")
+        digits = hashes.astype("S32")
         raw = bytes.fromhex(b"".join(digits.tolist()).decode())
-        if len(raw) != 16 * count:
+        if len(raw) != 16 * count or (digits != hashes.astype("S")).any():
             raise ValueError(f"{count} hashes have {2 * len(raw)} digits")
         rows = np.frombuffer(raw, dtype=np.uint8).reshape(count, 16)
         return HashRows(rows, adjacency, operations, op_names, space.hash, space.from_matrix)
     except ValueError as error:
-        raise UserError(f"{path}: hash: expected 32 hexadecimal digits a row: {error}") from error
+        what = shortened(error)
+        raise UserError(f"{path}: hash: expected 32 hexadecimal digits a row: {what}") from error

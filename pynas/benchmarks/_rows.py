@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pynas._errors import UserError
+from pynas._files import shortened
 from pynas.architecture import Architecture
 from pynas.spaces import SearchSpace
+
+_LONGEST_TEXT = 1 << 16
 
 
 class IndexRows:
@@ -32,16 +35,8 @@ class IndexRows:
     @classmethod
     def parse(cls, space: SearchSpace, texts: NDArray[Any], source: object) -> IndexRows:
         """Rows named by architecture strings; UserError naming the row that is none of ``space``."""
-        indices = []
-        for row, text in enumerate(texts.tolist()):
-            try:
-                indices.append(
-                    space.index(space.parse(text.decode() if isinstance(text, bytes) else str(text)))
-                )
-            except ValueError as error:
-                raise UserError(f"{source}: row {row} of arch_str: {error}") from error
         try:
-            return cls(space, indices)
+            return cls(space, list(parse_rows(space, texts, source)))
         except UserError as error:
             raise UserError(f"{source}: {error}") from None
 
@@ -59,6 +54,27 @@ class IndexRows:
 
     def __len__(self) -> int:
         return len(self._indices)
+
+
+def parse_rows(space: SearchSpace, texts: NDArray[Any], source: object) -> Iterator[int]:
+    """The index in ``space`` of each of the architecture strings ``texts``, an array ``arch_str``.
+
+    Raises:
+        UserError: It is no array of N strings, or a row is no architecture of the space.
+    """
+    if texts.ndim != 1 or texts.dtype.kind not in "SU":
+        raise UserError(
+            f"{source}: arch_str is {texts.dtype} of shape {list(texts.shape)}, expected N strings"
+        )
+    if texts.dtype.itemsize > _LONGEST_TEXT:
+        raise UserError(
+            f"{source}: arch_str has a text of {texts.dtype.itemsize} bytes, which names no network"
+        )
+    for row, text in enumerate(texts.tolist()):
+        try:
+            yield space.index(space.parse(text.decode() if isinstance(text, bytes) else text))
+        except ValueError as error:
+            raise UserError(f"{source}: row {row} of arch_str: {shortened(error)}") from error
 
 
 class HashRows:

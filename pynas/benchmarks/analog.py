@@ -12,10 +12,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pynas._errors import UserError
+from pynas._files import listed
 from pynas._unpickle import unpickle
+from pynas._unpickle.stand_ins import Record
 from pynas.architecture import Architecture
 from pynas.benchmarks._base import Table
+from pynas.benchmarks._columns import Column
+from pynas.benchmarks._numbers import checked
 from pynas.spaces import NASBench201, SearchSpace
 from pynas.spaces.nasbench201 import AVG_POOL, CONV_1X1, CONV_3X3, EDGES, NONE, SKIP
 
@@ -23,6 +29,7 @@ DEFAULT_METRIC = "baseline_accuracy"  # floating point, without the simulated an
 
 _DISTRIBUTION = "analog-nasbench"
 _FILE = "analognasbench/data.anb"
+_ALLOWED = {("analognasbench.data", name): Record for name in ("Architecture", "DriftMeasurement")}
 _CODES = (SKIP, NONE, CONV_3X3, CONV_1X1, AVG_POOL)  # our operation of each of the package's codes
 _EDGES = ((0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3))  # the package's order of edges
 _ORDER = tuple(_EDGES.index(edge) for edge in EDGES)
@@ -33,8 +40,7 @@ def read(rest: str, space: SearchSpace, metric: str | None) -> Table:
 
     Raises:
         UserError: The package is absent (the message has the command that installs it), its file is damaged
-        or
-            not the expected one, the metric is unknown, or ``space`` is not NAS-Bench-201.
+            or not the expected one, the metric is unknown, or ``space`` is not NAS-Bench-201.
     """
     if rest:
         raise UserError(f"table analog: takes no argument, got {rest!r}")
@@ -52,32 +58,40 @@ def read(rest: str, space: SearchSpace, metric: str | None) -> Table:
 
 def read_file(path: Path, space: NASBench201, metric: str | None = None) -> Table:
     """Read the package's file at ``path``: ``{(six operation codes): record of accuracies}``."""
-
-    class Record:
-        """Takes whatever attributes the pickle sets. Made anew for each reading: a pickle can write to it."""
-
-    allowed = {("analognasbench.data", name): Record for name in ("Architecture", "DriftMeasurement")}
-    content = unpickle(path, allowed, what="the table of analog-nasbench")
+    content = unpickle(path, _ALLOWED, what="the table of analog-nasbench")
     chosen = DEFAULT_METRIC if metric is None else metric
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: not the table of analog-nasbench 0.1.3: a {type(content).__name__}")
     values: dict[int, float] = {}
-    try:
-        for codes, record in content.items():
-            decisions = tuple(_CODES[codes[position]] for position in _ORDER)
-            values[space.index(Architecture(space.name, decisions))] = _accuracy(record, chosen)
-    except (AttributeError, IndexError, TypeError) as error:
-        raise UserError(f"{path}: not the table of analog-nasbench 0.1.3: {error}") from error
+    for codes, record in content.items():
+        if not _is_cell(codes) or not isinstance(record, Record):
+            raise UserError(
+                f"{path}: not the table of analog-nasbench 0.1.3: it lists no cell and its record"
+            )
+        decisions = tuple(_CODES[codes[position]] for position in _ORDER)
+        values[space.index(Architecture(space.name, decisions))] = _accuracy(path, record, chosen)
     if len(values) != space.size or len(content) != space.size:
         raise UserError(f"{path}: expected {space.size} architectures, got {len(content)}")
+    column = Column("cifar10", chosen)
+    checked(column, np.array(list(values.values())), path)
     return Table(_DISTRIBUTION, chosen, "cifar10", space, values)
 
 
-def _accuracy(record: Any, metric: str) -> float:
+def _is_cell(codes: Any) -> bool:
+    return (
+        isinstance(codes, tuple)
+        and len(codes) == len(_EDGES)
+        and all(type(code) is int and 0 <= code < len(_CODES) for code in codes)
+    )
+
+
+def _accuracy(path: Path, record: Record, metric: str) -> float:
     """The finite number called ``metric`` of a record."""
-    fields: dict[str, Any] = vars(record)
-    value = fields.get(metric)
+    value = record.fields.get(metric)
     if not isinstance(value, float):
-        choices = ", ".join(sorted(name for name, field in fields.items() if isinstance(field, float)))
-        raise UserError(f"table analog: no metric {metric!r}; it has: {choices}")
+        numbers = (name for name, field in record.fields.items() if isinstance(field, float))
+        choices = listed(sorted(map(str, numbers)))
+        raise UserError(f"table analog: {path.name} has no metric {metric!r} everywhere; it has: {choices}")
     if not math.isfinite(value):
-        raise UserError(f"table analog: {metric} of an architecture is {value}")
+        raise UserError(f"table analog: {path.name}: {metric} of an architecture is {value}")
     return value

@@ -1,17 +1,17 @@
-"""Tables in NumPy archives: architecture strings beside one array of accuracies per metric."""
+"""Tables in NumPy archives: architecture strings beside one array of numbers per metric."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from pynas._errors import UserError
+from pynas._files import listed
 from pynas._npz import open_npz
 from pynas.benchmarks._base import Table
+from pynas.benchmarks._conventions import UNKNOWN, column_of
+from pynas.benchmarks._numbers import checked
+from pynas.benchmarks._rows import parse_rows
 from pynas.spaces import SearchSpace
 
 DEFAULT_METRIC = "test200_cifar10"  # mean test accuracy after the full 200 epochs
@@ -22,38 +22,36 @@ def read(path_text: str, space: SearchSpace, metric: str | None) -> Table:
 
     Raises:
         UserError: The file or the metric is absent, an array has the wrong shape or type, a string is no
-            architecture of ``space``, an accuracy is infinite, or an architecture has two different
-            accuracies.
+            architecture of ``space``, a value is none that can be (infinite, an accuracy of 105 %), or an
+            architecture has two different ones.
     """
     if not path_text:
         raise UserError("table npz: say which file, as in npz:nb201_accuracy.npz")
     path = Path(os.path.expanduser(path_text))
     with open_npz(path) as archive:
-        arrays: dict[str, NDArray[Any]] = {key: archive[key] for key in archive.files}
+        arrays = archive.all()
     strings = arrays.get("arch_str")
     if strings is None or strings.ndim != 1 or strings.dtype.kind not in "SU":
         raise UserError(
-            f"{path}: expected an array arch_str of N architecture strings, got keys {sorted(arrays)}"
+            f"{path}: expected an array arch_str of N architecture strings, got the keys "
+            f"{listed(sorted(arrays)) or 'none'}"
         )
     metrics = sorted(
         key for key, array in arrays.items() if array.dtype.kind in "fiu" and array.shape == strings.shape
     )
     chosen = DEFAULT_METRIC if metric is None else metric
     if chosen not in metrics:
-        choices = ", ".join(metrics) or "none"
+        choices = listed(metrics) or "none"
         raise UserError(f"{path}: no metric {chosen!r} with one number per architecture; it has: {choices}")
+    column, array = column_of(chosen, arrays[chosen], path)
+    numbers = checked(column, array, path).tolist()
     values: dict[int, float] = {}
-    for row, (text, value) in enumerate(zip(strings.tolist(), arrays[chosen].tolist(), strict=True)):
-        try:
-            index = space.index(space.parse(text.decode() if isinstance(text, bytes) else text))
-        except ValueError as error:
-            raise UserError(f"{path}: row {row} of arch_str: {error}") from error
-        if value != value:
-            continue
-        if not np.isfinite(value):
-            raise UserError(f"{path}: {chosen} of row {row} is {value}")
-        if values.setdefault(index, float(value)) != value:
+    for row, (index, value) in enumerate(zip(parse_rows(space, strings, path), numbers, strict=True)):
+        if value == value and values.setdefault(index, value) != value:
+            text = space.format(space.from_index(index))
             raise UserError(f"{path}: row {row} gives {text!r} a second, different {chosen}")
     if not values:
         raise UserError(f"{path}: {chosen} holds no number")
-    return Table(path.name, chosen, chosen.partition("_")[2] or "unknown", space, values)
+    # A name that no convention knows may say its dataset all the same.
+    dataset = column.dataset if column.dataset != UNKNOWN else chosen.partition("_")[2] or UNKNOWN
+    return Table(path.name, chosen, dataset, space, values, column.unit, column.higher_is_better)

@@ -16,7 +16,8 @@ from torch.nn import functional as F
 
 from pynas._errors import UserError
 
-_CHUNK = 1024  # images that are held in floating point at a time while statistics or sizes are computed
+# Images, and numbers, that are held in floating point at a time while statistics or sizes are computed.
+_CHUNK, _CHUNK_NUMBERS = 1024, 1 << 22
 _MAX_CLASSES = 2**20  # a label beyond is an identifier, and a classifier for it would not fit in memory
 
 Select = Callable[[int], Sequence[int]]  # number of images -> positions of those to keep, in order
@@ -123,10 +124,12 @@ def make_images(
         pixels, targets = pixels[positions], targets[positions]
     if pixels.ndim == 3:
         pixels = pixels[..., None]
+    if pixels.dtype.itemsize > 8:
+        pixels = pixels.astype(np.float64)  # torch has nothing longer
     planes = torch.from_numpy(np.ascontiguousarray(np.moveaxis(pixels, -1, 1)))
     if planes.dtype != torch.uint8:
         planes = planes.float()
-        for start, chunk in _chunks(planes):
+        for start, chunk in _images(planes):
             bad = (~chunk.isfinite()).flatten(1).any(1).nonzero()
             if len(bad):
                 raise UserError(f"{what}: image {start + int(bad[0])} has a NaN or infinite pixel")
@@ -145,9 +148,10 @@ def channel_statistics(pixels: Tensor) -> tuple[tuple[float, ...], tuple[float, 
     """Mean and population standard deviation of each channel of ``[N, C, H, W]``, in float64, two passes."""
     count = pixels.numel() // pixels.shape[1]
     channels = torch.zeros(pixels.shape[1], dtype=torch.float64)
-    mean = sum((_as_float(chunk).double().sum((0, 2, 3)) for _, chunk in _chunks(pixels)), channels) / count
+    sums = (_as_float(chunk).double().sum((0, 2, 3)) for chunk in _chunks(pixels))
+    mean = sum(sums, channels) / count
     column = mean.view(-1, 1, 1)
-    squares = ((_as_float(chunk).double() - column).square().sum((0, 2, 3)) for _, chunk in _chunks(pixels))
+    squares = ((_as_float(chunk).double() - column).square().sum((0, 2, 3)) for chunk in _chunks(pixels))
     std = (sum(squares, channels) / count).sqrt()
     return tuple(mean.tolist()), tuple(std.tolist())
 
@@ -157,9 +161,18 @@ def _as_float(pixels: Tensor) -> Tensor:
     return pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels
 
 
-def _chunks(pixels: Tensor) -> Iterator[tuple[int, Tensor]]:
-    for start in range(0, len(pixels), _CHUNK):
-        yield start, pixels[start : start + _CHUNK]
+def _images(pixels: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Some images at a time, and the number of the first of them."""
+    step = max(1, min(_CHUNK, _CHUNK_NUMBERS // max(1, pixels[0].numel())))
+    for start in range(0, len(pixels), step):
+        yield start, pixels[start : start + step]
+
+
+def _chunks(pixels: Tensor) -> Iterator[Tensor]:
+    """All pixels, some at a time: of large images some rows."""
+    rows = max(1, _CHUNK_NUMBERS // max(1, pixels.shape[1] * pixels.shape[3]))
+    for _, chunk in _images(pixels):
+        yield from torch.split(chunk, rows, dim=2)
 
 
 def _resized(pixels: Tensor, size: int) -> Tensor:
@@ -169,7 +182,7 @@ def _resized(pixels: Tensor, size: int) -> Tensor:
         return pixels
     chunks = [
         F.interpolate(_as_float(chunk), (size, size), mode="bilinear", antialias=True)
-        for _, chunk in _chunks(pixels)
+        for _, chunk in _images(pixels)
     ]
     return torch.cat(chunks)
 

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import os
+import warnings
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pynas._errors import UserError
+from pynas._files import open_regular, shortened, size_of
 from pynas.data._base import Images, Select, make_images
 
+# By their suffixes; a file is read as one of these formats whatever its own is, and as no other: Pillow knows
+# formats that start programs.
 _SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+_DEEP = ("I", "F")  # how the names of modes begin that have more than 8 bits a channel
+_LARGEST_FILE = 1 << 28
+_MOST_PIXELS = 1 << 25  # of one image
+_ANY_BYTES, _GROWTH = 1 << 30, 100  # of all images in memory: as many, or so many times as in their files
 
 
 def read(rest: str, size: int | None, select: Select) -> Images:
@@ -20,21 +31,38 @@ def read(rest: str, size: int | None, select: Select) -> Images:
 
     Raises:
         UserError: Pillow is absent, the folder is absent or has no classes, a class has no images, or an
-            image is unreadable or of another size.
+            image is unreadable, of another size, of more than 8 bits a channel, or takes too much memory.
     """
     if not rest:
         raise UserError("images folder: say which folder, as in folder:images")
     root = Path(os.path.expanduser(rest))
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise UserError(f"{root}: no such folder")
     try:
-        from PIL import Image
+        import PIL.Image  # noqa: F401
     except ImportError:
         raise UserError(
             "images folder: needs Pillow to read image files; install it with: "
             "pip install 'pynas-torch[images]'"
         ) from None
 
+    try:
+        files = _files(root)
+    except OSError as error:
+        raise UserError(f"{root}: cannot be read: {error.strerror or error}") from error
+    classes = len({label for _, label in files})
+    files = [files[position] for position in select(len(files))]
+    return make_images(
+        _pixels([path for path, _ in files], size),
+        np.array([label for _, label in files]),
+        name=root.resolve().name,
+        what=str(root),
+        num_classes=classes,
+    )
+
+
+def _files(root: Path) -> list[tuple[Path, int]]:
+    """Every image and the number of its class."""
     classes = sorted(place for place in root.iterdir() if place.is_dir() and not place.name.startswith("."))
     if not classes:
         raise UserError(f"{root}: expected one folder of images per class, found no folder")
@@ -44,27 +72,54 @@ def read(rest: str, size: int | None, select: Select) -> Images:
         if not images:
             raise UserError(f"{place}: a class without images ({', '.join(sorted(_SUFFIXES))})")
         files += [(path, label) for path in images]
+    return files
 
-    files = [files[position] for position in select(len(files))]
-    pixels = []
-    for path, _ in files:
-        try:
-            with Image.open(path) as image:
-                colour = image.convert("RGB")
-                if size is not None and colour.size != (size, size):
-                    colour = colour.resize((size, size), Image.Resampling.BILINEAR)
-                pixels.append(np.asarray(colour))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise UserError(f"{path}: not a readable image: {error}") from error
-        if pixels[-1].shape != pixels[0].shape:
-            sizes = ["x".join(map(str, array.shape[:2])) for array in (pixels[-1], pixels[0])]
+
+def _pixels(paths: list[Path], size: int | None) -> NDArray[np.uint8]:
+    """``[N, H, W, 3]``: every image, all of the size of the first."""
+    pixels: NDArray[np.uint8] | None = None
+    in_files = 0
+    for number, path in enumerate(paths):
+        image, held = _read(path, size)
+        in_files += held
+        if pixels is None:
+            pixels = np.empty((len(paths), *image.shape), np.uint8)  # costs no memory before it is filled
+        if image.shape != pixels.shape[1:]:
+            sizes = ["x".join(map(str, shape[:2])) for shape in (image.shape, pixels.shape[1:])]
             raise UserError(
-                f"{path}: is {sizes[0]} but {files[0][0]} is {sizes[1]}; give a size to resize all to"
+                f"{path}: is {sizes[0]} but {paths[0]} is {sizes[1]}; give a size to resize all to"
             )
-    return make_images(
-        np.stack(pixels),
-        np.array([label for _, label in files]),
-        name=root.resolve().name,
-        what=str(root),
-        num_classes=len(classes),
-    )
+        if size is None and (number + 1) * image.nbytes > max(_ANY_BYTES, _GROWTH * in_files):
+            raise UserError(
+                f"{path}: the images so far take {(number + 1) * image.nbytes} bytes of memory, more than "
+                f"{_GROWTH} times the {in_files} of their files; give a size to resize all to"
+            )
+        pixels[number] = image
+    assert pixels is not None  # a folder without images was refused
+    return pixels
+
+
+def _read(path: Path, size: int | None) -> tuple[NDArray[np.uint8], int]:
+    """``[H, W, 3]`` of one file, and the bytes of the file."""
+    from PIL import Image
+
+    with open_regular(path) as file:
+        size_in_file = size_of(file)
+        if size_in_file > _LARGEST_FILE:
+            raise UserError(f"{path}: has {size_in_file} bytes; an image may have {_LARGEST_FILE}")
+        content = BytesIO(file.read(size_in_file))  # which is not asked for what it has not
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of metadata that is not used, of sizes that are checked here
+        try:
+            with Image.open(content, formats=_FORMATS) as image:
+                if image.width * image.height > _MOST_PIXELS:
+                    raise ValueError(f"{image.width}x{image.height} pixels are more than {_MOST_PIXELS}")
+                if image.mode.startswith(_DEEP):
+                    raise ValueError(f"it has more than 8 bits a channel (mode {image.mode})")
+                colour = image.convert("RGB")
+            if size is not None and colour.size != (size, size):
+                colour = colour.resize((size, size), Image.Resampling.BILINEAR)
+            return np.asarray(colour), size_in_file
+        except Exception as error:  # a damaged image raises whatever its broken structure leads to
+            what = shortened(error or type(error).__name__)
+            raise UserError(f"{path}: not a readable image: {what}") from error

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
 
 from pynas._errors import UserError
+from pynas._files import listed
 from pynas._npz import open_npz
 from pynas.data._base import Images, Select, make_images
 
@@ -28,9 +32,16 @@ def read(rest: str, size: int | None, select: Select) -> Images:
         keys = next((pair for pair in _KEYS if set(pair) <= set(archive.files)), None)
         if keys is None:
             wanted = " or ".join(" and ".join(pair) for pair in _KEYS)
-            raise UserError(f"{path}: expected the keys {wanted}, got {', '.join(archive.files) or 'none'}")
+            raise UserError(f"{path}: expected the keys {wanted}, got {listed(archive.files) or 'none'}")
         pixels, labels = archive[keys[0]], archive[keys[1]]
-        num_classes = len(archive["class_names"]) if "class_names" in archive.files else None
+        num_classes = _count(archive["class_names"], path) if "class_names" in archive else None
     return make_images(
         pixels, labels, name=path.stem, what=str(path), size=size, select=select, num_classes=num_classes
     )
+
+
+def _count(names: NDArray[Any], path: Path) -> int:
+    """How many classes there are."""
+    if names.ndim != 1 or not len(names):
+        raise UserError(f"{path}: class_names must be a list of names, got shape {list(names.shape)}")
+    return len(names)

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import gzip
 import math
 import os
 import random
+import re
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pynas._errors import UserError
+from pynas._files import open_regular, size_of, unpacked_limit
 
 END_OF_LINE, UNKNOWN = "<eos>", "<unk>"
+
+_LARGEST = 1 << 30  # bytes of a text
+_LONG_LINE = 1 << 20  # characters from which the words of a line are not listed before they are taken
+_WORD = re.compile(r"\S+")
 
 
 def read_words(path: str | Path) -> list[str]:
@@ -26,23 +31,50 @@ def read_words(path: str | Path) -> list[str]:
         UserError: The file is absent, unreadable, not text, or holds no word.
     """
     path = Path(os.path.expanduser(path))
-    try:
-        raw = path.read_bytes()
-        if path.suffix == ".gz" or raw[:2] == b"\x1f\x8b":
-            raw = gzip.decompress(raw)
-        text = raw.decode("utf-8")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; give a plain text file, .txt or .gz") from None
-    except IsADirectoryError:
-        raise UserError(f"{path}: is a folder; give a plain text file, .txt or .gz") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is not UTF-8 text (byte {error.start})") from None
-    except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from None
-    words = [word for line in text.splitlines() if line.strip() for word in (*line.split(), END_OF_LINE)]
+    with open_regular(path, "; give a plain text file, .txt or .gz") as file:
+        size = size_of(file)
+        if size > _LARGEST:
+            raise UserError(f"{path}: has {size} bytes; a text may have {_LARGEST}")
+        try:
+            raw = file.read(size)
+            if path.suffix == ".gz" or raw[:2] == b"\x1f\x8b":
+                raw = _gunzip(raw, min(_LARGEST, unpacked_limit(size)))
+            text = raw.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}: is not UTF-8 text (byte {error.start})") from None
+        except (OSError, ValueError, zlib.error) as error:
+            raise UserError(f"{path}: cannot be read: {error}") from None
+    del raw
+    words = list(_words(text))
     if not words:
         raise UserError(f"{path}: holds no word")
     return words
+
+
+def _gunzip(raw: bytes, limit: int) -> bytes:
+    """All streams of ``raw`` unpacked; ValueError if it is damaged or they have more than ``limit`` bytes."""
+    pieces: list[bytes] = []
+    while raw:
+        unpacker = zlib.decompressobj(wbits=31)
+        pieces.append(unpacker.decompress(raw, limit + 1))
+        limit -= len(pieces[-1])
+        if limit < 0:
+            raise ValueError("it unpacks to more than a text of its size may")
+        if not unpacker.eof:
+            raise ValueError("the compressed file is cut short")
+        raw = unpacker.unused_data.lstrip(b"\0")
+    return b"".join(pieces)
+
+
+def _words(text: str) -> Iterator[str]:
+    """Each word, the same object each time that it occurs, and the ends of lines."""
+    known: dict[str, str] = {}
+    for line in text.splitlines():
+        word = ""
+        for word in line.split() if len(line) < _LONG_LINE else map(re.Match.group, _WORD.finditer(line)):
+            yield known.setdefault(word, word)
+        if word:
+            yield END_OF_LINE
 
 
 class Vocabulary:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pynas._errors import UserError
+from pynas._files import listed, shortened
 from pynas._npz import open_npz
 from pynas.architecture import Architecture
 from pynas.hardware._model import UNITS, HardwareModel
@@ -23,6 +24,7 @@ from pynas.spaces import SearchSpace
 
 _KEY = re.compile(rf"(?P<dataset>[^/]+)/(?P<device>\w+)_(?P<quantity>{'|'.join(UNITS)})")
 _DEFAULT_DATASET = "cifar10"
+_UNSUPPORTED = -1
 
 
 class TabularLatency(HardwareModel):
@@ -30,15 +32,16 @@ class TabularLatency(HardwareModel):
 
     Args:
         space: Space of the architectures.
-        values: ``[space.size]`` in the index order of the space. Negative (-1 in HW-NAS-Bench) means that
-            the device cannot run the architecture, NaN that it was not measured.
+        values: ``[space.size]`` in the index order of the space. -1, as in HW-NAS-Bench, means that the
+            device cannot run the architecture, NaN that it was not measured.
         device: Short name of the device.
         quantity: ``latency`` (ms) or ``energy`` (mJ).
         dataset: What the networks' inputs were.
         source: Where the numbers come from.
 
     Raises:
-        UserError: The number of values is not that of the architectures, or one is infinite or zero.
+        UserError: The number of values is not that of the architectures, or one is infinite, zero or
+            another negative number.
     """
 
     def __init__(
@@ -58,10 +61,11 @@ class TabularLatency(HardwareModel):
                 f"{source}: {device} has values of shape {list(self.values.shape)}, expected one for each of "
                 f"the {space.size} architectures of {space.name}"
             )
-        bad = np.flatnonzero(np.isinf(self.values) | (self.values == 0))
+        numbers = self.values
+        bad = np.flatnonzero(np.isinf(numbers) | ((numbers <= 0) & (numbers != _UNSUPPORTED)))
         if len(bad):
             raise UserError(
-                f"{source}: {self.name} of architecture {bad[0]} is {self.values[bad[0]]}; expected a "
+                f"{source}: {self.name} of architecture {bad[0]} is {numbers[bad[0]]:g}; expected a "
                 "positive number, -1 where the device does not support it, or NaN where it was not measured"
             )
 
@@ -105,11 +109,12 @@ class TabularLatency(HardwareModel):
             columns = [match for key in archive.files if (match := _KEY.fullmatch(key))]
             if not columns:
                 raise UserError(
-                    f"{path}: expected arrays called DATASET/DEVICE_latency, got keys {sorted(archive.files)}"
+                    f"{path}: expected arrays called DATASET/DEVICE_latency, got the keys "
+                    f"{listed(sorted(archive.files)) or 'none'}"
                 )
             wanted = _wanted(path, columns, device)
-            rows = _rows(path, archive["arch_str"], space) if "arch_str" in archive.files else None
-            read = {match: np.asarray(archive[match.string], dtype=np.float64) for match in wanted}
+            rows = _rows(path, archive["arch_str"], space) if "arch_str" in archive else None
+            read = {match: _numbers(path, match.string, archive[match.string]) for match in wanted}
         return tuple(
             cls(
                 space, _placed(path, values, rows, space), m["device"], m["quantity"], m["dataset"], path.name
@@ -123,24 +128,36 @@ def _wanted(path: Path, columns: list[re.Match[str]], device: str | None) -> lis
     datasets = sorted({match["dataset"] for match in columns})
     chosen = dataset or (_DEFAULT_DATASET if _DEFAULT_DATASET in datasets else datasets[0])
     if chosen not in datasets:
-        raise UserError(f"{path}: no dataset {chosen!r}; it has: {', '.join(datasets)}")
+        raise UserError(f"{path}: no dataset {chosen!r}; it has: {listed(datasets)}")
     there = [match for match in columns if match["dataset"] == chosen]
     wanted = [match for match in there if name in ("", match["device"])]
     if not wanted:
-        devices = ", ".join(sorted({match["device"] for match in there}))
+        devices = listed(sorted({match["device"] for match in there}))
         raise UserError(f"{path}: no device {name!r}; it has: {devices}")
     return wanted
 
 
+def _numbers(path: Path, key: str, array: NDArray[Any]) -> NDArray[np.float64]:
+    if array.dtype.kind not in "fiu" or array.ndim != 1:
+        raise UserError(f"{path}: {key} is {array.dtype} of shape {list(array.shape)}, expected N numbers")
+    return array.astype(np.float64)
+
+
 def _rows(path: Path, strings: NDArray[Any], space: SearchSpace) -> list[int]:
     """Index in the space of each row."""
-    rows = []
+    if strings.ndim != 1 or strings.dtype.kind not in "SU":
+        raise UserError(
+            f"{path}: arch_str is {strings.dtype} of shape {list(strings.shape)}, expected N strings"
+        )
+    rows: dict[int, int] = {}
     for row, text in enumerate(strings.tolist()):
         try:
-            rows.append(space.index(space.parse(text.decode() if isinstance(text, bytes) else str(text))))
-        except UserError as error:
-            raise UserError(f"{path}: row {row} of arch_str: {error}") from error
-    return rows
+            index = space.index(space.parse(text.decode() if isinstance(text, bytes) else text))
+        except ValueError as error:
+            raise UserError(f"{path}: row {row} of arch_str: {shortened(error)}") from error
+        if (first := rows.setdefault(index, row)) != row:
+            raise UserError(f"{path}: rows {first} and {row} of arch_str are the same architecture")
+    return list(rows)
 
 
 def _placed(

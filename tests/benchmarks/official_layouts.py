@@ -178,7 +178,7 @@ TASKS = {
 def transnas_file(micro: list[str], macro: list[str], epochs: int = 5) -> dict[str, Any]:
     def curve(row: int, place: int) -> list[float]:
         # Rises, then falls by a little: the last epoch is neither the best nor the first.
-        return [10.0 * place + row + (e if e < epochs - 1 else e - 1.5) for e in range(epochs)]
+        return [10.0 * place + row / 10 + (e if e < epochs - 1 else e - 1.5) for e in range(epochs)]
 
     def result(row: int, task: str) -> dict[str, Any]:
         names = [f"{split}_{name}" for split in ("train", "valid", "test") for name in TASKS[task]]

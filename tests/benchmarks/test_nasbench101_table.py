@@ -173,7 +173,7 @@ def test_memory_is_that_of_the_result(
     tmp_path: Path, cells: list[Architecture], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Four times the records take the memory of four times the numbers: 48 bytes of each run and cell."""
-    monkeypatch.setattr(tfrecord_file, "_BATCH", 64)
+    monkeypatch.setattr(tfrecord_file, "_BATCH_RECORDS", 64)
     some = records(cells[:1], (108,), runs=1)[0]
     name = SPACE.hash(cells[0]).encode()
 

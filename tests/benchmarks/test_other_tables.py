@@ -54,7 +54,7 @@ def test_every_task_comes_back(transnas: Path, name: str, archs: list[str], firs
         for task, metrics in TASKS.items():
             names = [f"{split}_{metric}" for split in ("train", "valid", "test") for metric in metrics]
             for place, metric in enumerate(names):
-                base = 10.0 * place + first + i
+                base = 10.0 * place + (first + i) / 10
                 assert benchmark.query(arch, metric, dataset=task) == base + 2.5
                 assert benchmark.query(arch, f"{metric}@5", dataset=task) == base + 2.5
                 if not metric.endswith("loss") or metric.endswith("neg_loss"):
@@ -84,7 +84,7 @@ def test_a_task_is_judged_by_its_own_metric(transnas: Path) -> None:
     assert normals.resolve().key == "normal/test_ssim@5"
     table = benchmarks.load(f"transnas:{transnas}", "transnas_macro", "valid_ssim", dataset="normal")
     assert [benchmark.space.format(arch) for arch in table.architectures()] == MACRO
-    assert table.best() == (benchmark.space.parse(MACRO[-1]), 26.5)
+    assert table.best() == (benchmark.space.parse(MACRO[-1]), 22.9)
     assert len(benchmark.missing(dataset="jigsaw")) == 0
 
 
@@ -170,10 +170,10 @@ def test_order_and_damage_of_costs(tmp_path: Path) -> None:
 
 
 def test_without_names_the_order_is_the_official_one(tmp_path: Path) -> None:
-    numbers = np.arange(15_625.0)
+    numbers = np.arange(15_625.0) + 1
     path = convert_hw(tmp_path, {"nasbench201": {"cifar10": {"raspi4_latency": numbers}}})
     table = benchmarks.load(f"hw:{path}#raspi4_latency", TOPOLOGY)
-    assert [table.accuracy(TOPOLOGY.from_index(i)) for i in (0, 77, 15_624)] == [0, 77, 15_624]
+    assert [table.accuracy(TOPOLOGY.from_index(i)) for i in (0, 77, 15_624)] == [1, 78, 15_625]
 
 
 # ---- archives of other people ----------------------------------------------------------------------------
@@ -338,7 +338,7 @@ def test_what_cannot_be_written(tmp_path: Path) -> None:
         benchmarks.convert(source, tmp_path / "hw.pickle")
     with pytest.raises(UserError, match="does not exist"):
         benchmarks.convert(source, tmp_path / "absent" / "hw.npz")
-    with pytest.raises(UserError, match="no such file or folder"):
+    with pytest.raises(UserError, match="absent: no such file"):
         benchmarks.convert(tmp_path / "absent", tmp_path / "hw.npz")
     target = tmp_path / "hw.npz"
     benchmarks.convert(source, target)

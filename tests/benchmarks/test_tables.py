@@ -69,10 +69,13 @@ def test_npz_path_with_a_hash(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"x": [1.0]}, "expected an array arch_str of N architecture strings, got keys ['x']"),
+        ({"x": [1.0]}, "expected an array arch_str of N architecture strings, got the keys x"),
         ({"arch_str": STRINGS, "a_b": [1.0, 2.0]}, "no metric 'test200_cifar10' with one number per arch"),
         ({"arch_str": STRINGS, "a_b": [1.0, 2.0, 3.0]}, "it has: a_b"),
-        ({"arch_str": STRINGS, "test200_cifar10": [1.0, np.inf, 3.0]}, "test200_cifar10 of row 1 is inf"),
+        (
+            {"arch_str": STRINGS, "test200_cifar10": [1.0, np.inf, 3.0]},
+            "cifar10/test_accuracy@200 of row 1 is inf",
+        ),
         ({"arch_str": STRINGS, "test200_cifar10": [np.nan] * 3}, "test200_cifar10 holds no number"),
         ({"arch_str": STRINGS[[0, 1, 0]], "test200_cifar10": [1.0, 2.0, 3.0]}, "row 2 gives"),
         (
@@ -91,7 +94,7 @@ def test_npz_that_is_refused(save: Save, arrays: dict[str, Any], message: str) -
 def test_files_that_are_no_archives(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file"):
         benchmarks.load(f"npz:{tmp_path / 'absent.npz'}", SPACE)
-    with pytest.raises(UserError, match="no such file"):
+    with pytest.raises(UserError, match="is a folder, expected a file"):
         benchmarks.load(f"npz:{tmp_path}", SPACE)
     text = tmp_path / "text.npz"
     text.write_text("accuracy")
@@ -157,7 +160,9 @@ def test_analog_agrees_with_the_published_table(analog_table: benchmarks.Table, 
 def test_analog_other_metrics(analog_table: benchmarks.Table) -> None:
     noisy = benchmarks.load("analog#noisy_accuracy", SPACE)
     assert noisy.values != analog_table.values
-    with pytest.raises(UserError, match="no metric 'accuracy'; it has: analog_accuracy, baseline_accuracy"):
+    with pytest.raises(
+        UserError, match=r"no metric 'accuracy'.*; it has: analog_accuracy, baseline_accuracy"
+    ):
         benchmarks.load("analog#accuracy", SPACE)
 
 
@@ -195,7 +200,7 @@ def analog_content(architecture: type, drift: type, accuracy: object = 50.0) -> 
     for i in range(15_625):
         codes = tuple(i // 5**k % 5 for k in range(6))
         record = content[codes] = architecture()
-        record.baseline_accuracy = float(i)
+        record.baseline_accuracy = i / 160
         record.baseline_drift_60 = drift()
     record.baseline_accuracy = accuracy
     return content
@@ -207,7 +212,7 @@ def test_analog_key_order(tmp_path: Path, package_classes: tuple[type, type]) ->
     table = analog.read_file(path, SPACE)
     # Codes 0 skip, 1 none, 2 conv3x3, 3 conv1x1, 4 pool on the edges 01 02 03 12 13 23.
     arch = SPACE.parse("|nor_conv_3x3~0|+|none~0|avg_pool_3x3~1|+|nor_conv_1x1~0|skip_connect~1|none~2|")
-    assert table.accuracy(arch) == sum(c * 5**k for k, c in enumerate((2, 1, 3, 4, 0, 1)))
+    assert table.accuracy(arch) == sum(c * 5**k for k, c in enumerate((2, 1, 3, 4, 0, 1))) / 160
 
 
 @pytest.mark.parametrize(
@@ -252,7 +257,7 @@ class Malicious:
         return open, (self.path, "w")
 
 
-@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
 def test_a_malicious_pickle_is_not_run(tmp_path: Path, protocol: int) -> None:
     path = tmp_path / "data.anb"
     path.write_bytes(pickle.dumps({(0,) * 6: Malicious(tmp_path / "owned")}, protocol))
@@ -289,5 +294,5 @@ def test_a_truncated_pickle_is_refused(tmp_path: Path, package_classes: tuple[ty
         with pytest.raises(UserError, match="not the table of analog-nasbench"):
             analog.read_file(path, SPACE)
     path.unlink()
-    with pytest.raises(UserError, match="cannot read the table of analog-nasbench: No such file"):
+    with pytest.raises(UserError, match=r"data\.anb: no such file"):
         analog.read_file(path, SPACE)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pynas._errors import UserError
+from pynas._files import listed, open_regular
 from pynas.benchmarks import _compact
 from pynas.benchmarks._compact import Content
 from pynas.benchmarks._convert import hw, nasbench101, nats, transnas
@@ -53,9 +54,9 @@ def convert(
     path, target = Path(os.path.expanduser(source)), Path(os.path.expanduser(output))
     if target.suffix != ".npz":
         raise UserError(f"{target}: the name of a table ends in .npz")
-    if target.exists() and not overwrite:
+    if os.path.exists(target) and not overwrite:
         raise UserError(f"{target}: exists already; --overwrite replaces it")
-    if not target.parent.is_dir():
+    if not os.path.isdir(target.parent):
         raise UserError(f"{target}: the folder {target.parent} does not exist")
     content = _read(path, on_progress)
     _compact.write(target, content)
@@ -64,16 +65,15 @@ def convert(
 
 
 def _read(path: Path, on_progress: Callable[[float], None]) -> Content:
-    if path.is_dir():
+    if os.path.isdir(path):
         if not nats.is_folder(path):
             raise _unknown(path, "a folder of no benchmark that pynas knows")
         return nats.convert_folder(path, on_progress)
-    if not path.is_file():
-        raise UserError(f"{path}: no such file or folder")
     if path.suffix == ".tfrecord":
         return nasbench101.convert(path, on_progress)
+    open_regular(path, hint=" or folder").close()  # what cannot be opened needs no list of what is read
     try:
-        loaded = pickle_file.load(path, _reduce, what="the table of a benchmark", on_progress=on_progress)
+        loaded = pickle_file.load(path, _summary, what="the table of a benchmark", on_progress=on_progress)
     except UserError as error:
         raise UserError(f"{error}. {_reads()}") from error
     if isinstance(loaded, dict):
@@ -83,7 +83,7 @@ def _read(path: Path, on_progress: Callable[[float], None]) -> Content:
             return transnas.convert(path, loaded)
         if "nasbench201" in loaded:
             return hw.convert(path, loaded)
-    keys = f" with the keys {sorted(map(str, loaded))[:8]}" if isinstance(loaded, dict) else ""
+    keys = f" with the keys {listed(sorted(map(str, loaded)))}" if isinstance(loaded, dict) else ""
     raise _unknown(path, f"a {type(loaded).__name__}{keys} is the table of no benchmark that pynas knows")
 
 
@@ -95,9 +95,10 @@ def _reads() -> str:
     return f"What is read: {'; '.join(READS)}"
 
 
-def _reduce(mapping: dict[Any, Any]) -> Any:
-    """What to keep of a dict in any of the pickles."""
-    try:
-        return nats.reduce(mapping) or transnas.reduce(mapping) or hw.reduce(mapping)
-    except (TypeError, AttributeError) as error:
-        raise ValueError(f"the results of a training run are laid out in another way: {error}") from error
+def _summary(mapping: dict[Any, Any]) -> Callable[[dict[Any, Any]], Any] | None:
+    """How to keep what matters of a dict in any of the pickles."""
+    if "train_acc1es" in mapping:
+        return nats.summary(mapping)
+    if "total_epochs" in mapping:
+        return transnas.summary(mapping)
+    return hw.summary(mapping) if "num_classes" in mapping else None

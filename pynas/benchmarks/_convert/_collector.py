@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pynas.benchmarks._columns import Column
+from pynas._errors import UserError
+from pynas._files import shortened
+from pynas.benchmarks._columns import Column, check_names
 
 Key = tuple[str, str, int | None]  # dataset, metric, epochs
 Number = tuple[Key, int | None, float]  # column, seed (None for a single value), value
+
+_MOST_ARRAYS = 2048  # NATS-Bench has some 500
+_MOST_EPOCHS = 10_000
 
 
 class Collector:
@@ -22,10 +29,13 @@ class Collector:
         self._arrays: dict[tuple[Key, int | None], NDArray[np.float64]] = {}
 
     def put(self, row: int, numbers: Iterable[Number]) -> None:
-        """Set what is known about ``row``."""
+        """Set what is known about ``row``; ValueError if it is no number of a column that can be."""
         for key, seed, value in numbers:
             array = self._arrays.get((key, seed))
             if array is None:
+                if len(self._arrays) == _MOST_ARRAYS:
+                    raise ValueError(f"more than {_MOST_ARRAYS} different numbers of an architecture")
+                check_names(*key[:2])
                 array = self._arrays[key, seed] = np.full(self._rows, np.nan)
             array[row] = value
 
@@ -47,3 +57,52 @@ class Collector:
             else:
                 columns[Column(*key)] = self._arrays.pop((key, None))
         return columns
+
+
+class Once:
+    """Refuses what was there before: a pickle of a few bytes can name one object a million times."""
+
+    def __init__(self) -> None:
+        self._seen: dict[int, object] = {}
+
+    def __call__(self, thing: Any) -> Any:
+        """``thing``; ValueError the second time."""
+        if id(thing) in self._seen:
+            raise ValueError("the same results in two places")
+        self._seen[id(thing)] = thing
+        return thing
+
+
+@contextmanager
+def laid_out_as(path: Path, title: str) -> Iterator[None]:
+    """Turn whatever the values of another layout lead to into a UserError: any type can be in any place."""
+    try:
+        yield
+    except Exception as error:
+        what = shortened(error or type(error).__name__)
+        raise UserError(f"{path}: not laid out as {title}: {what}") from error
+
+
+def epochs_of(value: Any) -> int:
+    """``value`` if it can be the length of a training, else ValueError."""
+    if type(value) is not int or not 1 <= value <= _MOST_EPOCHS:
+        shown = shortened(repr(value)) if isinstance(value, (int, float, str)) else type(value).__name__
+        raise ValueError(f"{shown} epochs")
+    return value
+
+
+def numbers_in(values: Any) -> list[float]:
+    """The numbers in a list, NaN for None; ValueError if it holds anything else."""
+    if not isinstance(values, (list, tuple)) or not set(map(type, values)) <= {int, float, type(None)}:
+        raise ValueError("a list of other things than numbers")
+    return [np.nan if value is None else float(value) for value in values]
+
+
+def check_archs(texts: list[Any], largest: int) -> None:
+    """ValueError unless ``texts`` are different architecture strings, at most ``largest``."""
+    if not all(isinstance(text, str) and len(text) <= 1000 for text in texts):
+        raise ValueError("expected a list of architecture strings")
+    if len(texts) > largest or len(set(texts)) < len(texts):
+        raise ValueError(
+            f"{len(texts)} architectures, of which {len(set(texts))} differ; there are {largest}"
+        )

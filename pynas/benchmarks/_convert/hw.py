@@ -4,13 +4,13 @@ C. Li et al., "HW-NAS-Bench: Hardware-Aware Neural Architecture Search Benchmark
 arXiv:2103.10584.
 
 ``["nasbench201"][dataset][metric]`` lists 15,625 numbers in the official order of NAS-Bench-201: latencies in
-milliseconds and energies in millijoules on six devices, a negative number where the device cannot run the
-network. The FBNet half of the file (costs of single layers) is not converted.
+milliseconds and energies in millijoules on six devices, -1 where the device cannot run the network. The FBNet
+half of the file (costs of single layers) is not converted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +18,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pynas import spaces
-from pynas._errors import UserError
-from pynas.benchmarks._columns import Column
+from pynas._files import listed
+from pynas._unpickle.stand_ins import Array
+from pynas._unpickle.stream import REDUCED
+from pynas.benchmarks._columns import Column, check_names
 from pynas.benchmarks._compact import Content
-from pynas.benchmarks._formats.pickle_stream import REDUCED
-from pynas.benchmarks._formats.stand_ins import Array
+from pynas.benchmarks._convert._collector import Once, check_archs, laid_out_as, numbers_in
 
 _CONFIG = "config"
 
 
-def reduce(mapping: Mapping[Any, Any]) -> str | None:
-    """The architecture string of a dict if it configures one network, else None."""
-    text = mapping.get("arch_str")
-    return text if isinstance(text, str) and "num_classes" in mapping else None
+def summary(mapping: Mapping[Any, Any]) -> Callable[[Mapping[Any, Any]], str] | None:
+    """What to keep of a dict if it configures one network: its architecture string."""
+    is_config = isinstance(mapping.get("arch_str"), str) and "num_classes" in mapping
+    return _arch_of if is_config else None
+
+
+def _arch_of(mapping: Mapping[Any, Any]) -> str:
+    return str(mapping["arch_str"])
 
 
 def convert(path: Path, content: Mapping[str, Any]) -> Content:
@@ -39,29 +44,38 @@ def convert(path: Path, content: Mapping[str, Any]) -> Content:
     Raises:
         UserError: It is laid out in another way.
     """
+    with laid_out_as(path, "HW-NAS-Bench"):
+        return _content(path.name, content["nasbench201"])
+
+
+def _content(source: str, datasets: Mapping[str, Mapping[str, Any]]) -> Content:
     space = spaces.get("nasbench201")
     columns: dict[Column, NDArray[Any]] = {}
     archs: list[str] = []
-    try:
-        for dataset, metrics in content["nasbench201"].items():
-            configs = [config[REDUCED] for config in metrics.get(_CONFIG, ()) if REDUCED in config]
-            if archs and configs and configs != archs:
-                raise ValueError(f"{dataset} lists other architectures than the data sets before")
-            archs = archs or configs
-            for name, values in metrics.items():
-                if name != _CONFIG:
-                    numbers = values.values if isinstance(values, Array) else values
-                    columns[Column(str(dataset), str(name))] = np.array(numbers, dtype=np.float64)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: not laid out as HW-NAS-Bench: {error!s}") from error
+    once = Once()
+    for dataset, metrics in datasets.items():
+        configs = [config[REDUCED] for config in metrics.get(_CONFIG, ()) if REDUCED in config]
+        if archs and configs and configs != archs:
+            raise ValueError(f"{dataset} lists other architectures than the data sets before")
+        archs = archs or configs
+        for name, values in metrics.items():
+            if name != _CONFIG:
+                check_names(dataset, name)
+                columns[Column(dataset, name)] = _numbers(once(values), space.size or 0)
     lengths = {array.shape for array in columns.values()}
     if len(lengths) != 1 or len(next(iter(lengths))) != 1:
-        raise UserError(f"{path}: not laid out as HW-NAS-Bench: columns of shapes {sorted(lengths)}")
+        raise ValueError(f"columns of shapes {listed(sorted(lengths))}")
     ((count,),) = lengths
     if not archs and count == space.size:
         archs = [space.format(space.from_index(index)) for index in range(count)]
     if len(archs) != count:
-        raise UserError(
-            f"{path}: not laid out as HW-NAS-Bench: {count} numbers of {len(archs)} architectures"
-        )
-    return Content("hw_nas", path.name, {"arch_str": np.array(archs, dtype="S")}, columns)
+        raise ValueError(f"{count} numbers of {len(archs)} architectures")
+    check_archs(archs, space.size or 0)
+    return Content("hw_nas", source, {"arch_str": np.array(archs, dtype="S")}, columns)
+
+
+def _numbers(values: Any, largest: int) -> NDArray[np.float64]:
+    array = values.numbers if isinstance(values, Array) else np.array(numbers_in(values))
+    if array.size > largest:
+        raise ValueError(f"{array.size} numbers of {largest} architectures")
+    return array.astype(np.float64)

@@ -20,8 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pynas._errors import UserError
+from pynas._files import Bounded, open_regular, shortened, size_of
 from pynas.benchmarks._columns import Column
 from pynas.benchmarks._compact import Content
+from pynas.benchmarks._convert._collector import epochs_of
 from pynas.benchmarks._formats import protobuf, tfrecord
 
 _OP_NAMES = ("conv3x3-bn-relu", "conv1x1-bn-relu", "maxpool3x3")
@@ -36,6 +38,8 @@ _METRICS = (
     (5, "test_accuracy", 100.0),
     (2, "train_time", 1.0),
 )
+_WANTED = frozenset(field for field, _, _ in _METRICS)
+_LENGTHS = 16  # of trainings; there are four
 _EVALUATION, _PARAMETERS = 1, 2  # fields of ModelMetrics
 
 
@@ -69,6 +73,8 @@ class _Cells:
     def record(self, row: int, epochs: int, numbers: list[float]) -> None:
         """Add one run."""
         if epochs not in self.metrics:
+            if len(self.metrics) == _LENGTHS:
+                raise ValueError(f"trainings of more than {_LENGTHS} lengths")
             self.metrics[epochs] = np.full((len(self.params), _RUNS, len(_METRICS)), np.nan, np.float32)
             self.runs[epochs] = np.zeros(len(self.params), np.uint8)
         run = int(self.runs[epochs][row])
@@ -98,24 +104,20 @@ def convert(path: Path, on_progress: Callable[[float], None]) -> Content:
     """
     cells = _Cells()
     number = 0
-    try:
-        with path.open("rb") as file:
-            size = max(1, file.seek(0, 2))
-            file.seek(0)
+    with open_regular(path) as opened:
+        size = size_of(opened)
+        file = Bounded(opened, size, "it grew while it was read", opened.close)
+        try:
             for batch in tfrecord.batches(path, file):
                 for record in batch:
                     _read(record, cells)
                     number += 1
-                on_progress(file.tell() / size)
-    except OSError as error:
-        raise UserError(f"{path}: cannot read: {error.strerror or error}") from error
-    except (
-        ValueError,
-        KeyError,
-        TypeError,
-        IndexError,
-    ) as error:  # binascii.Error and JSON's are ValueErrors
-        raise UserError(f"{path}: record {number} is no row of NAS-Bench-101: {error}") from error
+                on_progress(opened.tell() / max(1, size))
+        except UserError:
+            raise
+        except Exception as error:  # any type can be in any place of a record
+            what = shortened(error or type(error).__name__)
+            raise UserError(f"{path}: record {number} is no row of NAS-Bench-101: {what}") from error
     if not number:
         raise UserError(f"{path}: holds no record")
     return _content(path, cells)
@@ -123,28 +125,28 @@ def convert(path: Path, on_progress: Callable[[float], None]) -> Content:
 
 def _read(record: bytes, cells: _Cells) -> None:
     digest, epochs, adjacency, operations, encoded = json.loads(record)
-    if not isinstance(epochs, int) or epochs < 1:
-        raise ValueError(f"{epochs!r} epochs")
+    if not all(isinstance(text, str) for text in (digest, adjacency, operations, encoded)):
+        raise ValueError("not a hash, a matrix, operations and metrics as texts")
     raw = bytes.fromhex(digest)
     if len(raw) != 16:
         raise ValueError(f"the module hash {digest!r}")
     evaluations: list[bytes] = []
     params = 0
     for field, _, value in protobuf.fields(base64.b64decode(encoded, validate=True)):
-        if field == _EVALUATION and isinstance(value, bytes):
+        if field == _EVALUATION and isinstance(value, bytes) and len(evaluations) <= 3:
             evaluations.append(value)
         elif field == _PARAMETERS and isinstance(value, int):
             params = value
     if len(evaluations) != 3:
         raise ValueError(f"{len(evaluations)} evaluations of a run, expected before, halfway, after")
-    final = {field: value for field, _, value in protobuf.fields(evaluations[2])}
+    final = {field: value for field, _, value in protobuf.fields(evaluations[2]) if field in _WANTED}
     numbers = [
         protobuf.double(final[field]) * factor if field in final else math.nan
         for field, _, factor in _METRICS
     ]
     row = cells.add(raw, adjacency, operations)
     cells.params[row] = params
-    cells.record(row, epochs, numbers)
+    cells.record(row, epochs_of(epochs), numbers)
 
 
 def _content(path: Path, cells: _Cells) -> Content:

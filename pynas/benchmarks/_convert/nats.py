@@ -11,12 +11,10 @@ Kept are those of the last epoch, the seconds of the whole training, and the sec
 
 from __future__ import annotations
 
-import bz2
-import pickle
+import os
 from array import array
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +22,23 @@ import numpy as np
 
 from pynas import spaces
 from pynas._errors import UserError
-from pynas._unpickle import AllowListUnpickler
+from pynas._files import shortened
+from pynas._unpickle.stream import REDUCED
+from pynas.benchmarks._columns import check_names
 from pynas.benchmarks._compact import Content
-from pynas.benchmarks._convert._collector import Collector, Number
-from pynas.benchmarks._formats.pickle_stream import REDUCED
-from pynas.benchmarks._formats.stand_ins import ALLOWED_IN_TORCH, fresh
+from pynas.benchmarks._convert._collector import (
+    Collector,
+    Number,
+    Once,
+    check_archs,
+    epochs_of,
+    laid_out_as,
+    numbers_in,
+)
+from pynas.benchmarks._formats import pickle_file
 
 _SUFFIX = ".pickle.pbz2"
-_LARGEST_PICKLE = 1 << 28
+_MOST_LENGTHS, _MOST_RUNS, _MOST_SETS = 8, 64, 8  # lengths of training, runs of each, evaluation sets
 _TRIAL_KEYS = frozenset({"train_acc1es", "eval_acc1es", "epochs", "seed"})
 _COSTS = {"params": ("params", 1e6), "flop": ("flops", 1e6)}  # the files count in millions
 _REFERENCE_SEED = 888  # of it the costs are right where the seeds disagree, says the official API
@@ -46,20 +53,28 @@ class Trial:
     values: array[float]
 
 
-def reduce(mapping: Mapping[Any, Any]) -> Trial | None:
-    """The summary of a dict if it is one training run, else None."""
-    if not mapping.keys() >= _TRIAL_KEYS:
-        return None
-    epochs = int(mapping["epochs"])
+def summary(mapping: Mapping[Any, Any]) -> Callable[[Mapping[Any, Any]], Trial] | None:
+    """What to keep of a dict if it is one training run."""
+    return reduce if mapping.keys() >= _TRIAL_KEYS else None
+
+
+def reduce(mapping: Mapping[Any, Any]) -> Trial:
+    """The summary of a training run."""
+    epochs = epochs_of(mapping["epochs"])
     last = epochs - 1
     numbers: dict[str, Any] = {
         "train_accuracy": _at(mapping["train_acc1es"], last),
         "train_loss": _at(mapping.get("train_losses"), last),
     }
     times = mapping.get("train_times")
-    if isinstance(times, dict) and all(epoch in times for epoch in range(epochs)):
+    # What an epoch says goes for as many as there are times of, not for as many as there should be.
+    if isinstance(times, dict) and len(times) >= epochs and all(e in times for e in range(epochs)):
         numbers["train_time"] = sum(times[epoch] for epoch in range(epochs))
-    for name in mapping.get("eval_names") or ():
+    names = mapping.get("eval_names") or ()
+    if not isinstance(names, (list, tuple)) or len(names) > _MOST_SETS:
+        raise ValueError(f"eval_names: expected at most {_MOST_SETS} names")
+    for name in names:
+        check_names(name)
         numbers[f"{name}_accuracy"] = _at(mapping["eval_acc1es"], f"{name}@{last}")
         numbers[f"{name}_loss"] = _at(mapping.get("eval_losses"), f"{name}@{last}")
         passes = _passes(mapping.get("eval_times"), name, epochs)
@@ -68,7 +83,7 @@ def reduce(mapping: Mapping[Any, Any]) -> Trial | None:
     for name, (ours, factor) in _COSTS.items():
         if isinstance(mapping.get(name), (int, float)):
             numbers[ours] = mapping[name] * factor
-    latencies = [seconds for seconds in mapping.get("latency") or () if seconds > 0]
+    latencies = [seconds for seconds in numbers_in(mapping.get("latency") or ()) if seconds > 0]
     if latencies:
         numbers["latency"] = 1e3 * sum(latencies) / len(latencies)
     known = {name: float(value) for name, value in numbers.items() if isinstance(value, (int, float))}
@@ -81,29 +96,30 @@ def _at(values: Any, key: Any) -> Any:
 
 def _passes(times: Any, name: str, epochs: int) -> list[float]:
     """Seconds of each pass over one evaluation set."""
-    if not isinstance(times, dict):
+    if not isinstance(times, dict) or len(times) < epochs:
         return []
     found = [times.get(f"{name}@{epoch}") for epoch in range(epochs)]
     return [seconds for seconds in found if isinstance(seconds, (int, float))]
 
 
-def numbers_of(results: Mapping[Any, Any], expected: str) -> Iterator[Number]:
+def numbers_of(results: Mapping[Any, Any], expected: str, once: Once) -> Iterator[Number]:
     """Everything that is kept of one architecture, given its results by training length.
 
     Raises:
         ValueError: It is laid out in another way, or is another architecture than ``expected``.
     """
+    if len(results) > _MOST_LENGTHS:
+        raise ValueError(f"trainings of {len(results)} lengths")
     costs: dict[str, dict[str, float]] = {}
     for result in sorted(results.values(), key=_longest):
         found = result.get("arch_str")
         if isinstance(found, str) and "|" in found and found != expected:
-            raise ValueError(f"results of {found} in the place of {expected}")
+            raise ValueError(f"results of {shortened(found)} in the place of {expected}")
         by_dataset: dict[str, dict[int, Trial]] = {}
         for (dataset, seed), run in result["all_results"].items():
-            trial = run[REDUCED] if REDUCED in run else reduce(run)
-            if trial is None:
-                raise ValueError("a training run without its accuracies")
-            by_dataset.setdefault(str(dataset), {})[int(seed)] = trial
+            if type(seed) is not int:
+                raise ValueError("a seed that is no integer")
+            by_dataset.setdefault(dataset, {})[seed] = once(_trial(run))
         for dataset, trials in by_dataset.items():
             for seed, trial in trials.items():
                 for name, value in zip(trial.names, trial.values, strict=True):
@@ -116,9 +132,18 @@ def numbers_of(results: Mapping[Any, Any], expected: str) -> Iterator[Number]:
             yield (dataset, name, None), None, value
 
 
+def _trial(run: Mapping[Any, Any]) -> Trial:
+    trial = run.get(REDUCED)
+    if not isinstance(trial, Trial):
+        raise ValueError("a training run without its accuracies")
+    return trial
+
+
 def _longest(result: Mapping[Any, Any]) -> int:
-    runs = result["all_results"].values()
-    return max((run[REDUCED].epochs if REDUCED in run else int(run["epochs"]) for run in runs), default=0)
+    runs = result["all_results"]
+    if len(runs) > _MOST_RUNS:
+        raise ValueError(f"{len(runs)} training runs of one length")
+    return max((_trial(run).epochs for run in runs.values()), default=0)
 
 
 def _costs(trials: Mapping[int, Trial]) -> dict[str, float]:
@@ -141,12 +166,15 @@ def _costs(trials: Mapping[int, Trial]) -> dict[str, float]:
 
 
 def family_of(archs: Any) -> str:
-    """Topology or size? UserError unless ``archs`` lists architectures of one."""
-    if isinstance(archs, list) and archs and all(isinstance(text, str) for text in archs):
-        family, name = ("nats_tss", "nasbench201") if archs[0].startswith("|") else ("nats_sss", "nats_size")
-        spaces.get(name).parse(archs[0])
-        return family
-    raise UserError("meta_archs: expected a list of architecture strings")
+    """Topology or size? ValueError unless ``archs`` lists architectures of one."""
+    if not isinstance(archs, list) or not archs or not isinstance(archs[0], str):
+        raise ValueError("meta_archs: expected a list of architecture strings")
+    family, name = ("nats_tss", "nasbench201") if archs[0].startswith("|") else ("nats_sss", "nats_size")
+    space = spaces.get(name)
+    check_archs(archs, space.size or 0)
+    for text in archs:
+        space.parse(text)
+    return family
 
 
 def convert_whole(path: Path, content: Mapping[str, Any]) -> Content:
@@ -155,22 +183,20 @@ def convert_whole(path: Path, content: Mapping[str, Any]) -> Content:
     Raises:
         UserError: It is laid out in another way.
     """
-    archs, infos = content["meta_archs"], content["arch2infos"]
-    try:
+    with laid_out_as(path, "NAS-Bench-201 or NATS-Bench"):
+        archs, infos = content["meta_archs"], content["arch2infos"]
         family = family_of(archs)
-        collector = Collector(len(archs))
+        collector, once = Collector(len(archs)), Once()
         for index, results in infos.items():
-            if not 0 <= index < len(archs):
-                raise ValueError(f"an architecture {index} of {len(archs)}")
-            collector.put(index, numbers_of(results, archs[index]))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: not laid out as NAS-Bench-201 or NATS-Bench: {error!s}") from error
+            if type(index) is not int or not 0 <= index < len(archs):
+                raise ValueError(f"an architecture {shortened(index)} of {len(archs)}")
+            collector.put(index, numbers_of(once(results), archs[index], once))
     return _content(family, path, archs, collector)
 
 
 def is_folder(path: Path) -> bool:
     """Whether ``path`` has the file that lists the architectures of the others."""
-    return (path / f"meta{_SUFFIX}").is_file()
+    return os.path.lexists(path / f"meta{_SUFFIX}")
 
 
 def convert_folder(path: Path, on_progress: Callable[[float], None]) -> Content:
@@ -181,21 +207,21 @@ def convert_folder(path: Path, on_progress: Callable[[float], None]) -> Content:
     Raises:
         UserError: The folder holds no such files, or one of them is damaged or names what it must not.
     """
-    meta = _load(path / f"meta{_SUFFIX}")
-    archs: Any = meta.get("meta_archs") if isinstance(meta, dict) else None
-    family = family_of(archs)
+    listing = path / f"meta{_SUFFIX}"
+    meta = _load(listing)
+    with laid_out_as(listing, "NATS-Bench"):
+        archs: Any = meta.get("meta_archs") if isinstance(meta, dict) else None
+        family = family_of(archs)
     collector = Collector(len(archs))
     found = 0
     for index, text in enumerate(archs):
         names = (f"{index:06d}{_SUFFIX}", f"{index}{_SUFFIX}")
-        file = next((path / name for name in names if (path / name).is_file()), None)
+        file = next((path / name for name in names if os.path.lexists(path / name)), None)
         if file is not None:
             found += 1
             results = _load(file)
-            try:
-                collector.put(index, numbers_of(results, text))
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise UserError(f"{file}: not laid out as NATS-Bench: {error!s}") from error
+            with laid_out_as(file, "NATS-Bench"):
+                collector.put(index, numbers_of(results, text, Once()))
         on_progress((index + 1) / len(archs))
     if not found:
         raise UserError(f"{path}: holds no file {0:06d}{_SUFFIX} to {len(archs) - 1:06d}{_SUFFIX}")
@@ -203,20 +229,7 @@ def convert_folder(path: Path, on_progress: Callable[[float], None]) -> Content:
 
 
 def _load(path: Path) -> Any:
-    """One compressed pickle, with the allow-list of tables."""
-    try:
-        with bz2.BZ2File(path) as file:
-            raw = file.read(_LARGEST_PICKLE + 1)
-        if len(raw) > _LARGEST_PICKLE:
-            raise pickle.UnpicklingError(f"more than {_LARGEST_PICKLE >> 20} MiB")
-        return _Unpickler(BytesIO(raw), fresh(ALLOWED_IN_TORCH)).load()
-    except Exception as error:  # a damaged pickle raises whatever its broken instructions lead to
-        raise UserError(f"{path}: not a file of NATS-Bench: {error or type(error).__name__}") from error
-
-
-class _Unpickler(AllowListUnpickler):
-    def persistent_load(self, pid: object) -> None:
-        """Storages of tensors: weights are left out."""
+    return pickle_file.load(path, summary, what="a file of NATS-Bench")
 
 
 def _content(family: str, path: Path, archs: list[str], collector: Collector) -> Content:

@@ -13,22 +13,32 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pynas import spaces
 from pynas._errors import UserError
+from pynas._unpickle.stand_ins import Array
+from pynas._unpickle.stream import REDUCED
 from pynas.benchmarks._compact import Content
-from pynas.benchmarks._convert._collector import Collector, Number
-from pynas.benchmarks._formats.pickle_stream import REDUCED
+from pynas.benchmarks._convert._collector import (
+    Collector,
+    Number,
+    Once,
+    check_archs,
+    epochs_of,
+    laid_out_as,
+    numbers_in,
+)
 
 _KEYS = frozenset({"metrics", "model_info", "total_epochs"})
 _BETTER_LARGER = ("top1", "top5", "acc", "mIoU", "ssim", "neg_loss")
 _VALIDATION = ("valid_mIoU", "valid_ssim", "valid_top1", "valid_neg_loss")  # the first that a task has
-_SPACES = {"micro", "macro"}
+_SPACES = {"micro": "transnas_micro", "macro": "transnas_macro"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +48,14 @@ class Trained:
     values: tuple[tuple[str, int | None, float], ...]  # metric, epochs, value
 
 
-def reduce(mapping: Mapping[Any, Any]) -> Trained | None:
-    """The summary of a dict if it is one network on one task, else None."""
-    if not mapping.keys() >= _KEYS:
-        return None
-    epochs = int(mapping["total_epochs"])
-    metrics = {str(name): _numbers(values) for name, values in mapping["metrics"].items()}
+def summary(mapping: Mapping[Any, Any]) -> Callable[[Mapping[Any, Any]], Trained] | None:
+    """What to keep of a dict if it is one network on one task."""
+    return _reduce if mapping.keys() >= _KEYS else None
+
+
+def _reduce(mapping: Mapping[Any, Any]) -> Trained:
+    epochs = epochs_of(mapping["total_epochs"])
+    metrics = {name: _numbers(values) for name, values in mapping["metrics"].items()}
     chosen = next((name for name in _VALIDATION if metrics.get(name)), None)
     early = _best(metrics[chosen]) if chosen else None
     found: list[tuple[str, int | None, float]] = []
@@ -67,7 +79,7 @@ def reduce(mapping: Mapping[Any, Any]) -> Trained | None:
 
 
 def _numbers(values: Any) -> list[float]:
-    return [math.nan if value is None else float(value) for value in values]
+    return numbers_in(values.numbers.tolist() if isinstance(values, Array) else values)
 
 
 def _best(values: list[float]) -> int:
@@ -81,26 +93,30 @@ def convert(path: Path, content: Mapping[str, Any]) -> Content:
     Raises:
         UserError: It is laid out in another way.
     """
-    try:
+    with laid_out_as(path, "TransNAS-Bench-101"):
         by_space = content["data"]
-        if not isinstance(by_space, dict) or not by_space.keys() <= _SPACES:
+        if not isinstance(by_space, dict) or not by_space.keys() <= _SPACES.keys():
             raise ValueError("data has not the keys micro and macro")
-        archs = [str(text) for space in by_space.values() for text in space]
-        collector = Collector(len(archs))
-        results = (tasks for space in by_space.values() for tasks in space.values())
-        for row, tasks in enumerate(results):
-            collector.put(row, _of_tasks(tasks))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: not laid out as TransNAS-Bench-101: {error!s}") from error
-    columns = collector.columns()
+        archs: list[str] = []
+        for name, results in by_space.items():
+            space = spaces.get(_SPACES[name])
+            check_archs(list(results), space.size or 0)
+            for text in results:
+                space.parse(text)
+            archs += results
+        collector, once = Collector(len(archs)), Once()
+        tasks = (once(tasks) for results in by_space.values() for tasks in results.values())
+        for row, results in enumerate(tasks):
+            collector.put(row, _of_tasks(results, once))
+        columns = collector.columns()
     if not columns:
         raise UserError(f"{path}: holds no result")
     return Content("transnas101", path.name, {"arch_str": np.array(archs, dtype="S")}, columns)
 
 
-def _of_tasks(tasks: Mapping[str, Any]) -> list[Number]:
+def _of_tasks(tasks: Mapping[str, Any], once: Once) -> list[Number]:
     return [
-        ((str(task), metric, epochs), None, value)
+        ((task, metric, epochs), None, value)
         for task, result in tasks.items()
-        for metric, epochs, value in result[REDUCED].values
+        for metric, epochs, value in once(result[REDUCED]).values
     ]

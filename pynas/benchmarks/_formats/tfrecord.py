@@ -3,37 +3,33 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
-
-import numpy as np
 
 from pynas._errors import UserError
-from pynas.benchmarks._formats.crc32c import crc32c, crc32c_many, mask
+from pynas._files import Bounded
 
-_BATCH = 4096
-_LARGEST_RECORD = 1 << 26  # 64 MiB; a row of NAS-Bench-101 has some 400 bytes
+_BATCH_RECORDS, _BATCH_BYTES = 4096, 1 << 22
+_LARGEST_RECORD = 1 << 20  # a row of NAS-Bench-101 has some 400 bytes
+_MASK_DELTA = 0xA282EAD8
 
 
-def batches(path: Path, file: BinaryIO) -> Iterator[list[bytes]]:
+def batches(path: Path, file: Bounded) -> Iterator[list[bytes]]:
     """The records of an open file in batches, every checksum verified before a record is handed out.
 
     Raises:
         UserError: The file is no TFRecord file, is cut short, or a checksum differs; the message names the
-            record and its position.
+            record and its position. Or the package that computes checksums is absent.
     """
-    first = offset = 0
+    crc32c = _crc32c()
+    number = offset = size = 0
     records: list[bytes] = []
-    checksums: list[int] = []
-    positions: list[int] = []
     while head := file.read(12):
-        number = first + len(records)
         where = f"{path}: record {number} at byte {offset}"
         if len(head) < 12:
             raise UserError(f"{where}: the file is cut short")
-        length, length_checksum = struct.unpack("<QI", head)
-        if mask(crc32c(head[:8])) != length_checksum:
+        length, checksum = struct.unpack("<QI", head)
+        if masked(crc32c(head[:8])) != checksum:
             hint = "this is no TFRecord file, or it is damaged" if number == 0 else "the file is damaged"
             raise UserError(f"{where}: the checksum of its length is wrong: {hint}")
         if length > _LARGEST_RECORD:
@@ -41,28 +37,30 @@ def batches(path: Path, file: BinaryIO) -> Iterator[list[bytes]]:
         body = file.read(length + 4)
         if len(body) < length + 4:
             raise UserError(f"{where}: the file is cut short")
-        records.append(body[:length])
-        checksums.append(int.from_bytes(body[length:], "little"))
-        positions.append(offset)
-        offset += length + 16
-        if len(records) == _BATCH:
-            yield _verified(path, first, positions, records, checksums)
-            first += _BATCH
-            records, checksums, positions = [], [], []
+        record = body[:length]
+        if masked(crc32c(record)) != int.from_bytes(body[length:], "little"):
+            raise UserError(f"{where}: the checksum of its data is wrong: the file is damaged; get it again")
+        records.append(record)
+        number, offset, size = number + 1, offset + length + 16, size + length
+        if len(records) == _BATCH_RECORDS or size >= _BATCH_BYTES:
+            yield records
+            records, size = [], 0
     if records:
-        yield _verified(path, first, positions, records, checksums)
+        yield records
 
 
-def _verified(
-    path: Path, first: int, positions: list[int], records: list[bytes], checksums: list[int]
-) -> list[bytes]:
-    crc = crc32c_many(records).astype(np.uint64)
-    masked = (((crc >> np.uint64(15)) | (crc << np.uint64(17))) + np.uint64(mask(0))) & np.uint64(0xFFFFFFFF)
-    bad = np.flatnonzero(masked != np.array(checksums, dtype=np.uint64))
-    if len(bad):
-        at = int(bad[0])
+def masked(crc: int) -> int:
+    """The form in which TFRecord files hold a checksum: rotated right by 15 bits, plus a constant."""
+    return (((crc >> 15) | (crc << 17)) + _MASK_DELTA) & 0xFFFFFFFF
+
+
+def _crc32c() -> Callable[[bytes], int]:
+    try:
+        import google_crc32c
+    except ImportError:
         raise UserError(
-            f"{path}: record {first + at} at byte {positions[at]}: the checksum of its data is wrong: the "
-            "file is damaged; get it again"
-        )
-    return records
+            "TFRecord files: their checksums need the package google-crc32c; install it with: "
+            "pip install 'pynas-torch[tables]'"
+        ) from None
+    value: Callable[[bytes], int] = google_crc32c.value
+    return value

@@ -9,10 +9,14 @@ from __future__ import annotations
 import pickle
 import struct
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO
+from typing import Any
+
+from pynas._files import Bounded
 
 _BLOCK = 1 << 18
-_LARGEST_ITEM = 1 << 26  # bytes of one string: no table has such a one, but a damaged length may say so
+# No table has strings or numbers of so many bytes, but a damaged length may say so.
+_LARGEST_ITEM = 1 << 26
+_LARGEST_NUMBER = 1 << 8
 
 # Opcodes without an argument.
 PLAIN = frozenset(b".(0N\x88\x89]ae)t\x85\x86\x87}su\x8f\x90\x91RbQ\x81\x93\x94012l")
@@ -20,10 +24,10 @@ PLAIN = frozenset(b".(0N\x88\x89]ae)t\x85\x86\x87}su\x8f\x90\x91RbQ\x81\x93\x940
 _FIXED: dict[int, struct.Struct] = {
     ord(code): struct.Struct(layout)
     for code, layout in {
-        "G": ">d", "J": "<i", "K": "<B", "M": "<H", "h": "<B", "j": "<I", "q": "<B", "r": "<I",
-        "\x80": "<B", "\x95": "<Q",
+        "G": ">d", "J": "<i", "M": "<H", "j": "<I", "r": "<I", "\x95": "<Q",
     }.items()
 }  # fmt: skip
+_OF_A_BYTE = frozenset(b"Khq\x80")
 _TEXT = {ord("X"): "<I", 0x8C: "<B", 0x8D: "<Q"}
 _BYTES = {ord("C"): "<B", ord("B"): "<I", 0x8E: "<Q", ord("U"): "<B", ord("T"): "<i"}
 _LONG = {0x8A: "<B", 0x8B: "<i"}
@@ -33,14 +37,14 @@ _GLOBAL = ord("c")
 _STOP = ord(".")
 
 
-def operations(file: BinaryIO, on_read: Callable[[int], None]) -> Iterator[tuple[int, Any]]:
+def operations(file: Bounded, on_read: Callable[[int], None]) -> Iterator[tuple[int, Any]]:
     """Yield ``(opcode, argument)`` of the pickles in ``file``, one pickle after the other, without end.
 
     Strings come decoded, numbers as numbers, GLOBAL as ``(module, name)``.
 
     Args:
         file: Read in blocks: what follows the last pickle may be read ahead.
-        on_read: Called with the number of bytes of each block.
+        on_read: Called with the number of bytes of each block; what it raises ends the reading.
 
     Raises:
         pickle.UnpicklingError: The end of the file, or something that is no instruction.
@@ -65,7 +69,12 @@ def operations(file: BinaryIO, on_read: Callable[[int], None]) -> Iterator[tuple
                     raise
         code = buffer[i]
         i += 1
-        if code in _FIXED:
+        if code in _OF_A_BYTE:
+            if i >= end:
+                raise pickle.UnpicklingError("the file is cut short")
+            i += 1
+            yield code, buffer[i - 1]
+        elif code in _FIXED:
             layout = _FIXED[code]
             if end - i < layout.size:
                 raise pickle.UnpicklingError("the file is cut short")
@@ -80,7 +89,7 @@ def operations(file: BinaryIO, on_read: Callable[[int], None]) -> Iterator[tuple
                 raise pickle.UnpicklingError("the file is cut short")
             size = layout.unpack_from(buffer, i)[0]
             i += layout.size
-            if not 0 <= size <= _LARGEST_ITEM:
+            if not 0 <= size <= (_LARGEST_NUMBER if code in _LONG else _LARGEST_ITEM):
                 raise pickle.UnpicklingError(f"an item of {size} bytes")
             if end - i < size:
                 refill(size)
