@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from pynas._errors import UserError
+from pynas._evaluation import Unusable, explained, number, shown
 from pynas.architecture import Architecture
 
 if TYPE_CHECKING:
@@ -71,12 +72,9 @@ class Costs:
             if sum(other.quantity == model.quantity for other in models) == 1:
                 self._models[model.quantity] = model
         self._functions |= {name: model.predict for name, model in self._models.items()}
-        self.bounds = {name: float(bound) for name, bound in (bounds or {}).items()}
-        for name, bound in self.bounds.items():
-            self.check(name, f"constraint {name!r}")
-            if math.isnan(bound) or bound < 0:
-                raise UserError(f"constraint {name!r}: expected an upper bound of at least 0, got {bound}")
+        self.bounds = {name: self._bound(name, bound) for name, bound in (bounds or {}).items()}
         self._wanted = tuple(dict.fromkeys((*ALWAYS, *self.bounds, *wanted)))
+        self._raised: dict[str, tuple[Architecture, str]] = {}
         self._smallest: dict[str, float] = {}
         self._unknown: dict[str, tuple[int, str]] = {}
 
@@ -84,6 +82,19 @@ class Costs:
     def names(self) -> tuple[str, ...]:
         """All costs that there are."""
         return tuple(self._functions)
+
+    def _bound(self, name: str, bound: object) -> float:
+        self.check(name, f"constraint {name!r}")
+        try:
+            value = number(bound)
+        except Unusable:
+            value = math.nan
+        if not (math.isfinite(value) and value >= 0):
+            raise UserError(
+                f"constraint {name!r}: expected an upper bound, a finite number of at least 0, "
+                f"got {shown(bound)}"
+            )
+        return value
 
     def check(self, name: str, what: str) -> None:
         """Raise UserError, which begins with ``what``, unless ``name`` is the name of a cost."""
@@ -104,14 +115,27 @@ class Costs:
         self._wanted = tuple(dict.fromkeys((*self._wanted, *names)))
 
     def __call__(self, architecture: Architecture) -> dict[str, float]:
-        """Costs by name: ``params``, ``flops``, the bounded and the wanted ones; NaN where not known."""
-        return {name: float(self._functions[name](architecture)) for name in self._wanted}
+        """Costs by name: ``params``, ``flops``, the bounded and the wanted ones; NaN where not known.
+
+        A space or a model that raises, or gives something that is no number, leaves its cost unknown.
+        """
+        return {name: self._cost(name, architecture) for name in self._wanted}
+
+    def _cost(self, name: str, architecture: Architecture) -> float:
+        """One cost; NaN where it is not known or cannot be had, and :meth:`why` says why."""
+        try:
+            return number(self._functions[name](architecture))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a user's factory or model may raise anything: the search goes on
+            self._raised[name] = (architecture, explained(error))
+            return math.nan
 
     def feasible(self, architecture: Architecture) -> bool:
         """Whether every bounded cost is known and at most its bound."""
         # What has to follow a network's shapes comes last: it takes a hundred times as long.
         for name, bound in sorted(self.bounds.items(), key=lambda item: item[0] in PROFILED):
-            cost = self._functions[name](architecture)
+            cost = self._cost(name, architecture)
             if math.isnan(cost):
                 count, _ = self._unknown.get(name, (0, ""))
                 self._unknown[name] = (count + 1, self.why(name, architecture))
@@ -122,9 +146,15 @@ class Costs:
         return True
 
     def why(self, name: str, architecture: Architecture) -> str:
-        """Why a cost of an architecture is not known."""
+        """Why a cost of an architecture, the last one that was asked for, is not known."""
+        failed, reason = self._raised.get(name, (None, ""))
+        if failed == architecture:
+            return reason
         if name in self._models:
-            return self._models[name].explain(architecture)
+            try:
+                return str(self._models[name].explain(architecture))
+            except Exception as error:  # a user's own model
+                return explained(error)
         return self._profile(architecture)[1] if name in PROFILED else "not finite"
 
     def explain(self) -> str:
@@ -147,10 +177,8 @@ class Costs:
         try:
             task = hardware.Task(**self._task)
             profile = hardware.profile_architecture(self._space, architecture, task)
-        except MemoryError:
-            raise
         except Exception as error:  # a network that cannot run is a result of the search, not its end
-            return dict.fromkeys(PROFILED, math.nan), f"{type(error).__name__}: {error}"
+            return dict.fromkeys(PROFILED, math.nan), explained(error)
         return profile.to_dict(), ""
 
 

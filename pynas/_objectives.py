@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -13,7 +12,7 @@ from pynas._costs import Costs
 from pynas._errors import UserError
 from pynas._multiobjective import hypervolume, mean_ranks, pareto_front
 from pynas.architecture import Architecture
-from pynas.trial import FIDELITY, Evaluation, Evaluator, Status, Trial
+from pynas.trial import FIDELITY, Evaluation, Status, Trial
 
 
 def split(objective: str) -> tuple[int, str]:
@@ -32,27 +31,6 @@ def checked(objectives: str | Sequence[str]) -> tuple[str, ...]:
     return texts
 
 
-def evaluated(
-    evaluator: Evaluator, architecture: Architecture, is_first: bool, fidelity: float = 1.0
-) -> Evaluation:
-    """Evaluate; an exception makes a failed evaluation, or the first time an error if a person can act.
-
-    A fidelity below 1 is for an evaluator with a method ``at_fidelity``, and becomes a metric.
-    """
-    start = time.perf_counter()
-    try:
-        at_fidelity = getattr(evaluator, "at_fidelity", None)
-        if fidelity == 1 or at_fidelity is None:
-            return evaluator(architecture)
-        cheaper: Evaluation = at_fidelity(fidelity)(architecture)
-        return replace(cheaper, metrics={**cheaper.metrics, FIDELITY: fidelity})
-    except Exception as error:
-        if is_first and isinstance(error, UserError):
-            raise
-        message = f"{type(error).__name__}: {error}"
-        return Evaluation(Status.FAILED, message=message, seconds=time.perf_counter() - start)
-
-
 def completed(
     evaluation: Evaluation,
     objectives: Sequence[str],
@@ -64,14 +42,16 @@ def completed(
     """The evaluation with a score for every objective, higher is better, and the costs as metrics.
 
     An objective that is not finite makes it a failed one. One that neither the evaluator nor the costs give
-    is an error the first time, and a failed evaluation after it.
+    is an error the first time, and a failed evaluation after it. Numbers that are not finite are NaN, which
+    is what a store gives back for them.
     """
-    scores = {name: float(value) for name, value in evaluation.scores.items()}
-    result = replace(evaluation, scores=scores, metrics={**evaluation.metrics, **measured})
+    scores = dict(evaluation.scores)
     for text in objectives:
         sign, name = split(text)
         if text not in scores and name in (given := scores if name in scores else measured):
             scores[text] = sign * given[name]
+    metrics = _finite_or_nan({**evaluation.metrics, **measured})
+    result = replace(evaluation, scores=_finite_or_nan(scores), metrics=metrics)
     if evaluation.status is not Status.OK:
         return result
     for text in objectives:
@@ -88,6 +68,10 @@ def completed(
                 message = f"{name} is not known: {costs.why(name, architecture)}"
             return replace(result, status=Status.FAILED, message=message)
     return result
+
+
+def _finite_or_nan(values: Mapping[str, float]) -> dict[str, float]:
+    return {name: value if math.isfinite(value) else math.nan for name, value in values.items()}
 
 
 # The time of a hypervolume grows with the front's size to the power of its axes: seconds on four of them.
@@ -107,27 +91,38 @@ def summary(
     Returns:
         (best, front, hypervolume): the share of the box between the worst and the best value of each axis
         among the trials that the front dominates; NaN without trials, and on more than
-        ``HYPERVOLUME_AXES`` axes.
+        ``HYPERVOLUME_AXES`` axes. A trial whose FLOPs are not known is on no front that has them as an axis.
     """
     valid = [trial for trial in trials if trial.evaluation.status is Status.OK]
     if not valid:
         return None, (), math.nan
-    fidelities = [trial.evaluation.metrics.get(FIDELITY, 1.0) for trial in valid]
+    fidelities = [_fidelity(trial) for trial in valid]
     valid = [trial for trial, share in zip(valid, fidelities, strict=True) if share == max(fidelities)]
     scores = [[trial.evaluation.scores[name] for name in objectives] for trial in valid]
     ranks = mean_ranks(scores)
+    best = valid[ranks.index(max(ranks))]
     points = axes(valid, objectives, costs)
+    known = np.flatnonzero(np.isfinite(points).all(axis=1))
+    if not len(known):
+        return best, (), math.nan
+    points = points[known]
     front = pareto_front(points)
+    points = points / 2  # values may lie further apart than a float reaches
     low, high = points.min(axis=0), points.max(axis=0)
     scaled = np.where(high > low, (points - low) / np.where(high > low, high - low, 1.0), 1.0)
     few = points.shape[1] <= HYPERVOLUME_AXES
     volume = hypervolume(scaled[front], np.zeros(points.shape[1])) if few else math.nan
-    return valid[ranks.index(max(ranks))], tuple(valid[i] for i in front), volume
+    return best, tuple(valid[known[i]] for i in front), volume
+
+
+def _fidelity(trial: Trial) -> float:
+    share = trial.evaluation.metrics.get(FIDELITY, 1.0)
+    return 0.0 if math.isnan(share) else share  # an evaluator may have a metric of this name
 
 
 def axes(trials: Sequence[Trial], objectives: Sequence[str], costs: Sequence[str]) -> np.ndarray:
     """``[N, K]`` higher is better: the objectives, and minus FLOPs if none of them is a cost."""
     columns = [[trial.evaluation.scores[name] for trial in trials] for name in objectives]
     if not any(split(text)[1] in costs for text in objectives):
-        columns.append([-trial.evaluation.metrics["flops"] for trial in trials])
+        columns.append([-trial.evaluation.metrics.get("flops", math.nan) for trial in trials])
     return np.array(columns, dtype=np.float64).T

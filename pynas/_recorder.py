@@ -7,8 +7,9 @@ from typing import Any
 
 from pynas import provenance as facts
 from pynas._errors import UserError
+from pynas._run_identity import Identity
 from pynas.architecture import Architecture
-from pynas.store import SCHEMA_VERSION, Run, RunConfig, Store
+from pynas.store import DAMAGED, SCHEMA_VERSION, Run, Store
 from pynas.strategies import Exhausted, SearchStrategy
 from pynas.trial import Evaluation, Trial
 
@@ -36,7 +37,12 @@ class Recorder:
     """
 
     def __init__(
-        self, store: Store | None, config: RunConfig, strategy: SearchStrategy, resume: bool, workers: int = 1
+        self,
+        store: Store | None,
+        identity: Identity,
+        strategy: SearchStrategy,
+        resume: bool,
+        workers: int = 1,
     ) -> None:
         if resume and store is None:
             raise UserError("resume: needs a store to continue from; give its path")
@@ -47,14 +53,20 @@ class Recorder:
         self._in_state = 0
         self.trials: list[Trial] = []
         if store is None:
-            self.run = Run(None, config, facts.collect())
+            self.run = Run(None, identity.config, facts.collect())
             return
+        config = identity.in_store(store, resume)
         self.run = store.start(config, facts.collect() | {"schema": SCHEMA_VERSION}, resume=resume)
-        self.trials += store.trials(self.run)
+        self.trials += store.trials(self.run, check=strategy.space.check)
         saved = store.state(self.run)
         if saved is not None:
             self._in_state, state = saved
-            self._load_state(state)
+            try:
+                self._load_state(state)
+            except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+                raise UserError(
+                    f"{store.location}: run {self.run.id}, state of the strategy: {error!r}; {DAMAGED}"
+                ) from error
         for trial in self.trials[self._in_state :]:
             proposals = self.ask()
             if not proposals or proposals[0][0] != trial.architecture:
@@ -105,5 +117,9 @@ class Recorder:
             self._strategy.load_state(state)
             return
         self._strategy.load_state(state["strategy"])
-        name = self._strategy.space.name
-        self._open = [(Architecture(name, tuple(decisions)), share) for decisions, share in state["open"]]
+        space = self._strategy.space
+        self._open = [
+            (Architecture(space.name, tuple(found)), float(share)) for found, share in state["open"]
+        ]
+        for architecture, _ in self._open:
+            space.check(architecture)

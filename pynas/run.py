@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import math
+import operator
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from pynas import spaces, strategies
 from pynas._costs import Costs
 from pynas._errors import UserError
-from pynas._objectives import checked, completed, evaluated, split, summary
+from pynas._evaluation import evaluated, shown, with_accuracy
+from pynas._objectives import checked, completed, split, summary
 from pynas._recorder import Proposal, Recorder
+from pynas._run_identity import identity_of
 from pynas.architecture import Architecture
-from pynas.spaces._identity import constructor_options
-from pynas.store import Run, RunConfig, Store
+from pynas.store import Run, Store
 from pynas.strategies import Infeasible
 from pynas.trial import Evaluation, Evaluator, Status, Trial
 
@@ -85,7 +87,7 @@ def search(
     With ``workers`` processes the strategy is told of trial n only after ``2 * workers - 1`` more were
     proposed, always in the order of their numbers. So the trials depend on the number of processes and not on
     which is faster; ``random`` and ``exhaustive``, which learn nothing, do not depend on it either. A process
-    that dies is replaced and its trial begun once more; the second time it has failed.
+    that dies, also while it starts, is replaced and its trial begun once more; the second time it has failed.
 
     Args:
         space: A search space or its name.
@@ -97,18 +99,21 @@ def search(
             architecture whose cost is not known does not meet its bound.
         budget: Number of trials, those of a resumed search included. Fewer if the feasible space has fewer
             forms.
-        evaluator: Scores an architecture; by default proxies on the embedded digits images. An exception
-            makes a
-            failed trial, except that a UserError in the very first one is raised. If it has an attribute
-            ``config`` (a JSON object), that becomes part of the run's identity.
+        evaluator: Scores an architecture; by default proxies on the embedded digits images. Whatever it
+            raises or returns, the search goes on: see :class:`pynas.trial.Evaluator`. Only KeyboardInterrupt
+            ends it, and a UserError in the very first trial.
         store: Where trials are kept: a path, a URL or an open store; None keeps them in memory only.
         seed: Seed of the strategy, and of the default evaluator.
         resume: Continue the run with this configuration in ``store``, or start it there if the store is
-            empty.
+            empty. The configuration is all that follows from these arguments: the space with its options, or
+            the code of a user's own; strategy, seed, objectives and bounds; ``config`` of the evaluator, or
+            its code, what it closes over and its attributes; digests of ``table`` and ``hardware``. Anything
+            else is refused, with what differs.
         table: Known accuracies, added to each trial's metrics as ``accuracy``; the strategy never sees them.
-        on_trial: Called after each new trial was stored.
+        on_trial: Called after each new trial was stored; what it raises ends the search.
         strategy_options: Options of the strategy, such as ``population_size``.
-        config: What else identifies the run (a JSON object), such as the data that ``evaluator`` uses.
+        config: What else identifies the run (JSON values by name; those of NumPy and paths are converted),
+            such as the files that ``evaluator`` reads.
         num_classes: Classes of the task, for costs; by default the evaluator's ``num_classes``, else 10.
         image_size: Pixels along a side, for costs; by default that of the evaluator's ``inputs``, else 32.
         hardware: Latencies and energies of devices, from :func:`pynas.hardware.load` or
@@ -125,20 +130,17 @@ def search(
     start = time.perf_counter()
     space = spaces.get(space) if isinstance(space, str) else space
     objectives = checked(objectives)
-    if budget < 1:
-        raise UserError(f"budget: expected a positive number of trials, got {budget}")
-    if workers < 1:
-        raise UserError(f"workers: expected a positive number of processes, got {workers}")
+    seed = _integer("seed", seed, "a whole number of 64 bits", -(2**63), 2**63 - 1)
+    budget = _integer("budget", budget, "a positive number of trials", 1)
+    workers = _integer("workers", workers, "a positive number of processes", 1)
     names = [split(text)[1] for text in objectives]
     known = Costs(space, constraints, models=hardware).names
-    identity = dict(config or {})
+    extra = dict(config or {})
     if evaluator is None:
         evaluator = default_evaluator(space, [name for name in names if name not in known], seed=seed)
-        identity = {**DEFAULT_EVALUATOR, **identity}
+        extra = {**DEFAULT_EVALUATOR, **extra}
     if workers > 1:
-        identity["workers"] = workers
-    if hardware:
-        identity["hardware"] = [model.describe() for model in hardware]
+        extra["workers"] = workers
     task = task_of(evaluator, num_classes, image_size)
     wanted = [name for name in names if name in known]
     costs = Costs(space, constraints, models=hardware, wanted=wanted, **task)
@@ -147,23 +149,29 @@ def search(
         strategy, space, seed=seed, feasible=costs.feasible, objectives=objectives, **chosen
     )
     costs.want(searcher.costs, f"strategy {strategy}: cost")
-    configuration = RunConfig(
-        space=space.name,
-        strategy=strategy,
-        seed=seed,
-        objectives=objectives,
-        constraints=costs.bounds,
-        config={
-            "space": constructor_options(space),
-            "strategy": strategies.options(strategy) | chosen,
-            "evaluator": dict(getattr(evaluator, "config", {})),
-            "table": _table_facts(table),
-            **task,
-            **identity,
-        },
+    identity = identity_of(
+        space,
+        strategy,
+        seed,
+        objectives,
+        costs.bounds,
+        searcher=searcher,
+        options=chosen,
+        evaluator=None if evaluator is _nothing else evaluator,
+        table=table,
+        hardware=hardware,
+        task=task,
+        extra=extra,
     )
-    with _opened(store) as opened, _evaluations(evaluator, min(workers, budget)) as evaluate:
-        recorder = Recorder(opened, configuration, searcher, resume, workers)
+    scored = [name for name in names if name not in known]
+    with (
+        _opened(store) as opened,
+        _evaluations(evaluator, min(workers, budget), scored) as evaluate,
+        identity.in_use(),
+    ):
+        recorder = Recorder(opened, identity, searcher, resume, workers)
+        if recorder.run.config is not identity.config:
+            _check_costs(recorder, costs, table)
         evaluating = 0.0
         loop = time.perf_counter()
         while (number := len(recorder.trials)) < budget:
@@ -179,10 +187,8 @@ def search(
             evaluating += time.perf_counter() - before
             is_first = number == 0
             evaluation = completed(evaluation, objectives, costs, costs(architecture), architecture, is_first)
-            accuracy = table.accuracy(architecture) if table is not None else None
-            if accuracy is not None:
-                metrics = {**evaluation.metrics, "accuracy": float(accuracy)}
-                evaluation = replace(evaluation, metrics=metrics)
+            if table is not None:
+                evaluation = with_accuracy(evaluation, table, architecture, is_first)
             trial = recorder.record(evaluation)
             if on_trial is not None:
                 before = time.perf_counter()
@@ -226,15 +232,17 @@ def _nothing(architecture: Architecture) -> Evaluation:
 
 @contextmanager
 def _evaluations(
-    evaluator: Evaluator, workers: int
+    evaluator: Evaluator, workers: int, scored: Sequence[str]
 ) -> Iterator[Callable[[int, Sequence[Proposal]], Evaluation]]:
     """What evaluates trial ``number``, given what is proposed for it and for those after it."""
     if workers == 1:
-        yield lambda number, proposals: evaluated(evaluator, proposals[0][0], number == 0, proposals[0][1])
+        yield lambda number, proposals: evaluated(
+            evaluator, proposals[0][0], number == 0, proposals[0][1], scored
+        )
         return
     from pynas._workers import Workers  # which takes a hundredth of a second to import
 
-    with Workers(evaluator, workers) as pool:
+    with Workers(evaluator, workers, scored) as pool:
         yield pool
 
 
@@ -253,14 +261,42 @@ def task_of(
     """What costs depend on beside the architecture, from the evaluator's images where it has some."""
     shape = tuple(getattr(getattr(evaluator, "inputs", None), "shape", ()))
     channels, size = shape[-3] if len(shape) > 3 else 3, shape[-1] if len(shape) > 1 else 32
-    return {
-        "num_classes": getattr(evaluator, "num_classes", 10) if num_classes is None else num_classes,
+    if num_classes is None:
+        num_classes = getattr(evaluator, "num_classes", None)
+    sizes = {
+        "num_classes": 10 if num_classes is None else num_classes,
         "image_size": size if image_size is None else image_size,
         "in_channels": channels,
     }
+    return {name: _integer(name, value, "a positive integer", 1) for name, value in sizes.items()}
 
 
-def _table_facts(table: Table | None) -> dict[str, str] | None:
-    if table is None:
-        return None
-    return {"name": table.name, "metric": table.metric, "dataset": table.dataset}
+def _integer(name: str, value: object, expected: str, least: int, most: float = math.inf) -> int:
+    """A whole number of any kind, NumPy's too; UserError if it is none or out of range."""
+    try:
+        number = int(operator.index(value))  # type: ignore[arg-type]
+    except TypeError:
+        number = None
+    if number is None or not least <= number <= most:
+        raise UserError(f"{name}: expected {expected}, got {shown(value) if number is None else number}")
+    return number
+
+
+def _check_costs(recorder: Recorder, costs: Costs, table: Table | None) -> None:
+    """Whether the trials of a run stored without digests of its table and hardware have these numbers.
+
+    Raises:
+        UserError: They have others.
+    """
+    for trial in recorder.trials:
+        known = {**costs(trial.architecture)}
+        if table is not None:
+            bare = Evaluation(Status.OK)
+            known |= with_accuracy(bare, table, trial.architecture, is_first=False).metrics
+        for name, now in known.items():
+            then = trial.evaluation.metrics.get(name, math.nan)
+            if not (math.isclose(now, then, rel_tol=1e-9) or (math.isnan(now) and math.isnan(then))):
+                raise UserError(
+                    f"resume: {name} of trial {trial.number} is {then} in the store and {now} now: the table "
+                    "or a model of the hardware is another one. Use the same, or another store"
+                )

@@ -29,7 +29,8 @@ class Evaluation:
     Attributes:
         status: ``OK`` only when every objective has a finite score.
         scores: What the search maximises, by proxy name.
-        metrics: What is known beside it (params, flops, tabular accuracy); no strategy's goal.
+        metrics: What is known beside it (params, flops, tabular accuracy); no strategy's goal. In a trial
+            NaN where a number is not finite, which is what a store keeps.
         message: Why it failed, for people.
         seconds: Wall-clock seconds spent.
     """
@@ -78,10 +79,17 @@ class Trial:
 class Evaluator(Protocol):
     """Turns an architecture into an :class:`Evaluation`.
 
+    What has one meaning is read as it: numbers of NumPy and tensors of one element, a mapping of numbers as
+    the scores, and a number as the score where a search has one objective that is no cost. Whatever else is
+    returned, and whatever is raised but KeyboardInterrupt, makes a failed trial with the reason.
+
     One that can be cheaper and less exact (fewer images, fewer epochs) has a method
     ``at_fidelity(share: float) -> Evaluator`` beside it, with a share of the full effort in (0, 1). Searches
     that want that call it, and keep the share as the metric ``fidelity``; without the method all
     evaluations are full ones.
+
+    What identifies an evaluator in a store is its attribute ``config``, a mapping of JSON values, or where it
+    has none its code and what it holds; see :func:`pynas.search`.
     """
 
     def __call__(self, architecture: Architecture) -> Evaluation:

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -43,7 +41,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     from pynas import run
 
     alone = run._evaluations
-    monkeypatch.setattr(run, "_evaluations", lambda evaluator, workers: alone(evaluator, 1))
+    monkeypatch.setattr(run, "_evaluations", lambda evaluator, workers, *rest: alone(evaluator, 1, *rest))
 
 
 @pytest.fixture
@@ -70,15 +68,6 @@ def run_pynas(
 
 def pytest_configure(config: pytest.Config) -> None:
     """Take the compiled core from another folder (a sanitizer build) when PYNAS_EXTENSION names one."""
-    folder = os.environ.get("PYNAS_EXTENSION")
-    if folder:
-        import torch  # noqa: F401  (its libraries must be loaded first)
+    from pynas.testing._extension import use_extension
 
-        (path,) = Path(folder).glob("_C*.so")
-        spec = importlib.util.spec_from_file_location("pynas._C", path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules["pynas._C"] = module
-        spec.loader.exec_module(module)
-        vars(importlib.import_module("pynas"))["_C"] = module  # as importing it from the package would
+    use_extension()

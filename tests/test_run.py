@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -17,6 +18,8 @@ from pynas._multiobjective import mean_ranks, pareto_front
 from pynas.architecture import Architecture
 from pynas.run import search
 from pynas.store import Store
+from pynas.store._database import TRIALS
+from pynas.store._records import trial_columns
 from pynas.testing.strategies import ToySpace, evaluate, toy_score
 from pynas.trial import Evaluation, Status
 
@@ -33,11 +36,18 @@ class Table:
         return None if sum(architecture.decisions) % 5 == 0 else 50.0 + sum(architecture.decisions)
 
 
+def judged(architecture):
+    return evaluate(architecture)
+
+
+judged.config = {"scores": "toy"}  # the same for all evaluators below that one run goes on with
+
+
 def run(**changes):
     arguments = {
         "objectives": ["toy"],
         "budget": 60,
-        "evaluator": evaluate,
+        "evaluator": judged,
         "seed": 1,
         "strategy_options": OPTIONS,
     }
@@ -244,8 +254,9 @@ def test_resume_notices_a_strategy_that_changed(tmp_path):
     result = run(store=tmp_path / "runs.db", budget=40)
     with Store(tmp_path / "runs.db") as store, store._transaction() as connection:
         connection.exec_driver_sql("DELETE FROM states")
-        other = Architecture("toy", (0, 0, 0, 0, 0, 1)).to_json()
-        connection.exec_driver_sql("UPDATE trials SET architecture = ? WHERE number = 7", (other,))
+        other = replace(result.trials[7], architecture=Architecture("toy", (0, 0, 0, 0, 0, 1)))
+        columns = trial_columns(result.run, other)
+        connection.execute(TRIALS.update().where(TRIALS.c.number == 7).values(columns))
     with pytest.raises(UserError, match=r"trial 7 is not what the strategy proposes now"):
         run(store=tmp_path / "runs.db", budget=50, resume=True)
     assert len(result.trials) == 40
@@ -267,6 +278,8 @@ def test_keyboard_interrupt_leaves_the_store_consistent(tmp_path):
     whole = run(budget=60)
 
     class Interrupted:
+        config = judged.config
+
         def __init__(self, after):
             self.after = after
 
@@ -304,6 +317,8 @@ CHILD = textwrap.dedent("""
         time.sleep(0.005)
         return evaluate(architecture)
 
+    slow.config = {"scores": "toy"}
+
     @sqlalchemy.event.listens_for(sqlalchemy.Engine, "before_cursor_execute")
     def statement(connection, cursor, sql, *rest):
         die("writing " + " ".join(sql.split()[:3]))
@@ -312,11 +327,19 @@ CHILD = textwrap.dedent("""
     def commit(connection):
         die("committing")
 
+    def told(trial):
+        global first
+        if first:
+            print("told", flush=True)
+        first = False
+        die("told")
+
+    first = True
     print("ready", flush=True)
     search(
         ToySpace(length=6, choices=6), objectives=["toy"], budget=budget, evaluator=slow, seed=1,
         strategy_options={"population_size": 12, "sample_size": 4}, store=path, resume=True,
-        on_trial=lambda trial: die("told"),
+        on_trial=told,
     )
 """)
 
@@ -347,6 +370,8 @@ def test_killed_at_random_moments(tmp_path):
     while True:
         with start_child(path, budget) as child:
             child.stdout.readline()
+            if kills % 2:  # else a busy machine might not get to a trial in time, ever
+                child.stdout.readline()
             time.sleep(rng.uniform(0.02, 0.3))
             finished = child.poll() is not None
             child.kill()

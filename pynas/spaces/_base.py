@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import math
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pynas._errors import UserError
+from pynas._identity import brief
 from pynas._registry import Registry
 from pynas.architecture import Architecture
 
@@ -63,6 +65,13 @@ class SearchSpace(ABC):
     mutation_distance: int = 1
     # Whether a neighbour's neighbours include the architecture itself.
     reversible_moves: ClassVar[bool] = True
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Note what a user's own space is made with: it tells it from others of its name in a store."""
+        space = super().__new__(cls)
+        if (args or kwargs) and not is_published(cls):
+            space.__dict__[ARGUMENTS] = _arguments(cls, args, kwargs)
+        return space
 
     @property
     @abstractmethod
@@ -299,6 +308,23 @@ class SearchSpace(ABC):
         ``prune=True`` leaves out what cannot influence the output, so its parameters are a subset and, drawn
         in the same order with gaps, not the same numbers.
         """
+
+
+ARGUMENTS = "_made_with"
+"""The attribute with the description of the arguments that a user's own space was made with."""
+
+
+def is_published(kind: type[SearchSpace]) -> bool:
+    """Whether a space is one of pynas's own, which its name and options identify."""
+    return kind.__module__.startswith("pynas.spaces.")
+
+
+def _arguments(kind: type[SearchSpace], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    try:
+        given = inspect.signature(kind).bind(*args, **kwargs).arguments
+    except (TypeError, ValueError):  # the constructor says it better, or has no signature
+        given = {**{str(i): value for i, value in enumerate(args)}, **kwargs}
+    return {name: brief(value) for name, value in given.items()}
 
 
 SPACES: Registry[type[SearchSpace]] = Registry("search space")

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pynas._errors import UserError
+from pynas._identity import brief, describe
+from pynas._naming import to_text
 from pynas.architecture import Architecture
 from pynas.spaces._base import SearchSpace, check_positive
 
@@ -52,6 +54,19 @@ class CustomSpace(SearchSpace):
         return {
             name: list(values.values())[decision]
             for (name, values), decision in zip(self.choices.items(), decisions, strict=True)
+        }
+
+    def definition(self) -> dict[str, Any]:
+        """What makes this space: the choices in their order, and the factory with all that it uses."""
+        choices = {
+            name: [_told(label, value) for label, value in values.items()]
+            for name, values in self.choices.items()
+        }
+        return {
+            "choices": {name: ", ".join(told) for name, told in choices.items()},
+            "order": ", ".join(choices),
+            "factory": describe(self.factory),
+            "image_size": self.image_size,
         }
 
     # ---- notation --------------------------------------------------------------------------------
@@ -212,6 +227,12 @@ def _labelled(name: str, values: Iterable[Any]) -> dict[str, Any]:
     if len(labelled) < len(pairs):
         raise UserError(f"choices[{name!r}]: two values have the same text among {[p[0] for p in pairs]}")
     return labelled
+
+
+def _told(label: str, value: Any) -> str:
+    """A value of a choice, with its label where that does not say it."""
+    text = to_text(brief(value))
+    return text if label == text else f"{label}: {text}"
 
 
 def _label(value: Any) -> str:

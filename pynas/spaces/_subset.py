@@ -55,8 +55,12 @@ class Subset(SearchSpace):
     @property
     def digest(self) -> str:
         """Sixteen hexadecimal digits that tell this subset from others of its parent."""
-        text = "\n".join(sorted(self.parent.format(architecture) for architecture in self.members))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return _digest(sorted(self.parent.format(architecture) for architecture in self.members))
+
+    @property
+    def order_digest(self) -> str:
+        """Sixteen hexadecimal digits of the members in their order, on which indices and draws depend."""
+        return _digest(self.parent.format(architecture) for architecture in self.members)
 
     def contains(self, arch: Architecture) -> bool:
         """Whether ``arch`` is a member."""
@@ -166,6 +170,10 @@ class Subset(SearchSpace):
         """The parent's network."""
         self.check(arch)
         return self.parent.build(arch, num_classes, in_channels, prune)
+
+
+def _digest(texts: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
 
 
 def subset(parent: SearchSpace, architectures: Iterable[Architecture]) -> Subset:

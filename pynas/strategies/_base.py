@@ -80,6 +80,10 @@ class SearchStrategy(ABC):
     costs: Sequence[str] = ()
     """Names of costs that the strategy reads from the metrics of trials."""
 
+    def _depends_on(self) -> Mapping[str, Any]:
+        """What proposals depend on beside the options, such as the content of a file: a JSON object."""
+        return {}
+
     def fidelity(self, architecture: Architecture) -> float:
         """The share of a full evaluation that a proposal is worth, in (0, 1]; by default all of it.
 

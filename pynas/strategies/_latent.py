@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import random
 import sys
 import weakref
@@ -78,7 +80,7 @@ class LatentStrategy(SearchStrategy):
         super().__init__(space, seed=seed, feasible=feasible, objectives=objectives)
         if pool_size < 2:
             raise UserError(f"pool_size: expected at least 2, got {pool_size}")
-        if embedding not in ("", ENCODING) and not Path(embedding).expanduser().is_file():
+        if embedding not in ("", ENCODING) and not os.path.isfile(os.path.expanduser(embedding)):
             raise UserError(
                 f"embedding: no such file: {embedding}; 'pynas embed --space {space.name} --save FILE' makes"
                 " one"
@@ -88,6 +90,12 @@ class LatentStrategy(SearchStrategy):
         self._members: list[Member] = []  # what succeeded, in the order told
         self._pool_made: Pool | None = None
         self._left: NDArray[np.bool_] = np.zeros(0, dtype=np.bool_)  # rows neither proposed nor infeasible
+
+    def _depends_on(self) -> Mapping[str, Any]:
+        if self.embedding in ("", ENCODING):
+            return {}
+        content = Path(self.embedding).expanduser().read_bytes()
+        return {"embedding_digest": hashlib.sha256(content).hexdigest()[:16]}
 
     def tell(self, trial: Trial) -> None:
         super().tell(trial)

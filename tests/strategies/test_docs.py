@@ -16,7 +16,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs" / "searching.md"
 @pytest.mark.usefixtures("one_thread")
 def test_the_examples_run_as_pasted(capsys: pytest.CaptureFixture[str]) -> None:
     examples = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
-    assert len(examples) == 5
+    assert len(examples) == 6
     namespace: dict[str, Any] = {}
     for example in examples:
         exec(example, namespace)

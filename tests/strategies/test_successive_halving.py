@@ -80,6 +80,8 @@ def test_a_search_passes_fidelities_on_and_resumes(tmp_path) -> None:
     shares = []
 
     class Counting(Noisy):
+        config = {"noise": "by share"}  # noqa: RUF012 (what is counted is no part of it)
+
         def at_fidelity(self, share: float) -> Evaluator:
             shares.append(share)
             return Noisy(share)
