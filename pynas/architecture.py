@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
+from pynas import _json
+from pynas._files import shortened
+
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
@@ -30,9 +33,14 @@ class Architecture:
     def from_json(cls, text: str) -> Architecture:
         """Read what :meth:`to_json` wrote; anything else raises ValueError."""
         try:
-            record = json.loads(text)
-            return cls(str(record["space"]), tuple(record["decisions"]))
-        except (TypeError, KeyError, ValueError) as error:
-            raise ValueError(
-                f'text: expected an architecture as {{"space": ..., "decisions": [...]}}, got {text!r}'
-            ) from error
+            match _json.loads(text):
+                case {"space": str() as space, "decisions": [*decisions], **more} if not more:
+                    if all(type(decision) is int for decision in decisions):
+                        return cls(space, tuple(decisions))
+            reason = ""
+        except ValueError as error:
+            reason = f": {error}"
+        raise ValueError(
+            'text: expected an architecture as {"space": ..., "decisions": [integers]}, '
+            f"got {shortened(repr(text))}{reason}"
+        )

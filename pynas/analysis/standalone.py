@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -15,6 +16,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from pynas import _json, ops
+from pynas._atomic import append_line
 from pynas._errors import UserError
 from pynas.analysis._checks import Floats
 from pynas.analysis.tasks import Task
@@ -38,11 +41,13 @@ def train_alone(
     """
     task.check(space)
     device = task.inputs.device
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices), torch.inference_mode(False), torch.enable_grad():
         torch.manual_seed(derive(seed, "alone"))
         network = space.build(arch, task.num_classes, task.in_channels).to(device)
         task.start(network)
-        _train(network, task, options, seed)
+        with ops.strided_convolutions_of(network):  # images may come in channels_last
+            _train(network, task, options, seed)
     validation = (task.validation_inputs, task.validation_targets)
     return task.measure(score_network(network.eval(), *validation, task.evaluation_batch))
 
@@ -122,23 +127,17 @@ def ground_truth(
 
 
 class _Cache:
-    """Numbers by key in a file that is only added to; half a line, from a kill, counts as none."""
+    """Numbers by key in a file that is only added to; a damaged line, or half of one, counts as none."""
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
         self._known: dict[str, float] = {}
-        if path is None or not path.exists():
+        if path is None or not os.path.exists(path):
             return
-        text = path.read_text(encoding="utf-8")
-        for line in text.splitlines():
-            try:
-                record = json.loads(line)
-                self._known[str(record["key"])] = float(record["value"])
-            except (ValueError, KeyError, TypeError):
-                continue
-        if text and not text.endswith("\n"):
-            with path.open("a", encoding="utf-8") as file:
-                file.write("\n")
+        for record in _json.read_lines(path, "results of trainings"):
+            with contextlib.suppress(ValueError):  # a damaged one: trained anew
+                key, value = _result(record)
+                self._known[key] = value
 
     def get(self, key: str) -> float | None:
         return self._known.get(key)
@@ -147,7 +146,16 @@ class _Cache:
         self._known[key] = value
         if self.path is None:
             return
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"key": key, "value": value}) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        # JSON has no name for a loss that is not finite.
+        record = {"key": key, "value": value if math.isfinite(value) else str(value)}
+        append_line(self.path, json.dumps(_json.signed(record)))
+
+
+def _result(record: Any) -> tuple[str, float]:
+    """Of a line of the file; those of before have no sum."""
+    match record:
+        case {"key": str() as key, "value": (float() | "nan" | "inf" | "-inf") as value, **more}:
+            if more:
+                _json.check_sum(record)
+            return key, float(value)
+    raise ValueError("no result of a training")

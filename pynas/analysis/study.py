@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pynas import _json
 from pynas._atomic import replacing
 from pynas._errors import UserError
 from pynas.analysis._checks import Floats
@@ -197,16 +198,18 @@ class Study:
         return found
 
     def _read(self, folder: Path, step: int, statistics: Statistics) -> list[float] | None:
+        path = folder / f"estimates-{step}-{statistics}.json"
         try:
-            record = json.loads((folder / f"estimates-{step}-{statistics}.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-        if not isinstance(record, dict) or record.get("judged") != self._judged(statistics):
-            return None
-        return [float(value) for value in record["estimates"]]
+            record = _json.read(path, "the estimates of a study")
+            if isinstance(record, dict) and record.get("judged") == self._judged(statistics):
+                _json.check_sum(record)
+                return [float(value) for value in record["estimates"]]
+        except ValueError:  # absent, damaged or of before there was a sum: judged anew
+            pass
+        return None
 
     def _write(self, folder: Path, step: int, statistics: Statistics, values: list[float]) -> None:
         path = folder / f"estimates-{step}-{statistics}.json"
         record = {"judged": self._judged(statistics), "estimates": values}
         with replacing(path) as file:
-            file.write(json.dumps(record).encode())
+            file.write(json.dumps(_json.signed(record)).encode())

@@ -14,7 +14,7 @@ from pynas._errors import UserError
 from pynas.architecture import Architecture
 from pynas.embedding.arch2vec import Arch2Vec, Epoch, split
 from pynas.spaces import SearchSpace
-from pynas.spaces._identity import constructor_options
+from pynas.spaces._identity import identity
 
 VERSION = 1
 """Raised when training changes, so that embeddings of before are not found any more."""
@@ -59,16 +59,15 @@ def trained(
     settings = {
         "version": VERSION,
         "space": space.name,
-        "options": constructor_options(space),
+        "options": identity(space),
         "epochs": epochs,
         "seed": seed,
         "architectures": ENUMERATED,
     }
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
     path = (folder or cache_folder()) / f"{space.name}-{digest}.safetensors"
-    if path.is_file():
-        with contextlib.suppress(UserError):
-            return Arch2Vec.load(path, space)
+    with contextlib.suppress(UserError):
+        return Arch2Vec.load(path, space)
     embedding = Arch2Vec(space, seed=seed)
     embedding.train(split(training_pool(space, seed=seed))[0], epochs=epochs, seed=seed, on_epoch=on_epoch)
     with contextlib.suppress(OSError, UserError):

@@ -184,22 +184,29 @@ class Arch2Vec:
         )
 
     def save(self, path: Path) -> None:
-        """Write the weights (safetensors), with the space's name."""
-        _weights.save(path, self.model.state_dict(), {"space": self.space.name})
+        """Write the weights (safetensors), with the space's name and operations, whole or not at all."""
+        metadata = {"space": self.space.name, "operations": " ".join(self.graphs.operations)}
+        _weights.save(path, self.model.state_dict(), metadata)
 
     @classmethod
     def load(cls, path: Path, space: SearchSpace) -> Arch2Vec:
         """Read what :meth:`save` wrote; UserError if it is damaged or of another space."""
-        made = cls(space)
         state, metadata = _weights.load(path)
         if metadata.get("space") != space.name:
             raise UserError(
                 f"{path}: an embedding of space {metadata.get('space')!r}, expected {space.name!r}"
             )
-        try:
-            made.model.load_state_dict(state)
-        except RuntimeError as error:
-            raise UserError(f"{path}: not an embedding of this version: {error}") from error
+        made = cls(space)
+        # Files of before know only how many operations there are, which the shapes of the weights show too.
+        operations = " ".join(made.graphs.operations)
+        if metadata.get("operations", operations) != operations:
+            raise UserError(
+                f"{path}: an embedding of the operations {metadata['operations']}, expected {operations}"
+            )
+        _weights.check_fits(state, made.model.state_dict(), f"{path}: not an embedding of this version")
+        if not all(bool(tensor.isfinite().all()) for tensor in state.values()):
+            raise UserError(f"{path}: an embedding with weights that are not finite; train it again")
+        made.model.load_state_dict(state)
         return made
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import random
 import time
 from collections import Counter
@@ -136,7 +137,7 @@ class Builder:
 
     def _begin(self, cls: type[LatencyTable], name: str, path: Path | None) -> LatencyTable:
         machine = provenance.collect() | {"device": _device_name(self.setting.device)}
-        if path is None or not path.exists():
+        if path is None or not os.path.exists(path):
             return cls(self.space, name, self.settings, machine, self.block)
         table = cls.load(path, self.space, partial=True)
         table._block = self.block
@@ -204,11 +205,12 @@ class Builder:
         except (RuntimeError, NotImplementedError) as error:
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise UserError(f"{what} does not run on {self.setting.device}: {reason[0]}") from error
-        if not (math.isfinite(timing.ms) and timing.ms > 0):
-            raise UserError(
-                f"the time of {what} came out as {timing.ms} ms and was not recorded: check the clock and "
-                "the device, then build again to continue"
-            )
+        for ms in (timing.ms, timing.low, timing.high):
+            if not (math.isfinite(ms) and ms > 0):
+                raise UserError(
+                    f"the time of {what} came out as {ms} ms and was not recorded: check the clock and the "
+                    "device, then build again to continue"
+                )
         if isinstance(job, str):
             table.operators[job].rounds.append((timing.ms, timing.low, timing.high, timing.runs))
         else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 
 from pynas import spaces
 from pynas._errors import UserError
@@ -58,6 +57,6 @@ def load(spec: str, space: SearchSpace | str) -> tuple[HardwareModel, ...]:
 def _split(text: str) -> tuple[str, str | None]:
     """``FILE:DEVICE``, where FILE itself may have a colon if it exists."""
     path, colon, device = text.rpartition(":")
-    if not colon or Path(os.path.expanduser(text)).exists():
+    if not colon or os.path.exists(os.path.expanduser(text)):
         return text, None
     return path, device or None

@@ -8,27 +8,50 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pynas import spaces
+from pynas import _json, spaces
 from pynas._atomic import replacing
 from pynas._errors import UserError
+from pynas._files import shortened
 from pynas.architecture import Architecture
 from pynas.hardware._fit import Correction
 from pynas.hardware.latency_table import LatencyTable, Measured, OperatorTiming
 from pynas.spaces import SearchSpace
-from pynas.spaces._identity import constructor_options
+from pynas.spaces._identity import constructor_options, identity, recorded_options
 
-FORMAT, VERSION = "pynas latency table", 1
+FORMAT, VERSION = "pynas latency table", 2
+
+_FIELDS = {"format", "version", "complete", "device", "space", "settings", "machine"}
+_FIELDS |= {"correction", "operators", "networks"}
+_TASK = frozenset(("num_classes", "in_channels", "image_size", "batch", "prune"))
+_PUBLISHED = frozenset(("num_classes", "image_size"))  # None stands for what the space's figures are about
+_SETTINGS: dict[str, type[Any]] = {
+    "device": str,
+    "dtype": str,
+    "channels_last": bool,
+    "threads": int,
+    "rounds": int,
+    "seconds": float,
+    "seed": int,
+    "fit_networks": int,
+    "held_out": int,
+}
+_MOST_MS = 1e9  # eleven days; no operator, network or correction takes longer
+_MOST = 2**31 - 1  # of a count: images, pixels, classes, samples
 
 
 def write(table: LatencyTable, path: Path) -> Path:
-    """Write JSON beside ``path`` and move it there: a reader sees the old file or the new one."""
+    """Write JSON beside ``path`` and move it there: a reader sees the old file or the new one.
+
+    Raises:
+        UserError: It cannot be written, or the table is none that :func:`read` would read.
+    """
     correction = table.correction
     record = {
         "format": FORMAT,
         "version": VERSION,
         "complete": table.complete,
         "device": table.device,
-        "space": _identity(table.space),
+        "space": {"name": table.space.name, "options": identity(table.space)},
         "settings": table.settings,
         "machine": table.machine,
         "correction": [correction.slope, correction.per_operator, correction.constant],
@@ -38,65 +61,179 @@ def write(table: LatencyTable, path: Path) -> Path:
             for arch, net in table.networks.items()
         ],
     }
-    text = json.dumps(record, indent=1, allow_nan=False)
+    try:
+        text = json.dumps(_json.signed(record), indent=1, allow_nan=False)
+        _table(LatencyTable, json.loads(text), table.space)  # what could not be read again is not kept
+    except ValueError as error:
+        raise UserError(f"{path}: was not written: {error}") from error
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as file:
-            file.write(text.encode())
     except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error}") from error
+        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
+    with replacing(path) as file:
+        file.write(text.encode())
     return path
 
 
 def read(cls: type[LatencyTable], path: Path, space: SearchSpace | None, partial: bool) -> LatencyTable:
-    """Inverse of :func:`write`; everything is checked."""
+    """Inverse of :func:`write`; everything is checked.
+
+    Files of version 1 are read too. They have no sum, so that a changed digit of a time may stay unseen.
+    """
+    record = _json.read(path, "a latency table", hint="; 'pynas hardware build' makes one")
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise UserError(f"{path}: not a latency table; 'pynas hardware build' makes one")
+    version = record.get("version")
+    if version not in (1, VERSION) or type(version) is not int:
+        raise UserError(f"{path}: version {shortened(version)} of the format; this is {VERSION}")
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(record, dict) or record.get("format") != FORMAT:
-            raise UserError(f"{path}: not a latency table; 'pynas hardware build' makes one")
-        if record["version"] != VERSION:
-            raise UserError(f"{path}: version {record['version']} of the format; this is {VERSION}")
-        table = _table(cls, record, space, path)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; 'pynas hardware build' makes one") from None
-    except UserError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        raise UserError(f"{path}: not a readable latency table: {error!r}") from error
+        if record.keys() != (_FIELDS if version == 1 else _FIELDS | {_json.SUM}):
+            raise ValueError("its fields are not those of a latency table")
+        if version > 1:
+            _json.check_sum(record)
+        table = _table(cls, record, space)
+    except ValueError as error:
+        what = "" if isinstance(error, _OtherSpaceError) else "damaged: "
+        raise UserError(f"{path}: {what}{error}") from error
     if not table.complete and not partial:
         raise UserError(f"{path}: its build was cut off; the same 'pynas hardware build' again continues it")
     return table
 
 
-def _table(
-    cls: type[LatencyTable], record: Mapping[str, Any], space: SearchSpace | None, path: Path
-) -> LatencyTable:
-    known = record["space"]
-    chosen = space if space is not None else spaces.get(known["name"], **known["options"])
-    if known != _identity(chosen):
-        raise UserError(f"{path}: a table of {known['name']} {known['options']}, not of this space")
-    table = cls(chosen, str(record["device"]), record["settings"], record["machine"])
-    table.complete = bool(record["complete"])
-    table.correction = Correction(*map(float, record["correction"]))
-    for key, rounds in record["operators"].items():
-        timings = [(float(ms), float(low), float(high), int(runs)) for ms, low, high, runs in rounds]
+class _OtherSpaceError(ValueError):
+    """The table is whole, and of architectures of another space than was asked for, or of none here."""
+
+
+def _table(cls: type[LatencyTable], record: Mapping[str, Any], space: SearchSpace | None) -> LatencyTable:
+    complete = _is(bool, record["complete"], "complete")
+    chosen = _space(record["space"], space, record["version"])
+    machine = _is(dict, record["machine"], "its machine")
+    settings = _is(dict, record["settings"], "its settings")
+    _is(dict, machine.get("versions", {}), "its versions")
+    _check_settings(settings)
+    table = cls(chosen, _is(str, record["device"], "its device"), settings, machine)
+    table.complete = complete
+    table.correction = _correction(record["correction"])
+    most = settings["rounds"]
+    for key, rounds in _is(dict, record["operators"], "its operators").items():
+        what = f"operator {shortened(key)}"
+        timings = [_timing(timing, what) for timing in _rounds(rounds, what, most, complete)]
         table.operators[key] = OperatorTiming(timings)
-        _check_times(path, key, [t[0] for t in timings], table.complete)
-    for net in record["networks"]:
-        arch = Architecture(known["name"], tuple(net["decisions"]))
+    for number, network in enumerate(_is(list, record["networks"], "its networks")):
+        what = f"network {number}"
+        if _is(dict, network, what).keys() != {"decisions", "use", "rounds"}:
+            raise ValueError(f"{what} does not have decisions, use and rounds")
+        decisions = [_is(int, d, f"a decision of {what}") for d in _is(list, network["decisions"], what)]
+        arch = Architecture(chosen.name, tuple(decisions))
         chosen.check(arch)
-        table.networks[arch] = Measured(net["use"], [float(ms) for ms in net["rounds"]])
-        _check_times(path, f"network {arch.decisions}", table.networks[arch].rounds, table.complete)
+        if arch in table.networks:
+            raise ValueError(f"{what} comes twice")
+        if network["use"] not in ("fit", "held out"):
+            raise ValueError(
+                f"the use of {what} is {shortened(repr(network['use']))}, not 'fit' or 'held out'"
+            )
+        times = [_ms(ms, what) for ms in _rounds(network["rounds"], what, most, complete)]
+        table.networks[arch] = Measured(network["use"], times)
+    uses = [network.use for network in table.networks.values()]
+    if uses.count("fit") > settings["fit_networks"] or uses.count("held out") > settings["held_out"]:
+        raise ValueError("it has more networks than its settings say")
     return table
 
 
-def _check_times(path: Path, what: str, times: list[float], complete: bool) -> None:
-    if complete and not times:
-        raise UserError(f"{path}: there is no time of {what}")
-    for ms in times:
-        if not (math.isfinite(ms) and ms > 0):
-            raise UserError(f"{path}: the time of {what} is {ms} ms, not a positive finite number")
+def _space(known: Any, space: SearchSpace | None, version: int) -> SearchSpace:
+    """The space that was given, or else the one of a table, if that is whose it is."""
+    if _is(dict, known, "its space").keys() != {"name", "options"}:
+        raise ValueError("its space does not have a name and options")
+    name = _is(str, known["name"], "its space's name")
+    options = _is(dict, known["options"], "its space's options")
+    if space is None:
+        if name not in spaces.names():
+            raise _OtherSpaceError(
+                f"a table of the space {shortened(name)}, which is not known here; known: "
+                f"{', '.join(spaces.names())}"
+            )
+        try:
+            space = spaces.get(name, **recorded_options(options))
+        except (TypeError, ValueError) as error:
+            raise _OtherSpaceError(
+                f"a table of {name} with options that it does not take: {shortened(error)}"
+            ) from None
+    here = constructor_options(space) if version == 1 else identity(space)
+    if (name, options) != (space.name, json.loads(json.dumps(here))):
+        raise _OtherSpaceError(f"a table of {name} {shortened(recorded_options(options))}, not of this space")
+    return space
 
 
-def _identity(space: SearchSpace) -> dict[str, Any]:
-    return {"name": space.name, "options": constructor_options(space)}
+def _check_settings(settings: Mapping[str, Any]) -> None:
+    """What was timed: all that a prediction, a display or going on with a build looks at."""
+    missing = {"task", *_SETTINGS} - settings.keys()
+    if missing:
+        raise ValueError(f"its settings lack {', '.join(sorted(missing))}")
+    for name, kind in _SETTINGS.items():
+        if kind is float:
+            _number(settings[name], f"its {name}")
+        else:
+            _is(kind, settings[name], f"its {name}")
+    for name, least in (("threads", 1), ("rounds", 1), ("fit_networks", 0), ("held_out", 0)):
+        _count(settings[name], f"its {name}", least)
+    task = _is(dict, settings["task"], "its task")
+    if task.keys() != _TASK:
+        raise ValueError(f"its task does not have {', '.join(sorted(_TASK))}")
+    _is(bool, task["prune"], "its prune")
+    for name in _TASK - {"prune"}:
+        if task[name] is not None or name not in _PUBLISHED:
+            _count(task[name], f"its {name}")
+
+
+def _correction(numbers: Any) -> Correction:
+    found = [_number(value, "its correction") for value in _is(list, numbers, "its correction")]
+    if len(found) != 3 or not all(0 <= value <= _MOST_MS for value in found) or not any(found):
+        raise ValueError(
+            f"its correction is {shortened(found)}, not three numbers of at least 0, one above 0"
+        )
+    return Correction(*found)
+
+
+def _rounds(rounds: Any, what: str, most: int, complete: bool) -> list[Any]:
+    """A table that is complete has all rounds of everything, one that was cut off has none too many."""
+    count = len(_is(list, rounds, f"rounds of {what}"))
+    if complete and not count:
+        raise ValueError(f"there is no time of {what}")
+    if count > most or (complete and count < most):
+        raise ValueError(f"{what} was timed in {count} rounds of {most}")
+    return list(rounds)
+
+
+def _timing(timing: Any, what: str) -> tuple[float, float, float, int]:
+    if len(_is(list, timing, f"a time of {what}")) != 4:
+        raise ValueError(f"a time of {what} is not median, 20th and 80th percentile, and samples")
+    ms, low, high = (_ms(value, what) for value in timing[:3])
+    return ms, low, high, _count(timing[3], f"the samples of {what}")
+
+
+def _ms(value: Any, what: str) -> float:
+    found = _number(value, f"the time of {what}")
+    if not 0 < found <= _MOST_MS:
+        raise ValueError(f"the time of {what} is {found}, not a positive finite number")
+    return found
+
+
+def _count(value: Any, what: str, least: int = 1) -> int:
+    if not least <= _is(int, value, what) <= _MOST:
+        raise ValueError(f"{what} is {shortened(value)}, expected {least} to {_MOST}")
+    return int(value)
+
+
+def _number(value: Any, what: str) -> float:
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise ValueError(f"{what} is {shortened(repr(value))}, not a number")
+    return float(value)
+
+
+def _is(kind: type[Any], value: Any, what: str) -> Any:
+    if type(value) is not kind:
+        raise ValueError(f"{what} is {shortened(repr(value))}, expected {_KINDS[kind]}")
+    return value
+
+
+_KINDS = {bool: "true or false", dict: "an object", int: "an integer", list: "a list", str: "a text"}

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pynas import spaces
+from pynas._identity import brief
 from pynas.architecture import Architecture
 from pynas.hardware._fit import Correction, PredictionError, prediction_error
 from pynas.hardware._model import HardwareModel
@@ -105,7 +106,13 @@ class LatencyTable(HardwareModel):
 
     def describe(self) -> dict[str, Any]:  # noqa: D102
         fit = [self.correction.slope, self.correction.per_operator, self.correction.constant]
-        return {"name": self.name, "settings": self.settings, "machine": self.machine, "fit": fit}
+        return {
+            "name": self.name,
+            "settings": self.settings,
+            "machine": self.machine,
+            "fit": fit,
+            "operators": brief({key: timing.ms for key, timing in sorted(self.operators.items())}),
+        }
 
     def counts(self, arch: Architecture) -> dict[str, int]:
         """How often each operator runs in the network of ``arch``; needs torch, but computes nothing."""

@@ -9,6 +9,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pynas import _json
+from pynas._files import shortened
+
 Edges = tuple[tuple[str, int], ...]
 
 
@@ -37,13 +40,17 @@ class Genotype:
     def from_json(cls, text: str) -> Genotype:
         """Read what :meth:`to_json` wrote; anything else raises ValueError."""
         try:
-            record = json.loads(text)
-            return cls(record["normal"], record["reduce"])
-        except (TypeError, KeyError, ValueError) as error:
-            raise ValueError(
-                f'text: expected a genotype as {{"normal": [["sep_conv_3x3", 0], ...], "reduce": [...]}}, '
-                f"got {text!r}"
-            ) from error
+            match _json.loads(text):
+                case {"normal": [*normal], "reduce": [*reduce], **more} if not more:
+                    if all(map(_is_edge, (*normal, *reduce))):
+                        return cls(tuple(map(tuple, normal)), tuple(map(tuple, reduce)))
+            reason = ""
+        except ValueError as error:
+            reason = f": {error}"
+        raise ValueError(
+            'text: expected a genotype as {"normal": [["sep_conv_3x3", 0], ...], "reduce": [...]}, '
+            f"got {shortened(repr(text))}{reason}"
+        )
 
     def __str__(self) -> str:
         """Node by node: ``sep_conv_3x3~0+skip_connect~1|...``, the normal cell first."""
@@ -54,6 +61,13 @@ class Genotype:
             return "|".join("+".join(f"{op}~{source}" for op, source in node) for node in nodes)
 
         return f"normal {cell(self.normal)}  reduce {cell(self.reduce)}"
+
+
+def _is_edge(edge: object) -> bool:
+    match edge:
+        case [str(), int(source)] if source >= 0 and source is not True and source is not False:
+            return True
+    return False
 
 
 def derive_edges(weights: Sequence[Sequence[float]], candidates: Sequence[str], keep: int = 2) -> Edges:

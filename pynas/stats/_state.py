@@ -54,7 +54,7 @@ def preserved(model: nn.Module) -> Iterator[None]:
 
 
 def copied(model: nn.Module) -> nn.Module:
-    """A deep copy; UserError where the model holds what nothing copies: locks, open files, computed tensors."""
+    """A deep copy; UserError where the model holds what nothing copies: locks, files, computed tensors."""
     try:
         return copy.deepcopy(model)
     except MemoryError:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from pynas import _weights
 from pynas._errors import UserError
 
 
@@ -24,31 +25,55 @@ def collect(model: nn.Module, optimizers: Mapping[str, Optimizer]) -> dict[str, 
     return {name: tensor.detach().cpu().clone() for name, tensor in found.items()}
 
 
-def restore(tensors: Mapping[str, Tensor], model: nn.Module, optimizers: Mapping[str, Optimizer]) -> None:
-    """Put them back.
+def restore(
+    tensors: Mapping[str, Tensor],
+    model: nn.Module,
+    optimizers: Mapping[str, Optimizer],
+    where: str = "checkpoint",
+) -> None:
+    """Put them back: all of them, or none.
+
+    Args:
+        tensors: What :func:`collect` gave.
+        model: Of which they are.
+        optimizers: Likewise; none to put back the model alone.
+        where: Begins messages: the file.
 
     Raises:
-        UserError: They are of another model.
+        UserError: They are of another model, or of other optimisers.
     """
     weights = {
         name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")
     }
-    try:
-        model.load_state_dict(weights, strict=True)
-    except RuntimeError as error:
-        raise UserError(f"checkpoint: of another model: {error}") from error
+    _weights.check_fits(weights, model.state_dict(), f"{where}: of another model")
+    states = _optimizer_states(tensors, optimizers, where)
+    model.load_state_dict(weights, strict=True)
     for which, optimizer in optimizers.items():
-        prefix = f"optimizer.{which}."
-        states: dict[int, dict[str, Tensor]] = {}
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        for name, tensor in tensors.items():
-            if name.startswith(prefix):
-                index, key = name.removeprefix(prefix).split(".")
-                like = parameters[int(index)]
-                if tensor.shape == like.shape:  # in the memory format of the parameter, as it was
-                    tensor = torch.empty_like(like).copy_(tensor)
-                states.setdefault(int(index), {})[key] = tensor.clone()
-        optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": states[which], "param_groups": groups})
+
+
+def _optimizer_states(
+    tensors: Mapping[str, Tensor], optimizers: Mapping[str, Optimizer], where: str
+) -> dict[str, dict[int, dict[str, Tensor]]]:
+    """By optimiser, number of the parameter and name; a parameter without a gradient so far has none."""
+    parameters = {
+        which: [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        for which, optimizer in optimizers.items()
+    }
+    states: dict[str, dict[int, dict[str, Tensor]]] = {which: {} for which in optimizers}
+    for name, tensor in tensors.items():
+        match name.split("."):
+            case ["optimizer", which, number, key] if which in parameters and number.isdecimal():
+                like = parameters[which][int(number) :][:1]
+                if like and tensor.shape == like[0].shape:  # in the memory format of the parameter, as it was
+                    tensor = torch.empty_like(like[0], dtype=tensor.dtype).copy_(tensor)
+                elif not like:
+                    raise UserError(f"{where}: of another model: its {name} fits no parameter")
+                states[which].setdefault(int(number), {})[key] = tensor.clone()
+            case ["optimizer", *_] if optimizers:
+                raise UserError(f"{where}: of another training: it has {name}, here is no such optimiser")
+    return states
 
 
 def digest(inputs: Tensor, targets: Tensor) -> str:

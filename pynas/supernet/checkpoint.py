@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +10,10 @@ from typing import Any
 
 from torch import Tensor
 
-from pynas import _weights
+from pynas import _json, _weights
 from pynas._errors import UserError
 
-_NAME = re.compile(r"step-(\d+)\.safetensors")
+_NAME = re.compile(r"step-([0-9]{8,18})\.safetensors")
 _FORMAT = "pynas-checkpoint-2"
 
 
@@ -37,7 +36,8 @@ class CheckpointFolder:
     """Checkpoints of one training, named ``step-N.safetensors``.
 
     A file is written under another name, flushed to the disk and then renamed, so one that has its name is
-    complete. Its header has a SHA-256 sum over names, shapes, bytes and the JSON record.
+    complete. Its header has a SHA-256 sum over names, dtypes, shapes, bytes and the JSON record; without a
+    right one it is damaged.
 
     Args:
         folder: Made if it is absent (its parent must exist).
@@ -55,8 +55,12 @@ class CheckpointFolder:
 
     def steps(self) -> list[int]:
         """Of which there is a file, ascending."""
-        names = (_NAME.fullmatch(path.name) for path in self.folder.iterdir())
-        return sorted(int(name[1]) for name in names if name)
+        try:
+            names = [path.name for path in self.folder.iterdir()]
+        except OSError as error:
+            raise UserError(f"{self.folder}: cannot be read: {error.strerror or error}") from error
+        steps = [int(match[1]) for match in map(_NAME.fullmatch, names) if match]
+        return sorted(step for step in steps if self.path(step).name in names)
 
     def path(self, step: int) -> Path:
         """Where the checkpoint after ``step`` steps is."""
@@ -74,16 +78,14 @@ class CheckpointFolder:
             "record": json.dumps(checkpoint.record, sort_keys=True),
         }
         path = self.path(checkpoint.step)
-        partial = path.with_name(f".{path.name}.partial")
-        _weights.save(partial, checkpoint.tensors, metadata)
+        _weights.save(path, checkpoint.tensors, metadata)
         try:
-            _flush(partial)
-            os.replace(partial, path)
-            _flush(self.folder)
             for step in self.steps()[: -self.keep]:
                 self.path(step).unlink()
+            for partial in self.folder.glob(".step-*.partial"):  # of trainings that were killed
+                partial.unlink()
         except OSError as error:
-            raise UserError(f"{path}: cannot write a checkpoint: {error}") from error
+            raise UserError(f"{self.folder}: cannot delete old checkpoints: {error}") from error
 
     def load(self, step: int) -> Checkpoint:
         """Read one.
@@ -95,9 +97,17 @@ class CheckpointFolder:
         tensors, metadata = _weights.load(path)
         if metadata.get("format") != _FORMAT:
             raise UserError(f"{path}: not a checkpoint of a supernet's training")
-        if metadata["step"] != str(step):
-            raise UserError(f"{path}: damaged: it is named after step {step}, and is of {metadata['step']}")
-        return Checkpoint(step, tensors, json.loads(metadata["record"]))
+        if metadata.get("step") != str(step):
+            raise UserError(
+                f"{path}: damaged: it is named after step {step}, and is of {metadata.get('step')}"
+            )
+        try:
+            record = _json.loads(metadata.get("record", ""))
+        except ValueError as error:
+            raise UserError(f"{path}: damaged: its record is no JSON: {error}") from None
+        if not isinstance(record, dict):
+            raise UserError(f"{path}: damaged: its record is no JSON object")
+        return Checkpoint(step, tensors, record)
 
     def load_latest(self) -> tuple[Checkpoint | None, list[str]]:
         """The last one that is whole, or None where nothing was saved yet; and what is wrong with later ones.
@@ -114,12 +124,3 @@ class CheckpointFolder:
         if damaged:
             raise UserError(f"{self.folder}: no checkpoint is whole: {'; '.join(damaged)}")
         return None, []
-
-
-def _flush(path: Path) -> None:
-    """Wait until a file, or a folder's names, are on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

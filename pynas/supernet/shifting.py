@@ -251,7 +251,8 @@ class Shifting:
             )
         holds = f"{self.folder.folder}: holds a search"
         _state.check_same(state.record.get("search"), self._identity(), holds)
-        _state.restore(state.tensors, self.model, {"weights": self._optimizer})
+        where = str(self.folder.path(state.step))
+        _state.restore(state.tensors, self.model, {"weights": self._optimizer}, where)
         self.strategy.load_state(state.record["strategy"])
         name = self.model.space.name
         found = [

@@ -249,7 +249,8 @@ class Trainer:
         return Checkpoint(number, tensors, {"restarts": salt, "training": self._identity()})
 
     def _restore(self, state: Checkpoint) -> None:
-        _state.restore(state.tensors, self.model, self._optimizers)
+        where = "checkpoint" if self.folder is None else str(self.folder.path(state.step))
+        _state.restore(state.tensors, self.model, self._optimizers, where)
 
     def _begin(self, resume: bool) -> tuple[Checkpoint, list[str]]:
         if resume and self.folder is None:
@@ -266,6 +267,9 @@ class Trainer:
             assert found is not None
             holds = f"{self.folder.folder}: holds a training"
             _state.check_same(found.record.get("training"), self._identity(), holds)
+            history, restarts = found.tensors.get("history"), found.record.get("restarts")
+            if history is None or history.shape != (found.step, 2) or type(restarts) is not int:
+                raise UserError(f"{self.folder.path(found.step)}: not the checkpoint of a training")
             self._restore(found)
             return found, damaged
         return self._state(0, 0, []), []

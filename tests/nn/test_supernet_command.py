@@ -68,7 +68,7 @@ def test_moved_and_mirrored_images(run: Any) -> None:
         (("--space", "spos_shufflenet"), "--sampling"),
         (("--precision", "half"), "--precision"),
         (("--resume",), "--checkpoint"),
-        (("--checkpoint", "/no/such/folder", "--limit", 400), "cannot make"),
+        (("--checkpoint", "/no/such/folder", "--limit", 400), "--checkpoint: no such folder"),
         (("--save", "net.pt"), ".safetensors"),
         (("--save", "/no/such/folder/net.safetensors"), "no such folder"),
         (("--images", "npz:absent.npz"), "absent.npz"),
