@@ -8,9 +8,11 @@ SEARCH ?= --budget 60
 TESTS ?= tests
 JOBS ?= auto
 IMAGES ?= digits
+SECONDS ?= 60
+LOCK ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help build search test bench results lint format sanitize evidence clean
+.PHONY: help build search test bench results lint format sanitize fuzz evidence reliability lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -19,6 +21,7 @@ $(STAMPS)/environment: constraints.txt pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "pynas needs Python 3.11 or later: install it or run make PYTHON=/path/to/python3"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "pynas needs Python 3.11 or later, found $$($(PYTHON) --version): run make PYTHON=/path/to/python3.11"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(if $(LOCK),$(BIN)/pip install -q --require-hashes --no-deps -r $(LOCK))
 	$(BIN)/pip install -q -c constraints.txt pip "$$(grep '^torch==' constraints.txt)" scikit-build-core pybind11 ninja cmake
 	@mkdir -p $(STAMPS) && touch $@
 
@@ -43,8 +46,17 @@ bench: build  ## run the benchmarks
 evidence: build  ## the slow measurements behind the documentation
 	$(BIN)/pynas rank --proxies zico,zico_per_sample,snip,grad_norm,grad_sign,params,flops --sample 300 --table analog --images $(IMAGES) --report ranking.html
 	PYNAS_FUZZ_STEPS=100000 PYNAS_FUZZ_TEXTS=2000 PYNAS_FUZZ_NETWORKS=10 $(BIN)/python -m pytest tests/spaces/test_fuzz.py
+	PYNAS_DAMAGE_PLACES=2000 $(BIN)/python -m pytest tests/test_damaged_files.py
+	PYNAS_SWEEP_SHAPES=20000 $(BIN)/python -m pytest tests/reliability
+	$(BIN)/python -m pynas.testing.chaos --kills 100 --strategy all
 	$(BIN)/pynas bench --slow --seconds 10 $(if $(RECORD),--save $(RECORD))
 	cd benches && ../$(BIN)/python -m pytest test_zico.py test_collect.py test_search_overhead.py test_mixed_op.py -k "not test_time" --benchmark-enable -s -q $(if $(RECORD),--record $(abspath $(RECORD)))
+
+fuzz: build  ## look for inputs that break a reader, a parser or an operator, for SECONDS
+	$(BIN)/python -m pynas.testing.fuzz --seconds $(SECONDS)
+
+reliability: build  ## attack everything, and write the figures of docs/reliability.md (an hour)
+	$(BIN)/python benches/reliability.py
 
 results: build  ## write docs/results.md from benches/results; DATA=FOLDER measures all of it first (hours)
 	$(BIN)/python benches/write_results.py $(if $(DATA),--data $(DATA))
@@ -64,8 +76,14 @@ sanitize: build  ## tests of the compiled core under AddressSanitizer and UBSan
 	$(BIN)/cmake -S . -B build/sanitize -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DPYNAS_CUDA=OFF -DPYNAS_SANITIZE=address,undefined \
 	  -DPython_EXECUTABLE=$(abspath $(BIN)/python) -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir) -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja)
 	$(BIN)/cmake --build build/sanitize
-	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1 \
-	  PYNAS_EXTENSION=$(abspath build/sanitize) $(BIN)/python -m pytest tests/ops tests/spaces/test_nasbench101_cells.py -q -p no:cacheprovider
+	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
+	  ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:max_allocation_size_mb=2048 UBSAN_OPTIONS=halt_on_error=1 \
+	  PYNAS_EXTENSION=$(abspath build/sanitize) $(BIN)/python -m pytest -n $(JOBS) tests/ops tests/spaces/test_nasbench101_cells.py -q -p no:cacheprovider
+
+lock:  ## write constraints-hashed.txt anew, after a change of constraints.txt
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/pip install -q pip-tools
+	build/lock/bin/python docs/make_lock.py
 
 clean:  ## remove what was built
 	rm -rf build $(STAMPS)/build

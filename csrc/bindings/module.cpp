@@ -1,4 +1,5 @@
 // pynas._C: build facts and what is not a tensor operator. Importing it registers the operators with torch.
+#include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -6,6 +7,7 @@
 #include <malloc.h>
 #endif
 
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -18,7 +20,12 @@ namespace py = pybind11;
 
 namespace {
 
+constexpr int64_t kMaxRounds = 1000000000;  // seconds, not hours
+
 double multiply_adds(int64_t rounds) {
+  if (rounds < 1 || rounds > kMaxRounds)
+    throw std::invalid_argument("rounds: expected 1 to " + std::to_string(kMaxRounds) + ", got " +
+                                std::to_string(rounds));
   double operations = 0;
   pynas::PeakParams params;
   params.rounds = rounds;
@@ -27,12 +34,13 @@ double multiply_adds(int64_t rounds) {
   return operations;
 }
 
-double read_memory(uintptr_t address, int64_t count) {
+double read_memory(const py::array_t<float, py::array::c_style>& values) {
   double bytes = 0;
   pynas::PeakParams params;
-  params.values = reinterpret_cast<const float*>(address);
-  params.count = count;
+  params.values = values.data();
+  params.count = values.size();
   params.result = &bytes;
+  const py::gil_scoped_release unlocked;
   PYNAS_DISPATCH_ISA(read_memory, params, pynas::torch_parallel())
   return bytes;
 }
@@ -54,9 +62,8 @@ PYBIND11_MODULE(_C, m) {
       "Instruction sets this processor has, lowest first.");
   m.def("multiply_adds", &multiply_adds, py::arg("rounds"), py::call_guard<py::gil_scoped_release>(),
         "Keep the multiply-add units of every thread busy; the floating-point operations done.");
-  m.def("read_memory", &read_memory, py::arg("address"), py::arg("count"),
-        py::call_guard<py::gil_scoped_release>(),
-        "Read `count` float32 values once, on every thread; the bytes read.");
+  m.def("read_memory", &read_memory, py::arg("values").noconvert(),
+        "Read a contiguous float32 array once, shared out between the threads; the bytes read.");
   m.def(
       "release_free_memory",
       [] {

@@ -24,10 +24,26 @@ namespace {
 
 using namespace nasbench101;
 
-using Codes = py::array_t<Code, py::array::c_style | py::array::forcecast>;
+using Codes = py::array_t<Code, py::array::c_style>;  // of numbers that a code can hold, and no others
 using WidthTuples = std::vector<std::tuple<int64_t, int64_t, int64_t>>;
 
+// So many weights that an int64 holds them a hundred times over.
+constexpr int64_t kMaxChannels = int64_t{1} << 24;
+
+void check_code(Code code) {
+  if (!is_code(code))
+    throw std::invalid_argument("code: expected 21 bits of edges and five operations of 0 to 2, got " +
+                                std::to_string(code));
+}
+
+void check_channels(const char* name, int64_t channels) {
+  if (channels < 1 || channels > kMaxChannels)
+    throw std::invalid_argument(std::string(name) + ": expected 1 to " + std::to_string(kMaxChannels) +
+                                " channels, got " + std::to_string(channels));
+}
+
 Cell pruned_cell(Code code) {
+  check_code(code);
   const Cell cell = prune(unpack(code));
   if (cell.vertices == 0)
     throw std::invalid_argument("code: the input of the cell does not reach its output");
@@ -36,8 +52,19 @@ Cell pruned_cell(Code code) {
 
 Widths read_widths(const WidthTuples& tuples) {
   Widths widths;
-  for (const auto& [in_channels, out_channels, cells] : tuples)
+  double parameters = 0;  // of a network whose vertices are all as wide as the widest
+  for (const auto& [in_channels, out_channels, cells] : tuples) {
+    check_channels("widths", in_channels);
+    check_channels("widths", out_channels);
+    if (cells < 0)
+      throw std::invalid_argument("widths: expected a number of cells, got " + std::to_string(cells));
+    const double widest = static_cast<double>(std::max(in_channels, out_channels));
+    parameters += static_cast<double>(cells) * (10 * widest + 4) * widest * kMaxVertices;
     widths.push_back({in_channels, out_channels, cells});
+  }
+  if (parameters > 0x1p62)
+    throw std::invalid_argument("widths: expected a network whose parameters an int64 can count, got " +
+                                std::to_string(parameters) + " of them");
   return widths;
 }
 
@@ -47,6 +74,9 @@ py::array_t<T> to_array(const std::vector<T>& values) {
 }
 
 py::array_t<uint8_t> hash_array(const Codes& codes) {
+  if (codes.ndim() != 1)
+    throw std::invalid_argument("codes: expected one axis, got " + std::to_string(codes.ndim()));
+  for (py::ssize_t i = 0; i < codes.size(); ++i) check_code(codes.data()[i]);
   py::array_t<uint8_t> digests({codes.size(), py::ssize_t{kMd5Digest}});
   const Code* from = codes.data();
   uint8_t* to = digests.mutable_data();
@@ -97,6 +127,8 @@ void bind_nasbench101(py::module_& m) {
       "nasbench101_channels",
       [](Code code, int64_t in_channels, int64_t out_channels) {
         const Cell cell = pruned_cell(code);
+        check_channels("in_channels", in_channels);
+        check_channels("out_channels", out_channels);
         int64_t channels[kMaxVertices];
         vertex_channels(cell, in_channels, out_channels, channels);
         return std::vector<int64_t>(channels, channels + cell.vertices);
@@ -106,6 +138,8 @@ void bind_nasbench101(py::module_& m) {
   m.def(
       "nasbench101_cost",
       [](Code code, int64_t in_channels, int64_t out_channels) {
+        check_channels("in_channels", in_channels);
+        check_channels("out_channels", out_channels);
         const Cost one = cost(pruned_cell(code), in_channels, out_channels);
         return std::make_pair(one.weights, one.normed);
       },

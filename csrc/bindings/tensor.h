@@ -8,6 +8,10 @@
 #include <c10/core/impl/VirtualGuardImpl.h>
 #include <torch/library.h>
 
+#include <algorithm>
+#include <cstddef>
+
+#include "bindings/check.h"
 #include "common/dtype.h"
 #include "common/isa.h"
 #include "common/parallel.h"
@@ -51,8 +55,56 @@ inline void* current_stream(const at::Tensor& tensor) {
   return guard.getStreamNativeHandle(guard.getStream(tensor.device()));
 }
 
+// An operator's name as a template argument.
+template <size_t N>
+struct OpName {
+  char text[N];
+  constexpr OpName(const char (&name)[N]) { std::copy_n(name, N, text); }
+};
+
+// The C++ function of an operator behind the checks that all operators share: every tensor is dense, whole
+// and on the device of the first one; argument `kHost` may be on the CPU as well.
+template <OpName kName, auto kFunction, int kHost, class Signature = decltype(kFunction)>
+struct Kernel;
+
+template <OpName kName, auto kFunction, int kHost, class Result, class... Arguments>
+struct Kernel<kName, kFunction, kHost, Result (*)(Arguments...)> {
+  static Result call(Arguments... arguments) {
+    const at::Tensor* first = nullptr;
+    int position = 0;
+    (visit(arguments, position++, first), ...);
+    return kFunction(std::forward<Arguments>(arguments)...);
+  }
+
+ private:
+  static void visit(const at::Tensor& tensor, int position, const at::Tensor*& first, int64_t index = -1) {
+    if (first == nullptr && position != kHost) first = &tensor;
+    check::argument(kName.text, position, index, tensor, first == nullptr ? tensor : *first,
+                    position == kHost);
+  }
+  static void visit(const std::optional<at::Tensor>& tensor, int position, const at::Tensor*& first) {
+    if (tensor.has_value()) visit(*tensor, position, first);
+  }
+  static void visit(const at::TensorList& tensors, int position, const at::Tensor*& first) {
+    for (size_t i = 0; i < tensors.size(); ++i) visit(tensors[i], position, first, static_cast<int64_t>(i));
+  }
+  template <class Other>
+  static void visit(const Other&, int, const at::Tensor*&) {}
+};
+
+// What an operator of this name is registered with.
+template <OpName kName, auto kFunction, int kHost = -1>
+constexpr auto kernel() {
+  return &Kernel<kName, kFunction, kHost>::call;
+}
+
 }  // namespace pynas
 
+// The kernels of an operator; kHost of Kernel may follow.
+#define PYNAS_REGISTER_CPU(op, function, ...)                                  \
+  TORCH_LIBRARY_IMPL(pynas, CPU, m) {                                          \
+    m.impl(#op, ::pynas::kernel<#op, &function __VA_OPT__(, ) __VA_ARGS__>()); \
+  }
 #if defined(PYNAS_WITH_CUDA)
 #define PYNAS_DISPATCH_DEVICE(tensor, function, params)                 \
   do {                                                                  \
@@ -63,12 +115,13 @@ inline void* current_stream(const at::Tensor& tensor) {
       PYNAS_DISPATCH_ISA(function, params, ::pynas::torch_parallel());  \
     }                                                                   \
   } while (false)
-#define PYNAS_REGISTER(op, function)                            \
-  TORCH_LIBRARY_IMPL(pynas, CPU, m) { m.impl(#op, &function); } \
-  TORCH_LIBRARY_IMPL(pynas, CUDA, m) { m.impl(#op, &function); }
+#define PYNAS_REGISTER(op, function, ...)                                      \
+  PYNAS_REGISTER_CPU(op, function, __VA_ARGS__)                                \
+  TORCH_LIBRARY_IMPL(pynas, CUDA, m) {                                         \
+    m.impl(#op, ::pynas::kernel<#op, &function __VA_OPT__(, ) __VA_ARGS__>()); \
+  }
 #else
 #define PYNAS_DISPATCH_DEVICE(tensor, function, params) \
   PYNAS_DISPATCH_ISA(function, params, ::pynas::torch_parallel())
-#define PYNAS_REGISTER(op, function) \
-  TORCH_LIBRARY_IMPL(pynas, CPU, m) { m.impl(#op, &function); }
+#define PYNAS_REGISTER(op, function, ...) PYNAS_REGISTER_CPU(op, function, __VA_ARGS__)
 #endif

@@ -55,7 +55,7 @@ def peak(device: str = "cpu", seconds: float = 1.0) -> tuple[float, float]:
         products: list[Callable[[], float]] = [lambda: 2.0 * torch.mm(a, a).numel() * a.shape[1]]
     else:
         products = [lambda: _C.multiply_adds(2_000_000)]
-        memory.append(lambda: _C.read_memory(source.data_ptr(), source.numel()))
+        memory.append(lambda: _C.read_memory(source.numpy()))
     return _rate(products, device, seconds), _rate(memory, device, seconds)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeAlias
+import operator
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -64,16 +65,26 @@ def check_batch(op: str, name: str, tensor: Tensor, other_name: str, other: Tens
 
 
 def pair(op: str, name: str, value: Pair, minimum: int) -> tuple[int, int]:
-    """An int or two ints as two ints, each at least `minimum`."""
+    """An int, or a sequence of one or two, as two ints, each at least `minimum`."""
     if isinstance(value, str):
         raise TypeError(
             f"{op}: {name}: expected an int or two ints, got {value!r}; for 'same' pad the input with "
             f"torch.nn.functional.pad and pass 0, for 'valid' pass 0"
         )
-    values = (value, value) if isinstance(value, int | torch.SymInt) else tuple(value)
-    if len(values) != 2:
+    values = (value,) if isinstance(value, int | torch.SymInt) else _integers(op, name, value)
+    if len(values) not in (1, 2):
         raise ValueError(f"{op}: {name}: expected an int or two ints (height, width), got {value!r}")
-    first, second = values
+    first, second = values[0], values[-1]
     if first < minimum or second < minimum:
         raise ValueError(f"{op}: {name}: expected values >= {minimum}, got {value!r}")
     return first, second
+
+
+def _integers(op: str, name: str, values: Any) -> tuple[Any, ...]:
+    """A number or a sequence of them that are whole; those of numpy count too, floats do not."""
+    try:
+        items = tuple(values) if isinstance(values, Iterable) else (values,)
+        return tuple(v if isinstance(v, int | torch.SymInt) else operator.index(v) for v in items)
+    except TypeError:
+        text = f"{op}: {name}: expected an int or two ints (height, width), got {values!r}"
+        raise TypeError(text) from None

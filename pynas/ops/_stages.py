@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pynas.ops._candidates import CODES, norms
+from pynas.ops._fakes import register_fake
 from pynas.ops._moments import accumulate_dtype
 from pynas.ops._tensors import new_image
 
@@ -59,9 +60,9 @@ def _darts(
     return [new_image(x, x.shape[1], stride), statistics, torch.empty_like(x), *gradients]
 
 
-torch.library.register_fake("pynas::depthwise_relu", _depthwise)
-torch.library.register_fake("pynas::depthwise_relu_backward_input", _depthwise_input)
-torch.library.register_fake("pynas::depthwise_relu_backward_weight", _depthwise_weight)
-torch.library.register_fake("pynas::pool3x3", _pool)
-torch.library.register_fake("pynas::pool3x3_backward", _pool_input)
-torch.library.register_fake("pynas::darts_stages_gated", _darts)
+register_fake("depthwise_relu", _depthwise)
+register_fake("depthwise_relu_backward_input", _depthwise_input)
+register_fake("depthwise_relu_backward_weight", _depthwise_weight)
+register_fake("pool3x3", _pool)
+register_fake("pool3x3_backward", _pool_input)
+register_fake("darts_stages_gated", _darts, host="weights")

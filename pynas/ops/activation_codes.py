@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pynas.ops._checks import check_device, check_float
+from pynas.ops._fakes import register_fake
 
 WORD = 64
 
@@ -167,6 +168,6 @@ def _fake_update(x: Tensor, agreement: Tensor, times: int = 1) -> None:
     return None
 
 
-torch.library.register_fake("pynas::activation_codes", _fake_codes)
-torch.library.register_fake("pynas::code_agreement", _fake_agreement)
-torch.library.register_fake("pynas::code_agreement_update", _fake_update)
+register_fake("activation_codes", _fake_codes)
+register_fake("code_agreement", _fake_agreement)
+register_fake("code_agreement_update", _fake_update)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pynas.ops._affine import affine_group_gradients, check_affine
+from pynas.ops._fakes import register_fake
 from pynas.ops._moments import GradMoments, accumulate_dtype, count_moments, moment_mask, moments_of, unpack
 
 _NAME = "affine_grad_moments"
@@ -86,4 +87,4 @@ def _fake(
     return input.new_empty(shape, dtype=dtype), input.new_empty(shape, dtype=dtype)
 
 
-torch.library.register_fake("pynas::affine_grad_moments", _fake)
+register_fake("affine_grad_moments", _fake)

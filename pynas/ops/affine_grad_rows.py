@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pynas.ops._affine import affine_group_gradients, check_affine
+from pynas.ops._fakes import register_fake
 from pynas.ops._moments import accumulate_dtype
 
 _NAME = "affine_grad_rows"
@@ -118,4 +119,4 @@ def _fake(grad_output: Tensor, input: Tensor, mean: Tensor, rstd: Tensor, group_
     return input.new_empty(shape, dtype=accumulate_dtype(input.dtype))
 
 
-torch.library.register_fake("pynas::affine_grad_rows", _fake)
+register_fake("affine_grad_rows", _fake)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
+from typing import cast
+
 import torch
 from torch import Tensor
 
-from pynas.ops._checks import Pair
+from pynas.ops._checks import Pair, pair
+from pynas.ops._fakes import register_fake
 
 
 def supports_avg_pool2d(input: Tensor) -> bool:
@@ -33,8 +37,8 @@ def avg_pool2d(
 
     Args:
         input: [N, C, H, W], float32 or bfloat16, on the CPU; channels_last is read in place.
-        kernel_size: height and width of the window, an int or two, as the next two.
-        stride: step between windows; the window's size by default.
+        kernel_size: height and width of the window: an int, or a sequence of one or two, as the next two.
+        stride: step between windows; the window's size by default, or where it is an empty sequence.
         padding: zeros around the image, at most half a window.
         count_include_pad: whether the divisor counts the padding.
 
@@ -43,13 +47,10 @@ def avg_pool2d(
 
     Raises:
         ValueError: shapes or geometry do not fit.
-        TypeError: another dtype.
+        TypeError: another dtype, or sizes that are not whole.
     """
-    kernel = _pair(kernel_size)
-    steps = kernel if stride is None else _pair(stride)
-    y: Tensor = torch.ops.pynas.avg_pool2d.default(
-        input.detach(), kernel, steps, _pair(padding), count_include_pad
-    )
+    window = _window("avg_pool2d", kernel_size, stride, padding)
+    y: Tensor = torch.ops.pynas.avg_pool2d.default(input.detach(), *window, count_include_pad)
     return y
 
 
@@ -63,10 +64,9 @@ def avg_pool2d_backward(
     count_include_pad: bool = True,
 ) -> Tensor:
     """dL/dx from dL/dy; of ``input`` only the shape is used."""
-    kernel = _pair(kernel_size)
-    steps = kernel if stride is None else _pair(stride)
+    window = _window("avg_pool2d_backward", kernel_size, stride, padding)
     gradient: Tensor = torch.ops.pynas.avg_pool2d_backward.default(
-        grad_output.detach(), input.detach(), kernel, steps, _pair(padding), count_include_pad
+        grad_output.detach(), input.detach(), *window, count_include_pad
     )
     return gradient
 
@@ -80,22 +80,33 @@ def avg_pool2d_reference(
     count_include_pad: bool = True,
 ) -> Tensor:
     """PyTorch's own, differentiable."""
-    return torch.nn.functional.avg_pool2d(
-        input,
-        _pair(kernel_size),
-        None if stride is None else _pair(stride),
-        _pair(padding),
-        count_include_pad=count_include_pad,
+    kernel, steps, zeros = _window("avg_pool2d_reference", kernel_size, stride, padding)
+    return torch.nn.functional.avg_pool2d(input, kernel, steps, zeros, count_include_pad=count_include_pad)
+
+
+def _window(
+    op: str, kernel_size: Pair, stride: Pair | None, padding: Pair
+) -> tuple[list[int], list[int], list[int]]:
+    """Size, step and padding of the windows, two numbers each."""
+    given = stride is not None and not (isinstance(stride, Sized) and len(stride) == 0)
+    steps = cast("Pair", stride) if given else kernel_size
+    return (
+        list(pair(op, "kernel_size", kernel_size, 1)),
+        list(pair(op, "stride", steps, 1)),
+        list(pair(op, "padding", padding, 0)),
     )
-
-
-def _pair(size: Pair) -> list[int]:
-    return [size, size] if isinstance(size, int) else [int(s) for s in size]
 
 
 def _fake(
     input: Tensor, kernel_size: list[int], stride: list[int], padding: list[int], count_include_pad: bool
 ) -> Tensor:
+    for name, values, least in (
+        ("kernel_size", kernel_size, 1),
+        ("stride", stride, 1),
+        ("padding", padding, 0),
+    ):
+        if len(values) != 2 or min(values) < least:
+            raise ValueError(f"avg_pool2d: {name}: expected two integers from {least}, got {values}")
     sizes = [
         (s + 2 * p - k) // d + 1
         for s, k, d, p in zip(input.shape[2:], kernel_size, stride, padding, strict=True)
@@ -114,5 +125,5 @@ def _fake_backward(
     return grad_output.new_empty(input.shape).to(memory_format=torch.channels_last)
 
 
-torch.library.register_fake("pynas::avg_pool2d", _fake)
-torch.library.register_fake("pynas::avg_pool2d_backward", _fake_backward)
+register_fake("avg_pool2d", _fake)
+register_fake("avg_pool2d_backward", _fake_backward)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pynas.ops._fakes import register_fake
 from pynas.ops._tensors import detached
 
 
@@ -131,6 +132,6 @@ def _fake_double_backward(
     return torch.empty_like(input), torch.empty_like(input)
 
 
-torch.library.register_fake("pynas::batch_norm", _fake)
-torch.library.register_fake("pynas::batch_norm_double_backward", _fake_double_backward)
-torch.library.register_fake("pynas::batch_norm_backward", _fake_backward)
+register_fake("batch_norm", _fake)
+register_fake("batch_norm_double_backward", _fake_double_backward)
+register_fake("batch_norm_backward", _fake_backward)

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pynas.ops._fakes import register_fake
 from pynas.ops._tensors import detached, new_image
 
 
@@ -80,6 +81,6 @@ def _fake_backward_weight(grad_output: Tensor, input: Tensor, relu: bool) -> Ten
     return input.new_empty((grad_output.shape[1], input.shape[1], 1, 1), dtype=torch.float32)
 
 
-torch.library.register_fake("pynas::conv1x1", _fake)
-torch.library.register_fake("pynas::conv1x1_backward_input", _fake_backward_input)
-torch.library.register_fake("pynas::conv1x1_backward_weight", _fake_backward_weight)
+register_fake("conv1x1", _fake)
+register_fake("conv1x1_backward_input", _fake_backward_input)
+register_fake("conv1x1_backward_weight", _fake_backward_weight)

@@ -10,6 +10,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from pynas.ops._checks import Pair
 from pynas.ops._conv2d import Geometry, check_conv2d, conv2d_flops, conv2d_group_gradients
+from pynas.ops._fakes import register_fake
 from pynas.ops._moments import GradMoments, accumulate_dtype, count_moments, moment_mask, moments_of, unpack
 
 _NAME = "conv2d_grad_moments"
@@ -112,5 +113,5 @@ def _fake(
     return grad_output.new_empty(shape, dtype=dtype), grad_output.new_empty(bias_shape, dtype=dtype)
 
 
-torch.library.register_fake("pynas::conv2d_grad_moments", _fake)
+register_fake("conv2d_grad_moments", _fake)
 register_flop_formula(torch.ops.pynas.conv2d_grad_moments)(conv2d_flops)

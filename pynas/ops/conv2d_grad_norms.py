@@ -8,6 +8,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from pynas.ops._checks import Pair
 from pynas.ops._conv2d import Geometry, check_conv2d, conv2d_flops, conv2d_group_gradients
+from pynas.ops._fakes import register_fake
 from pynas.ops._moments import accumulate_dtype
 
 _NAME = "conv2d_grad_norms"
@@ -98,5 +99,5 @@ def _fake(
     return grad_output.new_empty((count,), dtype=accumulate_dtype(grad_output.dtype))
 
 
-torch.library.register_fake("pynas::conv2d_grad_norms", _fake)
+register_fake("conv2d_grad_norms", _fake)
 register_flop_formula(torch.ops.pynas.conv2d_grad_norms)(conv2d_flops)

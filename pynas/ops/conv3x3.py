@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pynas.ops._fakes import register_fake
 from pynas.ops._tensors import detached, new_image
 
 DTYPES = (torch.float32, torch.bfloat16)
@@ -147,7 +148,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Non
     return grad_input, grad_weight, None
 
 
-torch.library.register_fake("pynas::conv3x3", _fake)
-torch.library.register_fake("pynas::conv3x3_backward_input", _fake_backward_input)
-torch.library.register_fake("pynas::conv3x3_backward_weight", _fake_backward_weight)
+register_fake("conv3x3", _fake)
+register_fake("conv3x3_backward_input", _fake_backward_input)
+register_fake("conv3x3_backward_weight", _fake_backward_weight)
 torch.library.register_autograd("pynas::conv3x3", _backward, setup_context=_setup_context)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pynas.ops._embedding import NO_PADDING, check_embedding, embedding_group_gradients
+from pynas.ops._fakes import register_fake
 from pynas.ops._moments import GradMoments, accumulate_dtype, count_moments, moment_mask, moments_of, unpack
 
 _NAME = "embedding_grad_moments"
@@ -89,4 +90,4 @@ def _fake(
     return indices.new_empty((touched,), dtype=torch.int64), values
 
 
-torch.library.register_fake("pynas::embedding_grad_moments", _fake)
+register_fake("embedding_grad_moments", _fake)

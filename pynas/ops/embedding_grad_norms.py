@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
+from pynas.ops._checks import check_float, check_group_size
 from pynas.ops._embedding import check_embedding, embedding_group_gradients
+from pynas.ops._fakes import register_fake
 from pynas.ops._moments import accumulate_dtype
 
 _BLOCK = 1 << 22  # numbers in one dense block of the inner products: bounds memory whatever G, U and D are
@@ -85,6 +89,9 @@ def embedding_grad_gram(
 
 
 def _gram(delta: Tensor, indices: Tensor, num_embeddings: int, padding: int, group_size: int) -> Tensor:
+    _check_gram(delta, indices, num_embeddings, group_size)
+    if not indices.numel():
+        return _fake(delta, indices, num_embeddings, padding, group_size).zero_()
     count, features = delta.shape[0] // group_size, delta.shape[2]
     row, group, gradients = _pairs(delta, indices, num_embeddings, padding, group_size)
     total = torch.zeros((count, count), dtype=gradients.dtype, device=gradients.device)
@@ -103,13 +110,34 @@ def _gram(delta: Tensor, indices: Tensor, num_embeddings: int, padding: int, gro
     return total
 
 
+def _check_gram(delta: Tensor, indices: Tensor, num_embeddings: int, group_size: int) -> None:
+    """The operator's own arguments, which it can be called with past :func:`embedding_grad_gram`."""
+    op = "embedding_grad_gram"
+    check_float(op, "delta", delta)
+    if not isinstance(indices, Tensor) or indices.dtype != torch.int64 or indices.device != delta.device:
+        raise TypeError(f"{op}: indices: expected an int64 tensor on {delta.device}")
+    if delta.layout != torch.strided or indices.layout != torch.strided:
+        raise ValueError(f"{op}: expected dense tensors, got {delta.layout} and {indices.layout}")
+    if indices.dim() != 2 or delta.dim() != 3 or delta.shape[:2] != indices.shape:
+        raise ValueError(
+            f"{op}: delta: expected [B, T, D] for indices [B, T], {tuple(indices.shape)}, "
+            f"got {tuple(delta.shape)}"
+        )
+    check_group_size(op, delta.shape[0], group_size)
+    if math.prod(size or 1 for size in delta.shape) > 1 << 40:
+        raise ValueError(f"{op}: delta: expected at most 2^40 elements, got the shape {tuple(delta.shape)}")
+    if indices.numel() and not 0 <= int(indices.min()) <= int(indices.max()) < num_embeddings:
+        raise ValueError(f"{op}: indices: expected rows 0 to {num_embeddings - 1}")
+
+
 def _fake(delta: Tensor, indices: Tensor, num_embeddings: int, padding: int, group_size: int) -> Tensor:
     count = delta.shape[0] // group_size
     return delta.new_empty((count, count), dtype=accumulate_dtype(delta.dtype))
 
 
 # An operator of its own, because its loop depends on the data and a compiler could not trace it.
-torch.library.custom_op("pynas::embedding_grad_gram", _gram, mutates_args=()).register_fake(_fake)
+torch.library.custom_op("pynas::embedding_grad_gram", _gram, mutates_args=())
+register_fake("embedding_grad_gram", _fake)
 
 
 def embedding_grad_gram_reference(
@@ -134,6 +162,11 @@ def _pairs(
     """Distinct (row, group) pairs in ascending order, [N] and [N], and their gradients [N, D]."""
     batch, _, features = delta.shape
     count = batch // group_size
+    if not 1 <= num_embeddings <= (1 << 62) // max(1, count):
+        raise ValueError(
+            f"embedding_grad: num_embeddings: expected 1 to 2^62 rows in all {count} groups together, "
+            f"got {num_embeddings}"
+        )
     group = torch.arange(batch, device=indices.device).div(group_size, rounding_mode="floor")
     key = (indices * count + group[:, None]).reshape(-1)
     kept = (indices != padding).reshape(-1)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from pynas.ops._fakes import register_fake
 from pynas.ops._linear import check_linear, linear_flops, linear_group_gradients
 from pynas.ops._moments import accumulate_dtype
 
@@ -57,5 +58,5 @@ def _fake(grad_output: Tensor, input: Tensor, group_size: int, bias: bool) -> Te
     return grad_output.new_empty((count, count), dtype=accumulate_dtype(grad_output.dtype))
 
 
-torch.library.register_fake("pynas::linear_grad_gram", _fake)
+register_fake("linear_grad_gram", _fake)
 register_flop_formula(torch.ops.pynas.linear_grad_gram)(linear_flops)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from pynas.ops._fakes import register_fake
 from pynas.ops._linear import check_linear, linear_flops, linear_group_gradients
 from pynas.ops._moments import GradMoments, accumulate_dtype, count_moments, moment_mask, moments_of, unpack
 
@@ -80,5 +81,5 @@ def _fake(
     )
 
 
-torch.library.register_fake("pynas::linear_grad_moments", _fake)
+register_fake("linear_grad_moments", _fake)
 register_flop_formula(torch.ops.pynas.linear_grad_moments)(linear_flops)

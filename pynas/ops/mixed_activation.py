@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pynas.ops._checks import check_device, check_float, check_like
+from pynas.ops._fakes import register_fake
 from pynas.ops._moments import accumulate_dtype
 
 _NAME = "mixed_activation"
@@ -286,8 +287,8 @@ def _double_backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | Non
     return (*second, None, None, None, None, None)
 
 
-torch.library.register_fake("pynas::mixed_activation", _fake)
-torch.library.register_fake("pynas::mixed_activation_backward", _fake_backward)
+register_fake("mixed_activation", _fake)
+register_fake("mixed_activation_backward", _fake_backward)
 torch.library.register_autograd("pynas::mixed_activation", _backward, setup_context=_setup_context)
 torch.library.register_autograd(
     "pynas::mixed_activation_backward", _double_backward, setup_context=_setup_double

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pynas.ops._candidates import CODES, FAMILY_CODES, SAVE_CODES, norms, resolve
 from pynas.ops._checks import check_device, check_float
+from pynas.ops._fakes import register_fake
 from pynas.ops._mixed_op_reference import mixed_op_reference
 from pynas.ops._moments import accumulate_dtype
 from pynas.ops._tensors import new_image
@@ -211,6 +212,8 @@ def _fake(
     eps: float,
     save: int,
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
+    if save not in SAVE_CODES.values():
+        raise ValueError(f"mixed_op: save: expected 0, 1 or 2, got {save}")
     channels = x.shape[1]
     y = new_image(x, channels, stride)
     count = _norm_count(candidates, family, stride)
@@ -299,7 +302,7 @@ def _double_backward(
     return (*result[:3], list(result[3:]), [None] * running_count, None, [None] * slots, *[None] * 10)
 
 
-torch.library.register_fake("pynas::mixed_op", _fake)
-torch.library.register_fake("pynas::mixed_op_backward", _fake_backward)
-torch.library.register_fake("pynas::track_statistics", _fake_track)
+register_fake("mixed_op", _fake, host="weights")
+register_fake("mixed_op_backward", _fake_backward, host="weights")
+register_fake("track_statistics", _fake_track, host="weights")
 torch.library.register_autograd("pynas::mixed_op_backward", _double_backward, setup_context=_keep)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from pynas.ops._checks import check_device, check_float
+from pynas.ops._fakes import register_fake
 from pynas.ops._moments import accumulate_dtype
 
 _NAME = "moments_update"
@@ -69,4 +70,4 @@ def _fake(grad: Tensor, mean: Tensor, abs_mean: Tensor, m2: Tensor, count: int) 
     return None
 
 
-torch.library.register_fake("pynas::moments_update", _fake)
+register_fake("moments_update", _fake)

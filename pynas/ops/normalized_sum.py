@@ -10,6 +10,7 @@ from torch import Tensor
 from torch._prims_common import suggest_memory_format
 
 from pynas.ops._checks import check_float
+from pynas.ops._fakes import register_fake
 from pynas.ops._moments import accumulate_dtype
 from pynas.ops._normalized_sum_gradients import bits, mask_of, signed
 
@@ -271,6 +272,6 @@ def _fake_update_running(
     return None
 
 
-torch.library.register_fake("pynas::normalized_sum", _fake)
-torch.library.register_fake("pynas::normalized_sum_backward", _fake_backward)
-torch.library.register_fake("pynas::normalized_sum_update_running", _fake_update_running)
+register_fake("normalized_sum", _fake)
+register_fake("normalized_sum_backward", _fake_backward)
+register_fake("normalized_sum_update_running", _fake_update_running)

@@ -1,6 +1,10 @@
+#include <ATen/ops/aminmax.h>
 #include <ATen/ops/empty.h>
 
+#include <limits>
+
 #include "bindings/tensor.h"
+#include "bindings/update.h"
 #include "ops/activation_codes/activation_codes.h"
 
 namespace pynas {
@@ -45,6 +49,16 @@ void check_agreement(const char* op, const at::Tensor& agreement, const at::Tens
                     op, ": agreement: expected a contiguous int64 tensor [", like.size(0), ", ", like.size(0),
                     "] on ", like.device(), ", got ", agreement.scalar_type(), " ", agreement.sizes(), " on ",
                     agreement.device());
+  check::updated(op, {{"agreement", -1, &agreement}}, {{"the other tensor", -1, &like}});
+}
+
+// Sums stay in int64: `more` is the most that one call adds. Reading what is there would wait for a GPU.
+void check_room(const char* op, const at::Tensor& agreement, int64_t more) {
+  if (!agreement.is_cpu() || agreement.numel() == 0) return;
+  const auto [least, most] = at::aminmax(agreement);
+  TORCH_CHECK_VALUE(most.item<int64_t>() <= std::numeric_limits<int64_t>::max() - more, op,
+                    ": agreement: expected sums that stay below 2^63, got ", most.item<int64_t>(), " and ",
+                    more, " to add");
 }
 
 void agree(const uint64_t* codes, int64_t words, int64_t stride, int64_t features, int64_t times,
@@ -65,11 +79,13 @@ void code_agreement_torch(const at::Tensor& codes, int64_t features, at::Tensor&
                     "code_agreement: codes: expected an int64 tensor [B, W], got ", codes.scalar_type(), " ",
                     codes.sizes());
   check_agreement("code_agreement", agreement, codes);
-  TORCH_CHECK_VALUE(features >= 0 && (features + 63) / 64 == codes.size(1),
+  TORCH_CHECK_VALUE(features >= 0 && features / 64 + (features % 64 != 0) == codes.size(1),
                     "code_agreement: features: expected what packs into ", codes.size(1), " words, got ",
                     features);
   if (codes.numel() == 0) return;
+  check_room("code_agreement", agreement, features);
   const at::Tensor rows = codes.contiguous();
+  check::bump_version(agreement);
   agree(reinterpret_cast<const uint64_t*>(rows.const_data_ptr<int64_t>()), rows.size(1), rows.size(1),
         features, 1, agreement);
 }
@@ -78,8 +94,12 @@ void code_agreement_update_torch(const at::Tensor& x, at::Tensor& agreement, int
   dtype_of(x, "code_agreement_update", "x");
   TORCH_CHECK_VALUE(x.dim() >= 1, "code_agreement_update: x: expected a tensor [B, ...], got a scalar");
   check_agreement("code_agreement_update", agreement, x);
+  const int64_t features = x.numel() / std::max<int64_t>(1, x.size(0));
+  check::in_range("code_agreement_update", "times", times, 0,
+                  std::numeric_limits<int64_t>::max() / std::max<int64_t>(1, features));
   if (x.numel() == 0) return;
-  const int64_t features = x.numel() / x.size(0);
+  check_room("code_agreement_update", agreement, features * times);
+  check::bump_version(agreement);
   const int64_t stride = ((features + 63) / 64 + kVectorWords - 1) / kVectorWords * kVectorWords;
   const at::Tensor codes = at::empty({x.size(0), stride}, x.options().dtype(at::kLong));
   auto* words = reinterpret_cast<uint64_t*>(codes.mutable_data_ptr<int64_t>());
@@ -99,6 +119,8 @@ TORCH_LIBRARY_FRAGMENT(pynas, m) {
 }
 PYNAS_REGISTER(activation_codes, activation_codes_torch)
 PYNAS_REGISTER(code_agreement, code_agreement_torch)
+PYNAS_SEES_LAZY_SIGNS(code_agreement)
 PYNAS_REGISTER(code_agreement_update, code_agreement_update_torch)
+PYNAS_SEES_LAZY_SIGNS(code_agreement_update)
 
 }  // namespace pynas

@@ -44,8 +44,7 @@ struct Call {
     p.channels = input.size(1);
     p.positions = input.size(2);
     p.group_size = group_size;
-    TORCH_CHECK_VALUE(group_size >= 1 && p.batch % group_size == 0, kOp,
-                      ": group_size: expected a divisor of the batch size ", p.batch, ", got ", group_size);
+    check::group_size(kOp, group_size, p.batch);
     for (const auto& [tensor, name] : {std::pair{&mean, "mean"}, {&rstd, "rstd"}}) {
       TORCH_CHECK_VALUE(tensor->dim() == 3 && (tensor->size(0) == 1 || tensor->size(0) == p.batch) &&
                             tensor->size(1) >= 1 && p.channels % tensor->size(1) == 0 &&
@@ -55,10 +54,6 @@ struct Call {
                         kOp, ": ", name, ": expected ", accumulate_type(p.dtype),
                         " [B or 1, a divisor of C, T or 1] for input ", input.sizes(), ", got ",
                         tensor->scalar_type(), " ", tensor->sizes());
-    }
-    for (const at::Tensor& tensor : {grad_output, mean, rstd}) {
-      TORCH_CHECK_VALUE(tensor.device() == input.device(), kOp, ": expected all tensors on ", input.device(),
-                        ", got one on ", tensor.device());
     }
     if (!same_layout(grad_output, input)) {
       // An expanded or transposed gradient: one copy into the layout of the input, and of both if that has

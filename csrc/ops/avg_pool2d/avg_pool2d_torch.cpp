@@ -12,16 +12,17 @@ namespace pynas {
 namespace {
 
 struct Window {
-  int64_t kernel, stride, padding;
+  int64_t size, kernel, stride, padding;  // of one axis, size that of the image
+  int64_t outputs() const { return (size + 2 * padding - kernel) / stride + 1; }
 };
 
 // The tables of one axis; see avg_pool2d.h for their meaning.
 class Axis {
  public:
-  Axis(int64_t size, Window window, bool count_include_pad, bool backward)
-      : outputs_((size + 2 * window.padding - window.kernel) / window.stride + 1) {
+  Axis(const Window& window, bool count_include_pad, bool backward) {
+    const int64_t size = window.size, outputs = window.outputs();
     std::vector<float> share;
-    for (int64_t i = 0; i < outputs_; ++i) {
+    for (int64_t i = 0; i < outputs; ++i) {
       const int64_t first = i * window.stride - window.padding, last = first + window.kernel;
       begin_.push_back(std::max<int64_t>(first, 0));
       end_.push_back(std::max(begin_.back(), std::min(last, size)));
@@ -38,8 +39,8 @@ class Axis {
     // is beyond h.
     std::vector<int64_t> from(size), to(size);
     for (int64_t h = 0, low = 0, high = 0; h < size; ++h) {
-      while (low < outputs_ && end_[low] <= h) ++low;
-      while (high < outputs_ && begin_[high] <= h) ++high;
+      while (low < outputs && end_[low] <= h) ++low;
+      while (high < outputs && begin_[high] <= h) ++high;
       from[h] = low;
       to[h] = std::max(low, high);
     }
@@ -49,7 +50,6 @@ class Axis {
     after_.assign(size, 1.0f);
   }
 
-  int64_t outputs() const { return outputs_; }
   PoolAxis view() const {
     return {static_cast<int64_t>(before_.size()),
             static_cast<int64_t>(after_.size()),
@@ -60,21 +60,22 @@ class Axis {
   }
 
  private:
-  int64_t outputs_;
   std::vector<int64_t> begin_, end_;
   std::vector<float> before_, after_;
 };
 
-Axis axis_of(const at::Tensor& image, int axis, at::IntArrayRef kernel, at::IntArrayRef stride,
-             at::IntArrayRef padding, bool count_include_pad, bool backward, const char* op) {
-  TORCH_CHECK_VALUE(
-      kernel[axis] >= 1 && stride[axis] >= 1 && padding[axis] >= 0 && 2 * padding[axis] <= kernel[axis], op,
-      ": expected kernel_size >= 1, stride >= 1 and 0 <= padding <= kernel_size / 2, got ", kernel, ", ",
-      stride, ", ", padding);
+Window window_of(const at::Tensor& image, int axis, at::IntArrayRef kernel, at::IntArrayRef stride,
+                 at::IntArrayRef padding, const char* op) {
+  check::pair(op, "kernel_size", kernel, 1);
+  check::pair(op, "stride", stride, 1);
+  check::pair(op, "padding", padding, 0);
+  TORCH_CHECK_VALUE(2 * padding[axis] <= kernel[axis], op,
+                    ": padding: expected at most half of kernel_size (padding <= kernel_size / 2), ", kernel,
+                    ", got ", padding);
   const int64_t size = image.size(2 + axis);
   TORCH_CHECK_VALUE(size + 2 * padding[axis] >= kernel[axis], op, ": kernel_size ", kernel,
                     " is larger than the padded image ", image.sizes());
-  return {size, {kernel[axis], stride[axis], padding[axis]}, count_include_pad, backward};
+  return {size, kernel[axis], stride[axis], padding[axis]};
 }
 
 void check_image(const at::Tensor& x, const char* op, const char* name) {
@@ -83,16 +84,22 @@ void check_image(const at::Tensor& x, const char* op, const char* name) {
                    ": expected float32 or bfloat16, got ", x.scalar_type());
 }
 
-at::Tensor pool(const at::Tensor& in, const Axis& rows, const Axis& cols) {
+// The means of the windows of `image`, or what gives them back to the image's pixels.
+at::Tensor pool(const at::Tensor& image, const Window& rows, const Window& cols, bool count_include_pad,
+                bool backward) {
+  const at::Tensor in = image.contiguous(at::MemoryFormat::ChannelsLast);
+  at::Tensor out = at::empty(
+      {in.size(0), in.size(1), backward ? rows.size : rows.outputs(), backward ? cols.size : cols.outputs()},
+      in.options().memory_format(at::MemoryFormat::ChannelsLast));
+  if (out.numel() == 0) return out;
   const Parallel parallel = torch_parallel();
+  const Axis row_tables(rows, count_include_pad, backward), col_tables(cols, count_include_pad, backward);
   AvgPool2dParams params;
-  params.rows = rows.view();
-  params.cols = cols.view();
+  params.rows = row_tables.view();
+  params.cols = col_tables.view();
   params.batch = in.size(0);
   params.channels = in.size(1);
   params.dtype = in.scalar_type() == at::kFloat ? DType::kFloat32 : DType::kBFloat16;
-  at::Tensor out = at::empty({params.batch, params.channels, params.rows.out_size, params.cols.out_size},
-                             in.options().memory_format(at::MemoryFormat::ChannelsLast));
   at::Tensor workspace =
       at::empty({parallel.threads * params.cols.in_size * params.channels}, in.options().dtype(at::kFloat));
   params.in = in.const_data_ptr();
@@ -108,12 +115,12 @@ at::Tensor avg_pool2d_backward_torch(const at::Tensor& grad_output, const at::Te
   constexpr const char* kOp = "avg_pool2d_backward";
   check_image(grad_output, kOp, "grad_output");
   check_image(input, kOp, "input");
-  const Axis rows = axis_of(input, 0, kernel_size, stride, padding, count_include_pad, true, kOp);
-  const Axis cols = axis_of(input, 1, kernel_size, stride, padding, count_include_pad, true, kOp);
+  const Window rows = window_of(input, 0, kernel_size, stride, padding, kOp);
+  const Window cols = window_of(input, 1, kernel_size, stride, padding, kOp);
   const int64_t expected[] = {input.size(0), input.size(1), rows.outputs(), cols.outputs()};
   TORCH_CHECK_VALUE(grad_output.sizes() == at::IntArrayRef(expected), kOp, ": grad_output: expected ",
                     at::IntArrayRef(expected), ", got ", grad_output.sizes());
-  return pool(grad_output.contiguous(at::MemoryFormat::ChannelsLast), rows, cols);
+  return pool(grad_output, rows, cols, count_include_pad, true);
 }
 
 }  // namespace
@@ -122,9 +129,9 @@ at::Tensor avg_pool2d_torch(const at::Tensor& input, at::IntArrayRef kernel_size
                             at::IntArrayRef padding, bool count_include_pad) {
   constexpr const char* kOp = "avg_pool2d";
   check_image(input, kOp, "input");
-  const Axis rows = axis_of(input, 0, kernel_size, stride, padding, count_include_pad, false, kOp);
-  const Axis cols = axis_of(input, 1, kernel_size, stride, padding, count_include_pad, false, kOp);
-  return pool(input.contiguous(at::MemoryFormat::ChannelsLast), rows, cols);
+  const Window rows = window_of(input, 0, kernel_size, stride, padding, kOp);
+  const Window cols = window_of(input, 1, kernel_size, stride, padding, kOp);
+  return pool(input, rows, cols, count_include_pad, false);
 }
 
 TORCH_LIBRARY_FRAGMENT(pynas, m) {
@@ -140,9 +147,7 @@ TORCH_LIBRARY_FRAGMENT(pynas, m) {
       {at::Tag::pt2_compliant_tag});
 }
 // CPU only: PyTorch's channels_last kernel is scalar there; on a GPU its own is memory-bound already.
-TORCH_LIBRARY_IMPL(pynas, CPU, m) {
-  m.impl("avg_pool2d", &avg_pool2d_torch);
-  m.impl("avg_pool2d_backward", &avg_pool2d_backward_torch);
-}
+PYNAS_REGISTER_CPU(avg_pool2d, avg_pool2d_torch)
+PYNAS_REGISTER_CPU(avg_pool2d_backward, avg_pool2d_backward_torch)
 
 }  // namespace pynas

@@ -62,11 +62,11 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> batch_norm_torch(const at::Tensor
                                                                 int64_t groups) {
   check_rows(input, "batch_norm", "input");
   check_groups(input, groups, "batch_norm");
+  TORCH_CHECK_VALUE(input.numel() >= 1, "batch_norm: input: expected at least one value per channel, got ",
+                    input.sizes());
   const Parallel parallel = torch_parallel();
   at::Tensor workspace, out = at::empty_like(input);
   BatchNormParams params = params_of(input, workspace, parallel, 2, groups);
-  TORCH_CHECK_VALUE(params.rows >= 1, "batch_norm: input: expected at least one value per channel, got ",
-                    input.sizes());
   at::Tensor mean =
       at::empty({groups, params.channels}, input.options().dtype(at::kFloat).memory_format(std::nullopt));
   if (groups == 1) mean = mean.squeeze(0);
@@ -91,6 +91,7 @@ at::Tensor batch_norm_backward_torch(const at::Tensor& grad_output, const at::Te
   const at::Tensor grad = grad_output.contiguous(input.suggest_memory_format());
   const int64_t groups = mean.dim() == 2 ? mean.size(0) : 1;
   check_groups(input, groups, "batch_norm_backward");
+  if (input.numel() == 0) return at::empty_like(input);
   const Parallel parallel = torch_parallel();
   at::Tensor workspace, out = at::empty_like(input);
   BatchNormParams params = params_of(input, workspace, parallel, 2, groups);
@@ -113,6 +114,7 @@ std::tuple<at::Tensor, at::Tensor> batch_norm_double_backward_torch(
                       " ", input.sizes(), ", got ", like.scalar_type(), " ", like.sizes());
   const at::Tensor grad = grad_output.contiguous(input.suggest_memory_format());
   const at::Tensor of_grad_input = adjoint.contiguous(input.suggest_memory_format());
+  if (input.numel() == 0) return {at::empty_like(input), at::empty_like(input)};
   const Parallel parallel = torch_parallel();
   at::Tensor workspace, out = at::empty_like(input), out_grad = at::empty_like(input);
   BatchNormParams params = params_of(input, workspace, parallel, 5);
@@ -145,10 +147,8 @@ TORCH_LIBRARY_FRAGMENT(pynas, m) {
       {at::Tag::pt2_compliant_tag});
 }
 // CPU only: on a GPU cuDNN's batch normalisation is what one would write.
-TORCH_LIBRARY_IMPL(pynas, CPU, m) {
-  m.impl("batch_norm", &batch_norm_torch);
-  m.impl("batch_norm_backward", &batch_norm_backward_torch);
-  m.impl("batch_norm_double_backward", &batch_norm_double_backward_torch);
-}
+PYNAS_REGISTER_CPU(batch_norm, batch_norm_torch)
+PYNAS_REGISTER_CPU(batch_norm_backward, batch_norm_backward_torch)
+PYNAS_REGISTER_CPU(batch_norm_double_backward, batch_norm_double_backward_torch)
 
 }  // namespace pynas

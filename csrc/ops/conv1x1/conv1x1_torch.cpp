@@ -105,6 +105,7 @@ at::Tensor conv1x1_backward_weight(const at::Tensor& grad_output, const at::Tens
   check_alike(input, grad_output, op, "grad_output");
   at::Tensor result = at::empty({grad_output.size(1), input.size(1), 1, 1},
                                 input.options().dtype(at::kFloat).memory_format(std::nullopt));
+  if (input.numel() == 0 || grad_output.numel() == 0) return result.zero_();
   const Parallel parallel = torch_parallel();
   Conv1x1Params params = params_of(input, input.size(1), grad_output.size(1));
   const at::Tensor workspace = at::empty({conv1x1_workspace(params, parallel.threads)}, result.options());
@@ -130,10 +131,8 @@ TORCH_LIBRARY_FRAGMENT(pynas, m) {
         {at::Tag::pt2_compliant_tag});
 }
 // CPU only, as conv3x3.
-TORCH_LIBRARY_IMPL(pynas, CPU, m) {
-  m.impl("conv1x1", &conv1x1_torch);
-  m.impl("conv1x1_backward_input", &conv1x1_backward_input);
-  m.impl("conv1x1_backward_weight", &conv1x1_backward_weight);
-}
+PYNAS_REGISTER_CPU(conv1x1, conv1x1_torch)
+PYNAS_REGISTER_CPU(conv1x1_backward_input, conv1x1_backward_input)
+PYNAS_REGISTER_CPU(conv1x1_backward_weight, conv1x1_backward_weight)
 
 }  // namespace pynas

@@ -176,10 +176,8 @@ TORCH_LIBRARY_FRAGMENT(pynas, m) {
         {at::Tag::pt2_compliant_tag});
 }
 // CPU only: on a GPU cuDNN has Winograd's kernels.
-TORCH_LIBRARY_IMPL(pynas, CPU, m) {
-  m.impl("conv3x3", &conv3x3_forward);
-  m.impl("conv3x3_backward_input", &conv3x3_backward_input);
-  m.impl("conv3x3_backward_weight", &conv3x3_backward_weight);
-}
+PYNAS_REGISTER_CPU(conv3x3, conv3x3_forward)
+PYNAS_REGISTER_CPU(conv3x3_backward_input, conv3x3_backward_input)
+PYNAS_REGISTER_CPU(conv3x3_backward_weight, conv3x3_backward_weight)
 
 }  // namespace pynas

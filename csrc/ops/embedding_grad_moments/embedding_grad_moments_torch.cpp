@@ -59,9 +59,9 @@ Lookups count_by_row(const at::Tensor& flat, int64_t limit, int64_t padding_idx)
 // A stable sort by row keeps positions, and so sample groups, ascending within each row.
 Lookups sort_by_row(const at::Tensor& flat, int64_t padding_idx) {
   if (flat.is_cpu() && flat.numel() > 0) {
-    const int64_t lowest = flat.min().item<int64_t>(), limit = flat.max().item<int64_t>() + 1;
+    const int64_t lowest = flat.min().item<int64_t>(), highest = flat.max().item<int64_t>();
     TORCH_CHECK_VALUE(lowest >= 0, kOp, ": indices: expected rows from 0, got ", lowest);
-    if (limit <= 8 * flat.numel() + 4096) return count_by_row(flat.contiguous(), limit, padding_idx);
+    if (highest < 8 * flat.numel() + 4096) return count_by_row(flat.contiguous(), highest + 1, padding_idx);
   }
   at::Tensor keys = flat, positions;
   if (padding_idx >= 0) {
@@ -91,8 +91,7 @@ std::tuple<at::Tensor, at::Tensor> embedding_grad_moments_torch(const at::Tensor
                     kOp, ": grad_output: expected [B, T, D] for indices ", indices.sizes(), " on ",
                     indices.device(), ", got ", grad_output.sizes(), " on ", grad_output.device());
   const int64_t batch = indices.size(0), positions = indices.size(1), features = grad_output.size(2);
-  TORCH_CHECK_VALUE(group_size >= 1 && batch % group_size == 0, kOp,
-                    ": group_size: expected a divisor of the batch size ", batch, ", got ", group_size);
+  check::group_size(kOp, group_size, batch);
 
   const Lookups lookups = sort_by_row(indices.reshape({-1}), padding_idx);
   // Look-ups [B T, D] with contiguous features; a view where the strides allow it.
@@ -106,7 +105,7 @@ std::tuple<at::Tensor, at::Tensor> embedding_grad_moments_torch(const at::Tensor
   params.rows = lookups.rows.size(0);
   params.features = features;
   params.grad_output_stride = delta.stride(0);
-  params.group_positions = positions * group_size;
+  params.group_positions = batch == 0 ? 0 : positions * group_size;
   params.groups = batch / group_size;
   at::Tensor values = at::empty({count_moments(params.moments), params.rows, features},
                                 grad_output.options().dtype(accumulate_type(params.dtype)));

@@ -57,6 +57,9 @@ struct Call {
     for (int a = 0; a < kActivations; ++a) {
       TORCH_CHECK_VALUE(columns[a] >= -1 && columns[a] < p.candidates, op,
                         ": columns: expected a column of weights or -1, got ", columns[a]);
+      for (int other = 0; other < a; ++other)
+        TORCH_CHECK_VALUE(columns[a] < 0 || columns[a] != columns[other], op,
+                          ": columns: expected each column once, got ", columns);
       p.column[a] = static_cast<int32_t>(columns[a]);
     }
     TORCH_CHECK_VALUE(normalization >= 0 && normalization <= 2, op,

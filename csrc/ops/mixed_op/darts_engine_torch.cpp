@@ -104,6 +104,20 @@ std::vector<at::Tensor> make_products(const EdgeCall& call) {
   return products;
 }
 
+// The products that forward kept, by batch norm; nothing where one is missing that backward reads.
+std::vector<at::Tensor> kept_products(const EdgeCall& call, const EdgeOutput& forward) {
+  std::vector<at::Tensor> products(call.norms);
+  for (size_t k = 0; k < call.candidates.size(); ++k) {
+    const EdgeCandidate& candidate = call.candidates[k];
+    if (is_pool(candidate) || !call.active(static_cast<int64_t>(k))) continue;
+    for (int64_t stage = 0; stage < candidate.norms; ++stage) {
+      if (call.save == Save::kNothing || !forward.saved[candidate.saved + stage].defined()) return {};
+      products[candidate.norm + stage] = forward.saved[candidate.saved + stage];
+    }
+  }
+  return products;
+}
+
 at::Tensor workspace_of(DartsEdgeParams& params, const Parallel& parallel, bool backward) {
   int64_t forward_bytes = 0, backward_bytes = 0;
   PYNAS_DISPATCH_ISA(darts_edge_workspace, params, parallel.threads, &forward_bytes, &backward_bytes);
@@ -177,19 +191,13 @@ EdgeGradients darts_engine_backward(const EdgeCall& call, const EdgeOutput& forw
   }
   if (call.needs_weights) gradients.weights = at::zeros_like(call.weights);
   if (call.needs_x) gradients.x = at::empty_like(call.x, at::MemoryFormat::ChannelsLast);
-  std::vector<at::Tensor> products(call.norms);
-  if (call.save == Save::kNothing) {
-    products = make_products(call);
-  } else {
-    for (const EdgeCandidate& candidate : call.candidates) {
-      std::copy_n(forward.saved.begin() + candidate.saved, candidate.norms,
-                  products.begin() + candidate.norm);
-    }
-  }
+  std::vector<at::Tensor> products = kept_products(call, forward);
+  const bool recompute = products.empty();
+  if (recompute) products = make_products(call);
   DartsEdgeParams params = params_of(call, products, forward.statistics, &gradients);
   params.grad_output = data(grad);
   params.grad_x = data(gradients.x);
-  params.recompute_products = call.save == Save::kNothing;
+  params.recompute_products = recompute;
   const at::Tensor workspace = workspace_of(params, parallel, true);
   PYNAS_DISPATCH_ISA(darts_edge_backward, params, parallel);
   return gradients;

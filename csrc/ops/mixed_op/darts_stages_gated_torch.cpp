@@ -17,6 +17,11 @@ std::vector<at::Tensor> darts_stages_gated_torch(const at::Tensor& x, const at::
   EdgeCall call = make_edge_call(
       x, weights, parameters, running,
       {candidates.vec(), static_cast<int64_t>(Family::kDarts), stride, affine, training, eps, save});
+  const int64_t sizes[] = {call.batch(), call.channels(), call.out_height(), call.out_width()};
+  TORCH_CHECK_VALUE(
+      grad_output.sizes() == at::IntArrayRef(sizes) && grad_output.scalar_type() == x.scalar_type(),
+      "darts_stages_gated: grad_output: expected ", x.scalar_type(), " ", at::IntArrayRef(sizes), ", got ",
+      grad_output.scalar_type(), " ", grad_output.sizes());
   call.host_weights.clear();
   EdgeOutput output = darts_stages_forward(call);
   std::vector<at::Tensor> results = {output.y, output.statistics};
@@ -39,6 +44,6 @@ TORCH_LIBRARY_FRAGMENT(pynas, m) {
       "darts_stages_gated(Tensor x, Tensor weights, Tensor[] parameters, Tensor[] running, int[] candidates, "
       "int stride, bool affine, bool training, float eps, int save, Tensor grad_output) -> Tensor[]");
 }
-PYNAS_REGISTER(darts_stages_gated, darts_stages_gated_torch)
+PYNAS_REGISTER(darts_stages_gated, darts_stages_gated_torch, 1)
 
 }  // namespace pynas

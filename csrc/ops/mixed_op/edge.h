@@ -77,10 +77,10 @@ struct EdgeOutput {
   // norm used (in evaluation those of `running`); rows of candidates that were not computed are anything
   // finite.
   at::Tensor statistics;
-  // `slots` entries, each rows of channels [any, C] in x's dtype or left undefined when there is nothing to
-  // keep. A candidate has under kProducts one slot for each of its batch norms, under kEverything two. Which
-  // slot holds what is the implementation's own affair: a flat workspace may lie in the first, rounded up to
-  // rows of C.
+  // `slots` entries, each rows of channels [N out_height out_width, C], contiguous in x's dtype, or left
+  // undefined when there is nothing to keep. A candidate has under kProducts one slot for each of its batch
+  // norms, under kEverything two. Which slot holds what is the implementation's own affair; it computes again
+  // what it finds undefined.
   std::vector<at::Tensor> saved;
 };
 

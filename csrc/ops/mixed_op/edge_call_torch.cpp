@@ -13,6 +13,7 @@ namespace {
 constexpr const char* kNames[] = {"none",         "max_pool_3x3", "avg_pool_3x3", "skip_connect",
                                   "sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5",
                                   "nor_conv_1x1", "nor_conv_3x3"};
+constexpr size_t kMaxCandidates = 64;  // as many as normalized_sum adds up
 constexpr int64_t kKinds = sizeof(kNames) / sizeof(kNames[0]);
 
 const char* name_of(Candidate kind) { return kNames[static_cast<int64_t>(kind)]; }
@@ -84,8 +85,8 @@ Layout layout_of(Candidate kind, const EdgeCall& call) {
 }
 
 void check_float(const at::Tensor& tensor, const std::string& name) {
-  TORCH_CHECK_TYPE(at::isFloatingType(tensor.scalar_type()), "mixed_op: ", name,
-                   ": expected a floating tensor, got ", tensor.scalar_type(), "; convert it with .float()");
+  TORCH_CHECK_TYPE(check::is_floating(tensor), "mixed_op: ", name, ": expected a floating tensor, got ",
+                   tensor.scalar_type(), "; convert it with .float()");
 }
 
 void check_device(const at::Tensor& tensor, const at::Tensor& x, const std::string& name) {
@@ -105,6 +106,8 @@ void lay_out(EdgeCall& call, const MixedOpOptions& options, std::vector<Shape>& 
                     options.save);
   TORCH_CHECK_VALUE(options.stride == 1 || options.stride == 2, "mixed_op: stride: expected 1 or 2, got ",
                     options.stride);
+  TORCH_CHECK_VALUE(options.candidates.size() <= kMaxCandidates, "mixed_op: candidates: expected at most ",
+                    kMaxCandidates, ", got ", options.candidates.size());
   call.family = static_cast<Family>(options.family);
   call.save = static_cast<Save>(options.save);
   call.stride = options.stride;
@@ -161,7 +164,7 @@ void take_parameters(EdgeCall& call, at::TensorList parameters, const std::vecto
     for (int64_t i = candidate.parameter; i < candidate.parameter + candidate.parameters; ++i) {
       const at::Tensor& parameter = parameters[i];
       // Names are made where they are needed: this runs for every call.
-      if (!at::isFloatingType(parameter.scalar_type()) || parameter.device() != call.x.device()) {
+      if (!check::is_floating(parameter) || parameter.device() != call.x.device()) {
         const std::string name = "parameters[" + std::to_string(i) + "] of " + name_of(candidate.kind);
         check_float(parameter, name);
         check_device(parameter, call.x, name);

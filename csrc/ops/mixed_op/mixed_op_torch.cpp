@@ -34,6 +34,31 @@ EdgeGradients backward_of(const EdgeCall& call, const EdgeOutput& forward, const
                                      : darts_stages_backward(call, forward, grad);
 }
 
+// What forward kept, as it gave it; slots without rows are undefined.
+EdgeOutput kept_of(const EdgeCall& call, const at::Tensor& statistics, at::TensorList saved) {
+  constexpr const char* kOp = "mixed_op_backward";
+  const int64_t sizes[] = {call.norms, 3, call.channels()};
+  TORCH_CHECK_VALUE(
+      statistics.sizes() == at::IntArrayRef(sizes) && statistics.scalar_type() == call.weights.scalar_type(),
+      kOp, ": statistics: expected what the forward pass returned, ", call.weights.scalar_type(), " ",
+      at::IntArrayRef(sizes), ", got ", statistics.scalar_type(), " ", statistics.sizes());
+  TORCH_CHECK_VALUE(static_cast<int64_t>(saved.size()) == call.slots, kOp, ": saved: expected ", call.slots,
+                    " tensors, got ", saved.size());
+  const int64_t rows = call.batch() * call.out_height() * call.out_width();
+  EdgeOutput kept;
+  kept.statistics = statistics.contiguous();
+  for (size_t i = 0; i < saved.size(); ++i) {
+    const at::Tensor& slot = saved[i];
+    TORCH_CHECK_VALUE(slot.dim() == 2 && (slot.size(0) == rows || slot.size(0) == 0) &&
+                          slot.size(1) == call.channels() && slot.scalar_type() == call.x.scalar_type(),
+                      kOp, ": saved[", i, "]: expected what the forward pass returned, ",
+                      call.x.scalar_type(), " [", rows, " or 0, ", call.channels(), "], got ",
+                      slot.scalar_type(), " ", slot.sizes());
+    kept.saved.push_back(slot.size(0) == 0 ? at::Tensor() : slot.contiguous());
+  }
+  return kept;
+}
+
 MixedOpForward mixed_op_torch(const at::Tensor& x, const at::Tensor& weights, at::TensorList parameters,
                               at::TensorList running, at::IntArrayRef candidates, int64_t family,
                               int64_t stride, bool affine, bool training, double eps, int64_t save) {
@@ -76,11 +101,9 @@ MixedOpBackward mixed_op_backward_torch(const at::Tensor& grad_output, const at:
                     "mixed_op_backward: grad_output: expected ", x.scalar_type(), " ", at::IntArrayRef(sizes),
                     " on ", x.device(), ", got ", grad_output.scalar_type(), " ", grad_output.sizes(), " on ",
                     grad_output.device());
-  TORCH_CHECK_VALUE(static_cast<int64_t>(saved.size()) == call.slots, "mixed_op_backward: saved: expected ",
-                    call.slots, " tensors, got ", saved.size());
   EdgeGradients gradients;
   if (anything(call)) {
-    gradients = backward_of(call, {at::Tensor(), statistics, saved.vec()},
+    gradients = backward_of(call, kept_of(call, statistics, saved),
                             grad_output.contiguous(at::MemoryFormat::ChannelsLast));
   }
   at::Tensor dx = gradients.x;
@@ -122,7 +145,7 @@ TORCH_LIBRARY_FRAGMENT(pynas, m) {
       "(Tensor, Tensor, Tensor[])",
       {at::Tag::pt2_compliant_tag});
 }
-PYNAS_REGISTER(mixed_op, mixed_op_torch)
-PYNAS_REGISTER(mixed_op_backward, mixed_op_backward_torch)
+PYNAS_REGISTER(mixed_op, mixed_op_torch, 1)
+PYNAS_REGISTER(mixed_op_backward, mixed_op_backward_torch, 2)
 
 }  // namespace pynas

@@ -357,8 +357,9 @@ at::Tensor term_gradients(const EdgeCall& call, Terms terms, const EdgeOutput& f
   uint64_t wanted = 0;
   for (size_t i = 0; i < terms.candidates.size(); ++i) {
     const EdgeCandidate& candidate = call.candidates[terms.candidates[i]];
-    terms.sum.inputs.push_back(keeps(call, candidate) ? image_of(forward.saved[candidate.saved], call)
-                                                      : product(call, candidate, inputs));
+    const bool kept = keeps(call, candidate) && forward.saved[candidate.saved].defined();
+    terms.sum.inputs.push_back(kept ? image_of(forward.saved[candidate.saved], call)
+                                    : product(call, candidate, inputs));
     if (call.needs_x || (is_product(candidate) && call.needs_parameters)) wanted |= uint64_t{1} << i;
   }
   const NormalizedSumStatistics statistics = unpack(call, terms, forward.statistics);

@@ -2,9 +2,11 @@
 // was computed; f = momentum, or 1 / batches seen.
 #include <ATen/ops/where.h>
 
-#include <cmath>
+#include <limits>
+#include <vector>
 
 #include "bindings/tensor.h"
+#include "bindings/update.h"
 
 namespace pynas {
 namespace {
@@ -28,13 +30,16 @@ void track_host(at::TensorList running, at::TensorList counts, const Tracking& t
   double factor = tracking.momentum.value_or(0.0);
   if (!counts.empty()) {
     int64_t& count = *counts[norm].mutable_data_ptr<int64_t>();
+    TORCH_CHECK_VALUE(count >= 0 && count < std::numeric_limits<int64_t>::max(), kOp,
+                      ": num_batches_tracked[", norm, "]: expected a number of batches, got ", count);
     ++count;
+    check::bump_version(counts[norm]);
     if (!tracking.momentum.has_value()) factor = 1.0 / static_cast<double>(count);
   }
   const at::Tensor rows = tracking.statistics[norm];
   for (int moment = 0; moment < 2; ++moment) {
     const at::Tensor& target = running[2 * norm + moment];
-    if (!target.is_inference()) target.unsafeGetTensorImpl()->bump_version();
+    check::bump_version(target);
     const double scale = moment == 0 ? 1.0 : tracking.unbias;
     const int64_t row = 2 * moment;
     if (!target.is_contiguous() || target.scalar_type() != rows.scalar_type()) {
@@ -78,25 +83,37 @@ void track_statistics_torch(at::TensorList running, at::TensorList counts, const
                     norms, " tensors, got ", counts.size());
   TORCH_CHECK_VALUE(momentum.has_value() || !counts.empty(), kOp,
                     ": num_batches_tracked: expected a count for each batch norm where momentum is None");
-  TORCH_CHECK_VALUE(statistics.dim() == 3 && statistics.size(0) == static_cast<int64_t>(norms), kOp,
-                    ": statistics: expected ", norms, " batch norms, got ", statistics.sizes());
+  TORCH_CHECK_VALUE(
+      statistics.dim() == 3 && statistics.size(0) == static_cast<int64_t>(norms) && statistics.size(1) == 3 &&
+          (statistics.scalar_type() == at::kFloat || statistics.scalar_type() == at::kDouble),
+      kOp, ": statistics: expected float32 or float64 [", norms,
+      ", 3, channels], rows of each batch norm, got ", statistics.scalar_type(), " ", statistics.sizes());
+  TORCH_CHECK_VALUE(weights.dim() == 1 && check::is_floating(weights), kOp,
+                    ": weights: expected a floating vector, got ", weights.scalar_type(), " ",
+                    weights.sizes());
+  for (const int64_t owner : owners)
+    TORCH_CHECK_VALUE(owner >= 0 && owner < weights.size(0), kOp, ": owners: expected positions among the ",
+                      weights.size(0), " weights, got ", owner);
+  TORCH_CHECK_VALUE(values >= 0, kOp, ": values: expected the number of values per channel, got ", values);
+  std::vector<check::Target> targets;
+  targets.reserve(running.size() + counts.size());
   for (size_t i = 0; i < running.size(); ++i) {
     TORCH_CHECK_VALUE(running[i].dim() == 1 && running[i].size(0) == statistics.size(2), kOp, ": running[", i,
                       "]: expected shape [", statistics.size(2), "], got ", running[i].sizes());
-    TORCH_CHECK_VALUE(running[i].device() == statistics.device(), kOp, ": running[", i,
-                      "]: expected the device of x, ", statistics.device(), ", got ", running[i].device());
-    TORCH_CHECK_TYPE(at::isFloatingType(running[i].scalar_type()), kOp, ": running[", i,
+    TORCH_CHECK_TYPE(check::is_floating(running[i]), kOp, ": running[", i,
                      "]: expected a floating tensor, got ", running[i].scalar_type());
+    targets.push_back({"running", static_cast<int64_t>(i), &running[i]});
   }
   for (size_t i = 0; i < counts.size(); ++i) {
-    TORCH_CHECK_VALUE(counts[i].numel() == 1 && counts[i].scalar_type() == at::kLong &&
-                          counts[i].device() == statistics.device(),
-                      kOp, ": num_batches_tracked[", i, "]: expected one int64 on ", statistics.device(),
-                      ", got ", counts[i].scalar_type(), " ", counts[i].sizes(), " on ", counts[i].device());
+    TORCH_CHECK_VALUE(counts[i].numel() == 1 && counts[i].scalar_type() == at::kLong, kOp,
+                      ": num_batches_tracked[", i, "]: expected one int64, got ", counts[i].scalar_type(),
+                      " ", counts[i].sizes());
+    targets.push_back({"num_batches_tracked", static_cast<int64_t>(i), &counts[i]});
   }
+  check::updated(kOp, targets, {{"statistics", -1, &statistics}, {"weights", -1, &weights}});
   if (values <= 1) return;
-  const Tracking tracking{statistics, static_cast<double>(values) / static_cast<double>(values - 1),
-                          momentum};
+  const Tracking tracking{statistics.contiguous(),
+                          static_cast<double>(values) / static_cast<double>(values - 1), momentum};
   if (statistics.is_cpu()) {
     const at::Tensor host = weights.to(statistics.scalar_type()).to(at::kDouble).contiguous();
     for (size_t norm = 0; norm < norms; ++norm) {
@@ -121,6 +138,7 @@ TORCH_LIBRARY_FRAGMENT(pynas, m) {
       "owners, float? momentum, SymInt values) -> ()",
       {at::Tag::pt2_compliant_tag});
 }
-PYNAS_REGISTER(track_statistics, track_statistics_torch)
+PYNAS_REGISTER(track_statistics, track_statistics_torch, 3)
+PYNAS_SEES_LAZY_SIGNS(track_statistics)
 
 }  // namespace pynas

@@ -1,4 +1,5 @@
 #include "bindings/tensor.h"
+#include "bindings/update.h"
 #include "ops/moments_update/moments_update.h"
 
 namespace pynas {
@@ -17,6 +18,9 @@ void moments_update_torch(const at::Tensor& grad, at::Tensor& mean, at::Tensor& 
                       grad.sizes(), " on ", grad.device(), ", got ", tensor->scalar_type(), " ",
                       tensor->sizes(), " on ", tensor->device());
   }
+  check::updated("moments_update", {{"mean", -1, &mean}, {"abs_mean", -1, &abs_mean}, {"m2", -1, &m2}},
+                 {{"grad", -1, &grad}});
+  if (grad.numel() == 0) return;
   const at::Tensor dense = grad.contiguous();
   MomentsUpdateParams params;
   params.grad = dense.const_data_ptr();
@@ -26,7 +30,7 @@ void moments_update_torch(const at::Tensor& grad, at::Tensor& mean, at::Tensor& 
   params.n = grad.numel();
   params.count = count;
   params.grad_dtype = dtype_of(grad, "moments_update", "grad");
-  if (params.n == 0) return;
+  for (const at::Tensor& state : {mean, abs_mean, m2}) check::bump_version(state);
   PYNAS_DISPATCH_DEVICE(grad, moments_update, params);
 }
 
@@ -38,5 +42,6 @@ TORCH_LIBRARY_FRAGMENT(pynas, m) {
         {at::Tag::pt2_compliant_tag});
 }
 PYNAS_REGISTER(moments_update, moments_update_torch)
+PYNAS_SEES_LAZY_SIGNS(moments_update)
 
 }  // namespace pynas

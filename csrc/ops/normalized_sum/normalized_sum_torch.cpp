@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "bindings/tensor.h"
+#include "bindings/update.h"
 #include "ops/normalized_sum/normalized_sum.h"
 #include "ops/normalized_sum/normalized_sum_api.h"
 
@@ -75,7 +76,7 @@ class Prepared {
   const void* per_channel(const at::Tensor& tensor, const char* name, size_t k) {
     if (!tensor.defined()) return nullptr;
     TORCH_CHECK_VALUE(tensor.dim() == 1 && tensor.size(0) == params.channels &&
-                          tensor.device() == call_.inputs[0].device() && tensor.is_floating_point(),
+                          tensor.device() == call_.inputs[0].device() && check::is_floating(tensor),
                       kOp, ": ", name, "[", k, "]: expected ", params.channels, " floating values on ",
                       call_.inputs[0].device(), ", got ", tensor.scalar_type(), " ", tensor.sizes(), " on ",
                       tensor.device());
@@ -146,7 +147,7 @@ class Prepared {
     const at::Tensor& weights = call_.weights;
     if (!weights.defined()) return;
     const int64_t count = static_cast<int64_t>(call_.inputs.size());
-    TORCH_CHECK_VALUE(weights.dim() == 1 && weights.size(0) == count && weights.is_floating_point() &&
+    TORCH_CHECK_VALUE(weights.dim() == 1 && weights.size(0) == count && check::is_floating(weights) &&
                           weights.device() == call_.inputs[0].device(),
                       kOp, ": weights: expected ", count, " floating values, one for each input, on ",
                       call_.inputs[0].device(), ", got ", weights.scalar_type(), " ", weights.sizes(), " on ",
@@ -308,12 +309,15 @@ void update_running(const std::vector<at::Tensor>& running_mean, const std::vect
   params.count = static_cast<int>(mean.size(0));
   params.channels = mean.size(1);
   const auto address = [&](const at::Tensor& tensor, const char* name, size_t k) {
-    TORCH_CHECK_VALUE(tensor.dim() == 1 && tensor.size(0) == params.channels && tensor.is_floating_point() &&
+    TORCH_CHECK_VALUE(tensor.dim() == 1 && tensor.size(0) == params.channels && check::is_floating(tensor) &&
                           tensor.device() == mean.device(),
                       kOp, ": ", name, "[", k, "]: expected ", params.channels, " floating values on ",
                       mean.device(), ", got ", tensor.scalar_type(), " ", tensor.sizes(), " on ",
                       tensor.device());
-    if (tensor.scalar_type() == sums && tensor.is_contiguous()) return tensor.mutable_data_ptr();
+    if (tensor.scalar_type() == sums && tensor.is_contiguous()) {
+      check::bump_version(tensor);
+      return tensor.mutable_data_ptr();
+    }
     narrow.emplace_back(tensor, tensor.detach().to(sums).contiguous());
     return narrow.back().second.mutable_data_ptr();
   };
@@ -361,12 +365,14 @@ namespace {
 // Entry k of the result is the next tensor where bit k of `which` is set, undefined elsewhere; nothing where
 // no bit is.
 std::vector<at::Tensor> spread(at::TensorList tensors, int64_t which, size_t count, const char* name) {
+  check::mask(kOp, name, which, count);
+  TORCH_CHECK_VALUE(check::count_bits(which) == static_cast<int64_t>(tensors.size()), kOp, ": ", name,
+                    ": expected a bit of its mask for each of the ", tensors.size(),
+                    " tensors, got the mask ", which);
   std::vector<at::Tensor> entries(which == 0 ? 0 : count);
   size_t next = 0;
   for (size_t k = 0; k < entries.size(); ++k)
-    if (has(static_cast<uint64_t>(which), k) && next < tensors.size()) entries[k] = tensors[next++];
-  TORCH_CHECK_VALUE(next == tensors.size(), kOp, ": ", name, ": expected a bit of its mask for each of the ",
-                    tensors.size(), " tensors, got the mask ", which);
+    if (has(static_cast<uint64_t>(which), k)) entries[k] = tensors[next++];
   return entries;
 }
 
@@ -375,6 +381,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> normalized_sum_torch(
     int64_t gamma_of, at::TensorList beta, int64_t beta_of, at::TensorList running_mean,
     at::TensorList running_var, bool batch_statistics, double eps) {
   const size_t count = inputs.size();
+  check::mask(kOp, "normalized", normalized, count);
   const int64_t running_of = running_mean.empty() ? 0 : normalized;
   NormalizedSumCall call{inputs.vec(),
                          weights,
@@ -394,6 +401,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, std::vector<at::Tensor>> normaliz
     const at::Tensor& grad_output, at::TensorList inputs, const at::Tensor& weights, int64_t normalized,
     at::TensorList gamma, int64_t gamma_of, at::TensorList beta, int64_t beta_of, const at::Tensor& mean,
     const at::Tensor& rstd, bool batch_statistics, double eps, int64_t wanted) {
+  check::mask(kOp, "normalized", normalized, inputs.size());
+  check::mask(kOp, "wanted", wanted, inputs.size());
   NormalizedSumCall call;
   call.inputs = inputs.vec();
   call.weights = weights;
@@ -411,12 +420,31 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, std::vector<at::Tensor>> normaliz
 void update_running_torch(at::TensorList running_mean, at::TensorList running_var, const at::Tensor& weights,
                           const at::Tensor& mean, const at::Tensor& var, int64_t which, double momentum,
                           int64_t values) {
+  TORCH_CHECK_VALUE(mean.dim() == 2 && mean.size(0) <= NormalizedSumParams::kMaxInputs &&
+                        (mean.scalar_type() == at::kFloat || mean.scalar_type() == at::kDouble),
+                    kOp, ": mean: expected float32 or float64 [inputs, channels] of at most ",
+                    +NormalizedSumParams::kMaxInputs, " inputs, got ", mean.scalar_type(), " ", mean.sizes());
+  TORCH_CHECK_VALUE(var.sizes() == mean.sizes() && var.scalar_type() == mean.scalar_type(), kOp,
+                    ": var: expected ", mean.scalar_type(), " ", mean.sizes(), " as mean, got ",
+                    var.scalar_type(), " ", var.sizes());
+  TORCH_CHECK_VALUE(weights.dim() == 1 && weights.size(0) == mean.size(0) && check::is_floating(weights), kOp,
+                    ": weights: expected ", mean.size(0), " floating values, one for each input, got ",
+                    weights.scalar_type(), " ", weights.sizes());
+  TORCH_CHECK_VALUE(values >= 0, kOp, ": values: expected the number of values per channel, got ", values);
+  const size_t count = static_cast<size_t>(mean.size(0));
+  check::mask(kOp, "which", which, count);
   std::vector<size_t> rows;
-  for (size_t k = 0; k < static_cast<size_t>(mean.size(0)); ++k)
+  for (size_t k = 0; k < count; ++k)
     if (has(static_cast<uint64_t>(which), k)) rows.push_back(k);
   TORCH_CHECK_VALUE(rows.size() == running_mean.size() && rows.size() == running_var.size(), kOp,
                     ": running: expected ", rows.size(), " means and variances, got ", running_mean.size(),
                     " and ", running_var.size());
+  std::vector<check::Target> targets;
+  for (size_t i = 0; i < rows.size(); ++i) {
+    targets.push_back({"running_mean", static_cast<int64_t>(i), &running_mean[i]});
+    targets.push_back({"running_var", static_cast<int64_t>(i), &running_var[i]});
+  }
+  check::updated(kOp, targets, {{"weights", -1, &weights}, {"mean", -1, &mean}, {"var", -1, &var}});
   update_running(running_mean.vec(), running_var.vec(), rows, weights, mean.contiguous(), var.contiguous(),
                  momentum, values);
 }
@@ -445,5 +473,6 @@ TORCH_LIBRARY_FRAGMENT(pynas, m) {
 PYNAS_REGISTER(normalized_sum, normalized_sum_torch)
 PYNAS_REGISTER(normalized_sum_backward, normalized_sum_backward_torch)
 PYNAS_REGISTER(normalized_sum_update_running, update_running_torch)
+PYNAS_SEES_LAZY_SIGNS(normalized_sum_update_running)
 
 }  // namespace pynas

@@ -1,6 +1,7 @@
 #include "ops/sample_grad/sample_grad_binding.h"
 
 #include <ATen/Context.h>
+#include <ATen/ops/zeros.h>
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -17,18 +18,14 @@ void check_operands(const char* op, const at::Tensor& grad_output, const at::Ten
   TORCH_CHECK_TYPE(input.scalar_type() == grad_output.scalar_type(), op,
                    ": input: expected the dtype of grad_output, ", grad_output.scalar_type(), ", got ",
                    input.scalar_type());
-  TORCH_CHECK_VALUE(input.device() == grad_output.device(), op,
-                    ": input: expected the device of grad_output, ", grad_output.device(), ", got ",
-                    input.device());
   TORCH_CHECK_VALUE(input.size(0) == grad_output.size(0), op, ": input: expected the batch of grad_output, ",
                     grad_output.size(0), ", got ", input.size(0));
-  TORCH_CHECK_VALUE(group_size >= 1 && input.size(0) % group_size == 0, op,
-                    ": group_size: expected a divisor of the batch ", input.size(0), ", got ", group_size);
+  check::group_size(op, group_size, input.size(0));
 }
 
-void check_pair(const char* op, const char* name, at::IntArrayRef values, int64_t least) {
-  TORCH_CHECK_VALUE(values.size() == 2 && values[0] >= least && values[1] >= least, op, ": ", name,
-                    ": expected two integers >= ", least, ", got ", values);
+// Every gradient, of a bias too, is zero; what kernels plan for sizes of zero beside billions is not asked.
+bool is_empty(const SampleGradParams& p) {
+  return p.batch == 0 || p.out_channels == 0 || p.out_height == 0 || p.out_width == 0;
 }
 
 size_t workspace_bytes(const SampleGradParams& params, [[maybe_unused]] const at::Tensor& like) {
@@ -79,10 +76,10 @@ at::TensorOptions result_options(const SampleGradParams& params, const at::Tenso
 SampleGradParams conv2d_sample_grad(const char* op, const at::Tensor& grad_output, const at::Tensor& input,
                                     const ConvGeometry& geometry, int64_t group_size, bool bias) {
   check_operands(op, grad_output, input, 4, group_size);
-  check_pair(op, "kernel_size", geometry.kernel_size, 1);
-  check_pair(op, "stride", geometry.stride, 1);
-  check_pair(op, "padding", geometry.padding, 0);
-  check_pair(op, "dilation", geometry.dilation, 1);
+  check::pair(op, "kernel_size", geometry.kernel_size, 1);
+  check::pair(op, "stride", geometry.stride, 1);
+  check::pair(op, "padding", geometry.padding, 0);
+  check::pair(op, "dilation", geometry.dilation, 1);
   TORCH_CHECK_VALUE(geometry.groups >= 1 && input.size(1) % geometry.groups == 0 &&
                         grad_output.size(1) % geometry.groups == 0,
                     op, ": groups: expected a divisor of the ", input.size(1), " input and ",
@@ -114,6 +111,9 @@ SampleGradParams conv2d_sample_grad(const char* op, const at::Tensor& grad_outpu
                       " with kernel_size ", p.kernel[axis], ", stride ", p.stride[axis], ", padding ",
                       p.padding[axis], ", dilation ", p.dilation[axis], ", got ", grad_output.size(2 + axis));
   }
+  check::product(op, "weight", {p.out_channels, p.group_channels(), p.kernel[0], p.kernel[1]});
+  check::product(op, "padded input",
+                 {p.batch, p.in_channels, p.height + 2 * p.padding[0], p.width + 2 * p.padding[1]});
   for (int axis = 0; axis < 4; ++axis) {
     p.grad_output_strides[axis] = grad_output.stride(axis);
     p.input_strides[axis] = input.stride(axis);
@@ -137,6 +137,7 @@ SampleGradParams linear_sample_grad(const char* op, const at::Tensor& grad_outpu
   p.out_channels = grad_output.size(2);
   p.height = p.out_height = 1;
   p.width = p.out_width = input.size(1);
+  check::product(op, "weight", {p.out_channels, p.in_channels});
   const auto strides = [](const at::Tensor& tensor, int64_t* to) {
     to[0] = tensor.stride(0);
     to[1] = tensor.stride(2);
@@ -158,6 +159,10 @@ std::pair<at::Tensor, at::Tensor> run_moments(const char* op, SampleGradParams p
   const at::TensorOptions options = result_options(params, like);
   std::vector<int64_t> sizes{rows};
   sizes.insert(sizes.end(), weight_sizes.begin(), weight_sizes.end());
+  if (is_empty(params)) {
+    return {at::zeros(sizes, options),
+            params.with_bias ? at::zeros({rows, params.out_channels}, options) : at::empty({0}, options)};
+  }
   at::Tensor weight = allocate(sizes, options);
   at::Tensor bias =
       params.with_bias ? at::empty({rows, params.out_channels}, options) : at::empty({0}, options);
@@ -171,6 +176,10 @@ at::Tensor run_products(SampleGradParams params, const at::Tensor& like, SampleG
   params.sink = sink;
   const int64_t groups = params.sample_groups();
   const at::TensorOptions options = result_options(params, like);
+  if (is_empty(params))
+    return at::zeros(
+        sink == SampleGradSink::kGram ? at::IntArrayRef({groups, groups}) : at::IntArrayRef({groups}),
+        options);
   at::Tensor result =
       sink == SampleGradSink::kGram ? at::empty({groups, groups}, options) : at::empty({groups}, options);
   params.weight = result.mutable_data_ptr();

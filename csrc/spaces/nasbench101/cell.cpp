@@ -14,6 +14,13 @@ constexpr int operation_bit(int vertex) { return 2 * (kOutput - 1 - vertex); }
 
 }  // namespace
 
+bool is_code(Code code) {
+  if (code >> (kOperationBits + kEdgeBits) != 0) return false;
+  for (int v = 1; v < kOutput; ++v)
+    if ((code >> operation_bit(v) & 3u) >= kOperations) return false;
+  return true;
+}
+
 Cell unpack(Code code) {
   Cell cell;
   cell.vertices = kMaxVertices;
@@ -64,6 +71,7 @@ int count_edges(const Cell& cell) {
 }
 
 bool is_valid(Code code) {
+  if (!is_code(code)) return false;
   const Cell cell = prune(unpack(code));
   return cell.vertices > 0 && count_edges(cell) <= kMaxEdges;
 }

@@ -28,13 +28,15 @@ struct Cell {
   uint8_t operation[kMaxVertices] = {};
 };
 
+// Whether the number is a code: nothing above its edges, and operations that there are.
+bool is_code(Code code);
 Cell unpack(Code code);
 Code pack(const Cell& cell);
 
 // The cell without the vertices that lie on no path from the input to the output; they keep their order.
 Cell prune(const Cell& cell);
 int count_edges(const Cell& cell);
-// Whether the pruned cell exists and has at most kMaxEdges edges.
+// Whether the code is one, and the pruned cell exists and has at most kMaxEdges edges.
 bool is_valid(Code code);
 
 // Channels of every vertex of a pruned cell. Those that the output concatenates share `out_channels` evenly,
