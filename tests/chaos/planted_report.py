@@ -1,0 +1,26 @@
+"""Loaded into a job's process: a report that is written in place, in two parts."""
+
+import os
+import time
+from pathlib import Path
+
+from pynas.report import _page
+from pynas.testing.chaos._control import VARIABLE
+
+write_page = _page.write_page
+
+
+def in_place(path, title, subtitle, body):
+    other = Path(path).with_name("other")
+    write_page(other, title, subtitle, body)
+    text = other.read_text()
+    with Path(path).open("w") as file:
+        for start in range(0, len(text), 1_000_000):
+            file.write(text[start : start + 1_000_000])
+            file.flush()
+            time.sleep(0.03)
+    return Path(path)
+
+
+if VARIABLE in os.environ:  # not where what is expected is written
+    _page.write_page = in_place
