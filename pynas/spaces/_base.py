@@ -34,7 +34,20 @@ class Edge:
     label: str
 
 
-class SearchSpace(ABC):
+class _Noted:
+    """Notes what a user's own space is made with: it tells it from others of its name in a store.
+
+    Above :class:`SearchSpace`, so that the signature of a space is that of its ``__init__``.
+    """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        space = super().__new__(cls)
+        if (args or kwargs) and not is_published(cls):
+            space.__dict__[ARGUMENTS] = _arguments(cls, args, kwargs)
+        return space
+
+
+class SearchSpace(_Noted, ABC):
     """A finite set of architectures, each a tuple of ``len(num_choices)`` integer decisions.
 
     A space is pure data plus :meth:`build`: it holds no weights and imports torch only to build. A new space
@@ -66,12 +79,8 @@ class SearchSpace(ABC):
     # Whether a neighbour's neighbours include the architecture itself.
     reversible_moves: ClassVar[bool] = True
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Note what a user's own space is made with: it tells it from others of its name in a store."""
-        space = super().__new__(cls)
-        if (args or kwargs) and not is_published(cls):
-            space.__dict__[ARGUMENTS] = _arguments(cls, args, kwargs)
-        return space
+    def __init__(self) -> None:
+        """A space without options; those that have some replace this."""
 
     @property
     @abstractmethod
@@ -314,12 +323,12 @@ ARGUMENTS = "_made_with"
 """The attribute with the description of the arguments that a user's own space was made with."""
 
 
-def is_published(kind: type[SearchSpace]) -> bool:
+def is_published(kind: type) -> bool:
     """Whether a space is one of pynas's own, which its name and options identify."""
     return kind.__module__.startswith("pynas.spaces.")
 
 
-def _arguments(kind: type[SearchSpace], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+def _arguments(kind: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     try:
         given = inspect.signature(kind).bind(*args, **kwargs).arguments
     except (TypeError, ValueError):  # the constructor says it better, or has no signature

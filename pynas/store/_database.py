@@ -167,13 +167,13 @@ def _columns(connection: sa.Connection, table: str) -> tuple[str, ...]:
 
 def _check_file(file: Path, name: str, must_exist: bool) -> None:
     try:
-        if os.path.isdir(file):
+        if file.is_dir():
             raise UserError(f"{name}: a directory; give the path of a file in it")
-        if not os.path.isdir(file.parent):
+        if not file.parent.is_dir():
             raise UserError(f"{name}: the directory {file.parent} does not exist; make it first")
-        if os.path.exists(file) and not os.path.isfile(file):
+        if file.exists() and not file.is_file():
             raise UserError(f"{name}: a device or a pipe; give the path of a file")
-        if must_exist and not os.path.exists(file):
+        if must_exist and not file.exists():
             raise UserError(f"{name}: no such file; check the path, or run a search with this store first")
     except OSError as error:
         raise UserError(f"{name}: cannot be looked at: {error.strerror}; check the path") from error

@@ -217,7 +217,7 @@ def test_folders_that_are_refused(tmp_path: Path) -> None:
             benchmarks.convert(folder, target)
         assert not target.exists()
 
-    refused("a folder of no benchmark that pynas knows. What is read: .*NATS-Bench.*tables.md")
+    refused("a folder of no benchmark that pynas knows. What is read: .*NATS-tss-v1_0-3ffb9-simple")
     meta.write_bytes(b"BZh9 nothing")
     refused("meta.pickle.pbz2: not a file of NATS-Bench")
     for content in ({"meta_archs": []}, {"meta_archs": [1]}, {}, [1]):
