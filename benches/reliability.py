@@ -16,6 +16,7 @@ import os
 import subprocess
 import sys
 import time
+import tomllib
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -53,7 +54,8 @@ def operators(count: int) -> dict[str, Any]:
 
 def files(count: int) -> dict[str, Any]:
     """Files of every format, flipped, cut, repeated, zeroed at ``count`` places each."""
-    sys.path.insert(0, str(ROOT))
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
+    sys.path[:0] = [str(ROOT), *(str(ROOT / folder) for folder in settings["pythonpath"])]
     from tests.damage import findings
     from tests.file_formats import FORMATS
 

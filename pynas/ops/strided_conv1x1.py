@@ -1,7 +1,8 @@
 """Strided 1x1 convolutions as a subsampling and a product.
 
-oneDNN's AVX-512 kernel for the weight gradient of a strided 1x1 convolution writes beyond its workspace where
-images are channels_last and have fewer than 16 channels (seen in torch 2.13 and 2.14): the process dies. Here
+oneDNN's kernels for the weight gradient of a strided 1x1 convolution leave their memory where images are
+channels_last and have few channels: fewer than 16 with AVX-512, 3 and 4 with AVX2 (seen in torch 2.13 and
+2.14). The process dies, sometimes later; docs/reliability.md names the sweep that shows it. Here
 the subsampling is a pooling of 1x1 windows, so that oneDNN is only asked for the product of stride 1, which
 is also faster in that layout. PyTorch's default layout is not affected, and is left alone.
 """

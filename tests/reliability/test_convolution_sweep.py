@@ -10,6 +10,7 @@ from pathlib import Path
 
 import convolution_sweep
 import pytest
+import torch
 from convolution_sweep import Shape, chosen, instruction_sets, shapes, sweep
 
 COUNT = int(os.environ.get("PYNAS_SWEEP_SHAPES", "40"))
@@ -33,6 +34,22 @@ def test_no_convolution_that_pynas_asks_for_leaves_its_memory(guard: Path) -> No
         instruction_sets() if COUNT > 100 else instruction_sets()[-1:]
     )  # the strongest has the most kernels
     assert [fault for isa in sets for fault in sweep(todo, "pynas", isa, guard)] == []
+
+
+def test_the_convolutions_that_pytorch_does_not_survive(guard: Path) -> None:
+    """Narrow strided 1x1 convolutions in channels_last kill the process, but not as pynas runs them."""
+    isa = next((isa for isa in instruction_sets() if isa[0] == "AVX2"), None)
+    if isa is None:
+        pytest.skip("needs AVX2")
+    deadly = [
+        Shape(2, channels, out, 16, 1, 2, 0, 1, 1, "channels_last", "float32")
+        for channels, out in ((3, 6), (4, 24))
+    ]
+    assert sweep(deadly, "pynas", isa, guard) == []
+    if not torch.__version__.startswith("2.13."):
+        pytest.skip(f"whether torch {torch.__version__} survives them is not known")
+    died = [fault["shape"]["channels"] for fault in sweep(deadly, "plain", isa, guard)]
+    assert died == [3, 4]
 
 
 def test_what_is_swept() -> None:
