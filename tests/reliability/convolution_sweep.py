@@ -64,7 +64,7 @@ def shapes(only_1x1: bool = False) -> Iterator[Shape]:
         if dilation > 1 and kernel < 3:
             continue
         reach = dilation * (kernel - 1) + 1
-        for padding, before, after in itertools.product({0, reach // 2}, channels, channels):
+        for padding, before, after in itertools.product({0, max(1, reach // 2)}, channels, channels):
             for groups, (batch, size) in itertools.product(sorted(_groups(before, after)), sizes):
                 if size + 2 * padding < reach:
                     continue
