@@ -15,8 +15,8 @@ std::string label(const char* name, int64_t index) {
   return index < 0 ? std::string(name) : std::string(name) + "[" + std::to_string(index) + "]";
 }
 
-// Bytes that a target or source lies in. Of tensors with gaps only the first element: whether two of those
-// meet is a hard question, and the same view given twice is what happens.
+// The bytes of a target or source. Of tensors with gaps only those of the first element: whether two of these
+// overlap is hard to decide, and the mistake that is made is to pass the same view more than once.
 struct Span {
   uintptr_t begin, end;
   const Target* target;
@@ -31,7 +31,7 @@ Span span_of(const Target& target) {
 
 bool overlaps_itself(const at::Tensor& tensor) {
   if (tensor.numel() <= 1 || tensor.is_non_overlapping_and_dense()) return false;
-  // Elements apart: in the order of their strides every axis steps over all the ones below it.
+  // Elements do not overlap if, in the order of strides, every axis steps over all the axes below it.
   std::vector<std::pair<int64_t, int64_t>> axes;
   for (int64_t axis = 0; axis < tensor.dim(); ++axis)
     if (tensor.size(axis) > 1) axes.emplace_back(tensor.stride(axis), tensor.size(axis));

@@ -1,7 +1,7 @@
-// What every operator asks of its arguments before a kernel gets their addresses. Operators are called with
-// anything that their schema lets through, also from torch.ops: what a schema does not say is checked here,
-// or by the operator through these functions. Messages name operator and argument, what was expected and what
-// came.
+// What every operator asks of its arguments before a kernel gets their addresses. Operators are called
+// with anything that their schema lets through, also from torch.ops: what a schema does not say is
+// checked here, or by the operator through these functions. Messages name the operator and the
+// argument, what was expected and what was given.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -15,15 +15,15 @@
 
 namespace pynas::check {
 
-// Of a tensor, sizes of zero counted as one: so far, products of a few sizes fit an int64.
+// The most elements of a tensor, sizes of zero counted as one: products of a few sizes then fit an int64.
 constexpr int64_t kMaxElements = int64_t{1} << 40;
-// Of kernel sizes, strides, paddings, counts and the like.
+// The largest kernel size, stride, padding, count and the like.
 constexpr int64_t kMaxInt = (int64_t{1} << 31) - 1;
 
 // ---- Every tensor of every operator: see kernel() in bindings/tensor.h ----
 
-// Throws what is wrong with argument `position`, element `index` of it if that is a list. `first` has the
-// device that all are to be on, `host` says that this one may be on the CPU as well.
+// Throws what is wrong with argument `position`, or with its element `index` if it is a list and index >= 0.
+// `first` is on the device that all tensors must be on.
 [[noreturn]] void refuse(const char* op, int position, int64_t index, const at::Tensor& tensor,
                          const at::Tensor& first);
 
@@ -48,6 +48,8 @@ inline bool is_whole(const at::Tensor& tensor) {
          static_cast<__int128>(storage.nbytes());
 }
 
+// Refuses a tensor that is undefined, not dense, not whole or not on the device of
+// `first`; with `host` it may be on the CPU as well.
 inline void argument(const char* op, int position, int64_t index, const at::Tensor& tensor,
                      const at::Tensor& first, bool host) {
   if (!tensor.defined() || tensor.layout() != at::kStrided || !is_whole(tensor) ||
@@ -55,7 +57,7 @@ inline void argument(const char* op, int position, int64_t index, const at::Tens
     refuse(op, position, index, tensor, first);
 }
 
-// A number type that sums are made of: float32, float64, bfloat16 or float16.
+// Whether the dtype is float32, float64, bfloat16 or float16.
 inline bool is_floating(const at::Tensor& tensor) {
   const at::ScalarType dtype = tensor.scalar_type();
   return dtype == at::kFloat || dtype == at::kDouble || dtype == at::kBFloat16 || dtype == at::kHalf;
@@ -66,12 +68,12 @@ inline bool is_floating(const at::Tensor& tensor) {
 void in_range(const char* op, const char* name, int64_t value, int64_t least, int64_t most);
 // Two numbers, height and width.
 void pair(const char* op, const char* name, at::IntArrayRef values, int64_t least);
-// Samples are divided into groups of `group_size`.
+// group_size must divide the batch.
 void group_size(const char* op, int64_t group_size, int64_t batch);
-// The product must stay below 2^47, zeros counted as one: the size of what a kernel works on, where no tensor
-// has it.
+// The product must not exceed 2^47, zeros counted as one: for the sizes of what a kernel
+// works on and no tensor has.
 void product(const char* op, const char* what, std::initializer_list<int64_t> factors);
-// A set of inputs as bits; there are at most 64 inputs, and the bits beyond them must be 0.
+// A set of inputs as bits: there must be at most 64 inputs, and the bits beyond them must be 0.
 void mask(const char* op, const char* name, int64_t value, size_t count);
 int64_t count_bits(int64_t value);
 
@@ -83,8 +85,9 @@ struct Target {
   const at::Tensor* tensor;
 };
 
-// Each has a place of its own for every element, requires no gradient where gradients are recorded, and
-// shares no memory with another target or with a source.
+// Each target must have memory of its own for every element, require no gradient where gradients are
+// recorded, and share no memory with another target or with a source. Neither targets nor sources may be
+// lazily negated or conjugated.
 void updated(const char* op, at::ArrayRef<Target> targets, at::ArrayRef<Target> sources);
 
 // Tells autograd that the values changed, so that a backward pass that saved them refuses to use them.

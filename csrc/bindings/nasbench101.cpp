@@ -27,7 +27,7 @@ using namespace nasbench101;
 using Codes = py::array_t<Code, py::array::c_style>;  // of numbers that a code can hold, and no others
 using WidthTuples = std::vector<std::tuple<int64_t, int64_t, int64_t>>;
 
-// So many weights that an int64 holds them a hundred times over.
+// An int64 holds the number of weights of a cell this wide more than a hundred times over.
 constexpr int64_t kMaxChannels = int64_t{1} << 24;
 
 void check_code(Code code) {

@@ -1,4 +1,4 @@
-// What spaces bring to pynas._C, a function for each.
+// What the search spaces bring to pynas._C, a function for each.
 #pragma once
 
 #include <pybind11/pybind11.h>

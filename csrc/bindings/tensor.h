@@ -62,8 +62,8 @@ struct OpName {
   constexpr OpName(const char (&name)[N]) { std::copy_n(name, N, text); }
 };
 
-// The C++ function of an operator behind the checks that all operators share: every tensor is dense, whole
-// and on the device of the first one; argument `kHost` may be on the CPU as well.
+// The C++ function of an operator behind the checks that all operators share: every tensor must be dense,
+// whole and on the device of the first one; argument number kHost may be on the CPU as well.
 template <OpName kName, auto kFunction, int kHost, class Signature = decltype(kFunction)>
 struct Kernel;
 
@@ -100,7 +100,7 @@ constexpr auto kernel() {
 
 }  // namespace pynas
 
-// The kernels of an operator; kHost of Kernel may follow.
+// Registers the kernels of an operator; kHost of Kernel may follow as a last argument.
 #define PYNAS_REGISTER_CPU(op, function, ...)                                  \
   TORCH_LIBRARY_IMPL(pynas, CPU, m) {                                          \
     m.impl(#op, ::pynas::kernel<#op, &function __VA_OPT__(, ) __VA_ARGS__>()); \

@@ -93,8 +93,11 @@ __device__ inline T warp_sum(T value) {
   return value;
 }
 
-// Quotient and remainder by a divisor known on the host: a multiply-high and a shift in place of a division.
-// Exact for numerators below 2^31 (Granlund & Montgomery 1994: multiplier of 32 + ceil(log2 d) bits).
+// Quotient and remainder by a divisor d known on the host, with a multiply-high and a shift in place of a
+// division (Granlund & Montgomery 1994). Exact for numerators n < 2^31:
+//
+//   n / d = (n (2^32 + multiplier)) >> (32 + shift)
+//   shift = ceil(log2 d),  multiplier = floor(2^32 (2^shift - d) / d) + 1
 class Divider {
  public:
   Divider() = default;

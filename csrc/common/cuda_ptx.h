@@ -1,8 +1,8 @@
 // Instructions that CUDA C++ has no name for, each behind a function with a host twin
 // (tests/cpp/cuda_emulation/ptx.h).
 //
-// Fragments of mma.m16n8: lane 4g + q holds rows g and g + 8 of A and D, column g of B, columns 2q and 2q + 1
-// of D.
+// Fragments of mma.m16n8: lane 4 g + q holds rows g and g + 8 of A, column g of B, and rows g and g + 8 in
+// columns 2 q and 2 q + 1 of D.
 #pragma once
 
 #include "common/cuda_compat.h"
@@ -47,8 +47,9 @@ __device__ __forceinline__ void mma_m16n8k16_fp16(float (&c)[4], const uint32_t 
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
-// Four 8x8 matrices of 16-bit values from shared memory, transposed on the way: lane l gives the address of
-// row l % 8 of matrix l / 8 and gets, in register j, elements [2q][g] and [2q + 1][g] of matrix j.
+// Four 8x8 matrices of 16-bit values from shared memory, transposed on the way: lane l
+// gives the address of row l % 8 of matrix l / 8, and lane 4 g + q gets, in register j,
+// elements [2 q][g] and [2 q + 1][g] of matrix j.
 __device__ __forceinline__ void ldmatrix_x4_transposed(uint32_t (&registers)[4], const void* row) {
   const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(row));
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
@@ -57,8 +58,7 @@ __device__ __forceinline__ void ldmatrix_x4_transposed(uint32_t (&registers)[4],
                : "memory");
 }
 
-// Starts copying 16 bytes from global to shared memory; bytes from `valid` on arrive as zeros and are not
-// read.
+// Starts copying 16 bytes from global to shared memory; bytes from `valid` on are not read but set to zero.
 __device__ __forceinline__ void cp_async_16(void* target, const void* source, int valid) {
   const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(target));
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(source), "r"(valid)

@@ -8,7 +8,7 @@ namespace pynas {
 
 enum class DType : int32_t { kFloat32 = 0, kFloat64 = 1, kBFloat16 = 2, kFloat16 = 3 };
 
-// Storage-only 16-bit types for CPU kernels: bits in, float out.
+// Storage-only 16-bit types for CPU kernels, which compute in float32.
 struct BFloat16 {
   uint16_t bits;
 };

@@ -1,4 +1,4 @@
-// What moment kernels do with a gradient once it is complete: fold it into running moments, and merge two
+// What moment kernels do with a gradient once it is complete: fold it into running moments, and merge several
 // sets of them. Include only from files compiled per ISA; everything lives in the namespace of that ISA.
 #pragma once
 
@@ -31,7 +31,7 @@ PYNAS_INLINE T sum_lanes(Vec<T> v) {
 // Rows of a running state [kStateRows, n]: the four plain sums, then Welford's mean and centred sum.
 enum StateRow { kRowSum, kRowAbs, kRowSquare, kRowSign, kRowMean, kRowCentered, kStateRows };
 
-// Folds g[0..n) as the count-th gradient into `state`, whose rows lie `stride` apart and start as zeros.
+// Folds g[0 .. n) as the count-th gradient into `state`, whose rows lie `stride` apart and start as zeros.
 template <class T>
 void fold(const T* __restrict g, int64_t n, int64_t count, uint32_t moments, T* __restrict state,
           int64_t stride) {
@@ -63,16 +63,19 @@ void fold(const T* __restrict g, int64_t n, int64_t count, uint32_t moments, T* 
   }
 }
 
-// A block of elements of the states of consecutive pieces, merged in float64 in their order (Chan, Golub,
-// LeVeque 1983):
-//   mean = mean_a + d n_b / n,  centred = centred_a + centred_b + d^2 n_a n_b / n,  d = mean_b - mean_a, n =
-//   n_a + n_b
+// A block of elements of several states, merged in float64 in the order in which they are added
+// (Chan, Golub & LeVeque 1983). For parts a and b of n_a and n_b gradients:
+//
+//   n       = n_a + n_b
+//   d       = mean_b - mean_a
+//   mean    = mean_a + d n_b / n
+//   centred = centred_a + centred_b + d^2 n_a n_b / n
 struct Merged {
   static constexpr int kElements = 64;
   double rows[kStateRows][kElements] = {};
   int64_t count = 0;
 
-  // Elements [0, n) of a state, n <= kElements, that holds `other` gradients.
+  // Merges elements [0, n), n <= kElements, of a state that holds `other` gradients.
   template <class T>
   void add(const T* state, int64_t stride, int n, int64_t other, uint32_t moments) {
     if (other == 0) return;
@@ -93,7 +96,7 @@ struct Merged {
     count += other;
   }
 
-  // The asked moments to values[k stride + i], in the order of their bits.
+  // Writes the requested moments to values[k stride + i], in the order of their bits.
   template <class T>
   void write(uint32_t moments, T* values, int64_t stride, int n) const {
     constexpr StateRow order[kNumMoments] = {kRowSum, kRowAbs, kRowSquare, kRowSign, kRowCentered};

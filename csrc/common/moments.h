@@ -1,4 +1,5 @@
-// Which sums over sample groups g_1..g_G a kernel is asked for. Results lie in the order of the bits.
+// The sums over the gradients g_b of sample groups b that a kernel can be asked for.
+// Results lie in the order of the bits.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,5 @@
-// Vectors of float from and to 16-bit storage. Rounds to nearest, ties to even, and keeps NaN, as torch does.
+// Vectors of float from 16-bit storage and to bfloat16, which rounds to nearest, ties to
+// even, and keeps NaN, as torch does.
 #pragma once
 
 #include <cstdint>

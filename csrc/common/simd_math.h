@@ -1,7 +1,5 @@
-// Exponentials, logistic function and hyperbolic tangent on vectors. Include only from files compiled per
-// ISA.
-//
-// Largest error seen over all floats (tests/cpp/test_simd_math.py): see the functions. NaN stays NaN.
+// The exponential function of vectors of numbers x <= 0, and the transfer of a sign.
+// Include only from files compiled per ISA.
 #pragma once
 
 #include <cstdint>
@@ -45,7 +43,7 @@ struct Exponential {
   Vec<T> exp, expm1;  // e^x and e^x - 1, each with a small relative error
 };
 
-// x <= 0 or NaN. Within 2 ulp; results below the smallest normal number are zero.
+// For x <= 0 or NaN, which stays NaN. Within 2 ulp; exp below the smallest normal number is zero.
 template <class T>
 PYNAS_INLINE Exponential<T> exponential(Vec<T> x) {
   using C = ExponentialConstants<T>;
@@ -67,7 +65,7 @@ PYNAS_INLINE Exponential<T> exponential(Vec<T> x) {
   return {underflow ? Vec<T>{} : exp, expm1};
 }
 
-// |magnitude| with the sign of `from`.
+// |magnitude| with the sign of `from`, also of zeros and NaN.
 template <class T>
 PYNAS_INLINE Vec<T> with_sign(Vec<T> magnitude, Vec<T> from) {
   typedef std::make_unsigned_t<typename ExponentialConstants<T>::Bits> Bits

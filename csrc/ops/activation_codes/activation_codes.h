@@ -1,7 +1,10 @@
-// Binary codes of activations and how far they agree (Mellor, Turner, Storkey, Crowley 2021):
-//   code_b      = the bits (x_bf > 0), f = 0..F-1 in memory order, 64 to a word, the first in bit 0; NaN is 0
-//   K_ij       += times (F - popcount(code_i xor code_j))     the number of units that agree
-// so that K is X X^T + (1 - X)(1 - X)^T for the 0/1 matrix X [B, F] of the codes.
+// Binary codes of activations x [B, F] and how far they agree (Mellor, Turner, Storkey, Crowley 2021):
+//
+//   code_b = the bits X_bf = [x_bf > 0], f = 0 .. F - 1 in memory order, 64 to a word, the first in bit 0
+//   K_ij  += times (F - popcount(code_i xor code_j))
+//
+// A NaN gives 0. F - popcount is the number of units that agree, so that `times` = 1 adds
+// X X^T + (1 - X) (1 - X)^T to K [B, B].
 #pragma once
 
 #include <cstdint>

@@ -5,7 +5,7 @@
 namespace pynas::cpu::PYNAS_ISA_NS {
 namespace {
 
-// Words [begin, end) of all rows, counted through. Floor: the bytes of x over the bandwidth.
+// Words [begin, end) of all rows, counted through. Roofline: the bytes of x over the memory bandwidth.
 template <class T>
 void pack(const ActivationCodesParams& p, int64_t begin, int64_t end) {
   const T* x = static_cast<const T*>(p.x);
@@ -23,10 +23,10 @@ void pack(const ActivationCodesParams& p, int64_t begin, int64_t end) {
   }
 }
 
-// Rows of a block on either side: counters, codes and constants stay in registers, of which AVX-512 has 32.
+// Rows of a block on either side. Counters, codes and constants stay in registers, of which AVX-512 has 32.
 constexpr int kBlock = kVectorBytes == 64 ? 4 : 2;
 
-// Codes of kBlock rows; rows beyond the last are the last again, and what they give is not kept.
+// Codes of kBlock rows. Rows beyond the last repeat it, and what they give is not kept.
 struct Rows {
   const uint64_t* row[kBlock];
 
@@ -40,7 +40,8 @@ struct Rows {
   }
 };
 
-// counts[i][j] of the bits in which row i of `left` and row j of `right` differ, in a vector's words.
+// Adds to counts[i][j] the number of bits in which row i of `left` and row j of `right`
+// differ, in one vector of words.
 template <class Counter, bool kPartial>
 PYNAS_INLINE void count(const Rows& left, const Rows& right, int64_t word, int n,
                         Words (&counts)[kBlock][kBlock]) {
@@ -55,7 +56,7 @@ PYNAS_INLINE void count(const Rows& left, const Rows& right, int64_t word, int n
   }
 }
 
-// Rows [first, first + kBlock) with rows [second, second + kBlock), and their mirror image.
+// K of rows [first, first + kBlock) with rows [second, second + kBlock), and its mirror image.
 template <class Counter>
 void agree(const CodeAgreementParams& p, int64_t first, int64_t second) {
   constexpr int kWide = kLanes<uint64_t>;
@@ -77,13 +78,13 @@ void agree(const CodeAgreementParams& p, int64_t first, int64_t second) {
   }
 }
 
-// Blocks of pairs on and above the diagonal. Floor: batch^2 / 2 counts of bits a word.
+// Blocks of pairs on and above the diagonal. Roofline: batch^2 / 2 bit counts for each word.
 template <class Counter>
 void agree_all(const CodeAgreementParams& p, const Parallel& parallel) {
   const int64_t blocks = (p.batch + kBlock - 1) / kBlock;
   const int64_t grain = (1 << 16) / (kBlock * kBlock * (p.words + 8)) + 1;
   parallel(blocks * (blocks + 1) / 2, grain, [&](int64_t begin, int64_t end) {
-    int64_t row = 0, behind = begin;  // of block `begin`: its row, and how far it lies behind that's first
+    int64_t row = 0, behind = begin;  // the row of block `begin`, and its place behind the row's first block
     while (behind >= blocks - row) behind -= blocks - row++;
     for (int64_t task = begin; task < end; ++task) {
       agree<Counter>(p, row * kBlock, (row + behind) * kBlock);

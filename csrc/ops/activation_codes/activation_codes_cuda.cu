@@ -12,8 +12,8 @@ constexpr int kUnroll = 4;               // words of a warp at a time, so that e
 
 // Block: 8 warps striding over the words of all rows together.
 // Thread: values lane and 32 + lane of each of the kUnroll words of its warp.
-// Floor: bytes(x) / 3.35 TB/s; codes are a 32nd of float32's bytes.
-// Form: a ballot puts 32 neighbouring comparisons into the bits of an integer, so nothing is shifted.
+// Roofline: bytes(x) / 3.35 TB/s; codes are a 32nd of float32's bytes.
+// Design: a ballot puts 32 neighbouring comparisons into the bits of an integer, so nothing is shifted.
 template <class T>
 __global__ void __launch_bounds__(kThreads)
     pack_kernel(const T* __restrict__ x, int64_t words, int64_t features, int64_t stride,
@@ -38,10 +38,12 @@ __global__ void __launch_bounds__(kThreads)
 constexpr int kTile = 32;   // rows of a block, on either side
 constexpr int kChunk = 16;  // words of a row in shared memory at a time
 
-// Block: 32 x 32 pairs of rows on or above the diagonal (blockIdx.x counts them), and the words of
-// blockIdx.y's part. Thread: 2 x 2 pairs, 16 apart. Floor: batch^2 / 2 words counts of bits at 8 a
-// cycle and SM. Form: integers add up in any order, so parts meet in atomics and the result is the
-// same every time; with 2 x 2 pairs a word of shared memory serves two counts.
+// Block: 32 x 32 pairs of rows on or above the diagonal (blockIdx.x counts them), and the words of part
+//   blockIdx.y.
+// Thread: 2 x 2 pairs, 16 apart.
+// Roofline: batch^2 / 2 words bit counts of 64-bit words, at 8 a cycle and multiprocessor.
+// Design: integers add up in any order, so parts meet in atomics and the result is the same every time; with
+//   2 x 2 pairs a word of shared memory serves two counts.
 __global__ void __launch_bounds__(kThreads)
     agreement_kernel(const uint64_t* __restrict__ codes, int64_t batch, int64_t words, int64_t stride,
                      int64_t part, int64_t features, int64_t times,

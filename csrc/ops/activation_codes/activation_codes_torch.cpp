@@ -10,7 +10,7 @@
 namespace pynas {
 namespace {
 
-constexpr int64_t kVectorWords = 8;  // rows of codes that nobody sees end with a whole vector
+constexpr int64_t kVectorWords = 8;  // rows of codes that are not returned end with a whole vector
 
 // x as [B, F] rows in memory order: itself where its samples lie densely one behind the other, whatever the
 // order within them; else a copy.
@@ -52,7 +52,8 @@ void check_agreement(const char* op, const at::Tensor& agreement, const at::Tens
   check::updated(op, {{"agreement", -1, &agreement}}, {{"the other tensor", -1, &like}});
 }
 
-// Sums stay in int64: `more` is the most that one call adds. Reading what is there would wait for a GPU.
+// Checks that sums stay in int64, where `more` is the most that one call adds; on the CPU only, since reading
+// the sums would wait for a GPU.
 void check_room(const char* op, const at::Tensor& agreement, int64_t more) {
   if (!agreement.is_cpu() || agreement.numel() == 0) return;
   const auto [least, most] = at::aminmax(agreement);

@@ -1,5 +1,5 @@
-// positive_bits(p): which of 64 neighbouring values are above zero, the first in bit 0. A name for what no
-// vector extension of a compiler expresses: the signs of a comparison as bits of an integer.
+// positive_bits(p): which of 64 neighbouring values are above zero, the first in bit 0. The compilers' vector
+// extensions have no expression for it, the results of a comparison as bits of an integer.
 #pragma once
 
 #include "common/cpu_dtype.h"
@@ -11,7 +11,7 @@
 
 namespace pynas::cpu::PYNAS_ISA_NS {
 
-// 16-bit floats above zero are the integers from 1 to infinity's; NaN and what is negative lie outside.
+// As integers, 16-bit floats above zero are 1 to infinity's bits; NaN and negative numbers lie outside.
 PYNAS_INLINE int16_t infinity_bits(BFloat16) { return 0x7f80; }
 PYNAS_INLINE int16_t infinity_bits(Float16) { return 0x7c00; }
 
@@ -23,7 +23,7 @@ PYNAS_INLINE bool is_positive(T value) {
   return bits > 0 && bits <= infinity_bits(value);
 }
 
-// The same of the first n <= 64 values only; the rest are zeros.
+// The bits of the first n <= 64 values, zeros behind them.
 template <class T>
 PYNAS_INLINE uint64_t positive_bits(const T* p, int n) {
   uint64_t word = 0;
@@ -31,7 +31,7 @@ PYNAS_INLINE uint64_t positive_bits(const T* p, int n) {
   return word;
 }
 
-// kLanes<T> bits of one vector.
+// The kLanes<T> bits of one vector.
 #if defined(__AVX512F__)
 PYNAS_INLINE uint64_t vector_bits(const float* p) {
   return _mm512_cmp_ps_mask(_mm512_loadu_ps(p), _mm512_setzero_ps(), _CMP_GT_OQ);

@@ -1,9 +1,16 @@
-// Moments over sample groups of the gradients of a norm layer's scale and shift, y[b,c,t] = gamma[c]
-// xhat[b,c,t] + beta[c]. With xhat[b,c,t] = (input[b,c,t] - mean[b,k,t]) rstd[b,k,t], channel group k = c /
-// (C / K), and sample group s = {s m, ..., s m + m - 1} of m = group_size samples:
-//   g_gamma[s,c] = sum_{b in s, t} grad_output[b,c,t] xhat[b,c,t]      g_beta[s,c] = sum_{b in s, t}
-//   grad_output[b,c,t] weight[k,c]  = moment k over s of g_gamma[s,c]                     bias[k,c]   = the
-//   same of g_beta[s,c]
+// Moments over sample groups of the gradients of a norm layer's scale gamma and shift beta. The layer, for
+// sample b, channel c of channel group k = c / (C / K), and position t:
+//
+//   y[b,c,t]     = gamma[c] xhat[b,c,t] + beta[c]
+//   xhat[b,c,t]  = (input[b,c,t] - mean[b,k,t]) rstd[b,k,t]
+//
+// With sample group s = {s m, ..., s m + m - 1} of m = group_size samples:
+//
+//   g_gamma[s,c] = sum_{b in s} sum_t grad_output[b,c,t] xhat[b,c,t]
+//   g_beta[s,c]  = sum_{b in s} sum_t grad_output[b,c,t]
+//   weight[j,c]  = the j-th requested moment (common/moments.h) over s of g_gamma[s,c]
+//   bias[j,c]    = the same of g_beta[s,c]
+//
 // The same kernel gives the gradients themselves (`rows`), from which callers make norms and inner products.
 #pragma once
 

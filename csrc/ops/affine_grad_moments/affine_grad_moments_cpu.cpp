@@ -4,7 +4,7 @@
 #include "common/fold.h"
 #include "common/simd.h"
 
-// Memory-bound: every element of grad_output and input is read once (8 bytes in float32) and meets five
+// Memory-bound: a pair of elements of grad_output and input (8 bytes in float32) is read once and takes five
 // operations. A task runs through whole sample groups, adds each sample's positions to a gradient of C
 // channels in cache, and folds the gradient into its moments when the group is complete, so nothing of size
 // [B, C] exists. Where channels are contiguous the lanes are channels and a step takes four positions; where
@@ -15,13 +15,14 @@ namespace {
 
 enum class Path { kChannelLanes, kChannelLanesPerPosition, kPositionLanes, kPositionLanesPerPosition, kAny };
 
-// How the work is cut; a function of the shapes alone, so that the result does not depend on the threads.
+// How the work is cut: a function of the shapes and strides alone, so that the result
+// does not depend on the number of threads.
 struct Plan {
   Path path = Path::kAny;
   int64_t folded = 1;  // positions that lie together and are taken as one row of folded * C lanes
-  int64_t width = 0;   // lanes of a row: C folded
+  int64_t width = 0;   // lanes of a row: C folded, padded to 64 bytes
   int64_t splits = 1;  // parts that each sample group is cut into: more than one only where groups are few
-  int64_t tasks = 1;   // pieces of whole groups when splits is 1, else groups * splits
+  int64_t tasks = 1;   // runs of whole groups when splits is 1, else groups * splits
   int64_t task_elements = 0;
 
   explicit Plan(const AffineGradMomentsParams& p) {
@@ -38,15 +39,14 @@ struct Plan {
     } else if (channels_last && (!per_position || p.channel_groups == 1)) {
       path = per_position ? Path::kChannelLanesPerPosition : Path::kChannelLanes;
     }
-    // Few channels: take several positions as one row, until its length is a multiple of 64 bytes and of four
-    // vectors.
+    // Few channels: take several positions as one row, until its length is a multiple of 64
+    // bytes and at least 256 bytes.
     const int64_t lanes = p.dtype == DType::kFloat64 ? 8 : 16;
     const bool dense = p.grad_output_strides[2] == p.channels && p.input_strides[2] == p.channels;
     if (path == Path::kChannelLanes && dense) {
       while ((p.channels * folded % lanes != 0 || p.channels * folded < 4 * lanes) && folded < p.positions)
         ++folded;
-      if (p.channels * folded > 2048)
-        folded = 1;  // out of the nearest cache: the ragged end of a row costs less
+      if (p.channels * folded > 2048) folded = 1;  // outgrows L1: the ragged end of a row costs less
     }
     width = (p.channels * folded + lanes - 1) / lanes * lanes;
     constexpr int64_t kPieces = 16;
@@ -104,8 +104,9 @@ void spread_statistics(const AffineGradMomentsParams& p, const Plan& plan, int64
   }
 }
 
-// Adds `kRows` rows of n elements: gamma[i] += d (x - mean) rstd, beta[i] += d. Statistics are a value per
-// lane, or per row (kPerRow).
+// Adds kRows rows of n elements, with a mean and a rstd for each lane, or for each row (kPerRow):
+//   gamma[i] += sum_r d[r,i] (x[r,i] - mean) rstd
+//   beta[i]  += sum_r d[r,i]
 template <bool kPerRow, int kRows, class In, class T>
 PYNAS_INLINE void add_rows(const In* d, const In* x, int64_t d_stride, int64_t x_stride, const T* mean,
                            const T* rstd, int64_t mean_stride, int64_t rstd_stride, int64_t n, T* gamma,
@@ -137,7 +138,7 @@ PYNAS_INLINE void add_rows(const In* d, const In* x, int64_t d_stride, int64_t x
   }
 }
 
-// Lanes over channels. A row is one position, or plan.folded positions that lie together.
+// Adds sample b with lanes over channels. A row is one position, or plan.folded positions that lie together.
 template <bool kPerRow, class In, class T>
 void add_channel_lanes(const AffineGradMomentsParams& p, const Plan& plan, int64_t b, Scratch<T>& s) {
   const In* d = static_cast<const In*>(p.grad_output) + b * p.grad_output_strides[0];
@@ -165,8 +166,8 @@ void add_channel_lanes(const AffineGradMomentsParams& p, const Plan& plan, int64
   }
 }
 
-// Lanes over positions, channel by channel. Statistics are one value per channel, or a vector over
-// positions. Several independent sums (kSums) hide the latency of the additions of long rows.
+// Adds sample b with lanes over positions, channel by channel. Statistics are one value per channel, or a
+// vector over positions. Several independent sums (kSums) hide the latency of the additions of long rows.
 template <bool kPerPosition, int kSums, class In, class T>
 void add_position_lanes(const AffineGradMomentsParams& p, int64_t b, Scratch<T>& s) {
   const T* means = static_cast<const T*>(p.mean) + b * p.mean_strides[0];
@@ -211,7 +212,7 @@ void add_position_lanes(const AffineGradMomentsParams& p, int64_t b, Scratch<T>&
   }
 }
 
-// Any strides and statistics: the definition.
+// Adds sample b of any strides and statistics, as the definition says.
 template <class In, class T>
 void add_any(const AffineGradMomentsParams& p, int64_t b, Scratch<T>& s) {
   const int64_t per_group = p.channels / p.channel_groups;
@@ -266,7 +267,8 @@ void add_samples(const AffineGradMomentsParams& p, const Plan& plan, int64_t beg
   }
 }
 
-// What becomes of the complete gradient of sample group g, the count-th of its task.
+// Folds the complete gradient of sample group g, the count-th of its task, into the
+// moments, or writes it to rows.
 template <class T>
 void finish_group(const AffineGradMomentsParams& p, int64_t g, int64_t count, Scratch<T>& s) {
   const T* gradients[2] = {s.gamma, s.beta};
@@ -303,7 +305,7 @@ void run(const AffineGradMomentsParams& p, const Parallel& parallel) {
     }
   });
 
-  // Parts of split groups are added up and folded by the first task, in order.
+  // Parts of split groups are added up and folded into the state of the first task, in order.
   if (plan.splits > 1) {
     Scratch<T> total(p, plan, 0);
     for (int64_t g = 0; g < groups; ++g) {

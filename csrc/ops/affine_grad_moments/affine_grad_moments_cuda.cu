@@ -15,9 +15,10 @@ constexpr int64_t kTargetBlocks = 132 * 8, kSplitRows = 256;
 constexpr int kMaxUnitBlocks = 32768;  // of a grid's second axis; the rest by striding
 #endif
 
+// A sample group has rows = group_size * positions, cut into row_splits of split_rows;
+// the last may be shorter.
 struct Shape {
-  int channels, sample_groups, rows, row_splits,
-      split_rows;  // rows of a sample group: group_size * positions
+  int channels, sample_groups, rows, row_splits, split_rows;
   int64_t group_size;
   int channels_per_group;  // channels that share a mean
   Divider by_positions;
@@ -26,12 +27,13 @@ struct Shape {
   int64_t cells() const { return int64_t{2} * sample_groups * row_splits * channels; }
 };
 
-// raw[which][group][split][c] = sum over the split's rows of grad_output xhat (0) and of grad_output (1).
+// raw[0][group][split][c] = sum over the split's rows of grad_output xhat
+// raw[1][group][split][c] = sum over the split's rows of grad_output
 // Block: one row split of one sample group; 8 channels, a warp each, where positions are contiguous
 //   (kAlongRows), else 32 channels, a lane each.
-// Thread: every 32nd (8th) row of one channel; lanes lie along the contiguous axis.
-// Floor: both tensors once, 2 B C T bytes(element) / 3.35 TB/s.
-// Form: one pass for both sums; xhat is formed on the way instead of being stored.
+// Thread: every 32nd (kAlongRows) or 8th row of one channel; lanes lie along the contiguous axis.
+// Roofline: both tensors once, 2 B C T sizeof(T) bytes / 3.35 TB/s.
+// Design: one pass for both sums; xhat is formed on the way instead of being stored.
 template <class T, bool kAlongRows>
 __global__ void __launch_bounds__(kThreads)
     affine_kernel(Shape shape, const T* __restrict__ grad_output, const T* __restrict__ input,
@@ -89,8 +91,8 @@ __global__ void __launch_bounds__(kThreads)
 // Adds up the row splits and writes the gradients (rows) or folds them over sample groups (weight, bias).
 // Block: 256 (which, channel) pairs.
 // Thread: one pair, all groups.
-// Floor: 2 G splits C bytes(sum) / 3.35 TB/s: nothing beside the first kernel.
-// Form: a second pass instead of atomics, so that the sums have one order.
+// Roofline: 2 G splits C sizeof(S) bytes / 3.35 TB/s: negligible beside the first kernel.
+// Design: a second pass instead of atomics, so that the sums have one order.
 template <class S>
 __global__ void __launch_bounds__(kThreads)
     affine_fold_kernel(Shape shape, const S* __restrict__ raw, uint32_t mask, S* __restrict__ weight,

@@ -25,7 +25,8 @@ void set_strides(const at::Tensor& tensor, int64_t (&strides)[3]) {
   for (int axis = 0; axis < 3; ++axis) strides[axis] = tensor.size(axis) == 1 ? 0 : tensor.stride(axis);
 }
 
-// Checks, everything but the results, and the workspace; the tensors stay alive through `keep`.
+// Checks the arguments and fills all parameters but the results; run() adds the
+// workspace. The members keep the tensors alive.
 struct Call {
   AffineGradMomentsParams params;
   at::Tensor grad_output, input, workspace;
@@ -56,8 +57,8 @@ struct Call {
                         tensor->scalar_type(), " ", tensor->sizes());
     }
     if (!same_layout(grad_output, input)) {
-      // An expanded or transposed gradient: one copy into the layout of the input, and of both if that has
-      // none.
+      // An expanded or transposed gradient is copied into the layout of the input. Where the input has no
+      // contiguous axis either, both are copied.
       if (!same_layout(input, input)) input = input.contiguous();
       at::Tensor copy = at::empty_like(input);
       grad_output = same_layout(copy, input) ? copy.copy_(grad_output) : grad_output.contiguous();

@@ -1,9 +1,14 @@
 // Average pooling of channels_last images, forward and backward, as one separable window sum:
+//
 //   out[n,h,w,c] = after_h after_w sum_{i in rows(h)} sum_{j in cols(w)} before_i before_j in[n,i,j,c]
-// Forward, rows(h) is the part inside the image of window h and after_h one over the rows that it counts
-// (before = 1). Backward, in is dL/dy, rows(h) are the outputs whose window holds row h, and before_i is
-// output i's share (after = 1). The divisor factors because it counts a rectangle: the window inside the
-// image or, with count_include_pad, inside the padded one.
+//
+//   forward    in = x, out = y; rows(h) are the rows of window h inside the image, before = 1,
+//              after_h = 1 / the number of rows that window h counts
+//   backward   in = dL/dy, out = dL/dx; rows(h) are the outputs whose window holds row h, after = 1,
+//              before_i = 1 / the number of rows that window i counts
+//
+// and the same for columns. The divisor factors because it counts a rectangle: the window inside the image
+// or, with count_include_pad, inside the padded one.
 #pragma once
 
 #include <cstdint>

@@ -18,7 +18,7 @@ PYNAS_INLINE void for_vectors(int64_t n, F body) {
   if (e < n) body(e, static_cast<int>(n - e));
 }
 
-// line[e] = sum of kRows rows, each weighted: one flat loop over columns and channels.
+// line[e] = sum_i weights[i] rows[i stride + e] over kRows rows: one flat loop over columns and channels.
 template <int kRows, class T>
 PYNAS_INLINE void add_rows(const T* rows, const float* weights, int64_t stride, float* line) {
   V weight[kRows];

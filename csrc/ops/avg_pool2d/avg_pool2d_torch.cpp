@@ -84,7 +84,8 @@ void check_image(const at::Tensor& x, const char* op, const char* name) {
                    ": expected float32 or bfloat16, got ", x.scalar_type());
 }
 
-// The means of the windows of `image`, or what gives them back to the image's pixels.
+// The means of the windows of an image, or (backward) the image's gradient from that of the means. rows and
+// cols: the windows along both axes of the image.
 at::Tensor pool(const at::Tensor& image, const Window& rows, const Window& cols, bool count_include_pad,
                 bool backward) {
   const at::Tensor in = image.contiguous(at::MemoryFormat::ChannelsLast);
@@ -146,7 +147,7 @@ TORCH_LIBRARY_FRAGMENT(pynas, m) {
       "bool count_include_pad) -> Tensor",
       {at::Tag::pt2_compliant_tag});
 }
-// CPU only: PyTorch's channels_last kernel is scalar there; on a GPU its own is memory-bound already.
+// CPU only: PyTorch's channels_last kernel is scalar on the CPU, and memory-bound already on a GPU.
 PYNAS_REGISTER_CPU(avg_pool2d, avg_pool2d_torch)
 PYNAS_REGISTER_CPU(avg_pool2d_backward, avg_pool2d_backward_torch)
 

@@ -2,14 +2,23 @@
 // without running statistics and without gradients of the affine parameters: what a probing pass needs of it.
 //
 // Forward, with M = rows:
-//   mean_c = 1/M sum_m x_mc,  var_c = 1/M sum_m (x_mc - mean_c)^2,  rstd_c = 1 / sqrt(var_c + eps)
-//   y_mc = weight_c rstd_c (x_mc - mean_c) + bias_c
-// Backward, with g = dL/dy, G_c = sum_m g_mc and H_c = rstd_c sum_m g_mc (x_mc - mean_c):
+//
+//   mean_c   = 1/M sum_m x_mc
+//   var_c    = 1/M sum_m (x_mc - mean_c)^2
+//   rstd_c   = 1 / sqrt(var_c + eps)
+//   y_mc     = weight_c rstd_c (x_mc - mean_c) + bias_c
+//
+// Backward, with g = dL/dy:
+//
+//   G_c      = sum_m g_mc
+//   H_c      = rstd_c sum_m g_mc (x_mc - mean_c)
 //   dL/dx_mc = weight_c rstd_c [g_mc - G_c / M - rstd_c (x_mc - mean_c) H_c / M]
-// With several groups these are the sums of each group of rows by itself, M the rows of one.
-// Double backward, with a = the adjoint of dL/dx, n = rstd (x - mean) and <.> means over a channel's rows:
-//   adjoint of g: weight rstd [a - <a> - n <a n>]
-//   adjoint of x: -weight rstd^2 [n (<a g> - <a> <g> - 3 <a n> <g n>) + <g n> (a - <a>) + <a n> (g - <g>)]
+//
+// With several groups each run of rows is normalised by itself, and M is the number of its rows.
+// Second order, with a the adjoint of dL/dx, n = rstd (x - mean) and <.> the mean over a channel's rows:
+//
+//   adjoint of g =  weight rstd [a - <a> - n <a n>]
+//   adjoint of x = -weight rstd^2 [n (<a g> - <a> <g> - 3 <a n> <g n>) + <g n> (a - <a>) + <a n> (g - <g>)]
 #pragma once
 
 #include <cstdint>

@@ -11,8 +11,8 @@ using V = Vec<float>;
 constexpr int kL = kLanes<float>;
 constexpr int64_t kChunk = 256;  // rows whose statistics are kept in float32 before they go to float64
 
-// Rows are taken four at a time, so that four sums per vector of channels hide the latency of the additions.
-// One pass over a chunk computes sum a_m and sum a_m b_m for whatever a and b the caller forms from row m.
+// Two sums over rows [begin, end) of one vector of channels: terms(m, first, second) adds those of row m.
+// Rows are taken four at a time, so that four sums of each kind hide the latency of the additions.
 template <class Terms>
 PYNAS_INLINE void sum_rows(int64_t begin, int64_t end, Terms terms, V& first, V& second) {
   V a[4] = {}, b[4] = {};
@@ -29,9 +29,9 @@ PYNAS_INLINE void for_channels(int64_t channels, F body) {
   for (int64_t c = 0; c < channels; c += kL) body(c, static_cast<int>(least(kL, channels - c)));
 }
 
-// Mean and centred second moment of rows [begin, end) into state [2, channels]: shifted sums inside a chunk
-// (the shift is the chunk's first row, so there is little to cancel), chunks merged by Chan's formula in
-// float64.
+// Mean and sum of squared deviations of rows [begin, end) into state [2, channels]:
+// shifted sums inside a chunk (the shift is the chunk's first row, so there is little to
+// cancel), chunks merged by Chan's formula in float64.
 template <class T>
 void chunk_moments(const BatchNormParams& p, int64_t begin, int64_t end, double* state) {
   const T* x = static_cast<const T*>(p.x);
@@ -62,7 +62,7 @@ void chunk_moments(const BatchNormParams& p, int64_t begin, int64_t end, double*
   }
 }
 
-// out = scale_c * x + offset_c  (+ scale2_c * g when there is a g)
+// out = scale_c x + offset_c, and in backward + slope_c g; coefficients [2 or 3, channels] in this order.
 template <class T, bool kBackward>
 void apply(const BatchNormParams& p, const float* coefficients, int64_t begin, int64_t end) {
   const T* x = static_cast<const T*>(p.x);
@@ -80,7 +80,7 @@ void apply(const BatchNormParams& p, const float* coefficients, int64_t begin, i
   });
 }
 
-// Rows of one thread: the same split in both passes, so that a thread finds its rows in its own cache again.
+// The first row of thread t: the same in both passes, so that a thread finds its rows in its own cache again.
 PYNAS_INLINE int64_t split(int64_t rows, int threads, int64_t t) {
   const int64_t blocks = (rows + kChunk - 1) / kChunk;
   return least(rows, blocks * t / threads * kChunk);
@@ -203,7 +203,9 @@ void second_order_sums(const BatchNormParams& p, int64_t begin, int64_t end, dou
   }
 }
 
-// Coefficients [7, channels]: of a, g, x and one in the adjoint of x, then of a, x and one in that of g.
+// coefficients k [7, channels]:
+//   adjoint of x = k_0 a + k_1 g + k_2 x + k_3
+//   adjoint of g = k_4 a + k_5 x + k_6
 template <class T>
 void apply_second_order(const BatchNormParams& p, const float* coefficients, int64_t begin, int64_t end) {
   const T* x = static_cast<const T*>(p.x);
@@ -267,7 +269,8 @@ PYNAS_INLINE T* behind(T* p, int64_t bytes) {
                       : reinterpret_cast<T*>(reinterpret_cast<uintptr_t>(p) + static_cast<uintptr_t>(bytes));
 }
 
-// Calls body(parameters of one group, who works on it): all threads on one group, else a thread on each.
+// Calls body(parameters, threads) for every group: all threads work on a single group,
+// one thread on each of several.
 template <class F>
 void for_groups(const BatchNormParams& p, const Parallel& parallel, F body) {
   if (p.groups == 1) return body(p, parallel);

@@ -40,8 +40,8 @@ const float* affine(const OptionalTensor& tensor, const at::Tensor& x, const cha
   return tensor->const_data_ptr<float>();
 }
 
-// `sums` statistics of each thread, then as many more for at most twice as many float coefficients a channel.
-// Groups that a thread takes alone want coefficients of their own.
+// The workspace has `sums` doubles a channel for each thread, and as many more for at most twice as many
+// float coefficients. With several groups every thread has coefficients of its own.
 BatchNormParams params_of(const at::Tensor& x, at::Tensor& workspace, const Parallel& parallel,
                           int64_t sums = 2, int64_t groups = 1) {
   BatchNormParams params;
@@ -146,7 +146,7 @@ TORCH_LIBRARY_FRAGMENT(pynas, m) {
       "mean, Tensor rstd) -> (Tensor, Tensor)",
       {at::Tag::pt2_compliant_tag});
 }
-// CPU only: on a GPU cuDNN's batch normalisation is what one would write.
+// CPU only: on a GPU this is cuDNN's batch normalisation.
 PYNAS_REGISTER_CPU(batch_norm, batch_norm_torch)
 PYNAS_REGISTER_CPU(batch_norm_backward, batch_norm_backward_torch)
 PYNAS_REGISTER_CPU(batch_norm_double_backward, batch_norm_double_backward_torch)

@@ -1,9 +1,11 @@
 // 1x1 convolution over rows of channels (channels_last images): the products of a linear layer, with the ReLU
-// before it, its mask in the gradient and the addition of gradients in the same pass.
+// before it, its mask in the gradient and the addition of gradients in the same pass. For the R = N H W
+// pixels m, C input channels c and O output channels o, with f the identity or ReLU:
 //
-//   y_ro = sum_c w_oc r(x_rc),  r the identity or ReLU, r runs over the N H W pixels
-//   gradient of the input: the same of dL/dy with o, c exchanged
-//   gradient of the weight: dW_oc = sum_r dL/dy_ro r(x_rc)
+//   y_mo        = sum_c w_oc f(x_mc)
+//   dL/df(x)_mc = sum_o dL/dy_mo w_oc          (the same product, with o and c exchanged)
+//   dL/dx_mc    = [x_mc > 0] dL/df(x)_mc       (by `mask`)
+//   dL/dw_oc    = sum_m dL/dy_mo f(x_mc)
 #pragma once
 
 #include <cstdint>
@@ -20,12 +22,12 @@ struct Conv1x1Params {
   const void* weight = nullptr;  // elements (o, c) at weight_strides
   int64_t weight_strides[2] = {0, 0};
   void* output = nullptr;             // [R, O]
-  const void* addend = nullptr;       // [R, O] or null: added to the (masked) output; may be the output
+  const void* addend = nullptr;       // [R, O] or null: added to the (masked) output; not the output itself
   const void* grad_output = nullptr;  // gradient of the weight: dL/dy [R, O], and `input` is x
   float* grad_weight = nullptr;       // [O, C]: its result
 
   int64_t rows = 0, in_channels = 0, out_channels = 0;
-  bool relu = false;              // r above
+  bool relu = false;              // f above
   DType dtype = DType::kFloat32;  // of all but grad_weight: kFloat32 or kBFloat16
   float* workspace = nullptr;     // conv1x1_workspace() floats
 };

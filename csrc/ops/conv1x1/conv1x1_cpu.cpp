@@ -5,7 +5,7 @@
 namespace pynas::cpu::PYNAS_ISA_NS {
 namespace {
 
-// out[rows, Cp] = r(in[rows, C]) in float32
+// out[i, c] = f(in[i, c]) in float32, for rows of `channels` that lie `stride` apart in out.
 template <bool kRelu, class T>
 PYNAS_INLINE void widen_rows(const T* in, int64_t rows, int64_t channels, float* out, int64_t stride) {
   for (int64_t i = 0; i < rows; ++i) {
@@ -38,7 +38,7 @@ void write_rows(const Conv1x1Params& p, const float* in, int64_t stride, int64_t
   }
 }
 
-// Rows of one thread, in whole blocks.
+// The first row of a thread; threads take whole blocks of kConv1x1Rows.
 PYNAS_INLINE int64_t start_of(int64_t rows, int64_t thread, int64_t threads) {
   const int64_t blocks = (rows + kConv1x1Rows - 1) / kConv1x1Rows;
   return least(rows, blocks * thread / threads * kConv1x1Rows);

@@ -1,4 +1,4 @@
-// The 1x1 convolutions of a probing pass: what a fused cell needs of them, without autograd.
+// 1x1 convolutions on the CPU, for the fused cells of a probing pass; without autograd.
 #include "ops/conv1x1/conv1x1.h"
 
 #include <ATen/ops/empty.h>

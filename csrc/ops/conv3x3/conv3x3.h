@@ -1,12 +1,18 @@
-// 3x3 convolution with stride 1 and padding 1 over rows of channels (channels_last images), by Winograd's
-// minimal filtering F(4x4, 3x3): an output tile of 4x4 pixels takes 36 multiplications instead of 144.
+// 3x3 convolution with stride 1 and padding 1 on channels_last images, by Winograd's
+// minimal filtering F(4x4, 3x3): an output tile of 4x4 pixels takes 36 multiplications
+// for each pair of channels instead of 144.
 //
-//   y_nhwo = sum_ijc w_ocij r(x_n,h+i-1,w+j-1,c),  r the identity or ReLU, pixels outside the image 0
-// With d the 6x6 input tile that a 4x4 output tile sees, and the transforms of tile.h:
-//   forward               Y_o  = A^T [ sum_c (G w_oc G^T) * (B^T d_c B) ] A      (* element by element)
-//   gradient of the input: the same of dL/dy, with w turned by half a circle and o, c exchanged
-//   gradient of the weight dW_oc = G^T [ sum_tiles (A D_o A^T) * (B^T d_c B) ] G,  D the 4x4 tile of dL/dy
-// The sums over c, and over tiles, are 36 independent matrix products.
+//   y[n,h,w,o] = sum_{c,i,j} weight[o,c,i,j] r(x[n,h+i-1,w+j-1,c])
+//
+// r is the identity or ReLU; pixels outside the image are 0. With d_c the 6x6 input tile
+// that a 4x4 output tile Y_o sees, D_o the 4x4 tile of dL/dy, w_oc the 3x3 kernel, the
+// transforms A, B, G of tile.h and * element by element:
+//
+//   forward     Y_o       = A^T [sum_c (G w_oc G^T) * (B^T d_c B)] A
+//   weight      dL/dw_oc  = G^T [sum_tiles (A D_o A^T) * (B^T d_c B)] G
+//
+// The gradient of r(x) is the forward convolution of dL/dy with the kernels rotated by 180 degrees and o, c
+// exchanged; `mask` makes it that of x. The sums over c, and over tiles, are 36 independent matrix products.
 // Lavin & Gray, Fast Algorithms for Convolutional Neural Networks, CVPR 2016.
 #pragma once
 
@@ -24,7 +30,7 @@ struct Conv3x3Params {
   const void* weight = nullptr;  // elements (o, c, i, j) at weight_strides
   int64_t weight_strides[4] = {0, 0, 0, 0};
   void* output = nullptr;        // [N, H, W, O]
-  const void* addend = nullptr;  // [N, H, W, O] or null: added to the (masked) output; may be the output
+  const void* addend = nullptr;  // [N, H, W, O] or null: added to the (masked) output; not the output itself
   // Gradient of the weight: `input` is x, and beside it
   const void* grad_output = nullptr;  // [N, H, W, O]
   float* grad_weight = nullptr;       // the result: [groups, O, C, 3, 3], or

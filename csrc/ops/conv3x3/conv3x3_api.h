@@ -8,8 +8,9 @@
 
 namespace pynas {
 
-// Whether the kernel takes these and is expected to be faster than at::convolution: CPU, float32 or bfloat16
-// (both alike), x [N, C, H, W] channels_last, weight [O, C, 3, 3] of any strides, no empty dimension.
+// Whether the kernel takes these and is expected to be faster than at::convolution: on the CPU, both
+// float32 or both bfloat16, x [N, C, H, W] channels_last, weight [O, C, 3, 3] of any strides, and
+// sizes within the limits in conv3x3_torch.cpp.
 bool conv3x3_supports(const at::Tensor& x, const at::Tensor& weight);
 
 // y [N, O, H, W], channels_last, of x's dtype.
@@ -22,7 +23,8 @@ at::Tensor conv3x3_backward_input(const at::Tensor& grad, const at::Tensor& weig
                                   const std::optional<at::Tensor>& addend = std::nullopt);
 
 // dL/dweight summed over each of `groups` equal runs of consecutive samples: [groups, O, C, 3, 3], always
-// float32. x as forward saw it (before its ReLU with `relu`).
+// float32, for several groups a view of [groups, 3, 3, C, O]. x as forward saw it
+// (before its ReLU with `relu`).
 at::Tensor conv3x3_backward_weight(const at::Tensor& grad, const at::Tensor& x, bool relu,
                                    int64_t groups = 1);
 

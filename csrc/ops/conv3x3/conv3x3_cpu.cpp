@@ -68,7 +68,8 @@ void transform_outputs(const Conv3x3Params& p, const TileGrid& grid, int64_t beg
   });
 }
 
-// transformed[p][block of kPanel outputs][c][kPanel], zeros where there is no output channel.
+// out[p] = (G w_oc G^T)_p as a matrix [C, padded O] in panels (see products.h), zeros where there is no
+// output channel; for the vectors [first, last) of output channels.
 template <class T>
 void transform_weights(const Conv3x3Params& p, float* out, int64_t first, int64_t last) {
   const int64_t C = p.in_channels, O = p.out_channels, Op = padded_channels(O);
@@ -131,7 +132,7 @@ void convolve(const Conv3x3Params& p, const Parallel& parallel) {
   });
 }
 
-// sums[p][c][o] = sum_tiles (A D_o A^T)_p (B^T d_c B)_p over tiles [begin, end).
+// sums[p][c][o] = sum over tiles [begin, end) of (A D_o A^T)_p (B^T d_c B)_p.
 template <class T>
 void sum_tiles(const Conv3x3Params& p, const TileGrid& grid, const Chunk& chunk, int64_t begin, int64_t end,
                const float* zeros, float* sums) {

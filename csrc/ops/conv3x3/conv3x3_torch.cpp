@@ -117,7 +117,7 @@ at::Tensor conv3x3_backward_input(const at::Tensor& grad_output, const at::Tenso
     added = addend->contiguous(kChannelsLast);
     params.addend = added.const_data_ptr();
   }
-  // The kernel turned by half a circle, its channels exchanged.
+  // The kernel rotated by 180 degrees, its channels exchanged.
   params.weight = weight.numel() == 0 ? nullptr
                                       : static_cast<const char*>(weight.const_data_ptr()) +
                                             2 * (weight.stride(2) + weight.stride(3)) * weight.element_size();
@@ -141,7 +141,7 @@ at::Tensor conv3x3_backward_weight(const at::Tensor& grad_output, const at::Tens
                     input.size(0), " samples, got ", groups);
   const auto options = input.options().dtype(at::kFloat).memory_format(std::nullopt);
   const int64_t C = input.size(1), O = grad_output.size(1);
-  // Many gradients are written by vectors; their reader takes the order that they come in.
+  // Many gradients are written in whole vectors; whoever reads them takes them in that order.
   const bool packed = groups > 1;
   const std::vector<int64_t> shape =
       packed ? std::vector<int64_t>{groups, 3, 3, C, O} : std::vector<int64_t>{groups, O, C, 3, 3};

@@ -25,8 +25,8 @@ struct Chunk {
 static inline Chunk chunk_of(const Conv3x3Params& p, bool grad_weight) {
   const int64_t C = padded_channels(p.in_channels), O = padded_channels(p.out_channels);
   const int64_t products = 36 * p.in_channels * O;
-  // Transforms of a chunk in a quarter of L2, but tiles enough to use what is read of the weights; sums that
-  // do not fit L2 are read and written once a chunk, and want longer ones.
+  // The transforms of a chunk take 256 KiB of L2, but have 24 tiles at least, to make use of the weights that
+  // are read. Sums that do not fit L2 are read and written once a chunk, and want longer ones.
   int64_t tiles = (256 << 10) / (36 * 4 * (C + O));
   tiles = tiles < 24 ? 24 : tiles > 48 ? 48 : tiles / 12 * 12;
   if (grad_weight && products * 4 > 2 << 20) tiles = 96;

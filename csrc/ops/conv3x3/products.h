@@ -26,7 +26,7 @@ PYNAS_INLINE float* panel(float* base, int64_t column, int64_t depth, int64_t co
   return base + start * depth + (column - start);
 }
 
-// out[i, :] = sum_k a[i, k] b[k, :] for kM rows and kN vectors of columns
+// out[i, :] = sum_k a[i, k] b[k, :] for kM rows i and kN vectors of columns.
 template <int kM, int kN>
 PYNAS_INLINE void multiply_block(const float* a, int64_t a_stride, const float* b, int64_t depth, float* out,
                                  int64_t out_stride) {
@@ -59,7 +59,7 @@ PYNAS_INLINE void multiply_columns(const float* a, int64_t a_stride, const float
     multiply_block<1, kN>(a + i * a_stride, a_stride, b, depth, out + i * out_stride, out_stride);
 }
 
-// out[rows, columns] = a[rows, depth] b[depth, columns], b in panels
+// out[rows, columns] = a[rows, depth] b[depth, columns], with b in panels.
 inline void multiply(const float* a, int64_t a_stride, const float* b, float* out, int64_t columns,
                      int64_t rows, int64_t depth) {
   int64_t j = 0;
@@ -101,7 +101,7 @@ PYNAS_INLINE void add_columns(const float* a, int64_t a_stride, int64_t rows, co
   for (; i < rows; ++i) add_block<1, kN>(a + i, a_stride, b, columns, count, sums + i * columns, first);
 }
 
-// sums[rows, columns] (+)= a[count, rows]^T b[count, columns]; `first` overwrites
+// sums[rows, columns] (+)= a[count, rows]^T b[count, columns]; `first` overwrites.
 inline void add_products(const float* a, int64_t a_stride, int64_t rows, const float* b, int64_t columns,
                          int64_t count, float* sums, bool first) {
   int64_t j = 0;

@@ -1,11 +1,16 @@
 // Winograd's transforms for F(4x4, 3x3) and the tiles they work on. Include only from files compiled per ISA.
 //
-// Interpolation points 0, +-a, +-b, infinity with a^2 = 1/2, b^2 = 2, which lose a third of the accuracy that
-// the customary 1 and 2 lose. In one dimension, with p running over the points:
-//   (B^T d)_0 = a^2 b^2 d0 - (a^2 + b^2) d2 + d4      (B^T d)_inf = a^2 b^2 d1 - (a^2 + b^2) d3 + d5
-//   (B^T d)_{+-a} = (d4 - b^2 d2) +- a (d3 - b^2 d1)  (B^T d)_{+-b} = (d4 - a^2 d2) +- b (d3 - a^2 d1)
-//   (A^T m)_k = sum_p p^k m_p, k = 0..3; the point at infinity enters k = 3 alone
-//   (G g)_p = (g0 + p g1 + p^2 g2) / prod_{q != p} (p - q);  (G g)_inf = g2
+// The interpolation points are 0, +-a, +-b and infinity with a^2 = 1/2, b^2 = 2, which lose a third of the
+// accuracy that the customary 1 and 2 lose. In one dimension, with p and q running over the points, in the
+// order 0, a, -a, b, -b, infinity:
+//
+//   (B^T d)_0     = a^2 b^2 d0 - (a^2 + b^2) d2 + d4
+//   (B^T d)_{+-a} = (d4 - b^2 d2) +- a (d3 - b^2 d1)
+//   (B^T d)_{+-b} = (d4 - a^2 d2) +- b (d3 - a^2 d1)
+//   (B^T d)_inf   = a^2 b^2 d1 - (a^2 + b^2) d3 + d5
+//   (A^T m)_k     = sum_p p^k m_p, k = 0..3, where infinity contributes m_inf to k = 3 alone
+//   (G g)_p       = (g0 + p g1 + p^2 g2) / prod_{q != p} (p - q), over finite q
+//   (G g)_inf     = g2
 #pragma once
 
 #include <cstdint>
@@ -115,9 +120,9 @@ PYNAS_INLINE V load_pixel(const T* p, int lanes) {
   return kRelu ? (v < V{} ? V{} : v) : v;  // NaN stays
 }
 
-// Calls body(channel, lanes) for vectors that cover all channels. The last one overlaps the one before it
-// (its results are the same twice) where the channels do not divide; lanes is a constant unless one vector is
-// too wide.
+// Calls body(channel, lanes) for vectors that cover all channels. Where the channels do not divide evenly,
+// the last vector overlaps the one before it and computes some results again; lanes is a constant unless the
+// channels do not fill one vector.
 template <class F>
 PYNAS_INLINE void for_channels(int64_t channels, F body) {
   if (channels < kL) return body(int64_t{0}, static_cast<int>(channels));
@@ -126,7 +131,7 @@ PYNAS_INLINE void for_channels(int64_t channels, F body) {
   if (c < channels) body(channels - kL, std::integral_constant<int, kL>{});
 }
 
-// Rows kFirst and kSecond of B^T d B, from B^T's rows `transform` makes of a column of pixels.
+// Rows kFirst and kSecond of B^T d B. `transform` makes these two rows of B^T d from a column of pixels.
 template <int kFirst, int kSecond, class Load, class Transform>
 PYNAS_INLINE void two_rows(Load load_at, Transform transform, float* out, int64_t stride) {
   V first[6], second[6], row[6];
@@ -138,8 +143,8 @@ PYNAS_INLINE void two_rows(Load load_at, Transform transform, float* out, int64_
   PYNAS_UNROLL for (int j = 0; j < 6; ++j) store(out + (kSecond * 6 + j) * stride, row[j]);
 }
 
-// transformed[p][c] = (B^T d_c B)_p of one tile; p at `stride`. Two rows at a time: all six would not fit the
-// registers, and a pixel is cheaper to load again than a row to store.
+// out[p stride + c] = (B^T d_c B)_p of one tile, for the 36 entries p. Two rows at a time: all six would not
+// fit the registers, and loading a pixel again is cheaper than storing a row.
 template <bool kRelu, class T>
 PYNAS_INLINE void input_tile(const Pixels<T, kPatch>& pixels, int64_t channels, float* out, int64_t stride) {
   for_channels(channels, [&](int64_t c, auto lanes) {
@@ -171,7 +176,7 @@ PYNAS_INLINE void input_tile(const Pixels<T, kPatch>& pixels, int64_t channels, 
   });
 }
 
-// transformed[p][c] = (A D_c A^T)_p of one tile of the gradient.
+// out[p stride + c] = (A D_c A^T)_p of one tile of the gradient.
 template <class T>
 PYNAS_INLINE void grad_tile(const Pixels<T, kTile>& pixels, int64_t channels, float* out, int64_t stride) {
   for_channels(channels, [&](int64_t c, auto lanes) {
@@ -190,7 +195,8 @@ PYNAS_INLINE void grad_tile(const Pixels<T, kTile>& pixels, int64_t channels, fl
   });
 }
 
-// y = A^T m A of one tile, masked and added to, written to the pixels that lie inside the image.
+// y = A^T m A of one tile, set to 0 where mask <= 0, plus addend, for the rows x cols
+// pixels inside the image.
 template <class T>
 PYNAS_INLINE void output_tile(const float* in, int64_t stride, int64_t channels, T* out, const T* mask,
                               const T* addend, int64_t row_stride, int rows, int cols) {

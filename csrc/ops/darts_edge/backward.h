@@ -1,10 +1,17 @@
-// The backward pass, three sweeps over the samples:
-//   A  per channel sum g, sum g x and sum g (z_k - mean_k) of every term, which give the gradients of weights
-//   and
-//      normalisations and dL/dz_k as an affine function of g and z_k
-//   B  the second convolutions of the separable candidates, down to BN_1, with its sums
-//   C  the first convolutions, and with skip and pools dL/dx
-// Depthwise outputs and pools are computed again where they are needed.
+// The backward pass, three sweeps over the samples. See darts_edge.h for the formulas.
+//
+//   A  per channel sum g, sum g x and sum g (z_k - mean_k) of every term; from these the gradients of mixture
+//      weights and normalisations, and dL/dz_k as an affine function of g and z_k
+//   B  the second convolutions of the separable candidates, back to BN_1, with the sums for its gradients
+//   C  the first convolutions and, with skip and pools, dL/dx
+//
+// Depthwise outputs and pools are computed again where they are needed. Rows of Scratch::sums:
+//
+//   slot               sum g (z_slot - mean_slot); for the first stage of a separable candidate, with
+//                      dL/dBN_1(z_1) in the place of g
+//   kSlots             sum g
+//   kSlots + 1         sum g x
+//   kSlots + 2 + slot  sum dL/dBN_1(z_1), for the first stages of separable candidates
 #pragma once
 
 #include "ops/darts_edge/forward.h"
@@ -12,7 +19,7 @@
 
 namespace pynas::cpu::PYNAS_ISA_NS::darts {
 
-// What dL/dz of sample n is made of.
+// Prefetches what product_gradient_rows reads for sample n.
 inline void prefetch_gradient(const Plan& plan, Scratch& s, int slot, int64_t n) {
   if (n < 0) return;
   const int64_t size = plan.pixels * plan.p.channels;
@@ -20,7 +27,8 @@ inline void prefetch_gradient(const Plan& plan, Scratch& s, int slot, int64_t n)
   prefetch_product(plan, s, slot, n);
 }
 
-// dL/dz for output rows [first, last) of sample n.
+// dL/dz = slope g + offset + curve (z - mean) for output rows [first, last) of sample n, into
+// s.product_gradient. For first stages of separable candidates g is dL/dBN_1(z_1).
 inline void product_gradient_rows(const Plan& plan, int slot, const Scratch& s, int64_t n, int64_t first,
                                   int64_t last) {
   const bool inner = slot < kSeparable;
@@ -71,7 +79,8 @@ inline void product_backward(const Plan& plan, const Convolution& conv, Scratch&
     });
 }
 
-// Gradients of one convolution's weights, and of its rectified input, written or added to s.image_gradient.
+// Gradients of one convolution's weights, and (`input`) of its rectified input, which is written to
+// s.image_gradient or (`add`) added to it.
 inline void convolution_backward(const Plan& plan, int slot, Scratch& s, int64_t n, bool input, bool add) {
   const Convolution& conv = plan.convolutions[slot];
   const bool second = is_second(slot);
@@ -118,6 +127,7 @@ inline void add_sums(const Plan& plan, const Scratch& s, int64_t block, int firs
       s.sums[((first_row + r) * plan.blocks + block) * kL + i] += static_cast<double>(sums[r * kL + i]);
 }
 
+// Sweep A of sample n.
 template <int S>
 void reduce_sample(const Plan& plan, const Scratch& s, int64_t n) {
   constexpr int64_t kRows = 16;  // rows that are summed in float32
@@ -136,7 +146,8 @@ void reduce_sample(const Plan& plan, const Scratch& s, int64_t n) {
     });
 }
 
-// From dL/d relu(BN_1(z_1)) to dL/d BN_1(z_1), with its sums.
+// From dL/drelu(BN_1(z_1)) in s.image_gradient to d = dL/dBN_1(z_1) in
+// plan.inner_gradient, with sum d and sum d (z_1 - mean).
 inline void rectify_inner_gradient(const Plan& plan, int slot, const Scratch& s, int64_t n) {
   const int64_t width = plan.out.width;
   for (int64_t block = 0; block < plan.blocks; ++block)
@@ -165,7 +176,7 @@ inline void rectify_inner_gradient(const Plan& plan, int slot, const Scratch& s,
     });
 }
 
-// The threads' sums, added up in the scratch of the first.
+// A row of sums, added up over the threads in the scratch of the first.
 inline const double* total_row(const Plan& plan, int row) {
   const int64_t width = plan.blocks * kL;
   double* total = plan.scratch[0].sums + row * width;

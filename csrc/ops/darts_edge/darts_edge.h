@@ -1,26 +1,51 @@
 // A mixed edge of DARTS (Liu et al., 2019), forward and backward, on the CPU in float32:
-//   y = sum_k w_k op_k(x),   x [N, C, H, W] -> y [N, C, Ho, Wo],   Ho = ceil(H / stride), Wo = ceil(W /
-//   stride)
-// over {none, max_pool_3x3, avg_pool_3x3, skip_connect, sep_conv_3x3, sep_conv_5x5, dil_conv_3x3,
-// dil_conv_5x5}, all computed from one reading of x. With depthwise and pointwise convolutions dw and pw, a
-// product z = pw(dw(relu(.))) of M = N Ho Wo values per channel, and batch normalisation
-//   BN(z)_c = gamma_c rstd_c (z_c - mean_c) + beta_c,   rstd_c = 1 / sqrt(var_c + eps)
-// the candidates are
-//   pools           BN(pool(x)), padding 1; the average counts only pixels inside the image
-//   skip_connect    x; at stride 2 the factorised reduction BN(cat[conv_1 relu(x)_{2i, 2j}, conv_2
-//   relu(x)_{2i+1, 2j+1}]),
-//                   where pixels outside the image are zero, with C / 2 and C - C / 2 outputs
-//   dil_conv_kxk    BN(z), dw with dilation 2 and the edge's stride
-//   sep_conv_kxk    BN_2(z_2), z_2 = pw_2(dw_2(relu(BN_1(z_1)))), z_1 = pw_1(dw_1(relu(x))) with the edge's
-//   stride
-// so that y = w_skip x + sum_k s_kc z_k + t_c with s_kc = w_k gamma_kc rstd_kc, in one pass over the z_k.
-// Kept for the backward pass are x, the products z and the statistics; pools and depthwise convolutions are
-// computed again.
 //
-// Backward, with g = dL/dy, A_c = sum g, B_kc = sum g (z_k - mean_k):
-//   dL/dw_k = sum_c gamma rstd B_k + beta A,  dL/dgamma_k = w_k rstd B_k,  dL/dbeta_k = w_k A,
-//   dL/dz_k = s_k [g - A / M - rstd^2 (z_k - mean_k) B_k / M]   (running statistics: s_k g)
-// which is affine in g and z_k per channel and is formed where the next product reads it, never stored.
+//   y = sum_k w_k op_k(x)
+//
+// from x [N, C, H, W] to y [N, C, Ho, Wo], Ho = ceil(H / stride), Wo = ceil(W / stride), over the
+// operations none, max_pool_3x3, avg_pool_3x3, skip_connect, sep_conv_3x3, sep_conv_5x5, dil_conv_3x3
+// and dil_conv_5x5, all computed from one reading of x. dw and pw are depthwise and pointwise
+// convolutions, and over the M = N Ho Wo values of a channel
+//
+//   BN(z)_c = gamma_c rstd_c (z_c - mean_c) + beta_c,   rstd_c = 1 / sqrt(var_c + eps)
+//
+// The candidates are
+//
+//   pools          BN(z), z = pool(x), padding 1; the average counts only pixels inside the image
+//   skip_connect   stride 1: x
+//                  stride 2: the factorised reduction BN(z), 1x1 convolutions of C / 2 and C - C / 2 outputs,
+//                  z_ij = cat[conv_1 relu(x)_{2i, 2j}, conv_2 relu(x)_{2i+1, 2j+1}],
+//                  where pixels outside the image are zero
+//   dil_conv_kxk   BN(z), z = pw(dw(relu(x))), dw with dilation 2 and the edge's stride
+//   sep_conv_kxk   BN_2(z_2), z_2 = pw_2(dw_2(relu(BN_1(z_1)))),
+//                  z_1 = pw_1(dw_1(relu(x))), dw_1 with the edge's stride
+//
+// so that, in one pass over each candidate's last z,
+//
+//   y    = w_skip x + sum_k s_kc z_k + t_c       (the first term at stride 1 only)
+//   s_kc = w_k gamma_kc rstd_kc
+//   t_c  = sum_k (w_k beta_kc - s_kc mean_kc)
+//
+// Kept for the backward pass are x, the products z of convolutions and the statistics; pools and depthwise
+// convolutions are computed again.
+//
+// Backward, with g = dL/dy and sums over the M values of a channel:
+//
+//   A_c           = sum g
+//   B_kc          = sum g (z_k - mean_kc)
+//   dL/dw_k       = sum_c (gamma_kc rstd_kc B_kc + beta_kc A_c)
+//   dL/dw_skip    = sum_c sum g x                                                        (stride 1)
+//   dL/dgamma_kc  = w_k rstd_kc B_kc
+//   dL/dbeta_kc   = w_k A_c
+//   dL/dz_k       = s_kc [g - A_c / M - rstd_kc^2 (z_k - mean_kc) B_kc / M]              (batch statistics)
+//   dL/dz_k       = s_kc g                                                               (running statistics)
+//   dL/dBN_1(z_1) = [BN_1(z_1) > 0] dw_2^T pw_2^T dL/dz_2, and from it dL/dz_1 as above with w = 1
+//   dL/dx         = w_skip g                                                             (stride 1)
+//                   + sum over the pools of pool^T dL/dz_k
+//                   + [x > 0] sum over the convolutions of x of dw^T pw^T dL/dz
+//
+// ^T is the transposed operation. dL/dz is affine in g and z per channel and is formed, some rows at a time,
+// where the transposed product reads it.
 #pragma once
 
 #include <cstdint>
@@ -30,7 +55,7 @@
 
 namespace pynas {
 
-// Index of a candidate in DartsEdgeParams::candidates; also its place in the field's list of primitives.
+// Index of a candidate in DartsEdgeParams::candidates, in the order of the PRIMITIVES of DARTS.
 enum class DartsCandidate : int {
   kNone = 0,
   kMaxPool3x3 = 1,
@@ -43,25 +68,26 @@ enum class DartsCandidate : int {
 };
 constexpr int kDartsCandidates = 8;
 
-// One batch normalisation over C channels.
+// One batch normalisation over C channels. The running statistics are read where the edge normalises by them.
+// With batch statistics they are updated, or null where none are kept. mean and rstd are what it normalised
+// by, whichever statistics those were: written by the forward pass, read by the backward pass.
 struct DartsNorm {
   const float* gamma = nullptr;   // [C], null for ones
   const float* beta = nullptr;    // [C], null for zeros
-  float* running_mean = nullptr;  // [C]; with batch statistics updated, and null where none are kept;
-  float* running_var = nullptr;   // [C]; without, read
-  float* mean = nullptr;          // [C], written by the forward and read by the backward pass: what it
-  float* rstd = nullptr;          // [C]  normalised by, whichever statistics those were
+  float* running_mean = nullptr;  // [C] or null
+  float* running_var = nullptr;   // [C] or null
+  float* mean = nullptr;          // [C]
+  float* rstd = nullptr;          // [C]
   float* grad_gamma = nullptr;    // [C] or null
   float* grad_beta = nullptr;     // [C] or null
 };
 
-// Convolutions followed by one normalisation. A separable convolution has two of these, a dilated one and
-// the factorised reduction (stride 2) one, a pool only the normalisation.
+// Convolutions followed by one normalisation. A separable convolution has two stages, a dilated one and the
+// factorised reduction (stride 2) have one, a pool has one of the normalisation alone.
 struct DartsStage {
-  const float* depthwise = nullptr;  // [C, 1, k, k]; factorised reduction: null
-  const float* pointwise =
-      nullptr;  // [C, C, 1, 1]; factorised reduction: conv_1 [C / 2, C, 1, 1], null if C is 1
-  const float* pointwise_2 = nullptr;  // factorised reduction: conv_2 [C - C / 2, C, 1, 1]; else null
+  const float* depthwise = nullptr;    // [C, 1, k, k]; reduction: null
+  const float* pointwise = nullptr;    // [C, C, 1, 1]; reduction: conv_1 [C / 2, C, 1, 1], null if C is 1
+  const float* pointwise_2 = nullptr;  // reduction: conv_2 [C - C / 2, C, 1, 1]; else null
   // N C Ho Wo floats: z, written by the forward and read by the backward pass (or written by it too, see
   // recompute_products). The order inside is the engine's own, [N][C / lanes][Ho Wo][lanes], and depends on
   // the instruction set.
@@ -73,7 +99,7 @@ struct DartsStage {
 };
 
 struct DartsCandidateParams {
-  float weight = 0.0f;           // exactly 0: not computed, its pointers but for the gradients may be null
+  float weight = 0.0f;           // exactly 0: not computed, all pointers but the gradients' may be null
   float* grad_weight = nullptr;  // one float or null
   DartsStage stages[2];          // those that the candidate has, from the first on
 };
@@ -97,7 +123,7 @@ struct DartsEdgeParams {
   bool batch_statistics = true;  // training, or no running statistics are kept; false: running statistics
   double momentum = 0.1;         // running <- (1 - momentum) running + momentum batch, the variance unbiased
   double eps = 1e-5;
-  // Backward: the products are not those of the forward pass but room for them; they are computed first.
+  // Backward: the products are room for those of the forward pass, which are computed first.
   bool recompute_products = false;
 
   // As many bytes as darts_edge_workspace says for this edge, this pass and this number of threads.

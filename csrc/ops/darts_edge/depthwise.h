@@ -1,7 +1,10 @@
 // Depthwise convolutions of one block of channels: K x K, dilation D, stride S, padding R = (K - 1) D / 2.
-//   forward    y_hw = sum_ij w_ij x_{S h + D i - R, S w + D j - R}
-//   transposed x_hw = sum_ij w_ij y_{(h + R - D i) / S, (w + R - D j) / S}, where both divide
-//   weights    w_ij = sum_hw y_hw x_{S h + D i - R, S w + D j - R}
+// With dx, dy and dw the gradients of x, y and w,
+//
+//   forward      y_hw  = sum_ij w_ij x_{S h + D i - R, S w + D j - R}
+//   transposed   dx_hw = sum_ij w_ij dy_{(h + R - D i) / S, (w + R - D j) / S},   i, j where S divides both
+//   weights      dw_ij = sum_hw dy_hw x_{S h + D i - R, S w + D j - R}
+//
 // A tile of pixels of a row stays in registers while the kernel passes over it; each pixel is loaded once per
 // kernel row and multiplied into every output that it reaches.
 #pragma once
@@ -47,7 +50,7 @@ PYNAS_INLINE void depthwise_tile(const KernelRows<K>& rows, int64_t start, float
   PYNAS_UNROLL_ALL for (int t = 0; t < kTile; ++t) store(out + (start + t) * kL, sums[t]);
 }
 
-// Rows [first, last) of the output, one behind the other in `out`. in: a plane laid out as `from`.
+// y for rows [first, last) of the output, one behind the other in `out`. in: x, a plane laid out as `from`.
 template <int K, int D, int S>
 void depthwise_rows(const PaddedPlanes& from, const float* in, const float* weights, int64_t first,
                     int64_t last, int64_t out_width, float* out, Prefetcher& prefetch) {
@@ -84,8 +87,8 @@ PYNAS_INLINE void depthwise_transposed_tile(const KernelRows<K>& rows, int64_t s
   PYNAS_UNROLL_ALL for (int t = 0; t < kTile; ++t) store(out + (start + t) * kL, sums[t]);
 }
 
-// Rows [first, last) of the gradient of the input, written or added to `out`, which holds whole rows from the
-// image's first on without padding.
+// dx for rows [first, last) of the input, written or added to `out`, which holds whole rows without padding
+// from the image's first on. in: dy, a plane laid out as `from`.
 template <int K, int D, int S>
 void depthwise_transposed_rows(const PaddedPlanes& from, const float* in, const float* weights, int64_t first,
                                int64_t last, int64_t out_width, bool add, float* out, Prefetcher& prefetch) {
@@ -118,7 +121,7 @@ PYNAS_INLINE void depthwise_weights_tile(const float* y, const float* x, V (&sum
   }
 }
 
-// Adds what rows [first, last) of the gradient y give to the gradients of the weights [K, K, kL].
+// Adds the terms of rows h of [first, last) to dw, `weights` [K, K, kL]. y: dy, a plane laid out as of_y.
 template <int K, int D, int S>
 void depthwise_weight_gradient(const PaddedPlanes& of_y, const float* y, const PaddedPlanes& of_x,
                                const float* x, int64_t first, int64_t last, float* weights,

@@ -1,7 +1,10 @@
-// The forward pass, three sweeps over the samples with the normalisations' statistics between them:
+// The forward pass, three sweeps over the samples, with the statistics of the
+// normalisations finished between them:
+//
 //   1  relu(x), every first convolution, the pools' statistics
 //   2  the second convolutions of the separable candidates
 //   3  the weighted sum
+//
 // Within a sweep a thread takes one image after the other, which its L2 cache holds; some rows of depthwise
 // output at a time go through the L1 cache into the product.
 #pragma once
@@ -14,7 +17,7 @@ inline void clear_planes(const Plan& plan, const PaddedPlanes& planes, float* to
   std::memset(to, 0, static_cast<size_t>(plan.blocks * planes.plane) * sizeof(float));
 }
 
-// What a sample's computation will read; no sample is n < 0.
+// Prefetch what the computation of sample n will read; nothing where n < 0.
 inline void prefetch_input(const Plan& plan, Scratch& s, int64_t n) {
   if (n >= 0) s.prefetch.add(plan.p.x + plan.image_at(plan.in, n, 0), plan.in.pixels() * plan.p.channels);
 }
@@ -35,7 +38,7 @@ inline void rectify_input(const Plan& plan, int64_t n, float* planes) {
     });
 }
 
-// relu(BN(z)) of sample n into padded planes.
+// relu(BN(z)) = max(scale z + offset, 0) of sample n into padded planes.
 inline void rectify_product(const Plan& plan, int slot, int64_t n, float* planes) {
   const int64_t width = plan.out.width;
   for (int64_t block = 0; block < plan.blocks; ++block)
@@ -51,8 +54,9 @@ inline void rectify_product(const Plan& plan, int slot, int64_t n, float* planes
     });
 }
 
-// What a product reads, for output rows [first, last): depthwise convolutions of the rectified planes, or for
-// the factorised reduction the even pixels and, in as many blocks behind them, the odd ones.
+// What a product reads for output rows [first, last), into s.activations: depthwise
+// convolutions of the rectified planes, or for the factorised reduction the even pixels
+// and, in as many blocks behind them, the odd ones.
 inline void gather_activations(const Plan& plan, const Convolution& conv, Scratch& s, int64_t first,
                                int64_t last) {
   const PaddedPlanes& planes = conv.stride == plan.p.stride ? plan.in_planes : plan.out_planes;
@@ -78,7 +82,7 @@ inline void gather_activations(const Plan& plan, const Convolution& conv, Scratc
   }
 }
 
-// z for output rows [first, last) of sample n, and its statistics.
+// z for output rows [first, last) of sample n and, with `statistics`, its sums in s.moments.
 inline void convolve_rows(const Plan& plan, int slot, Scratch& s, int64_t n, int64_t first, int64_t last,
                           bool statistics) {
   const Convolution& conv = plan.convolutions[slot];
@@ -131,7 +135,8 @@ void pool_statistics(const Plan& plan, Scratch& s, int64_t n) {
     if (plan.active[slot]) s.moments[slot].flush_all(plan.pixels);
 }
 
-// Sweeps 1 and 2. With `statistics` also those of every normalisation; without, mean and rstd are known.
+// Sweeps 1 and 2. With `statistics` mean and rstd of every normalisation are computed;
+// without, they are given.
 inline void compute_products(Plan& plan, const Parallel& parallel, bool statistics) {
   const auto finish = [&](int slot) {
     const DartsNorm& norm = plan.stage(slot).norm;
@@ -182,6 +187,7 @@ inline void compute_products(Plan& plan, const Parallel& parallel, bool statisti
   finish(kSep5Second);
 }
 
+// Sweep 3 of sample n.
 template <int S>
 void combine_sample(const Plan& plan, const Scratch& s, int64_t n) {
   const int64_t row = plan.out.width * plan.p.channels;

@@ -5,7 +5,7 @@
 
 namespace pynas::cpu::PYNAS_ISA_NS::darts {
 
-// From the gradient of a pooled row to those of the maxima and sums of the input rows in its window, added.
+// Adds what the gradient of a pooled row gives to those of the maxima and sums of the rows in its window.
 template <class Lanes>
 PYNAS_INLINE void pools_backward_row(const Plan& plan, const PoolScratch& s, int64_t block, Lanes lanes,
                                      int64_t h, const PoolWindow& window, const float* g) {
@@ -72,7 +72,9 @@ PYNAS_INLINE void pools_backward_columns(const PoolScratch& s, int64_t ring, con
   store(to + (S == 1 ? out_width - 1 : out_width * S - 1) * kL, waiting);
 }
 
-// dL/dx_c = [x_c > 0] image_gradient_c + skip g_c + spread_c over a row
+// Over a row of pixels, with the first term where there are convolutions, the second at stride 1 and the
+// third where there are pools:
+//   dL/dx_c = [x_c > 0] image_gradient_c + w_skip g_c + spread_c
 template <bool kPools, class Lanes>
 PYNAS_INLINE void write_gradient_row(const Plan& plan, const Scratch& s, bool convolutions, Lanes lanes,
                                      const float* x, const float* g, const float* image_gradient, float* to) {
@@ -87,7 +89,7 @@ PYNAS_INLINE void write_gradient_row(const Plan& plan, const Scratch& s, bool co
   }
 }
 
-// convolutions: s.image_gradient holds the gradient of relu(x).
+// dL/dx of sample n. convolutions: whether s.image_gradient holds dL/drelu(x).
 template <int S>
 void input_gradient(const Plan& plan, const Scratch& s, int64_t n, bool convolutions) {
   const int64_t step = plan.p.channels, width = plan.in.width;

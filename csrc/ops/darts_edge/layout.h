@@ -36,8 +36,8 @@ PYNAS_INLINE __m256i first_lanes(int lanes) {
 }
 #endif
 
-// A vector that is used several times, loaded once: the compiler would rather load it again for every use, as
-// an operand in memory, and the loads are then what limits.
+// Loads a vector that is used several times. The compiler would rather load it again for every use, as an
+// operand in memory, and loads would then be the limit.
 PYNAS_INLINE V load_once(const float* p) {
   V v = load(p);
 #if defined(__AVX512F__)
@@ -48,7 +48,7 @@ PYNAS_INLINE V load_once(const float* p) {
   return v;
 }
 
-// The first `lanes` floats, zeros behind them, and nothing behind them touched.
+// The first `lanes` floats and zeros in the other lanes; memory behind them is not touched.
 PYNAS_INLINE V load_channels(const float* p, int lanes) {
   if (lanes == kL) return load(p);
 #if defined(__AVX512F__)
@@ -70,7 +70,7 @@ PYNAS_INLINE void store_channels(float* p, V v, int lanes) {
 #endif
 }
 
-// Calls body with a constant where the block is full, so that its loops hold no branch.
+// Calls body(lanes), with a constant where the block is full, so that its loops hold no branch.
 template <class F>
 PYNAS_INLINE void with_lanes(int lanes, F body) {
   if (lanes == kL)
@@ -79,17 +79,17 @@ PYNAS_INLINE void with_lanes(int lanes, F body) {
     body(lanes);
 }
 
-// Covers [0, width) by tiles of kLargest, then kLargest / 2, ..., 1: body(start, constant size). Starts are
-// multiples of the size.
+// Covers [start, width) by tiles of kLargest, then kLargest / 2, ..., 1: body(start, constant size). From
+// start = 0 every tile starts at a multiple of its size.
 template <int kLargest, class F>
 PYNAS_INLINE void for_tiles(int64_t width, F body, int64_t start = 0) {
   for (; start + kLargest <= width; start += kLargest) body(start, std::integral_constant<int, kLargest>{});
   if constexpr (kLargest > 1) for_tiles<kLargest / 2>(width, body, start);
 }
 
-// max(v, 0), NaN where v is.
+// max(v, 0); NaN stays NaN.
 PYNAS_INLINE V relu(V v) { return zero<float>() > v ? zero<float>() : v; }
-// d where the rectified value or its argument v lets gradients through.
+// The gradient of relu's argument from that of its result: 0 where v <= 0, else d. v is either of the two.
 PYNAS_INLINE V relu_gradient(V v, V d) { return v <= zero<float>() ? zero<float>() : d; }
 
 struct Shape {
@@ -97,8 +97,9 @@ struct Shape {
   int64_t pixels() const { return height * width; }
 };
 
-// Images of one sample: a plane per block of channels, its rows of width * kL floats with kPad columns of
-// zeros before, between and behind them. Kernel rows outside the image are skipped, columns read the zeros.
+// Images of one sample: a plane for each block of channels, whose rows of width * kL floats have
+// kPad columns of zeros before, between and behind them. Kernel rows outside the image are
+// skipped, kernel columns outside it read the zeros.
 struct PaddedPlanes {
   Shape image;
   int64_t pitch = 0, plane = 0;  // floats from row to row, from block to block
@@ -133,7 +134,7 @@ class Prefetcher {
   int ranges_ = 0, current_ = 0;
 };
 
-// Hands out aligned pieces of the workspace; with no base it only counts.
+// Hands out pieces of the workspace, aligned to 64 bytes; with a null base it only adds up their sizes.
 class Arena {
  public:
   explicit Arena(void* base)

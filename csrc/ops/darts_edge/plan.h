@@ -116,15 +116,15 @@ struct Plan {
   }
   int lanes(int64_t block) const { return block_lanes(p.channels, block); }
 
-  // Block of an image of sample n: as channels_last has it ...
+  // Where a block of sample n begins, in floats: in an image in channels_last ...
   int64_t image_at(const Shape& shape, int64_t n, int64_t block) const {
     return n * shape.pixels() * p.channels + block * kL;
   }
-  // ... and as products lie, pixels of lanes(block) floats one behind the other.
+  // ... and in a product, where its pixels of lanes(block) floats lie one behind the other.
   int64_t product_at(int64_t n, int64_t block) const { return (n * p.channels + block * kL) * pixels; }
 
-  // Weights in the order of the kernels. Input channel i of the factorised reduction stands for channel i of
-  // the even pixels, blocks * kL + i for that of the odd ones.
+  // Writes the weights in the order of the kernels. The product of the factorised reduction has twice as many
+  // input channels: i stands for channel i of the even pixels, blocks * kL + i for channel i of the odd ones.
   void pack(bool backward) const {
     for (const Convolution& conv : convolutions) {
       if (!conv.active) continue;
@@ -148,9 +148,9 @@ struct Plan {
       padded_offset[i] = static_cast<int32_t>(out_planes.row(i / out.width) + i % out.width * kL);
   }
 
-  // One sweep over the samples: start(scratch) once per thread, then body(scratch, sample, next sample or
-  // -1). A thread has the same samples in every sweep, and every other sweep goes backwards: it starts with
-  // what the one before it left in the cache.
+  // One sweep over the samples: start(scratch) once per thread, then
+  // body(scratch, sample, next sample or -1). A thread has the same samples in every sweep, and every other
+  // sweep goes backwards: it starts with what the one before it left in the cache.
   template <class Start, class Body>
   void sweep(const Parallel& parallel, Start start, Body body) {
     parallel(threads, 1, [&](int64_t from, int64_t to) {

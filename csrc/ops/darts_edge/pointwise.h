@@ -1,20 +1,27 @@
-// Pointwise convolutions, products of [pixels, channels in] and [channels in, channels out], on blocked
-// channels. A tile of pixels times vectors of output channels stays in registers over all input channels;
-// what becomes of it (stored with statistics, scattered into padded planes) is the caller's functor.
+// Pointwise convolutions on blocked channels:
+//
+//   forward   y_po  = sum_i w_oi x_pi      over pixels p, output channels o and input channels i
+//   weights   dw_oi = sum_p dy_po x_pi
+//
+// The gradient of x is the forward product with the transposed weights. A tile of pixels times vectors of
+// output channels stays in registers over all input channels; what becomes of it (stored with statistics,
+// scattered into padded planes) is the caller's functor.
 #pragma once
 
 #include "ops/darts_edge/layout.h"
 
 namespace pynas::cpu::PYNAS_ISA_NS::darts {
 
-// Vectors of channels, and pixels beside them, that fit the registers with one broadcast and the weights.
-// With 32 registers more would fit, and gain nothing: a power of two leaves no pixels over in most images.
+// Vectors of channels, and pixels beside them, that fit the registers together with one
+// broadcast and the weights. With 32 registers more would fit and gain nothing: a power
+// of two leaves no pixels over in most images.
 constexpr int kMostVectors = 2;
 template <int kVectors>
 constexpr int kTilePixels = kRegisters == 32 ? (kVectors == 1 ? 16 : 8) : (kVectors == 1 ? 8 : 6);
 
-// Weights for `product`: for each group of vectors of output channels [input channel][vector][lane], input
-// channels filled up to whole blocks. An input may be several images side by side, each of `channels`.
+// Weights for `product`: for each group of vectors of output channels
+// [input channel][vector][lane], with input channels padded to whole blocks. An input may be
+// several images side by side, each of `channels` channels.
 struct Pointwise {
   float* packed = nullptr;
   int64_t channels = 0;
@@ -22,7 +29,7 @@ struct Pointwise {
 
   int64_t size() const { return in_blocks * out_blocks * kL * kL; }
   int64_t image_blocks() const { return ceil_div(channels, kL); }
-  // weight(out, in): the weight between two channels counted over blocks, zero for those that fill up.
+  // weight(out, in): the weight between two channels counted over blocks, zero for padding.
   template <class F>
   void pack(F weight) const {
     float* to = packed;
@@ -55,7 +62,8 @@ PYNAS_INLINE void product_tile(const Pointwise& weights, const float* packed, co
   }
 }
 
-// in: planes of `pixels` pixels, one per input block. Calls sink(output block, pixel, sums[pixels][vectors]).
+// y for `pixels` pixels. in: x as planes [pixel][kL], one for each input block. Calls
+// sink(output block, pixel, sums[pixels][vectors]) for every tile.
 template <class Sink>
 PYNAS_INLINE void product(const Pointwise& weights, const float* in, int64_t in_plane, int64_t pixels,
                           Sink sink) {
@@ -92,7 +100,7 @@ PYNAS_INLINE void product_gradient_tile(const float* y, const float* x, int64_t 
       store(weights + r * row + v * kL, sums[r][v]);
 }
 
-// Adds sum_p y_po x_pi to weights[o][i], both counted over blocks. y, x: planes of `pixels` pixels.
+// weights[o][i] += sum_p y_po x_pi, both counted over blocks. y: dy; y, x: planes of `pixels` pixels.
 inline void product_gradient(const float* y, int64_t y_plane, int64_t y_blocks, const float* x,
                              int64_t x_plane, int64_t x_blocks, int64_t pixels, float* weights) {
   const int64_t row = x_blocks * kL;

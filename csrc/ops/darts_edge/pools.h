@@ -1,8 +1,13 @@
-// 3x3 pools of one block of channels, padding 1, stride 1 or 2, row by row: maxima and sums over three
-// columns are kept for the rows of a window, so that a pixel is compared four times instead of eight. The
-// backward pass takes the same two steps back: the gradient of a maximum goes to the first of the three rows
-// that has it, and there to the first of the three columns, which is the first in scan order as
-// torch.max_pool2d has it (with NaN in the window, the last NaN).
+// 3x3 pools of one block of channels, padding 1, stride 1 or 2, over the part of each
+// window inside the image:
+//
+//   max_hw  = max over the window
+//   mean_hw = sum over the window / its pixels
+//
+// Maxima and sums over three columns are kept for the rows of a window: at stride 1 a maximum then takes four
+// comparisons instead of eight. The backward pass takes the same two steps in reverse: the gradient of a
+// maximum goes to the first of the three rows that has it, and there to the first of the three columns, which
+// is the first in scan order as in torch.max_pool2d (with NaN in the window, the last NaN).
 #pragma once
 
 #include <limits>
@@ -11,13 +16,13 @@
 
 namespace pynas::cpu::PYNAS_ISA_NS::darts {
 
-constexpr int kRing = 4;  // rows kept: the three of a window and the one that is still being finished
+constexpr int kRing = 4;  // rows kept: the three of a window and one that is still being finished
 
-// Rows of output columns but for `spread`.
+// Rows of output columns, but for `spread`.
 struct PoolScratch {
   float* row_max[kRing] = {};
   float* row_sum[kRing] = {};
-  float *max = nullptr, *mean = nullptr;  // the pooled row, pixels as far apart as the block has lanes
+  float *max = nullptr, *mean = nullptr;  // the pooled row, [Wo][lanes of the block]
   float* zeros = nullptr;
   float* inverse_columns = nullptr;  // [Wo]: one over the columns of a window inside the image
   float* never = nullptr;            // NaN, which equals no maximum: backward only, as all below
@@ -80,7 +85,8 @@ struct Routed {
   V a, b, c;
 };
 
-// Where the greatest is NaN: to the last NaN. Apart, so that the lanes' values stay in registers elsewhere.
+// Where the greatest is NaN, d goes to the last NaN. A function of its own, so that
+// route() keeps its values in registers.
 __attribute__((noinline)) inline Routed route_nan(V maximum, V b, V c, bool a_inside, bool c_inside, V d,
                                                   Routed to) {
   for (int i = 0; i < kL; ++i) {
@@ -135,7 +141,7 @@ PYNAS_INLINE void pool_columns(const float* x, int64_t step, Lanes lanes, int64_
   for (; w < out_width; ++w) edge(w);
 }
 
-// A window's rows in the rings; outside the image, rows that change nothing.
+// A window's rows in the rings; for rows outside the image, some that change nothing.
 struct PoolWindow {
   int64_t first, last;  // rows of the image, both inside
   const float* max[3];
@@ -164,7 +170,7 @@ PYNAS_INLINE void pool_rows(const PoolScratch& s, const float* x, int64_t step, 
     const V inverse_rows = broadcast(1.0f / static_cast<float>(window.last - window.first + 1));
     for (int64_t w = 0; w < out.width; ++w) {
       const int64_t i = w * kL;
-      // Ascending overlapping stores: what stands behind the lanes is overwritten by the next pixel.
+      // Stores ascend and overlap: what is written behind the block's lanes, the next pixel overwrites.
       store(s.max + w * lanes,
             greatest(load(window.max[0] + i), load(window.max[1] + i), load(window.max[2] + i)));
       store(s.mean + w * lanes,

@@ -1,5 +1,5 @@
-// Batch statistics of the edge's normalisations, and the coefficients per channel that forward and backward
-// pass are made of. Arrays over channels are filled up with zeros to whole blocks.
+// Batch statistics of the edge's normalisations, and the coefficients per channel of the forward and backward
+// passes. Arrays over channels are padded with zeros to whole blocks.
 #pragma once
 
 #include <cmath>
@@ -67,7 +67,7 @@ struct MeanVariance {
   }
 };
 
-// What the threads saw of a normalisation's input: into its mean, rstd and running statistics.
+// From the threads' sums over a normalisation's input to its mean, rstd and running statistics.
 // moments(t): the sums of thread t.
 template <class MomentsOf>
 void finish_statistics(const DartsEdgeParams& p, const DartsNorm& norm, int threads, MomentsOf moments) {
@@ -93,6 +93,7 @@ void finish_statistics(const DartsEdgeParams& p, const DartsNorm& norm, int thre
   }
 }
 
+// mean and rstd from the running statistics.
 inline void take_running_statistics(const DartsEdgeParams& p, const DartsNorm& norm) {
   for (int64_t c = 0; c < p.channels; ++c) {
     norm.mean[c] = norm.running_mean[c];
@@ -100,7 +101,9 @@ inline void take_running_statistics(const DartsEdgeParams& p, const DartsNorm& n
   }
 }
 
-// weight * BN(z) = scale z + offset
+// weight BN(z) = scale z + offset, with
+//   scale  = weight gamma rstd
+//   offset = weight beta - scale mean
 struct Affine {
   float* scale = nullptr;   // [blocks, kL]
   float* offset = nullptr;  // [blocks, kL]
@@ -125,7 +128,11 @@ struct Affine {
   }
 };
 
-// dL/dz = slope g + offset + curve (z - mean), the gradient of weight * BN(z)
+// The gradient of weight BN(z), with A = sum g and B = sum g (z - mean) over `count` values of a channel:
+//   dL/dz  = slope g + offset + curve (z - mean)
+//   slope  = weight gamma rstd
+//   offset = -slope A / count                   (0 with running statistics)
+//   curve  = -slope rstd^2 B / count            (0 with running statistics)
 struct AffineGradient {
   float *slope = nullptr, *offset = nullptr, *curve = nullptr, *mean = nullptr;  // [blocks, kL] each
 
@@ -136,9 +143,9 @@ struct AffineGradient {
     s = load(slope + block * kL), o = load(offset + block * kL);
     c = load(curve + block * kL), m = load(mean + block * kL);
   }
-  // curve (z - mean), and nothing where running statistics make curve zero: a NaN in z then stays out of dz.
+  // curve (z - mean), and 0 where curve is 0, as with running statistics: a NaN in z then stays out of dL/dz.
   static PYNAS_INLINE V bend(V curve, V z, V mean) { return curve == V{} ? V{} : curve * (z - mean); }
-  // totals: A_c = sum g; dots: B_c = sum g (z - mean). Writes the norm's gradients, gives dL/dweight.
+  // totals: A; dots: B, of each channel. Writes the gradients of gamma and beta, returns dL/dweight.
   double set(const DartsEdgeParams& p, const DartsNorm& norm, float weight, double count,
              const double* totals, const double* dots) const {
     double grad_weight = 0.0;

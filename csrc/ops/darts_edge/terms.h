@@ -1,5 +1,5 @@
 // Rows of normalised terms: summed into the output, and reduced against its gradient. All terms of a row lie
-// alike, pixels of one block `lanes` floats apart; the image's own arrays have all channels between pixels.
+// alike, with pixels of one block `lanes` floats apart; in images, pixels lie all channels apart.
 #pragma once
 
 #include "ops/darts_edge/plan.h"
@@ -40,7 +40,7 @@ PYNAS_INLINE void with_count(int count, F body) {
   }
 }
 
-// y_c = skip x_c + offset_c + sum_k scale_kc term_kc over a row
+// y_c = w_skip x_c + offset_c + sum_k scale_kc term_kc over a row; the first term at stride 1 only.
 template <class Lanes>
 void combine_row(const Plan& plan, const Terms& terms, int64_t block, Lanes lanes, const float* x, float* y) {
   const int64_t width = plan.out.width, step = plan.p.channels;
@@ -69,8 +69,10 @@ void combine_row(const Plan& plan, const Terms& terms, int64_t block, Lanes lane
   });
 }
 
-// Adds to sums [kSlots + 2][kL], in the order of the slots: sum_w g (term_k - mean_k); behind them sum_w g
-// and sum_w g x.
+// Adds a row to sums [kSlots + 2][kL]:
+//   sums[slot]       += sum_w g (term - mean)
+//   sums[kSlots]     += sum_w g
+//   sums[kSlots + 1] += sum_w g x                (stride 1)
 template <class Lanes>
 void reduce_row(const Plan& plan, const Terms& terms, int64_t block, Lanes lanes, const float* x,
                 const float* g, float* sums) {

@@ -1,11 +1,18 @@
-// Depthwise convolutions of one rectified input, channels_last, several of them in one call:
-//   h[n,i,j,c] = max(scale_c x[n,i,j,c] + offset_c, 0)      (scale 1 and offset 0 where they are null)
+// Depthwise convolutions of one rectified input, channels_last, several of them in one call. With stride s
+// and padding p_k = d_k (kernel_k - 1) / 2,
+//
+//   h[n,y,x,c]     = max(scale_c x[n,y,x,c] + offset_c, 0)       (scale 1 and offset 0 where they are null)
 //   out_k[n,i,j,c] = sum_{u,v} weight_k[c,u,v] h[n, s i + d_k u - p_k, s j + d_k v - p_k, c]
-// with stride s and p_k = d_k (kernel_k - 1) / 2; h is zero outside the image. Backward, g_k = dL/dout_k:
+//
+// where h is zero outside the image. Backward, with g_k = dL/dout_k:
+//
 //   grad_weight_k[c,u,v] = sum_{n,i,j} g_k[n,i,j,c] h[n, s i + d_k u - p_k, s j + d_k v - p_k, c]
-//   grad_input[n,y,x,c] (+)= [scale_c x + offset_c > 0] sum_k sum_{u,v} weight_k[c,u,v] g_k[n,i,j,c]
-// over the i, j with s i + d_k u - p_k = y, s j + d_k v - p_k = x: the gradient of scale x + offset, not yet
-// multiplied by scale. As in PyTorch a NaN passes the rectifier, and so does its gradient.
+//   grad_h[n,y,x,c]      = sum_k sum_{u,v} weight_k[c,u,v] g_k[n,i,j,c]
+//   grad_input[n,y,x,c]  = [scale_c x[n,y,x,c] + offset_c > 0] grad_h[n,y,x,c]     (or += with `accumulate`)
+//
+// where grad_h sums over the u, v for which there are i, j with s i + d_k u - p_k = y, s j + d_k v - p_k = x.
+// grad_input is the gradient of scale x + offset, not yet multiplied by scale. As in PyTorch a NaN passes the
+// rectifier, and so does its gradient.
 //
 // A convolution whose gate is zero is not computed: its out and grad_weight are zeros, its g is not read.
 #pragma once
@@ -43,7 +50,7 @@ struct DepthwiseParams {
   DType dtype = DType::kFloat32;  // sums are float32, and float64 for float64
 };
 
-// The taps of all convolutions together.
+// The number of taps of all convolutions together.
 inline int64_t depthwise_taps(const DepthwiseParams& p) {
   int64_t taps = 0;
   for (int k = 0; k < p.count; ++k) taps += p.convs[k].kernel * p.convs[k].kernel;
@@ -51,7 +58,7 @@ inline int64_t depthwise_taps(const DepthwiseParams& p) {
 }
 
 namespace cpu {
-// Bytes: the filters tap by tap, and for backward_weight the sums of each thread.
+// Bytes for the filters, tap by tap, and the sums of `threads` threads, which only backward_weight needs.
 inline size_t depthwise_workspace(const DepthwiseParams& p, int threads) {
   return static_cast<size_t>(depthwise_taps(p) * p.channels * (1 + threads)) * sizeof(double);
 }

@@ -28,7 +28,7 @@ struct DepthwiseFilter {
 std::vector<at::Tensor> depthwise_forward(const DepthwiseInput& input,
                                           const std::vector<DepthwiseFilter>& filters);
 
-// dL/d(scale x + offset) (without scale: dL/dx), summed over all filters, added to grad_input if accumulate,
+// dL/d(scale x + offset), without scale dL/dx, summed over all filters: added to grad_input if accumulate,
 // else written to it. grad_input: like x, channels_last. The gradient of a filter whose gate is zero is not
 // read.
 void depthwise_backward_input(const DepthwiseInput& input, const std::vector<DepthwiseFilter>& filters,

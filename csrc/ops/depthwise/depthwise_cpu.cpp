@@ -7,7 +7,7 @@ namespace {
 
 constexpr int64_t kChunk = 64;  // channels whose sums are kept in registers or L1 at a time
 
-// The comparison of PyTorch's ReLU: false for NaN, so that a NaN passes.
+// max(value, 0) by the comparison of PyTorch's ReLU, which is false for NaN: a NaN stays.
 template <class A>
 PYNAS_INLINE A rectify(A value) {
   return value <= A(0) ? A(0) : value;
@@ -121,7 +121,7 @@ void backward_input_row(const Stage<T, A>& s, int64_t n, int64_t y) {
   });
 }
 
-// sums [taps, channels] += row i of image n: a row in the working type, rows in float64.
+// sums [taps, channels] += the terms of row i of image n; a row is summed in A, the rows in float64.
 template <class T, class A>
 void backward_weight_row(const Stage<T, A>& s, const Filter<A>& f, const T* grad, int64_t n, int64_t i,
                          double* sums) {
@@ -206,7 +206,7 @@ void backward_weight(const DepthwiseParams& p, const Parallel& parallel) {
   }
 }
 
-// Calls function(storage, accumulator), values whose types are meant.
+// Calls function with a value of the storage type and one of the accumulator's.
 template <class F>
 void visit(DType dtype, F function) {
   if (dtype == DType::kFloat32) function(float{}, float{});

@@ -15,13 +15,13 @@ __device__ void load_weights(const Filters& f, int k, int64_t first, int64_t cha
 }
 
 // Block: a tile of the output, rows x 8 pixels, of a slice of channels, for all filters.
-// Thread: 8 neighbouring outputs of one row and channel; of each row of the filter it holds the 8 s + k
-// pixels
-//   it needs in registers.
-// Floor: (1 / s^-2 + filters) pixels x channels x sizeof(T) / 3.35 TB/s; 2 taps operations a value / 67
-// TFLOP/s. Form: the rectified tile is in shared memory once for all filters. For the four filters of a DARTS
-// edge a
-//   value costs 34 reads of shared memory instead of 68, which bounds it.
+// Thread: 8 neighbouring outputs of one row and channel; for each row of a filter it holds the pixels that
+//   they need in registers, 7 s + (k - 1) d + 1.
+// Roofline: (s^2 + filters) outputs x channels x sizeof(T) bytes / 3.35 TB/s, or 2 taps operations an output
+//   / 67 TFLOP/s.
+// Design: the rectified tile is in shared memory once for all filters. For the four filters of a DARTS edge
+//   at stride 1, an output of all filters costs 34 reads of shared memory (pixels and weights), where one
+//   pixel for each tap would be 68; these reads are the limit.
 template <class T, int kStride>
 __global__ void __launch_bounds__(kStageThreads)
     forward_kernel(StageTiles tiles, Halo halo, int padding, Filters f, Source<T> source) {
@@ -69,10 +69,9 @@ __global__ void __launch_bounds__(kStageThreads)
 
 // Block: a tile of the input, rows x 8 pixels, of a slice of channels, for all filters.
 // Thread: 8 neighbouring inputs of one row and channel, summed over the filters in registers.
-// Floor: (2 + filters / s^2, and 1 more to add) pixels x channels x sizeof(T) / 3.35 TB/s.
-// Form: with stride 2 the parities of columns are constants of the unrolled loops, those of rows a branch
-// that
-//   is the same for a warp's lanes of a row.
+// Roofline: (2 + filters / s^2, and 1 more to accumulate) inputs x channels x sizeof(T) bytes / 3.35 TB/s.
+// Design: with stride 2 the parities of columns are constants of the unrolled loops; those of rows are a
+//   branch, the same for all lanes of a row.
 template <class T, int kStride>
 __global__ void __launch_bounds__(kStageThreads)
     backward_input_kernel(StageTiles tiles, Halos halos, Filters f, Source<T> source, int64_t out_height,
@@ -104,7 +103,7 @@ __global__ void __launch_bounds__(kStageThreads)
       constexpr int kPadding = kD * (kK - 1) / 2, kMargin = (kPadding + kStride - 1) / kStride;
       constexpr int kSpan = kColumns / kStride + 2 * kMargin;
       for (int i = 0; i < kK; ++i) {
-        const int row = r + kPadding - i * kD + kMargin * kStride;  // twice the row of g with stride 2
+        const int row = r + kPadding - i * kD + kMargin * kStride;  // kStride times the row of g in the tile
         if (row % kStride != 0) continue;
         const A* line = tile + row / kStride * halo.pitch * slice + lane;
         A grads[kSpan];

@@ -1,4 +1,4 @@
-// Shared by the depthwise kernels: filters and the rectified image as kernels take them, and how a block
+// Shared by the depthwise kernels: filters and the rectified image as the kernels take them, and how a block
 // loads its tile. See depthwise.h for the formulas.
 #pragma once
 
@@ -54,7 +54,7 @@ __device__ void visit_filter(const Filters& f, int k, F body) {
   body(std::integral_constant<int, 5>{}, std::integral_constant<int, 2>{});
 }
 
-// rectified(scale x + offset) of the tile whose output corner is `at`, with `padding` pixels around it.
+// h = max(scale x + offset, 0) of the tile whose first output is `at`, with `padding` pixels around it.
 template <class T, int kStride>
 __device__ void fill_rectified(const Halo& halo, const Source<T>& source, const StageTiles::Corner& at,
                                int64_t channel, int slice, int padding, Accumulate<T>* tile) {

@@ -7,15 +7,18 @@ namespace {
 #if defined(PYNAS_CUDA_EMULATION)  // small tests must give a block several tiles
 constexpr int kWeightBlocks = 12;
 #else
-constexpr int kWeightBlocks =
-    1056;  // two for each place of an H100's; fixed, so that sums do not depend on the GPU
+// 8 for each of an H100's 132 multiprocessors; fixed, so that sums do not depend on the GPU.
+constexpr int kWeightBlocks = 1056;
 #endif
 
-// partial[block][tap][channel] = the block's share of the weight gradient; blockIdx.z: the filter.
-// Block: every gridDim.x-th tile of the output, of a slice of channels, for one filter.
+// partial[block][tap][channel] = the block's share of the weight gradient; taps of all filters, one behind
+// the other.
+// Block: every gridDim.x-th tile of the output, of a slice of channels (blockIdx.y), for one filter
+//   (blockIdx.z).
 // Thread: all taps of one row of the tile and one channel in registers, over all its tiles.
-// Floor: 2 pixels x channels x sizeof(T) a filter / 3.35 TB/s (x again from L2 for the next filter).
-// Form: the sums stay in registers until the end, so that partial results are few and their order is fixed.
+// Roofline: (s^2 + filters) outputs x channels x sizeof(T) bytes / 3.35 TB/s; x is read again for every
+//   filter, from L2 at best.
+// Design: the sums stay in registers until the end, so that partial results are few and their order is fixed.
 template <class T, int kStride>
 __global__ void __launch_bounds__(kStageThreads)
     backward_weight_kernel(StageTiles tiles, Halos halos, Filters f, Source<T> source,
@@ -78,8 +81,8 @@ __global__ void __launch_bounds__(kStageThreads)
 // grad_weight[c][tap] = sum over blocks of partial[block][tap][c], in double and in the order of the blocks.
 // Block: 32 neighbouring sums.
 // Thread: every eighth block of one sum.
-// Floor: blocks x taps x channels x 4 bytes / 3.35 TB/s.
-// Form: a second pass instead of atomics, so that the sum has one order.
+// Roofline: blocks x taps x channels x sizeof(A) bytes / 3.35 TB/s.
+// Design: a second pass instead of atomics, so that the sum has one order.
 template <class A>
 __global__ void __launch_bounds__(kStageThreads)
     finish_weight_kernel(const A* __restrict__ partial, int blocks, Filters f, const A* gates,
@@ -104,7 +107,7 @@ __global__ void __launch_bounds__(kStageThreads)
   static_cast<A*>(f.grad_weight[k])[channel * own_taps + tap - f.first_tap[k]] = static_cast<A>(sum);
 }
 
-// Blocks that share the tiles of a weight gradient: as many for every filter and slice of channels.
+// Blocks among which the tiles of one filter and one slice of channels are divided.
 int weight_blocks(const DepthwiseParams& p) {
   const StageTiles tiles = output_tiles(p);
   const int64_t share = ceil_div(kWeightBlocks, static_cast<int64_t>(tiles.slices()) * p.count);

@@ -1,6 +1,6 @@
-// What the CUDA kernels of an edge's stages share: a block is a tile of an image times a slice of channels,
-// a thread one channel of one row of the tile, kColumns neighbouring pixels wide. Lanes follow the channels,
-// so that global and shared memory are read and written in whole segments.
+// What the CUDA kernels of an edge's stages share: a block is a tile of an image times a slice of channels, a
+// thread one channel of one row of the tile, kColumns neighbouring pixels wide. Lanes follow the channels, so
+// that global and shared memory are accessed in whole segments.
 #pragma once
 
 #include "common/cuda_dtype.h"

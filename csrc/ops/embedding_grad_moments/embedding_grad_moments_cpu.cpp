@@ -34,8 +34,8 @@ struct Sums {
     }
   }
 
-  // `absent` gradients that are zero: their mean and centred sum are, so Chan's merge adds mean^2 n absent /
-  // (n + absent).
+  // Merges `absent` gradients that are zero into the centred sum, by Chan's formula:
+  //   centered += mean^2 count absent / (count + absent)
   PYNAS_INLINE void add_zeros(int64_t count, int64_t absent) {
     const Vec<T> factor = broadcast<T>(
         static_cast<T>(static_cast<double>(count) * absent / static_cast<double>(count + absent)));

@@ -8,12 +8,13 @@ namespace {
 
 constexpr int kWarps = 4;  // that share the look-ups of one row
 
-// values[k][u][d] = moments over groups of the sum, group by group, of grad_output at row u's positions.
+// values[k][u][d] = the k-th moment over sample groups of the group's sum of grad_output at row u's
+// positions.
 // Block: one touched row, 32 features; the row's look-ups are dealt to 4 warps, cut between sample groups.
 // Thread: one feature, the groups of its warp's share; then warp 0 merges the four (Chan), in order.
-// Floor: grad_output once, N D bytes(element), and K U D results of bytes(sum) / 3.35 TB/s.
-// Form: the sort in the binding makes each group's look-ups of a row one run, so no atomics and no [B, V, D]
-//   tensor.
+// Roofline: grad_output once, N D sizeof(T) bytes, and K U D results of sizeof(Sum) bytes, / 3.35 TB/s.
+// Design: the sort in the binding makes each group's look-ups of a row one run, so there are no atomics and
+//   no tensor [groups, U, D].
 template <class T>
 __global__ void __launch_bounds__(kWarps * 32) embedding_kernel(EmbeddingGradMomentsParams p) {
   using Sum = Accumulate<T>;

@@ -27,8 +27,8 @@ struct Lookups {
   at::Tensor order;    // [look-ups that are not padding] int64
 };
 
-// Counting sort on the CPU, for rows below `limit`: several times faster than at::sort where rows are not far
-// more than look-ups. Padding is left out.
+// A counting sort on the CPU, for rows below `limit`: several times faster than at::sort where there are not
+// far more rows than look-ups. Padding is left out.
 Lookups count_by_row(const at::Tensor& flat, int64_t limit, int64_t padding_idx) {
   const int64_t n = flat.numel();
   const int64_t* indices = flat.const_data_ptr<int64_t>();

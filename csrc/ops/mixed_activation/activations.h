@@ -33,10 +33,15 @@ struct EdgeWeights {
   S operator[](Activation a) const { return of[static_cast<int>(a)]; }
 };
 
-// sigma(c), 1 - sigma(c), and f_k(h), f_k'(h) of the activations in the mask, which branches that never
-// change tell apart; kAll leaves them out. All quotients share one division: their denominators lie in [1,
-// 2], so the product cannot overflow. With t = e^-|x|: sigma(|x|) = 1 / (1 + t), sigma(-|x|) = t / (1 + t),
-// tanh(|x|) = (1 - t^2) / (1 + t^2), where 1 - t^2 comes of t - 1 without cancelling.
+// sigma(c), 1 - sigma(c), and f_k(h), f_k'(h) of the activations in the mask. With t = e^-|x|,
+//
+//   sigma(|x|)  = 1 / (1 + t)
+//   sigma(-|x|) = t / (1 + t)
+//   tanh(|x|)   = (1 - t^2) / (1 + t^2)
+//
+// where t^2 - 1 = (t - 1) (t - 1 + 2) comes from t - 1 without cancelling. All quotients share one division:
+// their denominators lie in [1, 2], so the product cannot overflow. The branches on the mask are the same for
+// all vectors; kAll is without them.
 template <class S, bool kAll>
 struct Gate {
   using V = Vec<S>;

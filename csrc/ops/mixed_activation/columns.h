@@ -32,9 +32,9 @@ PYNAS_INLINE void for_columns(int64_t features, F body) {
     body(d + kL <= features ? d : features - kL, static_cast<int>(kL));
 }
 
-// The column sums of a block of rows, [2, D] in p.partial behind what else lies there. Rows of a block are
-// few, so they are summed in the precision of the sums; blocks are merged in float64 and in their order.
-// Functions that sum are never inlined: a compiler that fuses products in one copy and not in another would
+// The column sums of a block of rows, [2, D], behind the shares of dL/dw in p.partial. Rows of a
+// block are few, so they are summed in S; blocks are merged in float64 and in their order. Functions
+// that sum are never inlined: a compiler that fuses products in one copy and not in another would
 // round them differently on one thread and on two.
 inline double* block_columns(const MixedActivationParams& p, int64_t block) {
   const bool backward = p.grad != nullptr;
@@ -42,7 +42,8 @@ inline double* block_columns(const MixedActivationParams& p, int64_t block) {
   return p.partial + (backward ? blocks * p.predecessors * kActivations : 0) + 2 * p.features * block;
 }
 
-// Mean and centred second moment of a block's columns of sums, shifted by its first row: nothing to cancel.
+// Mean and sum of squared deviations of each column over the rows [begin, end) of a block, shifted by its
+// first row so that there is little to cancel.
 template <class S>
 __attribute__((noinline)) void block_moments(const MixedActivationParams& p, int64_t block, int64_t begin,
                                              int64_t end) {
@@ -67,7 +68,7 @@ __attribute__((noinline)) void block_moments(const MixedActivationParams& p, int
   });
 }
 
-// mean_d and var_d of sums [B, D] from the blocks' moments (Chan, Golub & LeVeque 1983).
+// mean_d and var_d of sums [B, D] from the blocks' moments (Chan, Golub & LeVeque 1983), for d in [from, to).
 template <class S>
 __attribute__((noinline)) void merge_moments(const MixedActivationParams& p, int64_t from, int64_t to) {
   const int64_t D = p.features, rows = mixed_activation_block_rows(D);
@@ -100,7 +101,8 @@ void column_scales(const MixedActivationParams& p) {
     scales[d] = static_cast<S>(1.0 / std::sqrt(static_cast<double>(var[d]) + p.eps));
 }
 
-// y from sums, rows [begin, end): normalised where asked, and in the dtype of the elements.
+// y = sums, or (sums - mean) / sqrt(var + eps) where the node is normalised, in the dtype
+// of the elements; rows [begin, end).
 template <class T>
 void finish_rows(const MixedActivationParams& p, int64_t begin, int64_t end) {
   using S = SumOf<T>;
@@ -121,7 +123,7 @@ void finish_rows(const MixedActivationParams& p, int64_t begin, int64_t end) {
   }
 }
 
-// sum_b g_bd and sum_b g_bd y_bd over a block of rows.
+// sum_b g_bd and sum_b g_bd y_bd over the rows [begin, end) of a block.
 template <class T>
 __attribute__((noinline)) void block_gradients(const MixedActivationParams& p, int64_t block, int64_t begin,
                                                int64_t end) {
@@ -144,7 +146,9 @@ __attribute__((noinline)) void block_gradients(const MixedActivationParams& p, i
   });
 }
 
-// The blocks' sums to columns[1, d] = -1/B sum_b g y and columns[2, d] = -1/B sum_b g.
+// From the blocks' sums, for d in [from, to):
+//   columns[1, d] = -1/B sum_b g_bd y_bd = -H_d
+//   columns[2, d] = -1/B sum_b g_bd      = -G_d
 template <class S>
 __attribute__((noinline)) void merge_gradients(const MixedActivationParams& p, int64_t from, int64_t to) {
   const int64_t D = p.features;
@@ -164,8 +168,11 @@ __attribute__((noinline)) void merge_gradients(const MixedActivationParams& p, i
   }
 }
 
-// e = columns[0, d] (g + (columns[1, d] y + columns[2, d])): what normalisation makes of the gradient. In no
-// sum are there two products, of which a compiler could fuse either.
+// The gradient e of the node before its normalisation, rows [begin, end):
+//   batch statistics   e = columns[0, d] (g + (columns[1, d] y + columns[2, d]))
+//   given statistics   e = columns[0, d] g
+//   no normalisation   e = g
+// No sum has two products, of which a compiler could fuse either.
 template <class T>
 void fold_gradient(const MixedActivationParams& p, int64_t begin, int64_t end) {
   using S = SumOf<T>;

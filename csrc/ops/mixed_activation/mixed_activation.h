@@ -1,17 +1,24 @@
 // The mixture of activations that makes one node of a recurrent supernet cell (Liu, Simonyan & Yang, "DARTS",
-// ICLR 2019). With predecessors j of state s_jbd and products (c_jbd, h_jbd), batch b, feature d, activations
-// k with functions f_k, sigma(x) = 1 / (1 + e^-x), and sums over k that leave out "none":
-//   W_j = sum_k w_jk,  F_jbd = sum_k w_jk f_k(h_jbd)
-//   s_bd = sum_j sum_k w_jk [s_jbd + sigma(c_jbd) (f_k(h_jbd) - s_jbd)]
-//        = sum_j W_j s_jbd (1 - sigma(c_jbd)) + sigma(c_jbd) F_jbd
-// and, where the node is normalised, y_bd = (s_bd - mean_d) / sqrt(var_d + eps); otherwise y = s.
+// ICLR 2019). Predecessor j of J has states s_jbd and products c_jbd, h_jbd for batch entry b of B and
+// feature d of D; activation k has function f_k and weight w_jk. Sums over k leave out "none":
 //
-// Backward, with g = dL/dy and, for batch statistics, G_d = 1/B sum_b g_bd and H_d = 1/B sum_b g_bd y_bd:
-//   dL/ds_bd = rstd_d (g_bd - G_d - y_bd H_d)  (batch statistics),  rstd_d g_bd  (given ones)  =: e_bd
-//   dL/ds_jbd = W_j e_bd (1 - sigma(c))
-//   dL/dc_jbd = e_bd (F_jbd - W_j s_jbd) sigma(c) (1 - sigma(c))
-//   dL/dh_jbd = e_bd sigma(c) sum_k w_jk f_k'(h)
-//   dL/dw_jk  = sum_bd e_bd [s_jbd (1 - sigma(c)) + sigma(c) f_k(h)]
+//   sigma(x) = 1 / (1 + e^-x)
+//   W_j      = sum_k w_jk
+//   F_jbd    = sum_k w_jk f_k(h_jbd)
+//   s_bd     = sum_j sum_k w_jk [s_jbd + sigma(c_jbd) (f_k(h_jbd) - s_jbd)]
+//            = sum_j [W_j s_jbd (1 - sigma(c_jbd)) + sigma(c_jbd) F_jbd]
+//   y_bd     = (s_bd - mean_d) rstd_d,   rstd_d = 1 / sqrt(var_d + eps),   or s_bd where not normalised
+//
+// Backward, with g = dL/dy, G_d = 1/B sum_b g_bd and H_d = 1/B sum_b g_bd y_bd:
+//
+//   e_bd      = dL/ds_bd = rstd_d (g_bd - G_d - y_bd H_d)                  (statistics of the batch)
+//                        = rstd_d g_bd                                     (given statistics)
+//                        = g_bd                                            (not normalised)
+//   dL/ds_jbd = W_j e_bd (1 - sigma(c_jbd))
+//   dL/dc_jbd = e_bd (F_jbd - W_j s_jbd) sigma(c_jbd) (1 - sigma(c_jbd))
+//   dL/dh_jbd = e_bd sigma(c_jbd) sum_k w_jk f_k'(h_jbd)
+//   dL/dw_jk  = sum_{b,d} e_bd [s_jbd (1 - sigma(c_jbd)) + sigma(c_jbd) f_k(h_jbd)]
+//
 // A weight of exactly zero costs nothing: its activation is not evaluated and its gradient is zero.
 #pragma once
 
@@ -41,15 +48,17 @@ struct MixedActivationParams {
   void* mean = nullptr;  // [D] sums: written for kBatch, read for kGiven
   void* var = nullptr;   // [D] sums, biased; likewise, and read by backward
   void* y = nullptr;     // [B, D] elements: written by forward, read by backward of kBatch
-  void* sums = nullptr;  // [B, D] sums, scratch: s, or e in backward. May be y's own memory in forward
+  // [B, D] sums, scratch: s, or e in backward. May be the memory of y in forward and, where the node is not
+  // normalised, that of grad in backward, which is then not written.
+  void* sums = nullptr;
 
-  void* columns = nullptr;  // [3, D] sums, scratch; where normalised
+  void* columns = nullptr;  // scratch where normalised: [D] sums in forward, [3, D] in backward
 
   const void* grad = nullptr;     // backward: dL/dy [B, D] elements, contiguous
   void* grad_states = nullptr;    // [J, B, D] elements
   void* grad_products = nullptr;  // [J, B, 2 D] elements
   void* grad_weights = nullptr;   // [J, K] sums
-  double* partial = nullptr;      // scratch of mixed_activation_scratch values
+  double* partial = nullptr;      // scratch, see the functions below
 };
 
 // Rows of a block of CPU work and the number of blocks. They do not depend on threads, so neither does any
@@ -62,7 +71,8 @@ inline int64_t mixed_activation_blocks(int64_t batch, int64_t features) {
   const int64_t rows = mixed_activation_block_rows(features);
   return (batch + rows - 1) / rows;
 }
-// Blocks of CUDA threads of one predecessor in backward: a few elements to a thread, a full H100 at most.
+// Blocks of CUDA threads of one predecessor in backward: 4 elements to a thread, at most two blocks for each
+// of an H100's 132 multiprocessors. `partial` has J kActivations values for each of them; forward needs none.
 inline int64_t mixed_activation_cuda_blocks(int64_t batch, int64_t features) {
   const int64_t blocks = (batch * features + 1023) / 1024;
   return blocks < 1 ? 1 : blocks > 264 ? 264 : blocks;

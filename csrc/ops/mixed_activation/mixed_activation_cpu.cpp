@@ -11,8 +11,8 @@ namespace pynas::cpu::PYNAS_ISA_NS {
 namespace {
 
 // Where a vector of features lies in its row. The last one of a row is moved back to be whole: its first
-// lanes are done already and give the same results again, but do not count in sums. Rows shorter than a
-// vector (kShort) have one with as many lanes.
+// lanes are done already and give the same results again, but do not count in sums. A row shorter than a
+// vector (kShort) is one vector of as many lanes as it has features.
 template <class S, bool kShort>
 struct Place {
   int64_t first;  // the first feature that counts

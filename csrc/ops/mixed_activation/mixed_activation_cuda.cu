@@ -69,8 +69,9 @@ __device__ inline void activate(int a, S h, S& value, S& slope) {
 // out_bd = s_bd, as elements where nothing follows and as sums where a normalisation does.
 // Block: 256 threads striding over [B, D] together; neighbouring threads take neighbouring features.
 // Thread: one (b, d), all predecessors; weights are the same for all threads, so that no warp divides.
-// Floor: 3 J B D bytes(element) / 3.35 TB/s.
-// Form: one pass over states and products; the plain form writes and reads some ten tensors of their size.
+// Roofline: 3 J B D sizeof(T) bytes / 3.35 TB/s.
+// Design: one pass over states and products; a plain implementation writes and reads some ten tensors of
+//   their size.
 template <class T, class Out>
 __global__ void __launch_bounds__(kThreads)
     mixture_kernel(Shape shape, const T* __restrict__ states, const T* __restrict__ products,
@@ -114,8 +115,8 @@ __device__ inline double sum_warps(double value, double (*shared)[32]) {
 
 // y = (s - mean) / sqrt(var + eps), with the batch's own statistics (kOwn) or given ones.
 // Block: 32 columns, a lane each; its warps take every 8th row.
-// Floor: (kOwn ? 3 : 1) reads and one write of [B, D], which lie in L2.
-// Form: mean, then squares about it, in float64: no cancelling, and one launch.
+// Roofline: (kOwn ? 3 : 1) reads and one write of [B, D], which lie in L2.
+// Design: mean, then squared deviations from it, in float64: no cancelling, and one launch.
 template <class T, bool kOwn>
 __global__ void __launch_bounds__(kThreads)
     normalize_kernel(int64_t batch, int64_t features, double eps, const Accumulate<T>* __restrict__ sums,
@@ -153,7 +154,7 @@ __global__ void __launch_bounds__(kThreads)
     y[b * features + d] = round_to<T>((sums[b * features + d] - middle) * scale);
 }
 
-// e from dL/dy: see the header. Block, thread, floor: as normalize_kernel, of g and y.
+// e from dL/dy: see the header. Block, thread and roofline as of normalize_kernel, with g and y.
 template <class T, bool kOwn>
 __global__ void __launch_bounds__(kThreads)
     normalize_backward_kernel(int64_t batch, int64_t features, double eps, const T* __restrict__ grad,
@@ -188,9 +189,10 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 // The gradients of states and products, and each block's share of the weights' gradients.
-// Grid: blocks of [B, D] x predecessors; block and thread as mixture_kernel.
-// Floor: (4 reads, 3 writes) J B D bytes(element) / 3.35 TB/s; e is read from L2 after the first predecessor.
-// Form: activations are formed again from the products instead of being stored.
+// Grid: blocks of [B, D] x predecessors; block and thread as of mixture_kernel, for one predecessor.
+// Roofline: 6 J B D sizeof(T) + B D sizeof(E) bytes / 3.35 TB/s; e is read from L2 after the first
+//   predecessor.
+// Design: activations are computed again from the products instead of being stored.
 template <class T, class E>
 __global__ void __launch_bounds__(kThreads)
     mixture_backward_kernel(Shape shape, const T* __restrict__ states, const T* __restrict__ products,
@@ -244,7 +246,8 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// dL/dw_jk from the blocks' shares, in the order of the blocks. Thread: one (j, k); floor: a launch.
+// dL/dw_jk from the blocks' shares, in the order of the blocks.
+// Thread: one (j, k). It takes as long as a launch.
 template <class S>
 __global__ void __launch_bounds__(kThreads)
     weights_kernel(Shape shape, int64_t blocks, const double* __restrict__ partial, S* __restrict__ grad) {

@@ -17,7 +17,8 @@ float* data(const at::Tensor& tensor) {
   return tensor.defined() ? static_cast<float*>(tensor.data_ptr()) : nullptr;
 }
 
-// Parameters are read and their gradients written by the same layout.
+// Rows mean and rstd of batch norm `index` in statistics [norms, 3, C], and its running
+// statistics where the edge normalises by them.
 void set_norm(DartsNorm& norm, const EdgeCall& call, int64_t index, const at::Tensor& statistics) {
   const int64_t channels = call.channels();
   norm.mean = data(statistics) + 3 * index * channels;
@@ -27,6 +28,7 @@ void set_norm(DartsNorm& norm, const EdgeCall& call, int64_t index, const at::Te
   norm.running_var = data(call.running[2 * index + 1]);
 }
 
+// gamma, the parameter behind it beta, and their gradients.
 void set_affine(DartsNorm& norm, const EdgeCall& call, EdgeGradients* gradients, int64_t gamma) {
   norm.gamma = data(call.parameters[gamma]);
   norm.beta = data(call.parameters[gamma + 1]);
@@ -39,7 +41,7 @@ bool is_pool(const EdgeCandidate& candidate) {
   return candidate.kind == Candidate::kMaxPool3x3 || candidate.kind == Candidate::kAvgPool3x3;
 }
 
-// One candidate. `products` holds room for each of its convolution stages where it is computed.
+// One candidate. products[stage]: room for z of that convolution stage, undefined where it is not computed.
 void set_candidate(DartsCandidateParams& params, const EdgeCall& call, const EdgeCandidate& candidate,
                    const at::Tensor* products, const at::Tensor& statistics, EdgeGradients* gradients) {
   const bool wanted = gradients != nullptr && call.needs_parameters;
@@ -90,7 +92,7 @@ DartsEdgeParams params_of(const EdgeCall& call, const std::vector<at::Tensor>& p
   return params;
 }
 
-// Room for the products of the candidates that are computed, by batch norm.
+// Room for the products of the candidates that are computed, at the positions of their batch norms.
 std::vector<at::Tensor> make_products(const EdgeCall& call) {
   std::vector<at::Tensor> products(call.norms);
   const int64_t rows = call.batch() * call.out_height() * call.out_width();
@@ -104,7 +106,8 @@ std::vector<at::Tensor> make_products(const EdgeCall& call) {
   return products;
 }
 
-// The products that forward kept, by batch norm; nothing where one is missing that backward reads.
+// The products that forward kept, at the positions of their batch norms; empty where one
+// that backward reads is missing.
 std::vector<at::Tensor> kept_products(const EdgeCall& call, const EdgeOutput& forward) {
   std::vector<at::Tensor> products(call.norms);
   for (size_t k = 0; k < call.candidates.size(); ++k) {
@@ -185,7 +188,7 @@ EdgeGradients darts_engine_backward(const EdgeCall& call, const EdgeOutput& forw
   if (call.needs_parameters) {
     for (size_t i = 0; i < call.parameters.size(); ++i) {
       gradients.parameters[i] = at::empty(call.parameters[i].sizes(), call.parameters[i].options());
-      // The half of a reduction that has no outputs.
+      // The half of a reduction that has no outputs (one channel): the engine does not write it.
       if (gradients.parameters[i].numel() == 0) gradients.parameters[i].zero_();
     }
   }

@@ -14,7 +14,7 @@ namespace {
 
 using namespace darts_stages;
 
-// What backward passes around: the call, its parts with their tensors, and the gradients as they grow.
+// What the backward pass hands around: the call, its parts with their tensors, and the gradients so far.
 struct Backward {
   const EdgeCall& call;
   const at::Tensor& statistics;  // [norms, 3, C]
@@ -31,7 +31,7 @@ struct Backward {
     gradients.parameters[index] = gradient.reshape(parameter.sizes()).to(parameter.scalar_type());
   }
 
-  // gradients.x += what `add` adds to it; the first to come writes.
+  // Calls add(gradients.x, accumulate), which adds to the gradient of x or, the first time, writes it.
   template <class F>
   void add_to_x(F add) {
     const bool accumulate = gradients.x.defined();
@@ -39,7 +39,7 @@ struct Backward {
     add(gradients.x, accumulate);
   }
 
-  // dL/dz of a product z = d P^T: the gradient of P, and dL/dd.
+  // Of a product z = d P^T: sets dL/dP = (dL/dz)^T d, returns dL/dd = dL/dz P.
   at::Tensor through_product(const at::Tensor& grad, const at::Tensor& d, int64_t weight) {
     const at::Tensor rows = rows_of(grad);
     if (call.needs_parameters) set_parameter(weight, at::mm(rows.t(), rows_of(d)));
@@ -47,6 +47,7 @@ struct Backward {
   }
 };
 
+// Fills the parts with what forward saved, and computes the rest again.
 void restore(Backward& b, const std::vector<at::Tensor>& saved) {
   const EdgeCall& call = b.call;
   for (Part& part : b.parts) {
@@ -85,12 +86,12 @@ NormalizedSumStatistics statistics_of(const Backward& b, const std::vector<Part*
 
 void set_norm(Backward& b, const Step& step, const NormalizedSumGradients& sums, int64_t j) {
   if (step.gamma < 0) return;
-  b.set_parameter(step.gamma,
-                  sums.gamma[j].clone());  // rows of one tensor: parameters' gradients stand alone
+  // Copies, since these are rows of one tensor and gradients of parameters share no memory.
+  b.set_parameter(step.gamma, sums.gamma[j].clone());
   b.set_parameter(step.beta, sums.beta[j].clone());
 }
 
-// From dL/dz_2 to dL/dz_1 of a separable convolution.
+// From dL/dz_2 to dL/dz_1 of a separable convolution; sets the gradients of its second step and of BN_1.
 at::Tensor through_second_step(Backward& b, Part& part, const at::Tensor& grad) {
   const EdgeCall& call = b.call;
   const at::Tensor grad_d = b.through_product(grad, part.d[1], part.steps[1].pointwise);
@@ -100,7 +101,7 @@ at::Tensor through_second_step(Backward& b, Part& part, const at::Tensor& grad) 
     b.set_parameter(part.steps[1].depthwise, depthwise_backward_weight(input, filters, {grad_d})[0]);
   at::Tensor grad_norm = at::empty(part.z[0].sizes(), part.z[0].options().memory_format(kChannelsLast));
   depthwise_backward_input(input, filters, {grad_d}, grad_norm, false);
-  // The inner batch norm is a sum of one term. Its weight is one: the gate is in grad_norm already.
+  // The inner batch norm is a sum of one term. Its weight is one: the candidate's is in grad_norm already.
   NormalizedSumCall norm = sum_of(call, {&part}, false);
   norm.weights = at::Tensor();
   const at::Tensor row = b.statistics[part.steps[0].norm].unsqueeze(1);
@@ -168,7 +169,7 @@ void through_reduction(Backward& b, const Part& part, const at::Tensor& grad) {
   }
 }
 
-// The parts' weights' gradients at their places among all candidates.
+// The gradients of the parts' weights at their places among all candidates, zeros elsewhere.
 at::Tensor weight_gradients(const Backward& b, const at::Tensor& of_parts) {
   const at::Tensor zero = at::zeros({1}, b.call.weights.options());
   std::vector<at::Tensor> all(b.call.candidates.size(), zero);

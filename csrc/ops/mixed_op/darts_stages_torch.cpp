@@ -220,10 +220,10 @@ namespace {
 
 using namespace darts_stages;
 
-// Statistics [K, C] as rows [3, C] at their places among the edge's rows.
+// Puts statistics [K, C] of the parts as rows [3, C] at their places among the edge's rows.
 void place(const EdgeCall& call, const std::vector<Part*>& parts, bool last,
            const NormalizedSumStatistics& statistics, std::vector<at::Tensor>& rows) {
-  // Running statistics come without a variance: take it from the running ones, as the edge's rows want it.
+  // Running statistics come without var; the edge's rows have that of `running`.
   for (size_t j = 0; j < parts.size(); ++j) {
     if (parts[j]->steps.empty()) continue;
     const int64_t norm = (last ? parts[j]->steps.back() : parts[j]->steps.front()).norm;

@@ -1,5 +1,12 @@
-// One edge of a supernet, y = sum_k w_k op_k(x): what mixed_op_torch.cpp checks and hands to an
-// implementation, and what it gets back. Only *_torch.cpp files include this.
+// One edge of a supernet:
+//
+//   y       = sum_k w_k op_k(x),   x [N, C, H, W] -> y [N, C, ceil(H / stride), ceil(W / stride)]
+//   dL/dw_k = sum g op_k(x) over all elements,   g = dL/dy
+//   dL/dx   = sum_k w_k (d op_k / dx)^T g
+//
+// Here is what mixed_op_torch.cpp checks and hands to an implementation, and what it gets back. For the
+// formulas of the candidates op_k see ops/darts_edge/darts_edge.h and, for NAS-Bench-201 and
+// TransNAS-Bench-101, nasbench201_torch.cpp. Only *_torch.cpp files include this.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -9,7 +16,7 @@
 
 namespace pynas {
 
-// The codes of pynas/ops/_candidates.py. A mixture may hold the same candidate more than once.
+// The codes of pynas/ops/candidates.py. A mixture may hold the same candidate more than once.
 enum class Candidate : int64_t {
   kNone,
   kMaxPool3x3,
@@ -23,17 +30,21 @@ enum class Candidate : int64_t {
   kNorConv3x3,
 };
 
-// In kDarts every pool is followed by a batch norm that is never affine; elsewhere pools have none.
+// In kDarts every pool is followed by a batch norm, which is never affine; elsewhere pools have none.
 enum class Family : int64_t { kDarts, kNasBench201, kTransNas };
 
-// What forward keeps for backward: nothing but the statistics, the products that batch norm reads and that
-// are not cheap to compute again, or also what is (1x1 products, rectified inputs, depthwise products,
-// pools).
+// What forward keeps for backward, beside the statistics:
+//   kNothing      nothing
+//   kProducts     what batch norms read, unless it is cheap to compute again: in DARTS all but the pools, in
+//                 the other families 3x3 convolutions
+//   kEverything   also what is cheap and, in the composition of stages, what pointwise products read; the
+//                 engine of ops/darts_edge keeps the same as under kProducts
 enum class Save : int64_t { kNothing, kProducts, kEverything };
 
 struct EdgeCandidate {
   Candidate kind = Candidate::kNone;
-  // The weights entry is the position in EdgeCall::candidates. First entry of the others, and how many:
+  // The candidate's weight stands at its position in EdgeCall::candidates. The first entry
+  // of the others, and how many there are:
   int64_t parameter = 0, parameters = 0;  // in EdgeCall::parameters, order of the candidate's state_dict
   int64_t norm = 0, norms = 0;   // rows of statistics; running[2 norm] is the mean, [2 norm + 1] the variance
   int64_t saved = 0, slots = 0;  // in EdgeOutput::saved
@@ -48,8 +59,8 @@ struct EdgeCall {
   std::vector<EdgeCandidate> candidates;  // [K]
   // Contiguous. Convolutions in x's dtype, affine batch norms (gamma, beta) in the accumulate type.
   std::vector<at::Tensor> parameters;
-  std::vector<at::Tensor>
-      running;  // mean, variance of each batch norm [C], accumulate type; empty in training
+  // Mean and variance [C] of each batch norm, in the accumulate type; empty in training.
+  std::vector<at::Tensor> running;
   Family family = Family::kDarts;
   Save save = Save::kProducts;
   int64_t stride = 1;  // 1 or 2; the output has ceil(H / stride) x ceil(W / stride) pixels
@@ -73,21 +84,22 @@ struct EdgeCall {
 
 struct EdgeOutput {
   at::Tensor y;  // [N, C, out_height, out_width] in channels_last, x's dtype
-  // [norms, 3, C] in the accumulate type: mean, 1 / sqrt(variance + eps) and biased variance that each batch
-  // norm used (in evaluation those of `running`); rows of candidates that were not computed are anything
-  // finite.
+  // [norms, 3, C] in the accumulate type: mean, 1 / sqrt(variance + eps) and biased
+  // variance that each batch norm used (in evaluation those of `running`). Rows of
+  // candidates that were not computed hold any finite numbers.
   at::Tensor statistics;
-  // `slots` entries, each rows of channels [N out_height out_width, C], contiguous in x's dtype, or left
-  // undefined when there is nothing to keep. A candidate has under kProducts one slot for each of its batch
-  // norms, under kEverything two. Which slot holds what is the implementation's own affair; it computes again
-  // what it finds undefined.
+  // `slots` entries, each rows of channels [N out_height out_width, C], contiguous in x's dtype,
+  // or undefined where there is nothing to keep. A candidate has one slot for each of its batch
+  // norms under kProducts, and two under kEverything. What a slot holds is up to the
+  // implementation; it computes again what it finds undefined.
   std::vector<at::Tensor> saved;
 };
 
 struct EdgeGradients {
   at::Tensor x;        // like EdgeCall::x
   at::Tensor weights;  // [K] accumulate type; zero where the weight is exactly zero
-  // Like EdgeCall::parameters, sizes and dtypes; an undefined one stands for zeros. None may share memory.
+  // Of the sizes and dtypes of EdgeCall::parameters; an undefined one stands for zeros.
+  // None may share memory.
   std::vector<at::Tensor> parameters;
 };
 

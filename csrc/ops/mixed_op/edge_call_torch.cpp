@@ -40,7 +40,7 @@ struct Layout {
   int64_t norms = 0;
 };
 
-// The parameters of one candidate in the order of its state_dict (pynas/ops/_candidates.py).
+// The parameters of one candidate in the order of its state_dict (pynas/ops/candidates.py).
 Layout layout_of(Candidate kind, const EdgeCall& call) {
   Layout layout;
   const int64_t c = call.channels();

@@ -1,6 +1,6 @@
 // Autograd of mixed_op. In C++ because an edge runs in a few milliseconds and has some thirty tensors to hand
-// from forward to backward, which costs a Python formula a good part of one. The backward of
-// mixed_op_backward, which only double backward needs, is in pynas/ops/mixed_op.py.
+// from forward to backward, which takes a Python formula a good part of a millisecond. The backward of
+// mixed_op_backward, which only second-order gradients need, is in pynas/ops/mixed_op.py.
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -43,8 +43,8 @@ MixedOpForward call_forward(const Tensor& x, const Tensor& weights, TensorList p
 }
 
 struct MixedOp : torch::autograd::Function<MixedOp> {
-  // Gradients are answered for x, weights, each of parameters, and what autograd takes for one value each:
-  // running (a vector, not a TensorList) and options.
+  // backward returns a gradient for x, weights and each of parameters, and one undefined tensor each for
+  // running (a vector, not a TensorList) and options, which autograd takes for single values.
   static variable_list forward(torch::autograd::AutogradContext* context, const Tensor& x,
                                const Tensor& weights, TensorList parameters,
                                const std::vector<Tensor>& running, const MixedOpOptions& options) {

@@ -25,7 +25,8 @@ struct MixedOpOptions {
 EdgeCall make_edge_call(const at::Tensor& x, const at::Tensor& weights, at::TensorList parameters,
                         at::TensorList running, const MixedOpOptions& options);
 
-// The edge with float32 images of the DARTS candidates on the CPU, by the fused engine.
+// Edges of DARTS with float32 images on the CPU, each candidate at most once, by the
+// engine of ops/darts_edge.
 bool darts_engine_supports(const EdgeCall& call);
 EdgeOutput darts_engine_forward(const EdgeCall& call);
 EdgeGradients darts_engine_backward(const EdgeCall& call, const EdgeOutput& forward, const at::Tensor& grad);

@@ -1,8 +1,14 @@
 // Edges of NAS-Bench-201 and TransNAS-Bench-101 on any device, composed of products, pools and
 // normalized_sum:
-//   y = sum_k w_k n_k(z_k),   z_k = x, avg_pool(x), conv(relu(x)) or the factorised reduction of relu(x)
-// n_k normalises the products and leaves x and its pool as they are. Backward, with r = relu(x):
-//   dL/dx = w_skip g + avg_pool'(w_pool g) + [x > 0] sum_k conv_k'(dL/dz_k)
+//
+//   y   = sum_k w_k n_k(z_k)
+//   z_k = x, avg_pool(x), conv_k(relu(x)), or the factorised reduction of relu(x)
+//
+// n_k is batch normalisation of the products (convolutions and reduction), and leaves x and its
+// pool as they are. x is a candidate at stride 1, its factorised reduction at stride 2. Backward,
+// with g = dL/dy and ^T the transposed operation:
+//
+//   dL/dx = w_skip g + avg_pool^T(w_pool g) + [x > 0] sum_k conv_k^T(dL/dz_k)
 #include <ATen/ops/convolution.h>
 #include <ATen/ops/convolution_backward.h>
 #include <ATen/ops/empty.h>
@@ -93,12 +99,13 @@ Pool3x3Call pool_of(const EdgeCall& call) {
   return pool;
 }
 
-// The columns of the factorised reduction that one of its halves makes.
+// The columns of rows [N H W, C] that one half of the factorised reduction makes: C / 2, then C - C / 2.
 at::Tensor columns(const at::Tensor& image, const EdgeCall& call, int64_t half) {
   const int64_t split = call.channels() / 2;
   return rows_of(image).slice(1, half == 0 ? 0 : split, half == 0 ? split : call.channels());
 }
 
+// z_k of a candidate.
 at::Tensor product(const EdgeCall& call, const EdgeCandidate& candidate, Inputs& inputs) {
   const at::Tensor* weight = call.parameters.data() + candidate.parameter;
   switch (candidate.kind) {
@@ -128,8 +135,8 @@ at::Tensor product(const EdgeCall& call, const EdgeCandidate& candidate, Inputs&
 
 bool is_product(const EdgeCandidate& candidate) { return candidate.norms > 0; }
 
-// Whether forward leaves this candidate's product to backward. By default only a 3x3 convolution's: those of
-// 1x1 are a ninth of its operations, and keeping them all would be a third of what a loop keeps.
+// Whether forward keeps this candidate's product for backward. By default only that of a 3x3 convolution: a
+// 1x1 product takes a ninth of its operations to compute again.
 bool keeps(const EdgeCall& call, const EdgeCandidate& candidate) {
   return candidate.slots > 0 && (call.save == Save::kEverything || candidate.kind == Candidate::kNorConv3x3);
 }
@@ -199,10 +206,10 @@ NormalizedSumStatistics unpack(const EdgeCall& call, const Terms& terms, const a
   return statistics;
 }
 
-// Gradients of the products from their dL/dz: of their weights, and added to that of x.
+// From dL/dz of products to the gradients of their weights and of x.
 class ProductGradients {
  public:
-  // `sum` is what the other candidates give x, or undefined.
+  // `sum`: what the other candidates add to dL/dx, or undefined.
   ProductGradients(const EdgeCall& call, Inputs& inputs, EdgeGradients& gradients, at::Tensor sum)
       : call_(call), inputs_(inputs), gradients_(gradients), sum_(std::move(sum)) {}
 
@@ -290,8 +297,8 @@ class ProductGradients {
   at::Tensor rectified_;  // of dL/drelu(x), where a product's kernel does not apply the mask itself
 };
 
-// dL/dx of the candidates that are not normalised, from w_k g of each: x itself first, the pool's added to
-// it.
+// dL/dx of the candidates that are not normalised, from shares[i] = w_k g of each: first
+// that of x, then that of the pool added to it.
 at::Tensor plain_gradient(const EdgeCall& call, const Terms& terms, const std::vector<at::Tensor>& shares) {
   at::Tensor sum;
   for (const bool pools : {false, true}) {
@@ -310,7 +317,7 @@ at::Tensor plain_gradient(const EdgeCall& call, const Terms& terms, const std::v
   return sum;
 }
 
-// Both at once in one pass on the CPU: dL/dx of x itself and of its pool, and the gradients of their weights.
+// Whether one pass, plain_gradient.h, gives dL/dx of x and of its pool and the gradients of their weights.
 bool fuses_plain(const EdgeCall& call) {
   return call.x.is_cpu() && call.x.scalar_type() == at::kFloat && call.stride == 1;
 }
@@ -350,7 +357,8 @@ at::Tensor fused_plain_gradient(const EdgeCall& call, const at::Tensor& grad, at
   return out;
 }
 
-// Gradients of all `terms`, those of x added to `sum`, which may be undefined.
+// Sets the gradients of all `terms` and returns dL/dx; `sum`, if defined, is that of the
+// candidates that are not among them.
 at::Tensor term_gradients(const EdgeCall& call, Terms terms, const EdgeOutput& forward,
                           const at::Tensor& grad, at::Tensor sum, EdgeGradients& gradients) {
   Inputs inputs(call);

@@ -1,8 +1,13 @@
-// What the candidates of NAS-Bench-201 that are not normalised, x itself and its average pool, give backward:
-//   out[n,h,w,c] = s g[n,h,w,c] + p q[n,h,w,c],   q = sum over (i,j) next to (h,w) of g[n,i,j,c] /
-//   pixels(i,j)
-// q is the pool's transpose, pixels(i,j) those of its 3x3 window that lie inside the image. The gradients of
-// s and p come from the same reading: sum g x, and sum g pool(x) = sum q x, without making the pool again.
+// The gradients of the candidates of NAS-Bench-201 that are not normalised, x itself with weight s and its
+// 3x3 average pool (stride 1, padding 1) with weight p. With g = dL/dy, images [N, H, W, C]:
+//
+//   out[n,h,w,c] = s g[n,h,w,c] + p q[n,h,w,c]                                              (dL/dx)
+//   q[n,h,w,c]   = sum_{|i-h| <= 1, |j-w| <= 1} g[n,i,j,c] / pixels(i,j)
+//   dL/ds        = sum g x
+//   dL/dp        = sum g pool(x) = sum q x
+//
+// (i, j) runs over pixels of the image, and pixels(i,j) counts those in the window of (i, j). q is the
+// transposed pool of g; with it, dL/dp needs no pool of x, and one reading of g and x gives all four.
 #pragma once
 
 #include <cstdint>

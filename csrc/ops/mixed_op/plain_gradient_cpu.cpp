@@ -9,13 +9,13 @@ namespace {
 using V = Vec<float>;
 constexpr int64_t kStep = kLanes<float>;
 
-// One over the pixels that the window of row (column) i counts along its axis.
+// One over the number of rows (columns) inside the image of the window of row (column) i.
 inline float share(int64_t i, int64_t size) {
   const int64_t first = std::max<int64_t>(i - 1, 0), last = std::min(i + 2, size);
   return 1.0f / static_cast<float>(last - first);
 }
 
-// body(k, full): vectors of values k, k + 1, ..., the last one of fewer lanes than it has.
+// Calls full(k) for every whole vector of values k, k + 1, ..., and rest(k, lanes) for what is left.
 template <class Full, class Rest>
 PYNAS_INLINE void each(int64_t size, Full&& full, Rest&& rest) {
   int64_t k = 0;
@@ -23,7 +23,7 @@ PYNAS_INLINE void each(int64_t size, Full&& full, Rest&& rest) {
   if (k < size) rest(k, static_cast<int>(size - k));
 }
 
-// column[w,c] = sum over rows i next to h of g[i,w,c] / pixels(i,w), with C zeros before and behind.
+// column[w,c] = sum_{|i-h| <= 1} g[i,w,c] / pixels(i,w), over rows i of the image.
 void sum_rows(const PlainGradientParams& p, const float* image, int64_t h, float* column) {
   const int64_t size = p.width * p.channels;
   const int64_t first = std::max<int64_t>(h - 1, 0), last = std::min(h + 2, p.height);
@@ -47,6 +47,7 @@ void sum_rows(const PlainGradientParams& p, const float* image, int64_t h, float
   }
 }
 
+// Row `index` of all N H rows. padded: `column` above, with C zeros before and behind.
 void row(const PlainGradientParams& p, int64_t index, float* padded) {
   const int64_t size = p.width * p.channels, h = index % p.height;
   float* column = padded + p.channels;

@@ -13,12 +13,13 @@ namespace pynas {
 
 inline at::Tensor matrix(const at::Tensor& weight) { return weight.view({weight.size(0), weight.size(1)}); }
 
-// Rows of channels through the kernel of conv1x1, which rectifies, masks and adds on the way; other devices
+// Whether rows go through the kernel of conv1x1, which rectifies, masks and adds on the way. Other devices
 // and dtypes get a matrix product.
 inline bool fast1x1(const EdgeCall& call) {
   return call.x.is_cpu() && (call.x.scalar_type() == at::kFloat || call.x.scalar_type() == at::kBFloat16);
 }
 
+// rows [R, C] times weight [O, C, 1, 1]; transposed: rows [R, O] times the transposed weight.
 inline Conv1x1Params rows_params(const at::Tensor& rows, const at::Tensor& weight, bool transposed) {
   Conv1x1Params params;
   params.rows = rows.size(0);
@@ -50,7 +51,7 @@ inline at::Tensor run_rows(Conv1x1Params& params, const at::Tensor& like, bool w
   return output;
 }
 
-// rows W^T, of relu(rows) where that is still to be taken.
+// rows W^T [R, O], or with `relu` max(0, rows) W^T.
 inline at::Tensor pointwise(const EdgeCall& call, const at::Tensor& rows, const at::Tensor& weight,
                             bool relu) {
   if (!fast1x1(call)) return at::mm(relu ? at::relu(rows) : rows, matrix(weight).t());
@@ -59,7 +60,8 @@ inline at::Tensor pointwise(const EdgeCall& call, const at::Tensor& rows, const 
   return run_rows(params, rows, false);
 }
 
-// grad^T rows.
+// The gradient of the weight, grad^T rows. `relu`: of max(0, rows), where fast1x1(call);
+// otherwise rows must be rectified already.
 inline at::Tensor pointwise_weight(const EdgeCall& call, const at::Tensor& grad, const at::Tensor& rows,
                                    const at::Tensor& weight, bool relu) {
   if (!fast1x1(call)) return at::mm(grad.t(), rows).view(weight.sizes());
@@ -70,7 +72,8 @@ inline at::Tensor pointwise_weight(const EdgeCall& call, const at::Tensor& grad,
   return run_rows(params, rows, true).view(weight.sizes()).to(weight.scalar_type());
 }
 
-// grad W, where `mask` is given only of its positive entries, and with `addend` added.
+// The gradient of the rows, grad W. Where fast1x1(call) it is 0 where `mask` <= 0, and `addend` is added;
+// otherwise neither may be given.
 inline at::Tensor pointwise_input(const EdgeCall& call, const at::Tensor& grad, const at::Tensor& weight,
                                   const at::Tensor& mask = {}, const at::Tensor& addend = {}) {
   if (!fast1x1(call)) return at::mm(grad, matrix(weight));

@@ -1,5 +1,8 @@
-// running <- running + f (batch - running), with the unbiased variance, for every batch norm whose candidate
-// was computed; f = momentum, or 1 / batches seen.
+// For every batch norm whose candidate was computed:
+//
+//   running <- running + f (batch - running)
+//
+// with the unbiased variance of the batch; f = momentum, or 1 / batches seen where momentum is None.
 #include <ATen/ops/where.h>
 
 #include <limits>
@@ -53,7 +56,7 @@ void track_host(at::TensorList running, at::TensorList counts, const Tracking& t
   }
 }
 
-// Elsewhere only the device knows which weights are zero: there the factor is zero.
+// On other devices only the device knows which weights are zero: for those the factor is zero.
 void track_device(at::TensorList running, at::TensorList counts, const Tracking& tracking, int64_t norm,
                   const at::Tensor& active) {
   at::Tensor factor;
@@ -66,7 +69,7 @@ void track_device(at::TensorList running, at::TensorList counts, const Tracking&
   const at::Tensor rows = tracking.statistics[norm];
   for (int moment = 0; moment < 2; ++moment) {
     const at::Tensor& target = running[2 * norm + moment];
-    // where, not a factor of zero alone: rows of candidates that were not computed may hold anything.
+    // A factor of zero is not enough: rows of candidates that were not computed may hold anything.
     const at::Tensor batch =
         rows[2 * moment].mul(moment == 0 ? 1.0 : tracking.unbias).to(target.scalar_type());
     target.lerp_(at::where(active, batch, target), factor.to(target.scalar_type()));

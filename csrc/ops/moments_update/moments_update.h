@@ -1,8 +1,12 @@
-// Running moments of successive gradients, by Welford's update. With g the n-th gradient, element by element:
+// Running moments of successive gradients, by Welford's update. With g the count-th
+// gradient, element by element and in this order:
+//
 //   delta     = g - mean
-//   mean     += delta / n
-//   abs_mean += (|g| - abs_mean) / n
-//   m2       += delta (g - mean)          (the centred second moment, sum_k (g_k - mean)^2)
+//   mean     += delta / count
+//   abs_mean += (|g| - abs_mean) / count
+//   m2       += delta (g - mean)
+//
+// so that m2 = sum_k (g_k - mean)^2 over all gradients g_k so far.
 #pragma once
 
 #include <cstdint>

@@ -5,7 +5,7 @@
 namespace pynas::cpu::PYNAS_ISA_NS {
 namespace {
 
-// One read of g, one read and one write of each state: 28 bytes an element in float32, so memory-bound; the
+// One read of g, one read and one write of each state: 28 bytes an element in float32, so memory-bound. The
 // update is fused because three separate torch expressions would move the same bytes about four times.
 template <class G, class T>
 void update(const MomentsUpdateParams& p, int64_t begin, int64_t end) {

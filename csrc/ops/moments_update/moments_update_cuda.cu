@@ -24,8 +24,8 @@ __device__ void update(S gradient, S& mean, S& abs_mean, S& m2, S inverse_count)
 
 // Block: 256 threads striding over the whole tensor together.
 // Thread: kVector neighbouring elements a stride.
-// Floor: n (bytes(grad) + 6 x 4) bytes / 3.35 TB/s: three states read and written.
-// Form: one pass for three statistics, 16-byte accesses; the eager form takes about ten passes.
+// Roofline: n (sizeof(T) + 6 sizeof(S)) bytes / 3.35 TB/s: three states read and written.
+// Design: one pass for three statistics, 16-byte accesses; eager PyTorch takes about ten passes.
 template <class T, int kVector>
 __global__ void __launch_bounds__(kThreads)
     moments_update_kernel(const T* __restrict__ grad, int64_t n, Accumulate<T> inverse_count,

@@ -1,6 +1,6 @@
-// The sum of batch-normalised inputs: see normalized_sum.h for the formulas. Weights are read here, so that
-// the host need not wait for them: a block whose input has weight zero ends, a thread skips that input. Sums
-// go to parts of a fixed split and are merged in order, in double: the same bits every time.
+// The sum of batch-normalised inputs: see normalized_sum.h for the formulas. The kernels read the weights, so
+// that the host need not wait for them: a block whose input has weight zero ends, a thread skips that input.
+// Sums go to parts of a fixed split and are merged in order, in double: the same bits every time.
 #include "common/cuda_dtype.h"
 #include "ops/normalized_sum/normalized_sum.h"
 
@@ -14,8 +14,7 @@ constexpr int kGroup = 4;                   // inputs that share one read of g
 constexpr int64_t kTargetBlocks = 132 * 8;  // a full H100
 constexpr int64_t kSplitValues = 1024;      // values of a channel that are worth a block of their own
 
-// How the values of a channel are dealt out: blocks of `width` neighbouring channels and `split_values`
-// values.
+// How values are dealt out: a block takes `width` neighbouring channels and `split_values` values of each.
 struct Shape {
   int64_t channels, inner, values, split_values;
   int width, splits;
@@ -61,8 +60,11 @@ __device__ void merge(S& n, S& mean, S& m2, S other_n, S other_mean, S other_m2)
   n += other_n;
 }
 
-// Block: `width` channels, one split of the values, one input. Thread: one channel, every lines-th value.
-// Floor: K M C bytes / 3.35 TB/s. Form: shifted sums a thread (the shift is its first value), then a tree.
+// part[0] = mean and part[1] = sum of squared deviations, of one input, channel and split.
+// Block: `width` channels, one split of the values, one input.
+// Thread: one channel, every lines-th value.
+// Roofline: K M C sizeof(T) bytes / 3.35 TB/s.
+// Design: shifted sums in each thread (the shift is its first value), then a tree of merges.
 template <class T>
 __global__ void __launch_bounds__(kThreads) moments_kernel(Params p, Shape shape, Accumulate<T>* parts) {
   using S = Accumulate<T>;
@@ -100,6 +102,7 @@ __global__ void __launch_bounds__(kThreads) moments_kernel(Params p, Shape shape
   part[shape.channels] = m2;
 }
 
+// Merges the splits into mean, var and rstd.
 // Thread: one input and channel.
 template <class S>
 __global__ void __launch_bounds__(kThreads) merge_moments_kernel(Params p, Shape shape, const S* parts) {
@@ -127,7 +130,8 @@ __global__ void __launch_bounds__(kThreads) merge_moments_kernel(Params p, Shape
   rstd_out[cell] = static_cast<S>(1.0 / sqrt(m2 / n + p.eps));
 }
 
-// Thread: one channel; s_kc and t_c as [K + 1, channels].
+// s_kc and t_c as scales [K + 1, channels].
+// Thread: one channel.
 template <class S>
 __global__ void __launch_bounds__(kThreads) scales_kernel(Params p, S* scales) {
   const int64_t c = int64_t{blockIdx.x} * kThreads + threadIdx.x;
@@ -150,9 +154,10 @@ struct alignas(sizeof(T) * kVector) Vector {
   T values[kVector];
 };
 
-// Thread: kVector neighbouring elements a stride; y, or (kGradients) every wanted dL/dz_k.
-// Floor: (K + 1) M C bytes / 3.35 TB/s forward, (2 K + 1) for the gradients. Form: 16-byte accesses, every
-// tensor touched once, the per-channel numbers from the caches.
+// y from scales [K + 1, channels], or (kGradients) every wanted dL/dz_k from coefficients [3, K, channels].
+// Thread: kVector neighbouring elements a stride.
+// Roofline: (K + 1) M C sizeof(T) bytes / 3.35 TB/s forward, (2 K + 1) for the gradients.
+// Design: 16-byte accesses, every tensor touched once, the numbers per channel from the caches.
 template <class T, int kVector, bool kGradients>
 __global__ void __launch_bounds__(kThreads)
     elements_kernel(Params p, int64_t vectors, const Accumulate<T>* scales) {
@@ -197,9 +202,10 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// Block: `width` channels, one split of the values, kGroup inputs. Writes A_c, then B_kc of each input.
-// Floor: (K + 1) M C bytes / 3.35 TB/s; here g is read K / kGroup times, from the second-level cache for the
-// most.
+// part[0] = A_c and part[1 + j] = B_kc of the j-th input of the group, of one channel and split.
+// Block: `width` channels, one split of the values, kGroup inputs.
+// Thread: one channel, every lines-th value.
+// Roofline: (K + 1) M C sizeof(T) bytes / 3.35 TB/s; g is read K / kGroup times, mostly from L2.
 template <class T>
 __global__ void __launch_bounds__(kThreads) reduce_kernel(Params p, Shape shape, Accumulate<T>* parts) {
   using S = Accumulate<T>;
@@ -240,7 +246,9 @@ __global__ void __launch_bounds__(kThreads) reduce_kernel(Params p, Shape shape,
   for (int j = 0; j <= kGroup; ++j) part[j * shape.channels] = sums[j];
 }
 
-// Block: one input. Thread: every 256th channel.
+// From the splits' A_c and B_kc to all gradients and the coefficients a, b, c.
+// Block: one input.
+// Thread: every 256th channel.
 template <class S>
 __global__ void __launch_bounds__(kThreads) merge_gradients_kernel(Params p, Shape shape, const S* parts) {
   SHARED(double, cells, [kThreads]);

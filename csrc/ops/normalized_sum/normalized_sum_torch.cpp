@@ -166,7 +166,7 @@ class Prepared {
   std::vector<at::Tensor> alive_;
 };
 
-// Running statistics as [K, C]; inputs that are added as they are have mean 0 and variance 1 - eps.
+// Running statistics as mean and rstd [K, C]; inputs that are added as they are have mean 0 and rstd 1.
 Statistics running_statistics(const NormalizedSumCall& call, Prepared& prepared) {
   const auto options = call.inputs[0].options().dtype(prepared.sums);
   std::vector<at::Tensor> mean, rstd;
@@ -280,7 +280,7 @@ std::vector<at::Tensor> normalized_sum_input_gradients(const at::Tensor& grad_ou
 
 namespace {
 
-// The CPU's kernels would be one vector long: K rows of C numbers.
+// K rows of C numbers are too few to be worth a kernel for each instruction set.
 template <class S>
 void update_running_cpu(const NormalizedSumRunningParams& p) {
   for (int k = 0; k < p.count; ++k) {
@@ -362,8 +362,8 @@ void normalized_sum_update_running(const NormalizedSumCall& call, const Statisti
 
 namespace {
 
-// Entry k of the result is the next tensor where bit k of `which` is set, undefined elsewhere; nothing where
-// no bit is.
+// Entry k of the result is the next of `tensors` where bit k of `which` is set, and undefined elsewhere. With
+// no bit set the result is empty.
 std::vector<at::Tensor> spread(at::TensorList tensors, int64_t which, size_t count, const char* name) {
   check::mask(kOp, name, which, count);
   TORCH_CHECK_VALUE(check::count_bits(which) == static_cast<int64_t>(tensors.size()), kOp, ": ", name,

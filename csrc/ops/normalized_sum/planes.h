@@ -1,5 +1,5 @@
 // normalized_sum over planes: the inner values of one sample and channel are neighbours, so coefficients are
-// scalars. A plane ends in a partial vector where inner is no multiple of a vector.
+// scalars. A plane ends in a partial vector where `inner` is no multiple of a vector.
 #pragma once
 
 #include "ops/normalized_sum/tiles.h"
@@ -11,14 +11,15 @@ PYNAS_INLINE S sum_vector(Vec<S> v) {
   return sum_lanes<S>(v);
 }
 
-// Zeros behind the first n lanes.
+// The first n lanes of v, zeros in the others.
 template <class S>
 PYNAS_INLINE Vec<S> keep_lanes(Vec<S> v, int n) {
   for (int i = n; i < kLanes<S>; ++i) v[i] = S(0);
   return v;
 }
 
-// As row_moments, over planes [begin, end) of `channels` channels; mean and m2 are [channels].
+// As row_moments for every channel, over planes p of [begin, end), of channel p % channels. `seen` counts the
+// values; mean, m2 and seen are [channels].
 template <class In, class S>
 void plane_moments(const In* z, int64_t channels, int64_t inner, int64_t begin, int64_t end, double* mean,
                    double* m2, double* seen) {
@@ -56,7 +57,7 @@ void plane_moments(const In* z, int64_t channels, int64_t inner, int64_t begin, 
   }
 }
 
-// scale is [inputs, channels], offset [channels].
+// y = offset_c + sum_k scale_kc z_k on planes [begin, end); scale is [inputs, channels], offset [channels].
 template <class In, class S>
 void plane_apply(const In* const* z, int inputs, const S* scale, const S* offset, int64_t channels,
                  int64_t inner, int64_t begin, int64_t end, In* y) {

@@ -1,19 +1,22 @@
-// normalized_sum over rows of channels: see Walk for the pattern. Coefficients are arrays [.., P].
+// normalized_sum over rows of channels: see Walk for the pattern, whose coefficients are arrays [.., P].
 #pragma once
 
 #include "ops/normalized_sum/tiles.h"
 
 namespace pynas::cpu::PYNAS_ISA_NS {
 
-// Whole patterns that together take about 16 KiB, so that what several inputs share stays in the first cache.
+// Whole patterns (at least 4) that together take about 16 KiB, so that what several inputs share stays in L1.
 template <class S>
 PYNAS_INLINE int64_t lines_of_block(int64_t pattern) {
   const int64_t lines = 16384 / (pattern * static_cast<int64_t>(sizeof(S)));
   return lines < 4 ? 4 : lines;
 }
 
-// Mean and centred second moment of patterns [begin, end): shifted sums inside a chunk (the shift is the
-// chunk's first line, so there is little to cancel), chunks merged by Chan's formula in float64.
+// Over the n = end - begin patterns m, for every entry q:
+//   mean[q] = 1/n sum_m z_mq
+//   m2[q]   = sum_m (z_mq - mean[q])^2
+// as shifted sums inside a chunk (the shift is the chunk's first line, so there is little to cancel), and
+// chunks merged by Chan's formula in float64.
 template <class In, class S>
 void row_moments(const In* z, int64_t pattern, int64_t begin, int64_t end, double* mean, double* m2) {
   constexpr int64_t kChunk = 256;
@@ -55,7 +58,7 @@ void row_moments(const In* z, int64_t pattern, int64_t begin, int64_t end, doubl
   }
 }
 
-// y = offset + sum_i scale_i z_i on patterns [begin, end).
+// row_apply on R lines of V vectors, from entry q of the pattern that begins at element `at`.
 template <class In, class S, int R, int V>
 PYNAS_INLINE void row_tile(const In* const* z, int inputs, const S* scale, const S* offset, int64_t pattern,
                            int64_t at, int64_t q, In* y) {
@@ -80,6 +83,7 @@ PYNAS_INLINE void row_tile(const In* const* z, int inputs, const S* scale, const
   for (int v = 0; v < V; ++v) store_some(y + at + q + i * pattern + v * kLanes<S>, sums[i][v], kLanes<S>);
 }
 
+// y = offset + sum_k scale_k z_k on patterns [begin, end); scale is [inputs, P], offset [P].
 template <class In, class S>
 void row_apply(const In* const* z, int inputs, const S* scale, const S* offset, int64_t pattern,
                int64_t begin, int64_t end, In* y) {
@@ -96,14 +100,14 @@ void row_apply(const In* const* z, int inputs, const S* scale, const S* offset, 
   }
 }
 
-// sums[0] = sum_m g_m, sums[1 + i] = sum_m g_m (z_im - mean_i) on patterns [begin, end); sums is [1 + inputs,
-// P].
+// On patterns m of [begin, end), with sums [1 + inputs, P] and mean [inputs, P]:
+//   sums[0]     = sum_m g_m
+//   sums[1 + k] = sum_m g_m (z_km - mean_k)
 template <class In, class S>
 void row_reduce(const In* g, const In* const* z, int inputs, const S* mean, int64_t pattern, int64_t begin,
                 int64_t end, double* sums) {
   for (int64_t q = 0; q < (1 + inputs) * pattern; ++q) sums[q] = 0.0;
-  const int64_t block =
-      4 * lines_of_block<S>(pattern);  // longer runs of each stream, g from the second cache
+  const int64_t block = 4 * lines_of_block<S>(pattern);  // longer runs of each stream, g from L2
   for (int64_t from = begin; from < end; from += block) {
     const int64_t lines = least(from + block, end) - from;
     for (int k = 0; k < inputs; ++k) {
@@ -138,7 +142,7 @@ void row_reduce(const In* g, const In* const* z, int inputs, const S* mean, int6
 }
 
 // dz = a g + b z + c on patterns [begin, end), or a g where z is null.
-// kStream: writes past the caches, when they could not hold what is written.
+// kStream: writes past the caches, for results that they could not hold.
 template <bool kStream, class In, class S>
 void row_gradient(const In* g, const In* z, const S* a, const S* b, const S* c, int64_t pattern,
                   int64_t begin, int64_t end, In* dz) {

@@ -32,8 +32,9 @@ PYNAS_INLINE void store_some(Out* p, Vec<float> v, int lanes) {
   store_lanes(p, v, lanes);
 }
 
-// A whole vector, with kStream past the caches: a line that is only written need not be read first. Takes an
-// address aligned to the vector; end_stream() makes the values visible to other threads.
+// Stores a whole vector; with kStream (float32 on x86-64) past the caches, so that a line that is only
+// written is not read first. Streaming takes an address aligned to the vector, and end_stream() makes the
+// values visible to other threads.
 template <bool kStream, class Out, class V>
 PYNAS_INLINE void store_once(Out* p, V v) {
 #if defined(__x86_64__)
@@ -64,9 +65,9 @@ PYNAS_INLINE void for_groups(int64_t vectors, F body) {
   for (; v < vectors; ++v) body(std::integral_constant<int, 1>{}, v);
 }
 
-// Sums over `lines` lines, `stride` elements apart, of two terms per vector: terms(line, v, first, second)
-// adds to the two. Few vectors take several lines at a time, so that enough sums are in flight to hide the
-// latency of the additions.
+// Two sums over lines 0 .. lines - 1 for each of V vectors: terms(line, v, first, second) adds those of a
+// line. With 4 / V lines at a time, four sums of each kind are in flight, which hides the latency of the
+// additions.
 template <class S, int V, class Terms>
 PYNAS_INLINE void sum_lines(int64_t lines, Terms terms, Vec<S> (&first)[V], Vec<S> (&second)[V]) {
   constexpr int R = 4 / V;
@@ -90,7 +91,7 @@ PYNAS_INLINE void sum_lines(int64_t lines, Terms terms, Vec<S> (&first)[V], Vec<
   }
 }
 
-// The inputs that take part: those whose weight is not zero.
+// The inputs that take part, those whose weight is not zero: index[0 .. count).
 template <class S>
 struct Active {
   int count = 0;

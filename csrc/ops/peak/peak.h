@@ -1,5 +1,7 @@
-// What the processor can do at best, for the floors that benchmarks report: multiply-adds that wait for
-// nothing, and a pass over memory that does nothing else. Callers time them.
+// What the processor can do at best, for the roofline bounds that benchmarks report. Callers time them:
+//
+//   multiply_adds   chain_i = chain_i / 2 + 1, `rounds` times for independent vectors i that hide the latency
+//   read_memory     the sum of `count` values
 #pragma once
 
 #include <cstdint>
@@ -13,7 +15,7 @@ struct PeakParams {
   int64_t rounds = 0;             // of multiply_adds
   const float* values = nullptr;  // of read_memory
   int64_t count = 0;              // values to read
-  double* result = nullptr;       // floating-point operations done; bytes read
+  double* result = nullptr;       // floating-point operations done, or bytes read
 };
 
 namespace cpu {

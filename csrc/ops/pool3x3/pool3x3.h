@@ -1,9 +1,16 @@
-// Maximum and average over 3 x 3 windows of one input, padding 1, stride s, channels_last:
-//   max_out[n,i,j,c] = max over the window (s i - 1 .. s i + 1, s j - 1 .. s j + 1) inside the image
-//   avg_out[n,i,j,c] = sum over it / number of its pixels inside the image    (count_include_pad=False)
+// Maximum and average over 3 x 3 windows of one input, padding 1, stride s, channels_last. The window w of
+// output (i, j) holds the pixels (s i - 1 .. s i + 1, s j - 1 .. s j + 1) that lie inside the image:
+//
+//   max_out[n,i,j,c] = max_{(y,x) in w} x[n,y,x,c]
+//   avg_out[n,i,j,c] = sum_{(y,x) in w} x[n,y,x,c] / pixels(w)                  (count_include_pad=False)
+//
 // Backward, each input pixel gathers from the windows that hold it:
-//   grad_input[n,y,x,c] (+)= sum_w [first maximum of w is (y, x)] grad_max[w] + grad_avg[w] / pixels(w)
-// The first maximum in row-major order counts, and a NaN is larger than anything, as in PyTorch.
+//
+//   grad_input[n,y,x,c] (+)= sum_{w holds (y,x)} ([the maximum of w is at (y,x)] grad_max[w]
+//                                                 + grad_avg[w] / pixels(w))
+//
+// As in PyTorch, of equal maxima the first in row-major order counts, and a NaN is larger
+// than anything; of several NaN the last counts.
 //
 // A pool whose gate is zero is not computed: its output is zeros, its gradient is not read.
 #pragma once

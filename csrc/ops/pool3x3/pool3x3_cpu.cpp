@@ -28,7 +28,8 @@ bool live(const Pool3x3Params& p, int64_t gate) {
   return p.gates == nullptr || gate < 0 || static_cast<const A*>(p.gates)[gate] != A(0);
 }
 
-// The window's maxima in order of its pixels: the first one stays, a NaN displaces anything.
+// Whether a value takes the place of the largest before it, in the order of the window's
+// pixels: an equal one does not, a NaN always does.
 template <class A>
 PYNAS_INLINE bool displaces(A value, A largest) {
   return value > largest || value != value;
@@ -72,8 +73,7 @@ void forward_row(const Pool3x3Params& p, bool use_max, bool use_avg, int64_t n, 
   }
 }
 
-// sum[c] += grad[c] where (y, x) is the first maximum of window (i, j): every pixel before it is smaller,
-// none after it displaces it.
+// sum[c] += grad[c] where the maximum of the window rows x columns is at (y, x).
 template <class T, class A>
 void add_max(const Pool3x3Params& p, const T* grad, int64_t n, Range rows, Range columns, int64_t y,
              int64_t x, int64_t first, int64_t channels, A* sum) {
@@ -127,7 +127,7 @@ void backward_row(const Pool3x3Params& p, bool use_max, bool use_avg, int64_t n,
   }
 }
 
-// Calls function(storage, accumulator), values whose types are meant.
+// Calls function with a value of the storage type and one of the accumulator's.
 template <class F>
 void visit(DType dtype, F function) {
   if (dtype == DType::kFloat32) function(float{}, float{});

@@ -16,7 +16,8 @@ struct Pools {
   bool accumulate;
 };
 
-// In the order of the pixels the first maximum stays, a NaN displaces anything.
+// Whether a value takes the place of the largest before it, in the order of the window's
+// pixels: an equal one does not, a NaN always does.
 template <class A>
 __device__ bool displaces(A value, A largest) {
   return value > largest || value != value;
@@ -29,8 +30,8 @@ __device__ inline int inside(int64_t first, int64_t size) {
 
 // Block: a tile of the output, rows x 8 pixels, of a slice of channels.
 // Thread: 8 neighbouring outputs of one row and channel.
-// Floor: (s^2 + 2) outputs x channels x sizeof(T) / 3.35 TB/s.
-// Form: a pixel is in up to 9 windows, of which this thread has 8 by 3: it meets the rest in L1.
+// Roofline: (s^2 + 2) outputs x channels x sizeof(T) bytes / 3.35 TB/s.
+// Design: a thread reads a pixel once for all of its windows; windows of other rows find it in L1.
 template <class T, int kStride>
 __global__ void __launch_bounds__(kStageThreads) pool_forward_kernel(StageTiles tiles, Pools<T> p) {
   using A = Accumulate<T>;
@@ -76,9 +77,9 @@ __global__ void __launch_bounds__(kStageThreads) pool_forward_kernel(StageTiles 
 
 // Block: a tile of the input, rows x 8 pixels, of a slice of channels.
 // Thread: its share of the windows that reach the tile, then 8 neighbouring inputs of one row and channel.
-// Floor: (2 + 2 / s^2, and 1 more to add) inputs x channels x sizeof(T) / 3.35 TB/s.
-// Form: which pixel is a window's maximum is found once a window and kept in shared memory, where its pixels
-//   ask for it; gathering instead of scattering keeps the order of the sum.
+// Roofline: (2 + 2 / s^2, and 1 more to accumulate) inputs x channels x sizeof(T) bytes / 3.35 TB/s.
+// Design: which pixel is a window's maximum is found once for each window and block, and kept in shared
+//   memory, where the window's pixels look it up; gathering instead of scattering keeps the order of the sum.
 template <class T, int kStride>
 __global__ void __launch_bounds__(kStageThreads)
     pool_backward_kernel(StageTiles tiles, Halo halo, Halo windows, Pools<T> p) {

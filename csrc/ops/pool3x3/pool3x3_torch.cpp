@@ -40,7 +40,7 @@ Pool3x3Params params_of(const Pool3x3Call& call, const at::Tensor& x) {
   return params;
 }
 
-// Means alone, without gates: the separable kernel reads each pixel three times and not nine.
+// Means alone, without gates: the separable kernel of ops/avg_pool2d takes 3 + 3 loads a pixel instead of 9.
 bool is_separable(const Pool3x3Call& call, const Pool3x3Params& p) {
   return call.average && !call.max && p.gates == nullptr && call.x.is_cpu() &&
          (p.dtype == DType::kFloat32 || p.dtype == DType::kBFloat16) && call.x.numel() > 0;

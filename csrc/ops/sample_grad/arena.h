@@ -1,4 +1,4 @@
-// Scratch memory of one call. Include only from sample_grad_cpu.cpp, once per instruction set.
+// The workspace of one call, in pieces. Include only from sample_grad_cpu.cpp, once per instruction set.
 #pragma once
 
 #include "ops/sample_grad/plan.h"
@@ -6,7 +6,7 @@
 namespace pynas::cpu::PYNAS_ISA_NS {
 namespace {
 
-// Scratch handed out front to back, in lines of the cache; with a null base it only adds up.
+// Hands out pieces of whole cache lines, front to back; with a null base it only adds up their sizes.
 class Arena {
  public:
   explicit Arena(void* base) : base_(static_cast<char*>(base)) {}

@@ -60,8 +60,7 @@ class Engine {
 
  private:
   static constexpr int kL = kLanes<T>;
-  static constexpr int64_t kSumBytes = 256
-                                       << 10;  // sums of the weights that a thread works on under kWeights
+  static constexpr int64_t kSumBytes = 256 << 10;  // of the sums that a thread works on under kWeights
 
   bool moments() const { return plan_.p.sink == SampleGradSink::kMoments; }
   bool gram() const { return plan_.p.sink == SampleGradSink::kGram; }
@@ -72,7 +71,7 @@ class Engine {
   struct Private {
     T* x = nullptr;  // packed samples
     T* d = nullptr;
-    T* gradients = nullptr;  // [group][vector][lane] of one tile
+    T* gradients = nullptr;  // [group][vector][lane] of a batch of tiles; of one bundle under kWithinGroup
     T* sums = nullptr;       // moments, or the part of one group's gradient under kWithinGroup
     T* scratch = nullptr;
     double* products = nullptr;  // norms [G] or gram [G, G]
@@ -157,12 +156,12 @@ class Engine {
   }
 
   static void clear(T* values, int64_t n) {
-    if (n > 0)
-      __builtin_memset(values, 0, static_cast<size_t>(n) * sizeof(T));  // an empty tensor has no address
+    // An empty tensor has no address.
+    if (n > 0) __builtin_memset(values, 0, static_cast<size_t>(n) * sizeof(T));
   }
 
-  // Forms the tiles of bundles [begin, end) for `count` groups, whose samples begin at x and d, a batch of
-  // tiles at a time: gradients[g][v][lane], then sink(first vector, vectors). Batches end where the input
+  // Forms the tiles of bundles [begin, end) for `count` groups, whose samples begin at x and d: for each
+  // batch of tiles gradients[g][v][lane], then sink(first vector, vectors). A batch ends where the input
   // channels change.
   template <class Sink>
   void form_bundles(int64_t begin, int64_t end, const T* x, const T* d, int64_t count, T* gradients,
@@ -257,7 +256,7 @@ class Engine {
     finish(parallel, {sums, counts, 1});
   }
 
-  // Adds the threads' parts of group g's gradient up and gives the sink thread t's share of it.
+  // Adds up the threads' parts of group g's gradient, and gives thread t's share of the weights to the sink.
   void finish_group(int64_t g, int64_t t) const {
     const Range bundles = part(plan_.bundles(), threads_, t);
     const Private& mine = private_[t];
@@ -297,7 +296,7 @@ class Engine {
     if (!moments()) finish(parallel, {});
   }
 
-  // All samples through the tiles of bundles [begin, end).
+  // Takes all samples through the tiles of bundles [begin, end), and writes the moments.
   void work_on(const Private& mine, int64_t begin, int64_t end, const T* x, const T* d) const {
     const int64_t origin = plan_.bundle(begin).first_vector;
     if (moments()) {
@@ -344,7 +343,8 @@ class Engine {
     }
     const int64_t G = groups();
     for (int64_t i = 0; i < product_count(); ++i) {
-      const int64_t from = gram() && i % G > i / G ? i % G * G + i / G : i;  // the lower triangle holds both
+      // Of a Gram matrix the lower triangle alone is summed.
+      const int64_t from = gram() && i % G > i / G ? i % G * G + i / G : i;
       double total = 0;
       for (int t = 0; t < threads_; ++t) total += private_[t].products[from];
       result[i] = static_cast<T>(total);
@@ -359,7 +359,8 @@ class Engine {
     if (p.with_bias) operands_.sum_bias(0, p.batch, bias_);
   }
 
-  // The bias gradients of all samples are small and already there, [batch, padded out_channels].
+  // Sums the bias gradients of samples, bias_ [batch, padded out_channels], over each sample group, and hands
+  // them to the sink.
   void finish_bias(const Parallel& parallel) const {
     const int64_t size = plan_.padded_out_channels(), G = groups();
     for (int64_t g = 0; g < G; ++g) {  // in place: row g is read before it is written

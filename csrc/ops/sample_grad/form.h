@@ -1,5 +1,5 @@
-// From a plan's tile to its gradient: pointers, ranges and the kernel that runs. Include only from
-// sample_grad_cpu.cpp, once per instruction set.
+// From a plan's tile to its gradient: the pointers, the ranges and the register kernel that they are handed
+// to. Include only from sample_grad_cpu.cpp, once per instruction set.
 #pragma once
 
 #include "ops/sample_grad/plan.h"
@@ -19,7 +19,7 @@ struct ReadyTile {
   const T* d = nullptr;
 };
 
-// Output positions that columns with taps (r, s) .. (r, last_s) need, and the strides along them.
+// The output positions that the columns of taps (r, s) .. (r, last_s) sum over, and the strides along them.
 template <class T>
 Walk<T> walk_over(const Plan& plan, int64_t r, int64_t s, int64_t last_s, const T* d_plane, Range& rows,
                   Range& cols) {
@@ -39,7 +39,7 @@ Walk<T> walk_over(const Plan& plan, int64_t r, int64_t s, int64_t last_s, const 
   return walk;
 }
 
-// Where a column meets its first output position (h, w).
+// The input element that tap (r, s) multiplies at output position (h, w).
 template <class T>
 const T* column_at(const Plan& plan, const T* x_plane, int64_t r, int64_t s, int64_t h, int64_t w) {
   const int64_t y = h * plan.stride[0] + r * plan.dilation[0] - plan.padding[0];
@@ -126,8 +126,9 @@ void form_part(const Plan& plan, const ReadyTile<T>& tile, int64_t first, int64_
   }
 }
 
-// out[v][lane] = the gradient of `samples` samples, from the `first`-th packed one on, for the weights of a
-// tile. Long sums are cut in pieces: the rounding error of one running sum grows with its length.
+// out[v][lane] = the gradient for the weights of a tile, summed over the `samples` packed
+// samples from `first` on. Long sums are cut into pieces, because the rounding error of
+// one running sum grows with its length.
 template <class T>
 void form(const Plan& plan, const ReadyTile<T>& tile, int64_t first, int64_t samples, T* out) {
   constexpr int64_t kPositions = 4096;
@@ -137,7 +138,8 @@ void form(const Plan& plan, const ReadyTile<T>& tile, int64_t first, int64_t sam
   }
 }
 
-// Slack lanes and outputs hold 0 x inf = NaN where an operand is not finite: nothing that a norm may add up.
+// Sets slack lanes and outputs to zero before they enter norms and products. Where an operand is not finite
+// they hold NaN, the product of 0 and infinity.
 template <class T>
 void clear_slack(const Plan& plan, const ReadyTile<T>& tile, T* gradients) {
   constexpr int L = kLanes<T>;

@@ -1,10 +1,12 @@
 // Norms and Gram matrices of linear layers without forming a gradient. Where a sample group has few positions
-// (often one), inner products of the factors' rows are far cheaper than the gradients they multiply to:
+// (often one), inner products of the factors' rows are far cheaper than the gradients they multiply to. With
+// d_t [out_channels] the gradient at the output and x_t [in_channels] the input of position t:
 //
-//   gram[g,h] = sum_{t in g, u in h} <d_t, d_u> <x_t, x_u>,   norms[g] = gram[g,g]
+//   gram[g,h] = sum_{t in g} sum_{u in h} <d_t, d_u> <x_t, x_u>
+//   norms[g]  = gram[g,g]
 //
-// Rows are products in double, so that positions whose gradients cancel lose nothing to the tiles' way, which
-// sums before it squares. Include only from sample_grad_cpu.cpp, once per instruction set.
+// The inner products are in double: where the gradients of positions cancel, they are as accurate as the
+// tiles, which sum before they square. Include only from sample_grad_cpu.cpp, once per instruction set.
 #pragma once
 
 #include "common/fold.h"
@@ -13,9 +15,9 @@
 namespace pynas::cpu::PYNAS_ISA_NS {
 namespace {
 
-constexpr int kGhostRows = kVectorBytes == 64 ? 4 : 2;  // 16 of 32 sums in registers, 4 of 16
+constexpr int kGhostRows = kVectorBytes == 64 ? 4 : 2;  // 16 sums in 32 registers, 4 in 16
 
-// Factors of all positions, row by row: [row][padded columns], zeros in the padding.
+// One factor (x or d) of all positions: [row][step], a row for each position, zeros beyond `columns`.
 struct GhostRows {
   double* values = nullptr;
   int64_t columns = 0, step = 0;
@@ -53,7 +55,8 @@ inline double squared_norm(const GhostRows& rows, int64_t r) {
 
 class Ghost {
  public:
-  // Linear layers whose rows' products, at half the speed in double, cost half of what tiles and sink do.
+  // Whether the layer is linear and the rows' products, at half the speed in double, cost
+  // at most half of what tiles and sink do.
   static bool fits(const Plan& plan) {
     const SampleGradParams& p = plan.p;
     const bool linear = p.groups == 1 && p.kernel[0] * p.kernel[1] == 1 && p.height == 1 &&
@@ -76,7 +79,7 @@ class Ghost {
     }
   }
 
-  // Adds thread t's share of the products into its own `products`, [G] or the lower triangle of [G, G].
+  // Widens the rows of both factors to double.
   void pack(const Parallel& parallel) const {
     parallel(count(), 16, [&](int64_t begin, int64_t end) {
       for (int64_t r = begin; r < end; ++r) {
@@ -86,6 +89,7 @@ class Ghost {
     });
   }
 
+  // Adds thread t's share of the products into its own `products`, [G] or the lower triangle of [G, G].
   void add_share(int64_t threads, int64_t t, double* products) const {
     const int64_t positions = p_.width, last = count() - 1;
     if (p_.sink == SampleGradSink::kNorms) {
@@ -112,7 +116,7 @@ class Ghost {
         for (int64_t m = 0; m < kGhostRows && first + m <= last; ++m) {
           for (int64_t n = 0; n < kGhostRows && second + n <= last; ++n) {
             const int64_t g = (first + m) / positions, h = (second + n) / positions;
-            if (i != j && g == h) products[g * p_.batch + h] += x[m][n] * d[m][n];  // the pair in other order
+            if (i != j && g == h) products[g * p_.batch + h] += x[m][n] * d[m][n];  // the pair in reverse
             if (h <= g) products[g * p_.batch + h] += x[m][n] * d[m][n];
           }
         }

@@ -27,9 +27,10 @@ void pack_image(const Plan& plan, const S* input, T* to) {
   }
 }
 
-// Patches: to[position][lane] = the input under tap (r, s) of channel c, lane = (c kh + r) kw + s. The
-// channels of a group are first laid out with their padding, behind the packed sample: every lane is then a
-// run of such a row. Lanes without a weight repeat the first one; no sink looks at them.
+// Patches: to[position][lane] = the input under tap (r, s) of channel c, where the lanes of a group's blocks
+// count (c kh + r) kw + s. The channels of a group are first laid out with their padding, behind the packed
+// sample: every lane is then a run of such a row. Lanes without a weight repeat the first of their block;
+// what they give is never used.
 template <class S, class T>
 void pack_patches(const Plan& plan, const S* input, T* to) {
   constexpr int L = kLanes<T>;
@@ -145,9 +146,9 @@ class Operands {
     if (pack_x_ == nullptr) choose<T>();
   }
 
-  // Packs samples [first, first + count) behind x and d unless they are used where they lie; on return the
-  // pointers are where the samples are. With a bias, writes the samples' rows of `bias`, [batch, padded
-  // out_channels].
+  // Packs samples [first, first + count) into x_to and d_to, but for operands that are used where they lie;
+  // on return x and d point to the samples. With a bias, writes the samples' rows of `bias`,
+  // [batch, padded out_channels].
   void pack(int64_t first, int64_t count, T* x_to, T* d_to, T* bias, const T*& x, const T*& d) const {
     x = plan_.x.direct ? static_cast<const T*>(plan_.p.input) + first * plan_.x.sample : x_to;
     d = plan_.d.direct ? static_cast<const T*>(plan_.p.grad_output) + first * plan_.d.sample : d_to;

@@ -81,11 +81,10 @@ PYNAS_INLINE void transpose(Fixed<T, R>* rows) {
 
 constexpr int64_t kRun = 64;  // positions transposed at a time
 
-// to[p * step + lane] = row[lane][p], p < n; rows are readable up to a multiple of R positions.
+// to[p * step + lane] = row[lane][p] for p < n, lane < R; rows are readable up to a multiple of R positions.
 template <class T, int R>
 void interleave(const T* const* row, int64_t n, T* to, int64_t step) {
-  constexpr int64_t kAhead =
-      512 / sizeof(T);  // R rows at a time are more streams than the processor follows itself
+  constexpr int64_t kAhead = 512 / sizeof(T);  // R rows are more streams than the processor prefetches itself
   for (int64_t p = 0; p < n; p += R) {
     Fixed<T, R> block[R];
     PYNAS_UNROLL for (int i = 0; i < R; ++i) {
@@ -111,8 +110,8 @@ struct Grid {
   int64_t to_row;                  // of the plane, whose columns are R apart
 };
 
-// to[row][col][lane] = from[lane * lane_stride + row * row_stride + col * col_stride] for lane < lanes, else
-// 0.
+// to[row][col][lane] = from[lane * lane_stride + row * row_stride + col * col_stride], or 0 for lane >=
+// lanes.
 template <class S, class T, int R>
 void pack_plane(const S* from, int64_t lane_stride, int64_t lanes, Grid grid, T* to) {
   if (grid.row_stride == grid.cols * grid.col_stride && grid.to_row == grid.cols * R) {
@@ -136,8 +135,7 @@ void pack_plane(const S* from, int64_t lane_stride, int64_t lanes, Grid grid, T*
   }
   const T* row[R];
   if constexpr (sizeof(S) == sizeof(T)) {
-    if (grid.col_stride == 1 && lanes == R &&
-        grid.cols % R == 0) {  // rows that need neither copy nor conversion
+    if (grid.col_stride == 1 && lanes == R && grid.cols % R == 0) {  // neither copy nor conversion is needed
       for (int64_t h = 0; h < grid.rows; ++h) {
         for (int i = 0; i < R; ++i) row[i] = from + i * lane_stride + h * grid.row_stride;
         interleave<T, R>(row, grid.cols, to + h * grid.to_row, R);

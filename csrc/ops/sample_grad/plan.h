@@ -1,5 +1,5 @@
-// How one call is carried out: the layout of packed samples, the list of register tiles, and what the threads
-// share out. Integers only. Include only from sample_grad_cpu.cpp, once per instruction set.
+// How one call is carried out: the layout of packed samples, the list of register tiles, and how the work is
+// divided between threads. Integers only. Include only from sample_grad_cpu.cpp, once per instruction set.
 #pragma once
 
 #include <cstdlib>
@@ -14,15 +14,14 @@ namespace {
 enum class Layout {
   kTaps,       // lanes are input channels, a column is (channel block, tap)
   kPatches,    // few channels a group: lanes run over (channel, tap), a patch of the image for each position
-  kDepthwise,  // one channel a group: lanes are groups
+  kDepthwise,  // one channel a group: lanes are convolution groups, a vector is a tap
 };
 
-// What the threads share out, and what each keeps to itself.
+// What is divided between the threads.
 enum class Split {
-  kSamples,      // sample groups; moments of all weights in each thread, merged at the end
-  kWithinGroup,  // the samples of one group after the other; its gradient in each thread, added up group by
-                 // group
-  kWeights,      // weights; all samples packed beforehand, moments of a few weights finished in cache
+  kSamples,      // sample groups: each thread keeps moments of all weights, merged at the end
+  kWithinGroup,  // the samples of a group: each thread keeps a part of its gradient, added up group by group
+  kWeights,      // weights: all samples are packed beforehand, moments of a few weights are finished in cache
 };
 
 constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -38,10 +37,11 @@ struct Range {
 // Part i of n of [0, total).
 constexpr Range part(int64_t total, int64_t n, int64_t i) { return {total * i / n, total * (i + 1) / n}; }
 
-// The tiles of one block of output channels and one chunk of input channels: complete weight rows.
+// The tiles of one block of output channels and one chunk of input channels, with all taps. Sums lie in
+// memory as vectors [group][chunk][out_block][tap][block of the chunk][output of the block].
 struct Bundle {
   int64_t group, first_block, blocks, out_block;
-  int64_t first_vector;  // in the order in which sums lie in memory: [tap][block][output]
+  int64_t first_vector;  // in that order
 };
 
 struct Tile {
@@ -76,7 +76,7 @@ struct Plan {
 
   int64_t sample_groups = 0, group_size = 1;
   int64_t block_samples = 1;  // samples packed at a time
-  int64_t tile_batch = 1;     // tiles formed of one sample before the next one, while its rows are in cache
+  int64_t tile_batch = 1;     // tiles formed of one sample group before the next, while its rows are in cache
 
   int64_t bundles() const { return conv_groups * chunks * out_blocks; }
   int64_t vectors() const { return conv_groups * blocks * out_blocks * taps * tile_outputs; }
@@ -127,7 +127,7 @@ struct Plan {
   }
 };
 
-// A linear layer's batch axis is one more position: m samples of a group over T positions are m T positions.
+// A linear layer sums over positions as over samples: m samples of T positions are one of m T positions.
 inline SampleGradParams merge_positions(SampleGradParams p) {
   const bool linear = p.height == 1 && p.out_height == 1 && p.kernel[0] == 1 && p.kernel[1] == 1 &&
                       p.groups == 1 && p.padding[0] == 0 && p.padding[1] == 0 && p.stride[0] == 1 &&
@@ -211,8 +211,7 @@ inline void choose_layout(Plan& plan, size_t element) {
     const int64_t cols = plan.x_pad[0] + plan.width + plan.x_pad[1];
     const int64_t plane = plan.height * cols * lanes;
     plan.x = {false, plane * plan.blocks * plan.conv_groups, plane, cols * lanes, lanes};
-    if (plan.layout == Layout::kPatches &&
-        plan.positions() > 0) {  // rows are read in whole vectors: one more behind
+    if (plan.layout == Layout::kPatches && plan.positions() > 0) {  // and the image, read in whole vectors
       plan.x.sample += divide_up(channels * plan.patch_rows() * plan.patch_cols(), lanes) * lanes + lanes;
     }
   }
@@ -249,7 +248,7 @@ inline void choose_split(Plan& plan, int threads, int rows, size_t element) {
   const int64_t size = static_cast<int64_t>(element);
   const int64_t packed = ((plan.x.direct ? 0 : plan.x.sample) + (plan.d.direct ? 0 : plan.d.sample)) * size;
   const int64_t gradient = plan.vectors() * plan.lanes * size;
-  // Samples packed at a time stay in the second-level cache, unless the sums outgrow it anyway.
+  // Samples packed at a time stay in L2, unless the sums outgrow it anyway.
   const int64_t fit = gradient * rows > (512 << 10) ? 2 << 20 : 256 << 10;
   plan.block_samples = larger(1, smaller(fit / larger(packed, 1), 4));
 
@@ -258,8 +257,8 @@ inline void choose_split(Plan& plan, int threads, int rows, size_t element) {
     plan.split = Split::kWeights;  // every pair of groups meets in every tile
   } else if (!forced_split(plan.split)) {
     if (plan.p.sink == SampleGradSink::kNorms) rows = 0;
-    // Sums that outgrow a core's cache are moved once for every block of samples: that is nothing beside the
-    // products of many positions, and more than they cost at few.
+    // Sums that outgrow a core's cache move through memory once for every block of samples: negligible beside
+    // the products where there are many positions, more expensive than they are where there are few.
     const int64_t sums = gradient * (large_groups ? 1 : rows);
     const bool keep =
         sums <= (1 << 20) || (plan.positions() >= 64 && sums <= (6 << 20)) || plan.positions() >= 512;

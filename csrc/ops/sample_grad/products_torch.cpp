@@ -1,4 +1,4 @@
-// Norms and Gram matrices of samples' gradients: one product of gradients with themselves, two sinks.
+// Norms and Gram matrices of the gradients of samples: the operators of the sinks kNorms and kGram.
 #include <string>
 
 #include "ops/sample_grad/sample_grad_binding.h"
@@ -23,7 +23,7 @@ at::Tensor linear_products(const at::Tensor& grad_output, const at::Tensor& inpu
   return run_products(linear_sample_grad(kOp, grad_output, input, group_size, bias), grad_output, kSink);
 }
 
-// `module` holds the operator's fake kernel and bears its name; a literal, because torch keeps the pointer.
+// `module` holds the operator's fake kernel and ends in its name; a literal, because torch keeps the pointer.
 void define(torch::Library& m, const char* module, const std::string& geometry) {
   const std::string op = module + std::string(module).rfind('.') + 1;
   const std::string schema =

@@ -1,9 +1,15 @@
-// Moments of a linear layer's weight where every sample has one position: the gradient is d[b,o] x[b,i], of
-// rank one, so no sums over positions are needed and all moments of a tile of weights stay in registers while
-// b runs. Include only from sample_grad_cpu.cpp, once per instruction set.
+// Moments of a linear layer's weight where every sample is a group of its own with one position. Its gradient
+// is of rank one, so no sums over positions are needed, and the plain moments of a tile of weights stay in
+// registers while b runs. With d [B, out_channels] and x [B, in_channels], for every weight (o, i):
 //
-//   sum   = sum_b d x,   abs = sum_b |d x|,   square = sum_b (d x)^2,   centered = sum_b (d x - mean)^2 in a
-//   second pass sign  = #{b : d x != 0} - 2 #{b : d x < 0}, counted 64 samples at a time in words of bits
+//   g_b      = d[b,o] x[b,i]
+//   sum      = sum_b g_b
+//   abs      = sum_b |g_b|
+//   square   = sum_b g_b^2
+//   sign     = #{b : g_b != 0} - 2 #{b : g_b < 0},   counted 64 samples at a time in words of bits
+//   centered = sum_b (g_b - sum / B)^2,              in a second pass
+//
+// Include only from sample_grad_cpu.cpp, once per instruction set.
 #pragma once
 
 #include "ops/sample_grad/arena.h"
@@ -14,10 +20,10 @@ namespace pynas::cpu::PYNAS_ISA_NS {
 namespace {
 
 constexpr int kRankVectors = 2;
-constexpr int kRankOutputs =
-    kVectorBytes == 64 ? 4 : 2;  // with three sums each: 24 of 32 registers, 12 of 16
+constexpr int kRankOutputs = kVectorBytes == 64 ? 4 : 2;  // three sums each: 24 of 32 registers, 12 of 16
 
-// d[b][o] x[b][lane] summed over b: plain[k][n][o] for the moments k in kMask out of sum, abs, square.
+// plain[k][n][o] = the moment k of kMask, out of sum, abs and square, over b of x[b][n][lane] d[b][o]; x and
+// d are one block each, [batch][kRankVectors][lane] and [batch][kRankOutputs].
 template <class T, uint32_t kMask>
 void form_rank_one(const T* x, const T* d, int64_t batch, Vec<T> (*plain)[kRankVectors][kRankOutputs]) {
   constexpr int L = kLanes<T>, kStep = kRankVectors * L;
@@ -47,6 +53,7 @@ void form_rank_one(const T* x, const T* d, int64_t batch, Vec<T> (*plain)[kRankV
   }
 }
 
+// centered[n][o] = sum_b (x[b][n][lane] d[b][o] - sum[n][o] / batch)^2
 template <class T>
 void form_rank_one_centered(const T* x, const T* d, int64_t batch, const Vec<T> (*sum)[kRankOutputs],
                             Vec<T> (*centered)[kRankOutputs]) {
@@ -69,12 +76,13 @@ void form_rank_one_centered(const T* x, const T* d, int64_t batch, const Vec<T> 
   }
 }
 
-// Signs of one column of samples: bit b of word b / 64.
+// Signs of 64 samples of one column, a bit for each.
 struct SignWords {
   uint64_t nonzero, negative;
 };
 
-// words[w * columns + j] of values[b][j]; NaN counts as zero, as in torch.sign.
+// words[w][j]: bit b % 64 of word w = b / 64 has the sign of values[b][j]; NaN counts as zero, as in
+// torch.sign.
 template <class T>
 void pack_signs(const T* values, int64_t batch, int64_t columns, SignWords* words) {
   for (int64_t w = 0; w * 64 < batch; ++w) {
@@ -90,6 +98,7 @@ void pack_signs(const T* values, int64_t batch, int64_t columns, SignWords* word
   }
 }
 
+// sign[n][o] from the signs of the factors: a product is negative where one of them is.
 template <class T>
 void form_rank_one_signs(const SignWords* x, const SignWords* d, int64_t words,
                          Vec<T> (*sign)[kRankOutputs]) {
@@ -147,8 +156,8 @@ class RankOne {
       default:
         pack<T>(parallel);
     }
-    // A task: a run of inputs that stays in cache, 16 blocks of outputs. Inputs run innermost, so that rows
-    // of the result are written in long pieces.
+    // A task: a run of inputs that stays in cache, times 16 blocks of outputs. Inputs run innermost, so that
+    // rows of the result are written in long pieces.
     constexpr int64_t kOutputBlocks = 16, kInputBytes = 256 << 10;
     const int64_t block_bytes = p_.batch * kColumnsOf * static_cast<int64_t>(sizeof(T));
     const int64_t run = larger(1, smaller(x_blocks_, kInputBytes / block_bytes));
@@ -169,7 +178,7 @@ class RankOne {
   static constexpr int64_t kColumnsOf = kRankVectors * kL;
   using Tiles = Vec<T>[kRankVectors][kRankOutputs];
 
-  // Samples take the place of positions: [block][batch][columns].
+  // Packs both operands as [block][batch][columns], with samples in the place of positions.
   template <class S>
   void pack(const Parallel& parallel) const {
     if constexpr (sizeof(T) == sizeof(float) || sizeof(S) == sizeof(T)) {
@@ -247,8 +256,7 @@ class RankOne {
         if (left <= 0) break;
         T* to = static_cast<T*>(p_.weight) + (row * p_.out_channels + i * kRankOutputs + o) * p_.in_channels +
                 column;
-        constexpr bool kWholeLines =
-            kColumnsOf * sizeof(T) >= 64;  // half a line past the cache is a read as well
+        constexpr bool kWholeLines = kColumnsOf * sizeof(T) >= 64;  // half a streamed line costs a read
         if (left >= kL && kWholeLines)
           store_streaming(to, tile[n][o]);
         else if (left >= kL)

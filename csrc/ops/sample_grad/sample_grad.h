@@ -4,17 +4,21 @@
 //
 // For output channel o, input channel c of o's convolution group and kernel tap (r, s), sample group g (a run
 // of `group_size` consecutive samples) has the gradient
-//   w_g[o,c,r,s] = sum_{b in g} sum_{h,w} grad_output[b,o,h,w]
-//                                         input[b, c, h*stride[0] + r*dilation[0] - padding[0],
-//                                                     w*stride[1] + s*dilation[1] - padding[1]]
-//   v_g[o]       = sum_{b in g} sum_{h,w} grad_output[b,o,h,w]                                    (bias)
-// with input = 0 outside the image. A linear layer over T positions is the convolution with height =
+//
+//   w_g[o,c,r,s] = sum_{b in g} sum_{h,w} grad_output[b,o,h,w] input[b,c,y,x]
+//                  y = h stride[0] + r dilation[0] - padding[0]
+//                  x = w stride[1] + s dilation[1] - padding[1]
+//   v_g[o]       = sum_{b in g} sum_{h,w} grad_output[b,o,h,w]                (of the bias)
+//
+// with input = 0 outside the image. A linear layer over T positions is the convolution of height =
 // out_height = 1, width = out_width = T and a 1x1 kernel. What becomes of the gradients is the sink:
-//   kMoments  weight[k,o,c,r,s] = sum_g f_k(w_g[o,c,r,s]),  bias[k,o] = sum_g f_k(v_g[o]),  f_k the k-th set
-//   bit of
-//             `moments` among g, |g|, g^2, sign g, (g - mean g)^2
-//   kNorms    weight[g]   = sum w_g^2 (+ sum v_g^2 with `with_bias`)
-//   kGram     weight[g,h] = sum w_g w_h (+ sum v_g v_h with `with_bias`)
+//
+//   kMoments   weight[k,o,c,r,s] = sum_g f_k(w_g[o,c,r,s])
+//              bias[k,o]         = sum_g f_k(v_g[o])
+//              f_k               = the k-th set bit of `moments` among
+//                                  g, |g|, g^2, sign g, (g - mean)^2 with the mean over the sample groups
+//   kNorms     weight[g]         = sum_{o,c,r,s} w_g^2    [+ sum_o v_g^2   with `with_bias`]
+//   kGram      weight[g,h]       = sum_{o,c,r,s} w_g w_h  [+ sum_o v_g v_h with `with_bias`]
 //
 // The caller checks all arguments, allocates outputs and the workspace, and calls sample_grad with pointers
 // that stay valid for the call (CUDA: until the stream has passed it). The entry points write every element
@@ -59,10 +63,8 @@ struct SampleGradParams {
   void* workspace = nullptr;
 
   int64_t sample_groups() const { return batch / group_size; }
-  int64_t group_channels() const { return in_channels / groups; }  // input channels that a weight sees
-  int64_t group_out_channels() const {
-    return out_channels / groups;
-  }  // output channels of a convolution group
+  int64_t group_channels() const { return in_channels / groups; }       // input channels that a weight sees
+  int64_t group_out_channels() const { return out_channels / groups; }  // of a convolution group
 };
 
 namespace cpu {

@@ -8,8 +8,7 @@ namespace pynas::cuda {
 namespace {
 
 constexpr int64_t kSplitRows = 128;  // a row split shorter than this does not pay its own fold
-constexpr int64_t kThinWeights =
-    kTileElements / 4;  // convolution groups with fewer weights would leave tiles empty
+constexpr int64_t kThinWeights = kTileElements / 4;  // with fewer weights a group leaves most of a tile empty
 
 struct Plan {
   Layer layer;
@@ -35,8 +34,8 @@ MomentSlots moment_slots(uint32_t mask) {
   return slots;
 }
 
-// Whether a tensor already lies as the producers read it: channels last, and for tiles in aligned 16-byte
-// vectors.
+// Whether a tensor already lies as the producers read it: channels last and, for tiles,
+// in aligned vectors of 16 bytes.
 bool lies_well(const void* data, const int64_t (&strides)[4], int64_t all_channels, int64_t channels,
                int64_t vector, bool direct) {
   if (data == nullptr || (strides[1] != 1 && all_channels != 1)) return false;
@@ -204,7 +203,7 @@ class Run {
     }
   }
 
-  // Produces the raw gradients slab by slab and calls consume(kind, first element, elements).
+  // Produces the raw gradients slab by slab, and after each calls consume(kind, first element, elements).
   template <class F>
   void for_slabs(F&& consume) {
     const int64_t cells = plan_.direct ? layer_.weights() : layer_.tiles();

@@ -1,4 +1,4 @@
-// Inside the CUDA side of sample_grad: how the work is cut, and the steps that sample_grad_cuda.cu combines.
+// The CUDA side of sample_grad: how the work is cut, and the steps that sample_grad_cuda.cu combines.
 //
 //   pack      inputs to channels-last with padded channels, unless they lie so already
 //   produce   gradients of "units" (a sample group, or a run of its rows), tile by tile of the weight:
@@ -8,8 +8,8 @@
 //             (sample_grad_fold_cuda.cu): float64, Gram, thin convolutions, and few sample groups of many
 //             rows, which are cut into row splits
 //
-// The weight matrix of one convolution group is [rows: its output channels] x [columns: tap * channels +
-// channel], channels padded to 16 bytes, so that a vector of columns is a vector of neighbouring input
+// Rows of the weight matrix of a convolution group are its output channels, columns are tap * channels +
+// channel. Channels are padded to 16 bytes, so that a vector of columns is a vector of neighbouring input
 // channels.
 #pragma once
 
@@ -39,8 +39,8 @@ struct ChannelsLast {  // [batch][rows][columns][convolution groups][padded chan
   int channels = 0;                        // of one convolution group, padded
 };
 
-// Everything a producer must know about the layer. Row r of a unit is position r % positions of sample r /
-// positions.
+// Everything a producer must know about the layer. Row r of a sample group is its sample r / positions at
+// position r % positions.
 struct Layer {
   ChannelsLast grad_output, input;
   int sample_groups, group_size, positions, rows;  // rows = group_size * positions
@@ -48,7 +48,7 @@ struct Layer {
   int stride_y, stride_x, padding_y, padding_x, dilation_y, dilation_x, kernel_width, taps;
   int conv_groups, group_out_channels, group_channels;
   int row_tiles, column_tiles;  // of one convolution group
-  int row_splits, split_rows;  // units = sample_groups * row_splits, the last split of a group may be shorter
+  int row_splits, split_rows;   // of a sample group; its last split may be shorter
   Divider by_positions, by_out_width;
 
   __host__ __device__ int units() const { return sample_groups * row_splits; }
@@ -83,7 +83,8 @@ struct ElementMap {
   }
 };
 
-// Which moments the registers of a tile block hold; slot 0 is the sum where centered needs it.
+// The bits of the moments that a tile block holds in registers, ascending; slot 0 is the
+// sum where the centred moment needs it.
 struct MomentSlots {
   int count = 0;
   int bit[kNumMoments] = {};
@@ -96,7 +97,7 @@ void pack(const void* source, void* target, int64_t bytes, int64_t batch, int64_
 // Raw gradients [units][tile_count * kTileElements] of tiles first_tile .. first_tile + tile_count.
 void tiles_to_raw(const Layer&, DType, bool tf32, int64_t first_tile, int64_t tile_count, void* raw,
                   cudaStream_t);
-// Partial moments [splits][slots][tiles * kTileElements]: `splits` blocks share the sample groups of a tile.
+// Partial moments [splits][slots][tiles * kTileElements]: `splits` blocks divide the sample groups of a tile.
 void tiles_to_moments(const Layer&, DType, bool tf32, const MomentSlots&, int splits, float* partial,
                       cudaStream_t);
 // Partial squared norms [sample_groups][tiles * kTileWarps].
@@ -112,10 +113,12 @@ void merge_moments(const ElementMap&, const MomentSlots&, const float* partial, 
                    int64_t weights, uint32_t mask, float* out, cudaStream_t);
 void fold_moments(const ElementMap&, bool wide, const void* raw, int sample_groups, int row_splits,
                   int64_t weights, uint32_t mask, void* out, cudaStream_t);
-// out[g] (+)= sum over values[g][row_splits][size] (squared: of the squares of the sums over row splits).
+// out[g] (+)= sum_e v[g][e], or sum_e v[g][e]^2 if squared, with v[g][e] = sum over row splits of
+// values[g][split][e]. `first` overwrites.
 void add_norms(bool wide, bool squared, bool first, const void* values, int sample_groups, int row_splits,
                int64_t size, void* out, cudaStream_t);
-// partial[split][g][h] (+)= sum over a share of the elements of raw[g] raw[h]; finish_gram adds up splits.
+// partial[split][g][h] (+)= sum over the split's elements of raw[g] raw[h] for h <= g; finish_gram adds up
+// the splits into the symmetric out [G, G].
 int gram_splits(int sample_groups);
 void add_gram(bool wide, bool first, const void* raw, int sample_groups, int64_t size, void* partial,
               cudaStream_t);

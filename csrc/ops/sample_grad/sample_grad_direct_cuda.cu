@@ -7,15 +7,15 @@ namespace {
 struct PackShape {
   int64_t pixels, batch_stride, channel_stride, row_stride, column_stride;
   int64_t rows, columns;
-  int channels, padded, packed_channels;  // of one convolution group, the same padded, padded times groups
+  int channels, padded, packed_channels;  // of a convolution group, the same padded, padded times groups
 };
 
 // target[pixel][group][c] = source[pixel][group * channels + c], zero for c >= channels.
 // Block: 32 pixels x 32 packed channels through shared memory, so that both sides touch whole sectors.
 // Thread: 4 elements read with lanes along pixels, 4 written with lanes along channels.
-// Floor: each element read once and written once, (1 + padded / channels) bytes(element) elements / 3.35
-//   TB/s.
-// Form: the tile kernel can then use 16-byte cp.async for any strides, instead of gathering elements in its
+// Roofline: each element read once and written once, elements (1 + padded / channels) sizeof(Word) bytes /
+//   3.35 TB/s.
+// Design: the tile kernel can then use 16-byte cp.async for any strides, instead of gathering elements in its
 //   inner loop.
 template <class Word>
 __global__ void __launch_bounds__(256)
@@ -43,13 +43,14 @@ __global__ void __launch_bounds__(256)
   }
 }
 
-// raw[unit][e] = sum over the unit's rows of grad_output[row, o] input[row shifted by tap, c], e = first.. in
-// (c, tap, o).
-// Block: 32 elements (neighbouring output channels) of one unit; 8 warps take every 8th row and add up at the
-//   end.
+// For element e = first + local, in the order (c, tap, o) of the weight:
+//   raw[unit][local] = sum over the unit's rows of grad_output[row, o] input[row shifted by tap, c]
+// kBias: e = o, and raw[unit][local] = sum over the unit's rows of grad_output[row, o].
+// Block: 32 elements (neighbouring output channels), unit by unit; 8 warps take every 8th row and add up at
+//   the end of each unit.
 // Thread: one element, one row in eight.
-// Floor: both tensors once = B (O Ho Wo + C H W) bytes(element) / 3.35 TB/s; taps come again from L1 and L2.
-// Form: a tile of 64 x 64 weights would be nearly empty here (9 weights a group for depthwise 3x3).
+// Roofline: both tensors once, B (O Ho Wo + C H W) sizeof(T) bytes / 3.35 TB/s; other taps read L1 and L2.
+// Design: a tile of 64 x 64 weights would be nearly empty here (9 weights a group for depthwise 3x3).
 template <class T, bool kBias>
 __global__ void __launch_bounds__(256)
     direct_kernel(Layer layer, int64_t first, int64_t count, Accumulate<T>* __restrict__ raw) {

@@ -5,11 +5,12 @@
 namespace pynas::cuda {
 namespace {
 
-// out[k][p] = moments of the splits merged (Chan et al. 1979), in double.
+// out[k][p] = the k-th moment of weight p, merged over the splits (Chan et al. 1979) in double.
 // Block: 256 neighbouring weights.
 // Thread: one weight over all splits and slots.
-// Floor: (splits + 1) moments x weights x 4 bytes / 3.35 TB/s.
-// Form: lanes follow the output, so that it is written whole; the tiles' (tap, channel) order is met in L1.
+// Roofline: (splits + 1) moments x weights x 4 bytes / 3.35 TB/s.
+// Design: lanes follow the output, so that it is written whole; reads in the tiles' order (tap, channel) are
+//   served by L1.
 __global__ void __launch_bounds__(256)
     merge_kernel(ElementMap map, MomentSlots slots, const float* __restrict__ partial, int splits,
                  int sample_groups, int64_t weights, uint32_t mask, float* __restrict__ out) {
@@ -42,11 +43,11 @@ __global__ void __launch_bounds__(256)
   result.store(out + p, weights, mask);
 }
 
-// out[k][p] = moments over sample groups of sum_splits raw[group][split][p].
+// out[k][p] = the k-th moment over sample groups of sum_splits raw[group][split][p].
 // Block: 256 neighbouring weights.
 // Thread: one weight over all groups.
-// Floor: units x weights x sizeof(T) / 3.35 TB/s, and the result once.
-// Form: only few or small units come this way; their raw gradients mostly still lie in L2.
+// Roofline: units x weights x sizeof(T) bytes / 3.35 TB/s, and the result once.
+// Design: only few or small units come this way; their raw gradients mostly still lie in L2.
 template <class T>
 __global__ void __launch_bounds__(256)
     fold_kernel(ElementMap map, const T* __restrict__ raw, int sample_groups, int row_splits, int64_t weights,
@@ -65,11 +66,12 @@ __global__ void __launch_bounds__(256)
   sums.store(out + p, weights, mask);
 }
 
-// out[group] (+)= sum over elements of value^2 or value, value = sum_splits values[group][split][element].
+// out[group] (+)= sum over elements of value^2 (squared) or value, with
+// value = sum_splits values[group][split][element].
 // Block: one sample group.
 // Thread: every 256th element, then a tree over the block.
-// Floor: the values once / 3.35 TB/s.
-// Form: one block a group keeps the order of the sum fixed without a second pass.
+// Roofline: the bytes of the values / 3.35 TB/s.
+// Design: one block a group keeps the order of the sum fixed without a second pass.
 template <class T>
 __global__ void __launch_bounds__(256) norm_kernel(bool squared, bool first, const T* __restrict__ values,
                                                    int row_splits, int64_t size, T* __restrict__ out) {
@@ -91,13 +93,13 @@ __global__ void __launch_bounds__(256) norm_kernel(bool squared, bool first, con
   }
 }
 
-// partial[split][g][h] (+)= sum over the split's elements of raw[g] raw[h].
+// partial[split][g][h] (+)= sum over the split's elements of raw[g] raw[h], for h <= g.
 // Block: 32 x 32 pairs of groups on or below the diagonal, one share of the elements.
 // Thread: 2 x 2 pairs; loads 4 elements of each operand a step of 32 elements.
-// Floor: G^2 size operations (half of 2 G^2 by symmetry) / 67 TFLOP/s; each raw value read G / 32 times, from
-//   L2.
-// Form: the ghost product needs no raw gradients, but (rows of a sample)^2 work a pair: more, from 16 x 16
-//   images on.
+// Roofline: G^2 size operations (half of 2 G^2 size, by symmetry) / 67 TFLOP/s; each raw value is read about
+//   G / 32 times, from L2.
+// Design: the ghost product needs no raw gradients, but (rows of a sample)^2 work a pair: more, from images
+//   of 16 x 16 on.
 template <class T>
 __global__ void __launch_bounds__(256)
     gram_kernel(bool first, const T* __restrict__ raw, int groups, int64_t size, T* __restrict__ partial) {
@@ -136,11 +138,11 @@ __global__ void __launch_bounds__(256)
   }
 }
 
-// out[g][h] = out[h][g] = sum over splits.
+// out[g][h] = out[h][g] = sum over splits of partial[split][g][h], h <= g.
 // Block: 256 pairs.
 // Thread: one pair.
-// Floor: splits G^2 sizeof(T) / 3.35 TB/s.
-// Form: a second pass instead of atomics, so that the sum has one order.
+// Roofline: splits G^2 sizeof(T) bytes / 3.35 TB/s.
+// Design: a second pass instead of atomics, so that the sum has one order.
 template <class T>
 __global__ void __launch_bounds__(256)
     finish_gram_kernel(const T* __restrict__ partial, int splits, int groups, T* __restrict__ out) {

@@ -1,6 +1,8 @@
-// The products of one k-step: a 64 x 64 tile of sum_k grad_output[k, row] input[k, column] over 256 threads.
+// The products of one k-step, on a 64 x 64 tile of the weight matrix over 256 threads:
 //
-// Each form says what lies in shared memory ([kDepth][kPitch] elements a matrix, channels contiguous as in
+//   sums[row, column] += sum_k grad_output[k, row] input[k, column]
+//
+// Each struct says what lies in shared memory ([kDepth][kPitch] elements a matrix, channels contiguous as in
 // global memory) and which 16 elements of the tile a thread keeps. Pitches make the fragment loads free of
 // bank conflicts: rows 16 bytes apart modulo 128 for ldmatrix, 8 words apart modulo 32 for single words.
 #pragma once
@@ -58,10 +60,12 @@ struct HalfMath : WarpTile {
   }
 };
 
-// float32 by tf32 tensor cores. kExact: each operand is split into two tf32 numbers, x = big + small, and x y
-// = big big + big small + small big, with the k-step's sum kept apart and added in float32, because tensor
-// cores truncate their accumulators (Ootomo & Yokota 2022): as accurate as float32 arithmetic, at a third of
-// tf32's rate.
+// float32 by tf32 tensor cores. kExact: each operand is split into two tf32 numbers, x = x_big + x_small, and
+//
+//   x y = x_big y_big + x_big y_small + x_small y_big
+//
+// The k-step's sum is kept apart and added in float32, because tensor cores truncate their accumulators
+// (Ootomo & Yokota 2022): as accurate as float32 arithmetic, at a third of tf32's rate.
 template <bool kExact>
 struct Tf32Math : WarpTile {
   using Element = float;

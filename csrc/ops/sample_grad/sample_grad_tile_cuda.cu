@@ -25,7 +25,7 @@ struct RawSink {
   __device__ void finish() {}
 };
 
-// Sum of squares over the tile, one partial sum a warp, so that no barrier is needed.
+// Sums the squares of the tile, one partial sum a warp, so that no barrier is needed.
 template <class Math>
 struct NormSink {
   struct Arguments {
@@ -44,7 +44,8 @@ struct NormSink {
   __device__ void finish() {}
 };
 
-// Up to kSlots moments of every element in registers; centered by Welford with the mean taken from slot 0.
+// Keeps up to kSlots moments of every element in registers; the centred one is Welford's, with the mean taken
+// from slot 0:  centered += (g - mean)^2 n / (n + 1), with the mean of the n gradients before this one.
 template <class Math, int kSlots>
 struct MomentSink {
   struct Arguments {
@@ -100,13 +101,13 @@ struct MomentSink {
 
 // Block: one 64 x 64 tile of the weight matrix; for each unit of its share (blockIdx.y), the product of the
 //   unit's gradient rows and shifted input rows, then one fold into the sink.
-// Thread: 16 elements of the tile and their moments; loads 16 bytes of each operand a k-step, two steps
-//   ahead of use.
-// Floor: 2 B O C/groups kh kw Ho Wo operations / 990 (bf16), 165 (float32 by three tf32 products), 34
-//   (float64) TFLOP/s, or both tensors once / 3.35 TB/s; each input row is read again by every tile column,
-//   from L2.
-// Form: only the tile of one unit exists at a time, in registers; the naive form writes and reads B x weights
-//   numbers.
+// Thread: 16 elements of the tile and their moments; loads 16 bytes of each operand a k-step, two steps ahead
+//   of use.
+// Roofline: 2 B O C/groups kh kw Ho Wo operations / 990 (bf16 and float16), 165 (float32 by three tf32
+//   products), 34 (float64) TFLOP/s, or both tensors once / 3.35 TB/s. grad_output is read again by every
+//   column tile, the input by every row tile and tap, from L2.
+// Design: only the tile of one unit exists at a time, in registers; a plain implementation writes and reads
+//   B x weights numbers.
 template <class Math, class Sink>
 __global__ void __launch_bounds__(kTileThreads)
     tile_kernel(Layer layer, int64_t first_tile, typename Sink::Arguments arguments) {
@@ -122,8 +123,8 @@ __global__ void __launch_bounds__(kTileThreads)
   const int row_tile = static_cast<int>(quotient % layer.row_tiles),
             group = static_cast<int>(quotient / layer.row_tiles);
 
-  // What this thread loads: one row of the k-step, one vector of neighbouring channels; column -> (tap,
-  // channel).
+  // What this thread loads: one row of the k-step, one vector of neighbouring channels. Column n of the
+  // weight matrix is (tap, channel).
   const int load_row = threadIdx.x / kVectors, load_column = threadIdx.x % kVectors * kVector;
   const int m = row_tile * kTile + load_column, n = column_tile * kTile + load_column;
   const int tap = n / layer.input.channels, channel = n % layer.input.channels;
@@ -139,7 +140,7 @@ __global__ void __launch_bounds__(kTileThreads)
   const int end = static_cast<int>(int64_t{units} * (blockIdx.y + 1) / gridDim.y);
   const int steps = max(1, ceil_div(layer.split_rows, Math::kDepth));
 
-  // Issues the loads of the next k-step, running on over units, so that the pipeline never drains between
+  // Issues the loads of the next k-step. It runs on over units, so that the pipeline never drains between
   // them.
   int next_step = 0, next_unit = begin, next_group = begin / layer.row_splits,
       next_split = begin % layer.row_splits;

@@ -23,7 +23,8 @@ void check_operands(const char* op, const at::Tensor& grad_output, const at::Ten
   check::group_size(op, group_size, input.size(0));
 }
 
-// Every gradient, of a bias too, is zero; what kernels plan for sizes of zero beside billions is not asked.
+// Whether every gradient, also that of the bias, is zero. Kernels are then not called: they need not plan for
+// tensors of size zero whose other sizes are in the billions.
 bool is_empty(const SampleGradParams& p) {
   return p.batch == 0 || p.out_channels == 0 || p.out_height == 0 || p.out_width == 0;
 }
@@ -40,7 +41,7 @@ size_t workspace_bytes(const SampleGradParams& params, [[maybe_unused]] const at
   return bytes;
 }
 
-// Fresh pages cost more than the sums that go into them: ask for huge ones where the result is large.
+// Faulting in fresh pages is more expensive than the sums that go into them: large results use huge pages.
 at::Tensor allocate(at::IntArrayRef sizes, const at::TensorOptions& options) {
   at::Tensor tensor = at::empty(sizes, options);
 #if defined(MADV_HUGEPAGE)
@@ -56,8 +57,8 @@ at::Tensor allocate(at::IntArrayRef sizes, const at::TensorOptions& options) {
 }
 
 void run(SampleGradParams& params, const at::Tensor& like) {
-  // The setting for matrix products, for convolutions too: cuDNN's own is on by default, and statistics that
-  // subtract nearly equal gradients should lose digits only where the user asked for it.
+  // PyTorch's setting for matrix products holds for convolutions too: cuDNN's own is on by default, and
+  // statistics that subtract nearly equal gradients should lose digits only where the user asked for it.
   params.allow_tf32 = like.is_cuda() && at::globalContext().allowTF32CuBLAS();
   constexpr int64_t kAlign = 64;
   const int64_t bytes = static_cast<int64_t>(workspace_bytes(params, like));

@@ -1,9 +1,9 @@
-// What becomes of a register tile of sample gradients: moments, squared norms. Include only from
+// What becomes of tiles of sample gradients: moments, squared norms, products. Include only from
 // sample_grad_cpu.cpp, once per instruction set.
 //
 // Tiles arrive as gradients[b][v][lane] for a few sample groups b, so that a moment is read and written once
 // for all of them. Moments lie interleaved, sums[v][k][lane], k the requested moments in the order of their
-// bits; the centred moment keeps two rows, the running mean and m2.
+// bits; the centred moment keeps two rows, the running mean and m2 = sum of squared deviations.
 #pragma once
 
 #include <utility>
@@ -17,8 +17,8 @@ namespace {
 constexpr int moment_rows(uint32_t mask) { return count_moments(mask) + (mask & kMomentCentered ? 1 : 0); }
 
 #if defined(__AVX512F__)
-// One instruction looks the class of every lane up in a table: zeros and NaN to +0, negative to -1, positive
-// to 1.
+// One instruction looks up the class of every lane in a table: zeros and NaN give +0,
+// negative numbers -1, positive ones 1.
 PYNAS_INLINE Vec<float> sign_of(Vec<float> v) {
   constexpr int32_t kNan = 8, kZero = 8 << 8, kOne = 10 << 12, kInf = 9 << 16 | 10 << 20, kFinite = 9 << 24;
   constexpr int32_t kTable =
@@ -34,12 +34,13 @@ PYNAS_INLINE T sign_of(T v) {
 }
 #endif
 
-// sums[v] += f(gradients[0..n)[v]) for n more groups after `count` ones.
+// sums[v] += f(gradients[0 .. kGroups)[v]) for kGroups more groups after `count` ones.
 template <class T, uint32_t kMask, int kGroups>
 PYNAS_INLINE void add_groups(const T* gradients, int64_t vectors, int64_t count, T* sums) {
   constexpr int L = kLanes<T>;
   constexpr int64_t kStep = moment_rows(kMask) * L;
-  // Chan's merge of the block's own mean and m2 with the running ones; with one group it is Welford's update.
+  // Chan's merge of these groups' mean and m2 with the running ones; with one group it is Welford's update:
+  //   mean += delta n / (count + n),  m2 += m2_n + delta^2 count n / (count + n),  n = kGroups
   const Vec<T> share = broadcast(T(kGroups) / static_cast<T>(count + kGroups));
   const Vec<T> cross = share * broadcast(static_cast<T>(count));
   for (int64_t v = 0; v < vectors; ++v, sums += kStep) {
@@ -91,7 +92,7 @@ AddMoments<T> moments_for(uint32_t mask) {
   return select_moments<T>(mask, std::make_integer_sequence<uint32_t, kMomentAll + 1>());
 }
 
-// sum of squares of one group's tile
+// The sum of squares of one group's vectors.
 template <class T>
 double squared_norm(const T* gradients, int64_t vectors) {
   Vec<T> even = zero<T>(), odd = zero<T>();
@@ -105,7 +106,7 @@ double squared_norm(const T* gradients, int64_t vectors) {
   return static_cast<double>(sum<T>(even + odd));
 }
 
-// gram[i][j] += <g_i, g_j> for j <= i over one tile, 4 x 4 products at a time in registers
+// gram[i][j] += <g_i, g_j> for j <= i, kBlock x kBlock products at a time in registers.
 template <class T>
 void add_gram(const T* gradients, int64_t groups, int64_t vectors, double* gram) {
   constexpr int L = kLanes<T>;

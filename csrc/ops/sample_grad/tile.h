@@ -2,9 +2,12 @@
 // instruction set.
 //
 // A column is a vector of input channels under one kernel tap; a dense tile is up to kColumns columns times
-// kOutputs output channels, all in registers:  tile[n][o][lane] = sum_t x[n][t][lane] d[t][o].  One position
-// t costs kColumns vector loads and kOutputs broadcasts for their product of multiply-adds, so the
-// multiply-add units are the limit.
+// kOutputs output channels, all in registers, summed over positions t:
+//
+//   tile[n][o][lane] = sum_t x[n][t][lane] d[t][o]
+//
+// One position costs kColumns vector loads and kOutputs broadcasts for kColumns kOutputs multiply-adds, so
+// the multiply-add units are the limit.
 #pragma once
 
 #include "common/simd.h"
@@ -13,8 +16,7 @@ namespace pynas::cpu::PYNAS_ISA_NS {
 namespace {
 
 constexpr int kOutputs = kVectorBytes == 64 ? 8 : 4;  // 24 of 32 registers, 12 of 16
-constexpr int kColumns =
-    kVectorBytes == 16 ? 2 : 3;  // without a fused multiply-add the product needs a register too
+constexpr int kColumns = kVectorBytes == 16 ? 2 : 3;  // unfused, a product needs a register of its own
 
 // The positions that a tile sums over: `samples` x `rows` x `cols`, by strides in elements.
 template <class T>
@@ -24,7 +26,7 @@ struct Walk {
   int64_t samples, rows, cols;
   int64_t x_sample, x_row, x_col;
   int64_t d_sample, d_row, d_col;
-  bool add;  // to what `out` holds, instead of in its place
+  bool add;  // to what `out` holds, instead of overwriting it
 
   // One long run of positions where the rows lie end to end.
   void flatten() {
@@ -69,9 +71,12 @@ void form_tile(const Walk<T>& walk, T* out) {
   }
 }
 
-// Depthwise: lanes are channels and tile[s][lane] = sum_t x[t + s][lane] d[t][lane] for S taps of one kernel
-// row. Positions alternate between two sets of sums, because S alone are too few to hide the latency of the
-// adds.
+// Depthwise: lanes are channels. For S taps s of one kernel row, x_tap elements apart, and positions t,
+//
+//   tile[s][lane] = sum_t x[x_col t + x_tap s + lane] d[d_col t + lane]
+//
+// Positions alternate between two sets of sums, because S alone are too few to hide the
+// latency of the additions.
 template <class T, int S>
 void form_depthwise(const Walk<T>& walk, int64_t x_tap, T* out) {
   constexpr int kSets = 2;

@@ -21,7 +21,7 @@ struct Partials {
   int64_t n;
 };
 
-// The requested moments of vector v, merged in the order of the threads: rows[k * step + lane].
+// rows[k * step + lane] = the k-th requested moment of vector v, merged in the order of the threads.
 template <class T>
 void merge_vector(const Partials<T>& partials, uint32_t mask, int64_t v, T* rows, int64_t step) {
   constexpr int L = kLanes<T>;
@@ -34,7 +34,7 @@ void merge_vector(const Partials<T>& partials, uint32_t mask, int64_t v, T* rows
     store(rows + k * step, total);
   }
   if ((mask & kMomentCentered) == 0) return;
-  // Chan, Golub and LeVeque: m2 = m2_a + m2_b + (mean_b - mean_a)^2 n_a n_b / n, in double between threads.
+  // Chan, Golub and LeVeque, in double: m2 = m2_a + m2_b + (mean_b - mean_a)^2 n_a n_b / (n_a + n_b).
   for (int lane = 0; lane < L; ++lane) {
     double mean = 0, m2 = 0, count = 0;
     for (int64_t t = 0; t < partials.n; ++t) {
@@ -50,7 +50,7 @@ void merge_vector(const Partials<T>& partials, uint32_t mask, int64_t v, T* rows
   }
 }
 
-// Copies past the cache: results much larger than it would only push out what the next tiles need.
+// Copies past the cache: results much larger than the cache would only push out what the next tiles need.
 template <class T>
 void copy_streaming(const T* from, int64_t n, T* to) {
   int64_t i = 0;
@@ -67,7 +67,7 @@ void copy_streaming(const T* from, int64_t n, T* to) {
   for (; i < n; ++i) to[i] = from[i];
 }
 
-// Streamed stores order themselves with nothing: call before another thread may read what was written.
+// Streamed stores are not ordered with any other: call before another thread may read what was written.
 inline void finish_streaming() {
 #if defined(__SSE2__)
   _mm_sfence();
@@ -104,8 +104,9 @@ void transpose_taps(const T* from, int64_t taps, T* to) {
   }
 }
 
-// Weight rows are [lane][tap] in the result and [tap][...][lane] in the sums: `scratch` holds one block of
-// one output channel for every moment, tap by tap, and once more transposed.
+// Writes the moments of a bundle, whose sums begin at `first_vector` of the partials. Weight rows are
+// [lane][tap] in the result and [tap][...][lane] in the sums: `scratch` holds one block of one output channel
+// for every moment, tap by tap, and one moment of it transposed.
 template <class T>
 void write_bundle(const Plan& plan, const Bundle& b, const Partials<T>& partials, int64_t first_vector,
                   bool streaming, T* scratch) {

@@ -1,10 +1,13 @@
 // Cells of NAS-Bench-101: directed acyclic graphs of at most 7 vertices, the input first and the output last.
-// Every vertex between them has one of three operations; at most 9 edges lie on a path from input to output.
+// Every vertex between them has one of three operations; at most 9 edges lie on paths from input to output.
 //
-// A cell travels as one integer, its code: bit 10 + source + target (target - 1) / 2 is the edge from
-// `source` to `target`, and the ten lowest bits are the operations of vertices 1 .. 5, two bits each, vertex
-// 1 highest. A cell of fewer than 7 vertices has its last vertices before the output without edges and with
-// operation 0.
+// A cell is handed around as one integer, its code:
+//
+//   bit 10 + source + target (target - 1) / 2   the edge from `source` to `target`, 0 <= source < target <= 6
+//   bits 2 (5 - v), 2 (5 - v) + 1               the operation of vertex v, 1 <= v <= 5
+//
+// In the code of a cell of fewer than 7 vertices the output is vertex 6 all the same, and the unused vertices
+// before it have no edges and operation 0.
 #pragma once
 
 #include <cstdint>
@@ -28,7 +31,7 @@ struct Cell {
   uint8_t operation[kMaxVertices] = {};
 };
 
-// Whether the number is a code: nothing above its edges, and operations that there are.
+// Whether the number is a code: no bits above its edges, and no operation but 0, 1 and 2.
 bool is_code(Code code);
 Cell unpack(Code code);
 Code pack(const Cell& cell);
@@ -36,12 +39,12 @@ Code pack(const Cell& cell);
 // The cell without the vertices that lie on no path from the input to the output; they keep their order.
 Cell prune(const Cell& cell);
 int count_edges(const Cell& cell);
-// Whether the code is one, and the pruned cell exists and has at most kMaxEdges edges.
+// Whether the number is a code whose pruned cell exists and has at most kMaxEdges edges.
 bool is_valid(Code code);
 
-// Channels of every vertex of a pruned cell. Those that the output concatenates share `out_channels` evenly,
-// the first of them one more each where it does not divide; another has as many as the widest vertex it
-// feeds.
+// Channels of every vertex of a pruned cell. The vertices that the output concatenates divide
+// `out_channels` evenly, where the first ones take one more each of what is left over; any other
+// vertex has as many as the widest one that it feeds.
 void vertex_channels(const Cell& cell, int64_t in_channels, int64_t out_channels,
                      int64_t channels[kMaxVertices]);
 
@@ -51,7 +54,7 @@ struct Cost {
 };
 Cost cost(const Cell& cell, int64_t in_channels, int64_t out_channels);
 
-// `cells` cells of a network map `in_channels` to `out_channels`.
+// `cells` cells of a network that map `in_channels` to `out_channels`.
 struct Width {
   int64_t in_channels, out_channels, cells;
 };

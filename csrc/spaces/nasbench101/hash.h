@@ -9,11 +9,13 @@
 
 namespace pynas::nasbench101 {
 
-// h_0(v) = MD5("(out-degree, in-degree, label)"), labels -1 of the input, -2 of the output, 0 .. 2 between;
-// h_{i+1}(v) = MD5(sorted h_i of the sources of v | sorted h_i of its targets | h_i(v)), V times for V
-// vertices; the hash is MD5 of the sorted h_V, written as Python writes a list of strings. All in hexadecimal
-// text.
-// Digests, [count][16], of the pruned cells; of a code without a cell, zeros.
+// digests [count][16] of the pruned cells; zeros for a code without a cell. For a cell of V vertices v, with
+// all digests h written as hexadecimal text:
+//
+//   h_0(v)     = MD5("(out-degree, in-degree, label)")
+//   label      = -1 of the input, -2 of the output, else the operation
+//   h_{i+1}(v) = MD5(sorted h_i of the sources of v | sorted h_i of its targets | h_i(v))
+//   hash       = MD5 of the sorted h_V(v), as Python writes a list of strings
 void hash(const Code* codes, int64_t count, uint8_t* digests, const Parallel& parallel);
 
 }  // namespace pynas::nasbench101

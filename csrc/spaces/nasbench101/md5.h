@@ -10,7 +10,7 @@ namespace pynas {
 constexpr int kMd5Block = 64;
 constexpr int kMd5Digest = 16;
 
-// Blocks that a message of `bytes` bytes fills with its padding: a one bit, zeros, the length in 8 bytes.
+// Blocks that a message of `bytes` bytes fills with its padding: a one bit, zeros, and the length in 8 bytes.
 constexpr int64_t md5_blocks(int64_t bytes) { return (bytes + 8) / kMd5Block + 1; }
 
 struct Md5Params {
@@ -20,7 +20,7 @@ struct Md5Params {
   uint8_t* const* digests = nullptr;  // [count][kMd5Digest]
 };
 
-// Completes a message of `bytes` bytes in a buffer of md5_blocks(bytes) blocks.
+// Pads a message of `bytes` bytes in a buffer of md5_blocks(bytes) blocks.
 void md5_pad(uint8_t* message, int64_t bytes);
 
 namespace cpu {

@@ -100,7 +100,7 @@ void lanes(const uint8_t* const* messages, int64_t blocks, uint32_t (&digests)[4
 void md5(const Md5Params& params) {
   for (int64_t first = 0; first < params.count; first += kLanes) {
     const uint8_t* messages[kLanes];
-    for (int lane = 0; lane < kLanes; ++lane)  // lanes to spare repeat the first message
+    for (int lane = 0; lane < kLanes; ++lane)  // lanes left over repeat the first message
       messages[lane] = params.messages[first + lane < params.count ? first + lane : first];
     uint32_t digests[4][kLanes];
     lanes(messages, params.blocks, digests);
