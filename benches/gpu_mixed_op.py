@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from pynas.bench import Case, describe, measure, peak
-from pynas.bench._mixed import CHANNELS_LAST, COMPILED, EDGES, NCHW, edge_case
+from pynas.bench.mixed_edges import CHANNELS_LAST, COMPILED, EDGES, NCHW, edge_case
 
 AIMS = {NCHW: (1.0, 1 / 6), CHANNELS_LAST: (1.0, 1 / 6), COMPILED: (1.0, 1 / 2)}
 

@@ -17,8 +17,8 @@ from collections.abc import Callable
 import pytest
 
 from pynas.bench import CASES, Record, describe, measure, peak
-from pynas.bench._collect import contender
-from pynas.bench._networks import NETWORKS
+from pynas.bench.collecting import contender
+from pynas.bench.networks import NETWORKS
 
 
 @pytest.mark.parametrize("network", NETWORKS)

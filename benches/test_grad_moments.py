@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pynas import ops
 from pynas.bench import describe, peak
-from pynas.bench._operators import BATCH, NASBENCH201, RESNET, conv2d_case, linear_case
+from pynas.bench.operators import BATCH, NASBENCH201, RESNET, conv2d_case, linear_case
 
 CONV = [(c, side, k) for c, side in NASBENCH201 for k in (3, 1)] + [(c, side, 3) for c, side in RESNET]
 LINEAR = [(64, 256, 1024), (64, 1024, 256), (1, 512, 1000)]

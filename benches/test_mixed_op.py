@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from pynas.bench import CASES, Record, describe, measure, peak
-from pynas.bench._mixed import EDGES, edge_data
+from pynas.bench.mixed_edges import EDGES, edge_data
 from pynas.nn import LoopMixedOp, MixedOp
 
 TOPICS = ("mixed_op/", "mixed_activation/", "mixed_supernet/", "normalized_sum/")

@@ -1,7 +1,7 @@
 """arch2vec on NAS-Bench-201 and NAS-Bench-101: reconstruction, validity, uniqueness, beside the paper's.
 
-    python benches/arch2vec_quality.py --only nasbench201
-    python benches/arch2vec_quality.py --only nasbench101 --limit 423624 --seeds 1   # all cells, 19 minutes
+    python experiments/arch2vec_quality.py --only nasbench201
+    python experiments/arch2vec_quality.py --only nasbench101 --limit 423624 --seeds 1   # all, 19 minutes
 
 Each space is learned from nine tenths of its cells, without accuracies; NAS-Bench-101 from as many distinct
 cells as ``--limit``. The record is benches/results/arch2vec-quality.json.

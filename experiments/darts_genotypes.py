@@ -1,8 +1,8 @@
 """Cells that DARTS finds, on CIFAR-10 and on WikiText-2, against random cells trained equally.
 
-    python benches/darts_genotypes.py --data FOLDER --only cifar10   # half an hour on a thread
-    python benches/darts_genotypes.py --data FOLDER --only text      # half an hour on a thread
-    python benches/darts_genotypes.py --data FOLDER --tiny           # seconds, to see that it runs
+    python experiments/darts_genotypes.py --data FOLDER --only cifar10   # half an hour on a thread
+    python experiments/darts_genotypes.py --data FOLDER --only text      # half an hour on a thread
+    python experiments/darts_genotypes.py --data FOLDER --tiny           # seconds, to see that it runs
 
 For each seed a cell is searched by gradient of first order, on text with a warm-up of the weights too; every
 cell found, and random ones of its space, are trained from scratch with the same data, steps and seeds, and
@@ -35,10 +35,10 @@ from pynas.analysis.standalone import ground_truth
 from pynas.analysis.tasks import ImageTask
 from pynas.architecture import Architecture
 from pynas.data.text import Vocabulary, read_words, unigram_perplexity
-from pynas.nn.language_alone import train_cell_alone
-from pynas.nn.language_training import TextSchedule, initial_language_model, train_language_model
 from pynas.spaces import DARTSCNN, DARTSRNN
 from pynas.supernet import Differentiable, Trainer, TrainingOptions
+from pynas.supernet.language_alone import train_cell_alone
+from pynas.supernet.language_training import TextSchedule, initial_language_model, train_language_model
 
 RECORD = RESULTS / "darts-genotypes.json"
 

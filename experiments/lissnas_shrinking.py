@@ -1,6 +1,6 @@
 """LISSNAS on NAS-Bench-201: what each round of shrinking keeps, beside pruning operations everywhere.
 
-    python benches/lissnas_shrinking.py --table FILE.npz       # a minute
+    python experiments/lissnas_shrinking.py --table FILE.npz       # a minute
 
 Shrinking sees the validation accuracy after 12 epochs of what it samples. What it kept is judged by the
 table: mean test accuracy after 200 epochs over *all* cells kept, the best of them, the shrink index. Beside
@@ -19,7 +19,7 @@ from typing import Any
 
 from records import RESULTS, spread, write
 
-from pynas import benchmarks, lissnas, spaces
+from pynas import lissnas, spaces, tables
 from pynas.architecture import Architecture
 from pynas.spaces import SearchSpace
 
@@ -84,7 +84,7 @@ def run(path: str, seeds: int) -> dict[str, Any]:
     every = list(space.all())
 
     def accuracies(column: str) -> dict[Architecture, float]:
-        table = benchmarks.load(f"npz:{path}#{column}", space)
+        table = tables.load(f"npz:{path}#{column}", space)
         return {cell: float(value) for cell in every if (value := table.accuracy(cell)) is not None}
 
     validation, test = accuracies("val12_cifar10"), accuracies("test200_cifar10")

@@ -1,6 +1,6 @@
 """How proxies rank trained networks, beside the published correlations.
 
-    python benches/proxy_ranking.py --images cifar10:DIR --table npz:nb201_accuracy.npz     # an hour
+    python experiments/proxy_ranking.py --images cifar10:DIR --table npz:nb201_accuracy.npz     # an hour
 
 Measuring goes on where it was killed: scores are kept in a store beside the record. A record is what `pynas
 rank --json` printed, with the options it ran under.

@@ -1,8 +1,8 @@
 """Attacks pynas and writes docs/reliability.md from what came of it: make reliability.
 
-    python benches/reliability.py                      # all, about an hour on two cores
-    python benches/reliability.py --only chaos files   # some; the others keep their record
-    python benches/reliability.py --write              # only write the page
+    python experiments/reliability.py                      # all, about an hour on two cores
+    python experiments/reliability.py --only chaos files   # some; the others keep their record
+    python experiments/reliability.py --write              # only write the page
 
 Every part can be had by itself: its command stands in the page. A fault ends with exit code 1, and stands in
 the record until the part is run again without one.
@@ -25,7 +25,7 @@ from records import RESULTS, ROOT, write
 
 RECORD = RESULTS / "reliability.json"
 PAGE = ROOT / "docs" / "reliability.md"
-MARK = "<!-- From here on written by benches/reliability.py. -->\n"
+MARK = "<!-- From here on written by experiments/reliability.py. -->\n"
 
 
 def convolutions(count: int) -> dict[str, Any]:
@@ -181,7 +181,7 @@ def main() -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     failed = []
     for name in [] if chosen.write else chosen.only:
-        from pynas.bench._machine import describe
+        from pynas.bench import describe
 
         print(f"--- {name}", flush=True)
         attack, amount = PARTS[name]

@@ -1,6 +1,6 @@
 """Regret of search strategies over queries on NAS-Bench-201, from a table of trained networks.
 
-    python benches/search_regret.py --table FILE.npz --embedding FILE.safetensors --seeds 50
+    python experiments/search_regret.py --table FILE.npz --embedding FILE.safetensors --seeds 50
 
 A strategy sees the validation accuracy after 12 epochs of every architecture that it asks for. Its regret
 after n queries is the best test accuracy (200 epochs) of all architectures less that of the one, of the n,
@@ -24,7 +24,7 @@ import torch
 from records import RESULTS, WORK, keep, kept, write
 
 import pynas
-from pynas import benchmarks, lissnas, strategies
+from pynas import lissnas, strategies, tables
 from pynas.architecture import Architecture
 from pynas.trial import Evaluation, Status, Trial
 
@@ -53,8 +53,8 @@ class Problem:
     def __init__(self, path: str) -> None:
         self.space = pynas.spaces.get("nasbench201")
         spec = f"npz:{path}"
-        self.validation = benchmarks.load(f"{spec}#val12_cifar10", self.space).accuracies()
-        self.test = benchmarks.load(f"{spec}#test200_cifar10", self.space).accuracies()
+        self.validation = tables.load(f"{spec}#val12_cifar10", self.space).accuracies()
+        self.test = tables.load(f"{spec}#test200_cifar10", self.space).accuracies()
         self._rows: dict[Architecture, int] = {}
         self.best = max(self.test[self.row(architecture)] for architecture in self.space.unique())
 

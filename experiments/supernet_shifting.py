@@ -1,7 +1,7 @@
 """Supernet Shifting on NAS-Bench-201 with real images: how well shared weights rank, before and after.
 
-    python benches/supernet_shifting.py --data FOLDER            # < 20 minutes on 2 cores
-    python benches/supernet_shifting.py --data FOLDER --tiny     # seconds, to see that it runs
+    python experiments/supernet_shifting.py --data FOLDER            # < 20 minutes on 2 cores
+    python experiments/supernet_shifting.py --data FOLDER --tiny     # seconds, to see that it runs
 
 A supernet is trained on CIFAR-10 by uniform single paths, then shifted by an evolutionary search, for each
 seed; the shifted one is transferred to CIFAR-100 with a new classifier. Kendall's tau with the table's

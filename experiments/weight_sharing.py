@@ -1,8 +1,8 @@
 """How much weight sharing helps: supernets of five spaces beside training alone, on real images and text.
 
-    python benches/weight_sharing.py --data FOLDER                     # all five
-    python benches/weight_sharing.py --data FOLDER --only darts_cnn    # one of them
-    python benches/weight_sharing.py --data FOLDER --tiny              # a minute, to see that it runs
+    python experiments/weight_sharing.py --data FOLDER                     # all five
+    python experiments/weight_sharing.py --data FOLDER --only darts_cnn    # one of them
+    python experiments/weight_sharing.py --data FOLDER --tiny              # a minute, to see that it runs
 
 The spaces are those of Y. Zhang, Q. Zhang, Y. Yang, "How Does Weight Sharing Help in Neural Architecture
 Search?", arXiv:2010.08219, with networks and trainings as small as two cores ask for. What architectures
@@ -34,13 +34,13 @@ from torch import Tensor
 from weight_sharing_section import section
 
 from pynas.analysis import ACCURACY, Protocol, SharingAnalysis, analyze_sharing
-from pynas.analysis._checks import Floats
+from pynas.analysis.checks import Floats
 from pynas.analysis.operations import costs, operation_counts
 from pynas.analysis.standalone import ground_truth
 from pynas.analysis.study import Sharing, Study
 from pynas.analysis.tasks import ImageTask, Task, TextTask
 from pynas.architecture import Architecture
-from pynas.bench._machine import describe
+from pynas.bench import describe
 from pynas.data import CropAndFlip
 from pynas.data.text import read_words
 from pynas.spaces import DARTSCNN, DARTSRNN, NASBench101, NASBench201, ProxylessNAS, SearchSpace

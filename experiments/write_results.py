@@ -1,7 +1,7 @@
 """Write docs/results.md from the records in benches/results; with --data, measure first.
 
-    python benches/write_results.py                        # write only
-    python benches/write_results.py --data FOLDER          # hours: every measurement, one after the other
+    python experiments/write_results.py                        # write only
+    python experiments/write_results.py --data FOLDER          # hours: every measurement, one after the other
 
 FOLDER holds real CIFAR images and WikiText-2, and tables of NAS-Bench-101 and NAS-Bench-201; each script's
 docstring names its files and options. A measurement that was killed goes on where it was, a record that is

@@ -14,20 +14,20 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from pynas import benchmarks, spaces, strategies
+from pynas import spaces, strategies, tables
 from pynas._errors import UserError
 from pynas.architecture import Architecture
 from pynas.run import SearchResult, search
 from pynas.trial import Evaluation, Status, Trial
 
 if TYPE_CHECKING:
-    from pynas import bench, data, hardware, nn, ops, proxies, stats, testing
+    from pynas import bench, benchmarks, data, hardware, nn, ops, proxies, stats, testing
     from pynas.evaluate import ProxyEvaluator, Score, score
 
 __version__ = "0.1.0"
 
 _LAZY = {"ProxyEvaluator": "pynas.evaluate", "Score": "pynas.evaluate", "score": "pynas.evaluate"}
-_LAZY_MODULES = ("bench", "data", "nn", "ops", "proxies", "stats", "testing")
+_LAZY_MODULES = ("bench", "benchmarks", "data", "nn", "ops", "proxies", "stats", "testing")
 
 
 def __getattr__(name: str) -> Any:
@@ -59,5 +59,6 @@ __all__ = [
     "spaces",
     "stats",
     "strategies",
+    "tables",
     "testing",
 ]

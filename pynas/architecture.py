@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from pynas import _json
-from pynas._files import shortened
+from pynas._io import strict_json
+from pynas._io.files import shortened
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Architecture:
     def from_json(cls, text: str) -> Architecture:
         """Read what :meth:`to_json` wrote; anything else raises ValueError."""
         try:
-            match _json.loads(text):
+            match strict_json.loads(text):
                 case {"space": str() as space, "decisions": [*decisions], **more} if not more:
                     if all(type(decision) is int for decision in decisions):
                         return cls(space, tuple(decisions))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 from pynas.architecture import Architecture
 
@@ -76,6 +76,13 @@ class Trial:
     evaluation: Evaluation
 
 
+class Proposal(NamedTuple):
+    """What a strategy asks for: an architecture, and the share of a full evaluation that it is worth."""
+
+    architecture: Architecture
+    fidelity: float
+
+
 class Evaluator(Protocol):
     """Turns an architecture into an :class:`Evaluation`.
 
@@ -83,15 +90,36 @@ class Evaluator(Protocol):
     the scores, and a number as the score where a search has one objective that is no cost. Whatever else is
     returned, and whatever is raised but KeyboardInterrupt, makes a failed trial with the reason.
 
-    One that can be cheaper and less exact (fewer images, fewer epochs) has a method
-    ``at_fidelity(share: float) -> Evaluator`` beside it, with a share of the full effort in (0, 1). Searches
-    that want that call it, and keep the share as the metric ``fidelity``; without the method all
-    evaluations are full ones.
-
-    What identifies an evaluator in a store is its attribute ``config``, a mapping of JSON values, or where it
-    has none its code and what it holds; see :func:`pynas.search`.
+    An evaluator may have any of the members of :class:`Members` beside it; a plain function has none.
     """
 
     def __call__(self, architecture: Architecture) -> Evaluation:
         """Evaluate; failures are a status, not an exception."""
         ...
+
+
+@dataclass(frozen=True)
+class Members:
+    """What an evaluator may have beside its call, and what holds where it does not.
+
+    Attributes:
+        config: Identifies it in a store: a mapping of JSON values. Without it its code and what it holds do;
+            see :func:`pynas.search`.
+        num_classes: Outputs of the networks, on which their costs depend; by default 10.
+        inputs: A batch, [B, C, H, W] or with fewer dimensions, from whose shape costs take channels and
+            height; by default 3 and 32.
+        at_fidelity: ``at_fidelity(share: float) -> Evaluator``, one that is cheaper and less exact (fewer
+            images, fewer epochs), with a share of the full effort in (0, 1). Searches that want that call
+            it, and keep the share as the metric ``fidelity``; without it all evaluations are full ones.
+    """
+
+    config: object = None
+    num_classes: Any = None
+    inputs: Any = None
+    at_fidelity: Callable[[float], object] | None = None
+
+
+def members_of(evaluator: Evaluator) -> Members:
+    """The optional members of an evaluator."""
+    found = {each.name: getattr(evaluator, each.name, each.default) for each in fields(Members)}
+    return Members(**cast(dict[str, Any], found))

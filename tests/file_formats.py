@@ -33,11 +33,11 @@ from official_layouts import (
 from PIL import Image
 from safetensors.torch import save_file
 
-from pynas import _weights, spaces
+from pynas import spaces
+from pynas._io import weights
 from pynas.analysis import standalone
 from pynas.analysis.study import Study
 from pynas.architecture import Architecture
-from pynas.benchmarks import _compact, _convert
 from pynas.embedding import Arch2Vec
 from pynas.hardware import LatencyTable
 from pynas.hardware._fit import Correction
@@ -45,6 +45,7 @@ from pynas.hardware.latency_table import Measured, OperatorTiming
 from pynas.spaces import NASBench101
 from pynas.store import RunConfig, Store
 from pynas.supernet.checkpoint import Checkpoint, CheckpointFolder
+from pynas.tables import _compact, conversion
 from pynas.testing.fuzz._readers import IMAGE_SUFFIXES, READERS, SPACE, STEP, Judged
 from pynas.trial import Evaluation, Status, Trial
 from tests.damage import STRANGE, Format, same
@@ -159,7 +160,7 @@ def begins(found: Any, whole: Any) -> bool:
 def write_compact(path: Path, source: Callable[[Path], None], name: str) -> None:
     made = path.with_name(name)
     source(made)
-    _compact.write(path, _convert._read(made, lambda share: None))
+    _compact.write(path, conversion.read(made, lambda share: None))
     made.unlink()
 
 
@@ -248,7 +249,7 @@ def summed(name: str, write: Callable[[Path], object], **options: Any) -> Format
 
 
 FORMATS = (
-    summed("weights", lambda path: _weights.save(path, TENSORS, {"space": "toy"})),
+    summed("weights", lambda path: weights.save(path, TENSORS, {"space": "toy"})),
     form("weights-from-elsewhere", lambda path: save_file(TENSORS, path)),
     summed("checkpoint", write_checkpoint),
     summed("embedding", lambda path: Arch2Vec(SPACE).save(path)),

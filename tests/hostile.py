@@ -51,24 +51,24 @@ def outcomes(jobs: Sequence[tuple[str, str]]) -> list[Outcome]:
 
 
 def _read(kind: str, what: str) -> Any:
-    from pynas import benchmarks, data, hardware
-    from pynas.benchmarks import analog
+    from pynas import data, hardware, tables
     from pynas.data.text import read_words
     from pynas.spaces import NASBench201
+    from pynas.tables import analog
 
     if kind == "convert":
-        return benchmarks.convert(what, Path(what).parent / "converted.npz", overwrite=True)
+        return tables.convert(what, Path(what).parent / "converted.npz", overwrite=True)
     if kind == "analog":
         return analog.read_file(Path(what), NASBench201())
     if kind == "table":
-        return benchmarks.load(what, "nasbench201").best()
+        return tables.load(what, "nasbench201").best()
     if kind == "latency":
         return hardware.load(what, "nasbench201")
     return data.load_images(what) if kind == "images" else read_words(what)
 
 
 def _main() -> None:
-    from pynas import benchmarks, data, hardware, spaces  # noqa: F401
+    from pynas import spaces
     from pynas._errors import UserError
 
     spaces.get("nasbench201").parse("|none~0|+|none~0|none~1|+|none~0|none~1|none~2|")

@@ -17,10 +17,10 @@ import pytest
 from pynas import spaces, strategies
 from pynas._errors import UserError
 from pynas.architecture import Architecture
-from pynas.benchmarks import Table
 from pynas.hardware import HardwareModel
-from pynas.run import SearchResult, search
+from pynas.run.loop import SearchResult, search
 from pynas.store import Store
+from pynas.tables import Table
 from pynas.testing.strategies import ToySpace
 from pynas.trial import Evaluation, Evaluator, Status, Trial
 

@@ -9,6 +9,8 @@ import pytest
 from pynas.bench import CASES, Case, Problem, Record, measure, peak
 from pynas.bench._harness import percentile
 
+pytestmark = pytest.mark.slow
+
 
 def problem(check: object = None) -> Problem:
     return Problem(

@@ -8,11 +8,11 @@ import pytest
 from torch import nn
 
 from pynas import spaces
-from pynas._costs import Costs
 from pynas._errors import UserError
 from pynas.architecture import Architecture
 from pynas.hardware import TabularLatency, Task, profile_architecture
-from pynas.run import search
+from pynas.hardware.costs import Costs
+from pynas.run.loop import search
 from pynas.testing.strategies import ToySpace
 from pynas.trial import Evaluation, Status
 

@@ -17,6 +17,8 @@ from pynas.testing.fuzz._readers import READERS
 from tests.damage import STRANGE, Format, check, damaged, findings, places, same
 from tests.file_formats import FORMATS
 
+pytestmark = pytest.mark.slow
+
 
 def test_no_reader_is_left_out() -> None:
     assert [form.name for form in FORMATS] == list(READERS)

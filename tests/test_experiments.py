@@ -1,4 +1,4 @@
-"""Scripts of benches that leave a record and a part of docs/results.md: small runs on synthetic data."""
+"""Scripts of experiments that leave a record and a part of docs/results.md: small runs on synthetic data."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ import numpy as np
 import pytest
 import torch
 
-BENCHES = Path(__file__).resolve().parent.parent / "benches"
-pytestmark = pytest.mark.usefixtures("one_thread")
+EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.slow]
 
 
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    monkeypatch.syspath_prepend(str(BENCHES))
+    monkeypatch.syspath_prepend(str(EXPERIMENTS))
     before = set(sys.modules)
     yield importlib.import_module("darts_genotypes")
     for name in set(sys.modules) - before:
-        if str(BENCHES) in str(getattr(sys.modules[name], "__file__", "")):
+        if str(EXPERIMENTS) in str(getattr(sys.modules[name], "__file__", "")):
             del sys.modules[name]
 
 
@@ -46,7 +46,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.usefixtures("bench")
 def test_the_page_of_results_is_what_the_records_say() -> None:
     page = importlib.import_module("write_results").page()
-    written = (BENCHES.parent / "docs" / "results.md").read_text(encoding="utf-8")
+    written = (EXPERIMENTS.parent / "docs" / "results.md").read_text(encoding="utf-8")
     assert page == written, "run: make results"
 
 

@@ -9,8 +9,8 @@ import pytest
 from scipy import stats
 
 from pynas._errors import UserError
-from pynas.fronts import compare_fronts
-from pynas.ranking import rank_scores
+from pynas.ranking.fronts import compare_fronts
+from pynas.ranking.rank import rank_scores
 
 
 def test_a_comparison_by_hand():

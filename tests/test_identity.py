@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pynas._identity import describe
-from pynas._naming import to_text
+from pynas._identity.description import describe
+from pynas._identity.naming import to_text
 
 
 def closing_over(value: Any) -> Callable[..., Any]:
@@ -224,8 +224,8 @@ class Judge(Base):
         return self.run(architecture), [inner(y) for y in "abc"]
 '''
 SHOW = """
-from pynas._identity import describe
-from pynas._naming import to_text
+from pynas._identity.description import describe
+from pynas._identity.naming import to_text
 if __name__ == "__main__":
     print(to_text(describe(Judge())))
     print(to_text(describe(functools.partial(Judge().run, 3))))

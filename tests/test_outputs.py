@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 from pynas import cli
-from pynas._atomic import append_line, check_output, check_output_folder, replacing
 from pynas._errors import UserError
+from pynas._io.atomic import append_line, check_output, check_output_folder, replacing
 
 OLD, NEW = b"old content\n", b"new content, longer than the old one\n"
 
@@ -131,7 +131,7 @@ def test_what_cannot_be_replaced_is_written(tmp_path: Path) -> None:
 def test_standard_output_keeps_what_was_printed(tmp_path: Path) -> None:
     """Also where it is a file, which opening it anew would write from its beginning."""
     code = (
-        "from pathlib import Path; from pynas._atomic import check_output, replacing\n"
+        "from pathlib import Path; from pynas._io.atomic import check_output, replacing\n"
         "for name in '/dev/stdout', '/dev/fd/1', '/proc/self/fd/1', '/dev/../dev/stdout':\n"
         "    print(f'before {name}'); check_output(Path(name), '--report')\n"
         "    with replacing(Path(name)) as file: file.write(b'page\\n')\n"
@@ -287,8 +287,8 @@ def test_every_writer_uses_it() -> None:
     """No module opens a file to write it but the one that does so safely."""
     package = Path(__file__).resolve().parent.parent / "pynas"
     allowed = {
-        "_atomic.py",
-        "benchmarks/_compact.py",  # into a file that the former opened
+        "_io/atomic.py",
+        "tables/_compact.py",  # into a file that the former opened
         "cli/__init__.py",  # nowhere, in the place of a closed stream
         "nn/supernet.py",  # says it in a text
     }

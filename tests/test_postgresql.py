@@ -23,10 +23,12 @@ import sqlalchemy as sa
 
 from pynas._errors import UserError
 from pynas.architecture import Architecture
-from pynas.run import search
+from pynas.run.loop import search
 from pynas.store import RunConfig, Store
 from pynas.testing.strategies import ToySpace, evaluate
 from pynas.trial import Evaluation, Status, Trial
+
+pytestmark = pytest.mark.slow
 
 psycopg = pytest.importorskip("psycopg", reason="needs the extra 'postgresql'")
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pynas._correlation import kendall, spearman
 from pynas._errors import UserError
 from pynas.architecture import Architecture
-from pynas.ranking import rank_scores, rank_trials
+from pynas.ranking.correlation import kendall, spearman
+from pynas.ranking.rank import rank_scores, rank_trials
 from pynas.trial import Evaluation, Status, Trial
 
 

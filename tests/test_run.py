@@ -14,9 +14,9 @@ import pytest
 
 from pynas import strategies
 from pynas._errors import UserError
-from pynas._multiobjective import mean_ranks, pareto_front
 from pynas.architecture import Architecture
-from pynas.run import search
+from pynas.ranking.pareto import mean_ranks, pareto_front
+from pynas.run.loop import search
 from pynas.store import Store
 from pynas.store._database import TRIALS
 from pynas.store._records import trial_columns
@@ -228,6 +228,7 @@ def test_store_holds_the_result(tmp_path):
     assert result.run.provenance["versions"]["python"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", strategies.names())
 def test_resume_in_steps_equals_one_run(tmp_path, strategy):
     whole = run(strategy=strategy, budget=150)
@@ -300,7 +301,7 @@ def test_keyboard_interrupt_leaves_the_store_consistent(tmp_path):
 CHILD = textwrap.dedent("""
     import os, signal, sys, time
     import sqlalchemy
-    from pynas.run import search
+    from pynas.run.loop import search
     from pynas.testing.strategies import ToySpace, evaluate
 
     path, budget, where, count = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
@@ -361,6 +362,7 @@ def check_prefix(path, whole):
     return 0
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments(tmp_path):
     # 250 evaluations sleep 1.25 s, at most 0.3 s of it between two kills, however fast the machine is.
     budget, path = 250, tmp_path / "runs.db"

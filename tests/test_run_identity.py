@@ -21,14 +21,16 @@ import pynas
 from pynas import spaces, strategies
 from pynas._errors import UserError
 from pynas.architecture import Architecture
-from pynas.benchmarks import Table
 from pynas.hardware import TabularLatency
 from pynas.spaces import SearchSpace
-from pynas.spaces._identity import constructor_options, identity
+from pynas.spaces.identity import constructor_options, identity
 from pynas.store import RunConfig, Store
 from pynas.strategies import RandomSearch
+from pynas.tables import Table
 from pynas.testing.strategies import ToySpace
 from pynas.trial import Evaluation, Status
+
+pytestmark = pytest.mark.slow
 
 TOY = ToySpace(length=3, choices=4)
 

@@ -21,10 +21,12 @@ import pytest
 from pynas import spaces
 from pynas._errors import UserError
 from pynas.architecture import Architecture
-from pynas.run import search
+from pynas.run.loop import search
 from pynas.store import RunConfig, Store
 from pynas.testing.strategies import ToySpace, evaluate
 from pynas.trial import Evaluation, Status, Trial
+
+pytestmark = pytest.mark.slow
 
 SPACE = spaces.get("nasbench201")
 CONFIG = RunConfig(SPACE.name, "random", 3, ("zico",), {"flops": 1e8}, {"space": {}, "table": None})

@@ -18,6 +18,8 @@ from tests.damage import same
 from tests.file_formats import FORMATS
 from tests.stored.searches import SEARCHES, TRIALS, run
 
+pytestmark = pytest.mark.slow
+
 STORED = Path(__file__).parent / "stored"
 OWN = (
     "weights",

@@ -18,9 +18,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from pynas import UserError, _weights, spaces
+from pynas import UserError, spaces
+from pynas._io import weights
 from pynas.embedding import Arch2Vec
-from pynas.supernet import _state
+from pynas.supernet import training_state
 from pynas.supernet.checkpoint import Checkpoint, CheckpointFolder
 from tests.damage import same
 
@@ -35,8 +36,8 @@ METADATA = {"space": "toy", "note": "a\nb"}
 
 def test_everything_comes_back(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
-    _weights.save(path, TENSORS, METADATA)
-    tensors, metadata = _weights.load(path)
+    weights.save(path, TENSORS, METADATA)
+    tensors, metadata = weights.load(path)
     assert metadata == METADATA
     assert tensors.keys() == TENSORS.keys()
     assert all(t.dtype == TENSORS[n].dtype and torch.equal(t, TENSORS[n]) for n, t in tensors.items())
@@ -45,7 +46,7 @@ def test_everything_comes_back(tmp_path: Path) -> None:
 def test_every_changed_byte_is_found(tmp_path: Path) -> None:
     """What is read is what was written; spaces of the header may turn into other blanks."""
     path = tmp_path / "a.safetensors"
-    _weights.save(path, TENSORS, METADATA)
+    weights.save(path, TENSORS, METADATA)
     whole = path.read_bytes()
     rng, read = random.Random(0), 0
     for position in range(len(whole)):
@@ -53,7 +54,7 @@ def test_every_changed_byte_is_found(tmp_path: Path) -> None:
         raw[position] ^= 1 << rng.randrange(8)
         path.write_bytes(bytes(raw))
         try:
-            tensors, metadata = _weights.load(path)
+            tensors, metadata = weights.load(path)
         except UserError:
             continue
         read += 1
@@ -66,26 +67,26 @@ def test_every_changed_byte_is_found(tmp_path: Path) -> None:
 def test_a_damaged_name_of_the_sum(letter: int, tmp_path: Path) -> None:
     """A file of pynas without its sum is damaged: what changed that name may have changed more."""
     path = tmp_path / "a.safetensors"
-    _weights.save(path, TENSORS, METADATA)
+    weights.save(path, TENSORS, METADATA)
     raw = bytearray(path.read_bytes())
     raw[raw.index(b"sha256") + letter] ^= 1
     path.write_bytes(bytes(raw))
     with pytest.raises(UserError, match="damaged, or not of pynas: it has no sum of its contents"):
-        _weights.load(path)
+        weights.load(path)
     # One from elsewhere may hold such a text; nothing is taken for a sum that is not called one.
-    assert same(_weights.load(path, checked=False)[0], TENSORS)
+    assert same(weights.load(path, checked=False)[0], TENSORS)
 
 
 def test_files_from_elsewhere_have_no_sum(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     save_file({"a": TENSORS["a"]}, path)
-    tensors, metadata = _weights.load(path, checked=False)
+    tensors, metadata = weights.load(path, checked=False)
     assert (list(tensors), metadata) == (["a"], {})
     with pytest.raises(UserError, match="damaged, or not of pynas: it has no sum"):
-        _weights.load(path)
+        weights.load(path)
     save_file({"a": TENSORS["a"]}, path, {"sha256": "0" * 64})
     with pytest.raises(UserError, match="damaged: its contents do not have the sum"):
-        _weights.load(path, checked=False)
+        weights.load(path, checked=False)
 
 
 def packed(header: object, body: bytes = b"") -> bytes:
@@ -136,7 +137,7 @@ def test_headers_that_no_writer_writes(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     path.write_bytes(content)
     with pytest.raises(UserError, match="not a readable file of weights: ") as caught:
-        _weights.load(path, checked=False)
+        weights.load(path, checked=False)
     assert str(caught.value).startswith(str(path))
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 400
@@ -145,11 +146,11 @@ def test_headers_that_no_writer_writes(content: bytes, tmp_path: Path) -> None:
 def test_a_header_that_promises_more_than_the_disk_has(tmp_path: Path) -> None:
     """Nothing is read or mapped before the file is as long as it says."""
     path = tmp_path / "a.safetensors"
-    _weights.save(path, TENSORS, METADATA)
+    weights.save(path, TENSORS, METADATA)
     with path.open("r+b") as file:
         file.truncate(1 << 42)
     with pytest.raises(UserError, match=f"its tensors end at byte [0-9]+, the file has {1 << 42}"):
-        _weights.load(path)
+        weights.load(path)
 
 
 @pytest.mark.parametrize("number", range(4))
@@ -158,7 +159,7 @@ def test_a_full_disk_leaves_the_old_file(
 ) -> None:
     """Whatever fails: writing, waiting for the disk, renaming."""
     path = tmp_path / "a.safetensors"
-    _weights.save(path, TENSORS, METADATA)
+    weights.save(path, TENSORS, METADATA)
     whole = path.read_bytes()
 
     def full(*_: object, **__: object) -> None:
@@ -176,7 +177,7 @@ def test_a_full_disk_leaves_the_old_file(
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         try:
             with pytest.raises(UserError, match=f"{path.name}: cannot"):
-                _weights.save(path, {"other": torch.zeros(1000)}, {})
+                weights.save(path, {"other": torch.zeros(1000)}, {})
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     assert path.read_bytes() == whole
@@ -186,8 +187,8 @@ def test_a_full_disk_leaves_the_old_file(
 def test_tied_weights_and_parts_of_one_tensor(tmp_path: Path) -> None:
     path, whole = tmp_path / "a.safetensors", torch.arange(8.0)
     tensors = {"embedding": whole, "decoder": whole, "part": whole[2:4], "none": whole[:0]}
-    _weights.save(path, tensors, {})
-    assert same(_weights.load(path)[0], tensors)
+    weights.save(path, tensors, {})
+    assert same(weights.load(path)[0], tensors)
 
 
 @pytest.mark.parametrize(
@@ -205,9 +206,9 @@ def test_tied_weights_and_parts_of_one_tensor(tmp_path: Path) -> None:
 def test_tensors_of_another_model(change: dict[str, Any], message: str) -> None:
     others = {name: tensor for name, tensor in (TENSORS | change).items() if tensor is not None}
     with pytest.raises(UserError, match=message) as caught:
-        _weights.check_fits(others, TENSORS, "a.safetensors: no")
+        weights.check_fits(others, TENSORS, "a.safetensors: no")
     assert len(str(caught.value)) < 400
-    _weights.check_fits(dict(TENSORS), TENSORS, "a.safetensors")
+    weights.check_fits(dict(TENSORS), TENSORS, "a.safetensors")
 
 
 # ---- embeddings --------------------------------------------------------------------------------------
@@ -216,10 +217,10 @@ def test_tensors_of_another_model(change: dict[str, Any], message: str) -> None:
 def embedding(path: Path, change: Any = None, **metadata: str) -> None:
     """A file like that of ``Arch2Vec.save``, changed, with the right sum."""
     Arch2Vec(spaces.get("nasbench201")).save(path)
-    tensors, kept = _weights.load(path)
+    tensors, kept = weights.load(path)
     if change is not None:
         change(tensors)
-    _weights.save(path, tensors, kept | metadata)
+    weights.save(path, tensors, kept | metadata)
 
 
 def fill(tensors: dict[str, Tensor], value: float) -> None:
@@ -266,8 +267,8 @@ def checkpoint(folder: Path, **metadata: str) -> CheckpointFolder:
     """One checkpoint, after step 3, with other texts in its header."""
     made = CheckpointFolder(folder)
     made.save(Checkpoint(3, TENSORS, {"restarts": 0}))
-    tensors, kept = _weights.load(made.path(3))
-    _weights.save(made.path(3), tensors, kept | metadata)
+    tensors, kept = weights.load(made.path(3))
+    weights.save(made.path(3), tensors, kept | metadata)
     return made
 
 
@@ -325,7 +326,7 @@ def trained(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, torch.optim.
     torch.autograd.backward(model(torch.ones(2, 3)).sum())
     for optimizer in optimizers.values():
         optimizer.step()
-    return _state.collect(model, optimizers), optimizers
+    return training_state.collect(model, optimizers), optimizers
 
 
 @pytest.mark.parametrize(
@@ -346,12 +347,12 @@ def trained(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, torch.optim.
 def test_tensors_of_another_training(change: dict[str, Any], message: str) -> None:
     model = nn.Linear(3, 4)
     tensors, optimizers = trained(model)
-    before = _state.collect(model, optimizers)
+    before = training_state.collect(model, optimizers)
     others = {name: tensor for name, tensor in (tensors | change).items() if tensor is not None}
     with pytest.raises(UserError, match=message) as caught:
-        _state.restore(others, model, optimizers, "step-00000003.safetensors")
+        training_state.restore(others, model, optimizers, "step-00000003.safetensors")
     assert str(caught.value).startswith("step-00000003.safetensors: ")
-    assert same(_state.collect(model, optimizers), before), "restored by half"
+    assert same(training_state.collect(model, optimizers), before), "restored by half"
 
 
 def test_a_training_comes_back_as_it_was() -> None:
@@ -359,9 +360,9 @@ def test_a_training_comes_back_as_it_was() -> None:
     tensors, optimizers = trained(model)
     other = nn.Linear(3, 4)
     _, others = trained(other)
-    _state.restore(tensors, other, others)
-    assert same(_state.collect(other, others), tensors)
+    training_state.restore(tensors, other, others)
+    assert same(training_state.collect(other, others), tensors)
     third = nn.Linear(3, 4)
-    _state.restore(tensors, third, {})  # the model alone
+    training_state.restore(tensors, third, {})  # the model alone
     assert torch.equal(third.weight, model.weight)
     assert optimizers

@@ -1,10 +1,10 @@
 """What an object is, in words that two processes agree on: what tells one run from another in a store.
 
-Code counts by its text (:mod:`pynas._source`), values by what they hold: numbers, text and containers as they
-are, arrays and tensors by a digest, instances by their class and attributes. What a function uses counts with
-it: its defaults, what it closes over, and the globals that it reads, again with what these use. Installed
-packages count by name. Nothing depends on addresses, on the order of sets, or on the line that something
-stands in. What cannot be looked into, such as an open file, counts as its type.
+Code counts by its text (:mod:`pynas._identity.source`), values by what they hold: numbers, text and
+containers as they are, arrays and tensors by a digest, instances by their class and attributes. What a
+function uses counts with it: its defaults, what it closes over, and the globals that it reads, again with
+what these use. Installed packages count by name. Nothing depends on addresses, on the order of sets, or on
+the line that something stands in. What cannot be looked into, such as an open file, counts as its type.
 """
 
 from __future__ import annotations
@@ -20,8 +20,17 @@ from typing import Any
 
 import numpy as np
 
-from pynas._naming import attributes_of, is_tensor, name_of, shaped, shorten, slots_of, tensor_digest, to_text
-from pynas._source import code_digest, is_installed, names_used, shortened
+from pynas._identity.naming import (
+    attributes_of,
+    is_tensor,
+    name_of,
+    shaped,
+    shorten,
+    slots_of,
+    tensor_digest,
+    to_text,
+)
+from pynas._identity.source import code_digest, is_installed, names_used, shortened
 
 _DEEPEST = 60
 """Values within values that are looked into, fewer than Python's own limit."""

@@ -6,7 +6,8 @@ import json
 import sys
 from typing import Any
 
-from pynas._source import shortened
+from pynas._identity.former import first_place
+from pynas._identity.source import shortened
 
 _LONGEST = 80
 """Characters of a value that stands for itself; a longer one is shortened to a digest."""
@@ -23,7 +24,7 @@ def name_of(value: Any) -> str:
     name = (
         getattr(value, "__qualname__", None) or getattr(value, "__name__", None) or type(value).__qualname__
     )
-    module = "__main__" if module == "__mp_main__" else module
+    module = "__main__" if module == "__mp_main__" else first_place(module)
     return name if module in ("", "builtins") else f"{module}.{name}"
 
 

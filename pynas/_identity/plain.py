@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from pynas._errors import UserError
-from pynas._identity import brief
-from pynas._naming import is_tensor
+from pynas._identity.description import brief
+from pynas._identity.naming import is_tensor
 
 
 def plain(value: object, what: str, *, of_any: bool = False) -> Any:

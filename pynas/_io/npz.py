@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pynas._errors import UserError, printable
-from pynas._files import open_regular, shortened, size_of, unpacked_limit
-from pynas._zip import open_member, open_zip
+from pynas._io.files import open_regular, shortened, size_of, unpacked_limit
+from pynas._io.zip_archive import open_member, open_zip
 
 _LEAST_LIMIT = 1 << 29  # bytes of arrays that any archive may unpack to: a table may be nearly all NaN
 _MOST_ARRAYS = 4096

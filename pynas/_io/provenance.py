@@ -14,8 +14,8 @@ _PACKAGES = ("torch", "numpy", "scipy", "sqlalchemy")
 
 def collect() -> dict[str, Any]:
     """Versions, processor and time of start, as a JSON object; needs none of the packages."""
-    versions = {"pynas": _version("pynas-torch"), "python": platform.python_version()}
-    versions |= {name: _version(name) for name in _PACKAGES}
+    versions = {"pynas": version("pynas-torch"), "python": platform.python_version()}
+    versions |= {name: version(name) for name in _PACKAGES}
     return {
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": versions,
@@ -24,7 +24,8 @@ def collect() -> dict[str, Any]:
     }
 
 
-def _version(distribution: str) -> str:
+def version(distribution: str) -> str:
+    """Of an installed distribution, or that it is not installed."""
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pynas._errors import UserError
-from pynas._files import open_regular, shortened, size_of
+from pynas._io.files import open_regular, shortened, size_of
 
 SUM = "sha256"
 """The name, in an object, of the sum of all else in it."""

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from pynas import _json
-from pynas._atomic import check_output, replacing
 from pynas._errors import UserError
-from pynas._files import listed, open_regular, shortened, size_of
+from pynas._io import strict_json
+from pynas._io.atomic import check_output, replacing
+from pynas._io.files import listed, open_regular, shortened, size_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -118,7 +118,7 @@ def _metadata(file: BinaryIO) -> dict[str, str]:
     length = int.from_bytes(file.read(8), "little")
     if size < 8 or length > min(size - 8, _LONGEST_HEADER):
         raise ValueError(f"its header should have {length} bytes, the file has {size}")
-    header = _json.loads(file.read(length).decode())
+    header = strict_json.loads(file.read(length).decode())
     if not isinstance(header, dict):
         raise ValueError("its header is no object")
     metadata = header.pop(_METADATA, {})

@@ -9,7 +9,7 @@ from __future__ import annotations
 import zipfile
 from typing import IO, BinaryIO, cast
 
-from pynas._files import shortened, size_of
+from pynas._io.files import shortened, size_of
 
 _LARGEST_LIST = 1 << 24
 _END, _MANY = 22, 0xFFFF  # bytes of the end of an archive; the count that says "look elsewhere"

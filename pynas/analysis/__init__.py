@@ -1,9 +1,10 @@
-"""Whether estimates can be trusted: what shared weights say of architectures against what these reach alone.
+"""Whether estimates can be trusted: accuracies with shared weights against stand-alone training.
 
     found = pynas.analysis.analyze_sharing({"all shared": estimates}, truth)
     found.settings[0].kendall, found.settings[0].picks[0].regret
 
-Pure NumPy; :mod:`pynas.analysis.study` trains the supernets and, where there is no table, the architectures.
+Pure NumPy. :mod:`pynas.analysis.study` trains the supernets, :mod:`pynas.analysis.standalone` the
+architectures that are in no table.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which operations shared weights favour: errors of rank where an operation is present."""
+"""Which operations shared weights favour: rank errors of architectures with an operation."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pynas._correlation import Bootstrap, Estimate, spearman
-from pynas.analysis._checks import Floats, finite
+from pynas.analysis.checks import Floats, finite
 from pynas.analysis.stability import mid_ranks
+from pynas.ranking.correlation import Bootstrap, Estimate, spearman
 
 
 @dataclass(frozen=True, slots=True)
 class OperationBias:
-    """Errors of rank ``e_i`` of architectures by how often they hold an operation, with bootstrap intervals.
+    """Rank errors ``e_i`` against the number of copies of an operation, with bootstrap intervals.
 
     Attributes:
         name: The operation.
-        present: Architectures that hold it.
+        present: Number of architectures with the operation.
         error: Mean ``e_i`` of those; above zero they are ranked too high. NaN if there are none.
-        contrast: That minus the mean of all others; NaN where all or none hold it.
-        slope: Change of ``e`` with each further copy: least squares of ``e_i`` on the number of copies; NaN
-            where all hold equally many.
+        contrast: ``error`` minus the mean of all others; NaN if all or none have the operation.
+        slope: Change of ``e`` per copy: least squares of ``e_i`` on the number of copies; NaN if all have
+            equally many.
     """
 
     name: str
@@ -38,7 +38,7 @@ def rank_errors(estimates: ArrayLike, truth: ArrayLike) -> Floats:
     """``e_i = (rank_i by estimate - rank_i by truth) / (N - 1)``, mid-ranks, in [-1, 1]; its mean is zero.
 
     Args:
-        estimates: ``[N]``, or ``[R, N]`` of several runs, whose errors are averaged.
+        estimates: ``[N]``, or ``[R, N]`` for R runs, whose errors are averaged.
         truth: ``[N]``.
     """
     known = finite("truth", truth)
@@ -60,11 +60,11 @@ def operation_bias(
     """The bias of each operation.
 
     Args:
-        errors: ``[N]`` of :func:`rank_errors`.
-        copies: ``[N]`` how often each architecture holds the operation, by name.
+        errors: ``[N]``, from :func:`rank_errors`.
+        copies: ``[N]`` numbers of copies in each architecture, by name of the operation.
         confidence: Coverage of the percentile intervals.
-        resamples: Of the architectures.
-        seed: Of the resamples, the same for all.
+        resamples: Number of bootstrap resamples of the architectures.
+        seed: Seed of the resamples, which are the same for all operations.
     """
     known = finite("errors", errors)
     interval = Bootstrap(resamples, confidence, seed)
@@ -91,7 +91,7 @@ def cost_bias(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Estimate:
-    """Spearman's rho of rank errors and a cost such as parameters; above zero, large ones are favoured."""
+    """Spearman's rho of rank errors and a cost; above zero, expensive architectures are favoured."""
     known = finite("errors", errors)
     values = finite("cost", cost, count=len(known))
     return Bootstrap(resamples, confidence, seed)(spearman, values, known)

@@ -1,4 +1,4 @@
-"""Shared weights that not all architectures share: groups with weights of their own, common up to a layer.
+"""Groups of architectures with weights of their own, which may share the first layers.
 
 Source: Y. Zhang et al., "Deeper Insights into Weight Sharing in Neural Architecture Search",
 arXiv:2001.01431.
@@ -25,19 +25,19 @@ Partition = Literal["sequential", "shuffled", "similar"]
 def partition(
     space: SearchSpace, architectures: Sequence[Architecture], groups: int, how: Partition, seed: int = 0
 ) -> tuple[int, ...]:
-    """The group of each architecture; sizes differ by one at most.
+    """The group of each architecture; sizes differ by at most one.
 
     Args:
-        space: Of the architectures.
-        architectures: To divide.
-        groups: How many groups, at most as many as architectures.
-        how: ``sequential`` cuts the order of their decisions, as a nested loop over all choices visits them,
-            into pieces; ``shuffled`` a random order; ``similar`` takes, group after group, the first that is
-            left in that order and those nearest to it by ``space.distance``.
-        seed: Of the random order.
+        space: Space of the architectures.
+        architectures: Architectures to divide.
+        groups: Number of groups, at most one per architecture.
+        how: ``sequential`` sorts by decisions, as a nested loop over all choices does, and cuts the list into
+            pieces; ``shuffled`` cuts a random order; ``similar`` fills group after group with the first
+            remaining architecture of the sorted list and those nearest to it by ``space.distance``.
+        seed: Seed of the random order.
 
     Raises:
-        UserError: ``groups`` or ``how`` is out of its range.
+        UserError: ``groups`` or ``how`` is out of range.
     """
     count = len(architectures)
     if not 1 <= groups <= count:
@@ -52,7 +52,7 @@ def partition(
         size = count * (group + 1) // groups - count * group // groups
         if how == "similar":
             first = architectures[order[0]]
-            order.sort(key=lambda i: space.distance(first, architectures[i]))  # stable, the first stays first
+            order.sort(key=lambda i: space.distance(first, architectures[i]))  # a stable sort
         for i in order[:size]:
             found[i] = group
         order = order[size:]
@@ -62,36 +62,36 @@ def partition(
 
 
 def check_prefix(weights: SharedWeights, architectures: Iterable[Architecture], prefix: int) -> None:
-    """Raise UserError unless each architecture has more than ``prefix`` segments: the last is its group's."""
+    """Raise UserError unless each architecture has more than ``prefix`` segments: groups own the last."""
     shortest = min(len(weights.segments(arch)) for arch in architectures)
     if not 0 <= prefix < shortest:
-        whole = f"; {weights.space.name} runs in one piece" if shortest == 1 else ""
-        raise UserError(f"prefix: expected 0 to {shortest - 1} common segments, got {prefix}{whole}")
+        whole = f"; {weights.space.name} has a single segment" if shortest == 1 else ""
+        raise UserError(f"prefix: expected a number of segments in 0..{shortest - 1}, got {prefix}{whole}")
 
 
 class GroupedWeights(SharedWeights):
-    """As many whole copies of shared weights as there are groups; the first segments may be common to all.
+    """A copy of the shared weights for each group; the first segments may be common to all groups.
 
-    All copies start alike. An architecture that belongs to no group is an error.
+    All copies start with equal weights. An architecture that belongs to no group is an error.
 
     Args:
         weights: The first copy.
         groups: Group of each architecture, from 0.
-        prefix: How many segments (the stem is the first) all groups take from the first copy; each
-            architecture's last segment at least is its group's.
+        prefix: Number of segments, the stem being the first, that all groups take from the first copy. At
+            least the last segment of an architecture belongs to its group.
     """
 
     def __init__(self, weights: SharedWeights, groups: Mapping[Architecture, int], prefix: int = 0) -> None:
         super().__init__()
         if not groups or sorted(set(groups.values())) != list(range(max(groups.values()) + 1)):
-            raise UserError("groups: expected each architecture's group, numbered from 0 without gaps")
+            raise UserError("groups: expected group numbers from 0 without gaps")
         check_prefix(weights, groups, prefix)
         self.space, self.groups, self.prefix = weights.space, dict(groups), prefix
         others = [copy.deepcopy(weights) for _ in range(max(groups.values()))]
         self.copies = nn.ModuleList([weights, *others])
 
     def segments(self, arch: Architecture) -> tuple[Segment, ...]:
-        """Of the group's copy after the common ones; the keys of its own say which group."""
+        """The common segments, then those of the group's copy, whose keys contain the group."""
         if arch not in self.groups:
             raise UserError(f"arch: expected one that belongs to a group, got {self.space.format(arch)}")
         group = self.groups[arch]
@@ -105,7 +105,7 @@ class GroupedWeights(SharedWeights):
         return found
 
     def classifier(self) -> nn.Linear:
-        """The first group's."""
+        """The classifier of the first group."""
         return self._copy(0).classifier()
 
     def _replace_classifier(self, layer: nn.Linear) -> None:
@@ -113,13 +113,13 @@ class GroupedWeights(SharedWeights):
 
 
 class ChildSampler(Sampler):
-    """One of a list of architectures a step, all alike probable.
+    """One architecture per step, drawn uniformly from a list.
 
-    So, however the weights are shared, each of them has as many steps of its own.
+    So each of them has the same number of steps of its own, however the weights are shared.
 
     Args:
-        space: Of the children.
-        children: The list.
+        space: Space of the architectures.
+        children: The list of architectures.
     """
 
     name = "children"
@@ -131,10 +131,10 @@ class ChildSampler(Sampler):
         self.children = tuple(children)
 
     def sample(self, rng: random.Random) -> tuple[Architecture, ...]:
-        """One, alike probable."""
+        """One architecture of the list, drawn uniformly."""
         return (rng.choice(self.children),)
 
     def describe(self) -> dict[str, str | int | float]:
-        """With the children."""
+        """Name and settings, including the list."""
         text = " ".join(",".join(map(str, child.decisions)) for child in self.children)
         return super().describe() | {"children": text}

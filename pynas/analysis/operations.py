@@ -1,4 +1,4 @@
-"""Which operations an architecture holds, and how often; and what it costs."""
+"""The operations of an architecture, how often it has each, and its costs."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from pynas.analysis._checks import Floats
+from pynas.analysis.checks import Floats
 from pynas.architecture import Architecture
 from pynas.spaces import DARTSRNN, NASBench101, ProxylessNAS, SearchSpace, SPOSShuffleNet
-from pynas.spaces.proxylessnas import OPERATIONS
+from pynas.spaces.proxylessnas.space import OPERATIONS
 
-_ENDS = ("output", "mean")  # labels of edges into a cell's output, where these are no operations
+_ENDS = ("output", "mean")  # labels of edges into a cell's output that are no operations
 _SHUFFLE_BLOCKS = ("shuffle_3x3", "shuffle_5x5", "shuffle_7x7", "xception_3x3")
 
 
 def operations(space: SearchSpace, arch: Architecture) -> Counter[str]:
-    """How often each operation stands in ``arch``.
+    """The number of copies of each operation in ``arch``.
 
-    In cells these are the labels of the edges (of the vertices in NAS-Bench-101, the activations of the nodes
-    in recurrent cells), dead ones included where they are trained too; in chains of blocks the blocks;
-    elsewhere the choice of each decision.
+    Operations are the labels of edges in a cell (of vertices in NAS-Bench-101, the activations of nodes in
+    recurrent cells), including dead edges that are trained as well; the blocks in a chain of blocks; in other
+    spaces the choice of each decision.
     """
     decisions = space.check(arch)
     if isinstance(space, ProxylessNAS):
@@ -38,7 +38,7 @@ def operations(space: SearchSpace, arch: Architecture) -> Counter[str]:
 
 
 def operation_counts(space: SearchSpace, architectures: Sequence[Architecture]) -> dict[str, Floats]:
-    """``[N]`` numbers of copies by operation, the most frequent operation first."""
+    """``[N]`` numbers of copies, by operation, the most frequent operation first."""
     rows = [operations(space, arch) for arch in architectures]
     total: Counter[str] = Counter()
     for row in rows:
@@ -49,12 +49,12 @@ def operation_counts(space: SearchSpace, architectures: Sequence[Architecture]) 
 def costs(
     space: SearchSpace, architectures: Sequence[Architecture], params: Callable[[Architecture], int]
 ) -> dict[str, Floats]:
-    """``[N]`` costs by name: parameters, and for recurrent cells the depth; none that is equal for all.
+    """``[N]`` costs by name: parameters and, for recurrent cells, depth; leaves out costs equal for all.
 
     Args:
-        space: Of the architectures.
-        architectures: N of them.
-        params: Parameters of each network. All recurrent cells of ``darts_rnn`` have equally many.
+        space: Space of the architectures.
+        architectures: N architectures.
+        params: Number of parameters of a network; the same for all recurrent cells of ``darts_rnn``.
     """
     found = {"params": [params(arch) for arch in architectures]}
     if isinstance(space, DARTSRNN):
@@ -65,7 +65,7 @@ def costs(
 
 
 def _depth(space: DARTSRNN, arch: Architecture) -> int:
-    """Nodes on the longest way from the cell's first state."""
+    """Number of nodes on the longest path from the cell's first state."""
     depths = [0]
     for _, source in space.cell(arch):
         depths.append(depths[source] + 1)

@@ -1,4 +1,4 @@
-"""What is measured of architectures: the number that is ranked, and its unit."""
+"""The quality of an architecture: the number to rank by, and its unit."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """A measure of an architecture, of which more is better; for people.
+    """Name and units, for display, of a measure of architectures of which more is better.
 
     Attributes:
-        name: Of the measure.
-        unit: Of a value.
-        difference: Of the difference of two.
+        name: Name of the measure.
+        unit: Unit of a value.
+        difference: Unit of a difference of two values.
     """
 
     name: str
@@ -21,7 +21,7 @@ class Quality:
 
 
 ACCURACY = Quality("accuracy", "%", "points")
-"""Percent of the validation images that are classified rightly."""
+"""Percent of the validation images that are classified correctly."""
 
 LOG_LIKELIHOOD = Quality("log likelihood", "nats a word", "nats a word")
-"""Minus the mean cross-entropy of the validation words; perplexity is ``exp`` of minus it."""
+"""Negative mean cross-entropy of the validation words; the perplexity is ``exp(-log likelihood)``."""

@@ -1,12 +1,12 @@
 """What picking by an estimate finds, and what pruning by it removes.
 
-Shared weights are judged by these beside rank correlation: they may find good architectures and miss the
-best, or be surer about the worst than about the best (Y. Zhang, Q. Zhang, Y. Yang, "How Does Weight Sharing
-Help in Neural Architecture Search?", arXiv:2010.08219).
+These measures complement rank correlation: shared weights may find good architectures and miss the best, or
+identify the worst more reliably than the best (Y. Zhang, Q. Zhang, Y. Yang, "How Does Weight Sharing Help in
+Neural Architecture Search?", arXiv:2010.08219).
 
-Accuracies on a few validation images tie. Wherever k of some equal estimates are to be taken, each k of them
-are equally probable, and what is returned is the exact expectation over that draw. So the level of chance of
-each measure is its value for estimates that are all equal.
+Accuracies on few validation images tie. If k of several equal estimates have to be taken, every choice of k
+is equally probable, and the result is the exact expectation over that choice. So the chance level of each
+measure is its value for estimates that are all equal.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from pynas._errors import UserError
-from pynas.analysis._checks import Floats, finite, members
+from pynas.analysis.checks import Floats, finite, members
 
 
 @dataclass(frozen=True, slots=True)
 class Pick:
-    """The best, by truth, of the k with the highest estimates.
+    """The best, by ground truth y, of the k architectures with the highest estimates.
 
     Attributes:
         count: k.
-        regret: Expected ``max_i y_i - max_{i in picked} y_i``, in the unit of the truth.
-        rank: Expected rank of the best picked by truth; 1 is the best of all, equal ones share the best rank.
-        percentile: ``(rank - 1) / (N - 1)``: 0 is the best of all.
-        found: By share q, the probability that at least one picked is among the ``ceil(q N)`` best by truth
-            (those equal to the last of them included).
+        regret: Expected ``max_i y_i - max_{i in picked} y_i``, in the unit of y.
+        rank: Expected rank by y of the best picked; 1 is the best of all, equal ones share the best rank.
+        percentile: ``(rank - 1) / (N - 1)``; 0 is the best of all.
+        found: By share q, the probability that at least one picked architecture is among the ``ceil(q N)``
+            best by y, including those equal to the last of them.
     """
 
     count: int
@@ -42,15 +42,15 @@ class Pick:
 
 @dataclass(frozen=True, slots=True)
 class Pruning:
-    """What is left when the share with the lowest estimates is removed.
+    """The effect of removing the share of architectures with the lowest estimates.
 
     Attributes:
-        share: That is removed.
-        count: Architectures that are removed, ``ceil(share N)``; at most N - 1.
-        worst_removed: Share of as many worst ones, by truth, that is removed; by chance ``count / N``.
-        best_lost: By share q, the share of the ``ceil(q N)`` best by truth that is removed.
-        gain: Mean truth of what is left minus the mean of all.
-        best_left: Expected truth of the best that is left minus that of the best of all: 0 or below.
+        share: Share that is removed.
+        count: Number of architectures that are removed, ``ceil(share N)``, at most N - 1.
+        worst_removed: Share of the ``count`` worst by ground truth that is removed; ``count / N`` by chance.
+        best_lost: By share q, the share of the ``ceil(q N)`` best by ground truth that is removed.
+        gain: Mean ground truth of the remaining architectures minus that of all.
+        best_left: Expected ground truth of the best remaining one minus that of the best of all, at most 0.
     """
 
     share: float
@@ -62,7 +62,7 @@ class Pruning:
 
 
 def in_top(values: ArrayLike, count: int) -> Floats:
-    """Probability of each to be among the ``count`` highest: 1, 0, r / g for r places among g equals."""
+    """Probability of each to be among the ``count`` highest: 1, 0, or r / g for r places among g ties."""
     array = finite("values", values)
     if not 0 <= count <= len(array):
         raise UserError(f"count: expected 0 to {len(array)}, got {count}")
@@ -76,9 +76,9 @@ def in_top(values: ArrayLike, count: int) -> Floats:
 
 
 def overlap(estimates: ArrayLike, truth: ArrayLike, share: float) -> float:
-    """Expected share of the ``m = ceil(share N)`` best by truth among the m best by estimate.
+    """Expected share of the ``m = ceil(share N)`` best by ground truth among the m best by estimate.
 
-    Of the worst: negate both. By chance it is ``m / N``.
+    For the worst, negate both. The chance level is ``m / N``.
     """
     known = finite("truth", truth)
     count = members(share, len(known))
@@ -87,18 +87,18 @@ def overlap(estimates: ArrayLike, truth: ArrayLike, share: float) -> float:
 
 
 def pick(estimates: ArrayLike, truth: ArrayLike, count: int, shares: tuple[float, ...] = (0.01, 0.1)) -> Pick:
-    """Take the ``count`` highest estimates, then the best of those by truth.
+    """Take the ``count`` architectures with the highest estimates, then the best of them by ground truth.
 
     Args:
         estimates: ``[N]``, higher is better.
         truth: ``[N]``.
-        count: From 1 to N.
-        shares: For ``found``.
+        count: Number to pick, 1 to N.
+        shares: Shares q of :attr:`Pick.found`.
     """
     known = finite("truth", truth)
     guess = finite("estimates", estimates, count=len(known))
     if not 1 <= count <= len(known):
-        raise UserError(f"count: expected 1 to {len(known)} architectures to pick, got {count}")
+        raise UserError(f"count: expected a number to pick in 1..{len(known)}, got {count}")
     best, probability = _best_of(guess, known, count)
     ranks = 1 + (known[None, :] > best[:, None]).sum(axis=1)
     rank = float(probability @ ranks)
@@ -123,8 +123,8 @@ def prune(
     Args:
         estimates: ``[N]``, higher is better; N is at least 2.
         truth: ``[N]``.
-        share: To remove, in (0, 1).
-        shares: For ``best_lost``.
+        share: Share to remove, in (0, 1).
+        shares: Shares q of :attr:`Pruning.best_lost`.
     """
     known = finite("truth", truth)
     guess = finite("estimates", estimates, count=len(known))
@@ -151,14 +151,14 @@ def prune(
 def _best_of(estimates: Floats, truth: Floats, count: int) -> tuple[Floats, Floats]:
     """Distribution of the highest truth among the ``count`` highest estimates: values and probabilities.
 
-    With r places left for g equals whose truths are t_1 >= ... >= t_g, the best of them is t_j with
-    probability C(g - j, r - 1) / C(g, r).
+    If r places remain for g equal estimates with truths t_1 >= ... >= t_g, the best of those taken is t_j
+    with probability C(g - j, r - 1) / C(g, r).
     """
     threshold = np.sort(estimates)[len(estimates) - count]
     sure = truth[estimates > threshold]
     drawn = np.sort(truth[estimates == threshold])[::-1]
     places, size = count - len(sure), len(drawn)
-    # Ratios of neighbouring binomials, (g - j - r + 1) / (g - j), so that nothing overflows.
+    # Multiply ratios of adjacent binomials, (g - j - r + 1) / (g - j), to avoid overflow.
     steps = np.arange(1, size - places + 1)
     ratios = (size - steps - places + 1) / (size - steps)
     probability = places / size * np.concatenate(([1.0], np.cumprod(ratios)))

@@ -1,4 +1,4 @@
-"""How much shared weights help: estimates of sub-networks in several settings, beside training alone."""
+"""How much shared weights help: estimates in several settings of sharing, against stand-alone training."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from pynas._correlation import Bootstrap, Estimate, kendall, spearman
 from pynas._errors import UserError
-from pynas.analysis._checks import Floats, finite, members
 from pynas.analysis.bias import OperationBias, cost_bias, operation_bias, rank_errors
+from pynas.analysis.checks import Floats, finite, members
 from pynas.analysis.quality import ACCURACY, Quality
 from pynas.analysis.selection import Pick, Pruning, overlap, pick, prune
 from pynas.analysis.stability import Stability, stability
+from pynas.ranking.correlation import Bootstrap, Estimate, kendall, spearman
 
 _Measure = TypeVar("_Measure", Pick, Pruning)
 
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """What is asked of every setting.
+    """What is measured in every setting.
 
     Attributes:
-        top: Share of the best by truth in which correlations are taken again.
-        picks: How many are picked by estimate, for regret and what is found.
-        shares: The best shares that picking should hit and pruning should spare.
-        prunings: Shares that are removed.
+        top: Share of the best by ground truth, for correlations within it.
+        picks: Numbers of architectures to pick by estimate.
+        shares: Shares of the best that picking should find and pruning should keep.
+        prunings: Shares to remove.
         confidence: Coverage of the bootstrap intervals, which resample architectures.
-        resamples: Bootstrap resamples.
-        seed: Of the bootstrap; the same resamples for every setting.
+        resamples: Number of bootstrap resamples.
+        seed: Seed of the bootstrap; resamples are the same for every setting.
     """
 
     top: float = 0.25
@@ -47,29 +47,29 @@ class Protocol:
 
 @dataclass(frozen=True)
 class SettingAnalysis:
-    """One way to share weights.
+    """The analysis of one way to share weights.
 
-    All measures but ``averaged`` are of single supernets, after their last checkpoint, and means over seeds.
+    All measures except ``averaged`` are of single supernets at their last checkpoint, averaged over seeds.
 
     Attributes:
-        name: Of the setting.
+        name: Name of the setting.
         estimates: ``[seeds, checkpoints, N]``.
-        kendall: Tau-b with the truth.
-        spearman: Rho.
+        kendall: Tau-b with the ground truth.
+        spearman: Rho with the ground truth.
         kendall_by_seed: Tau-b of each seed.
-        kendall_top: Tau-b among the best by truth; None where there are fewer than three.
+        kendall_top: Tau-b among the best by ground truth; None if there are fewer than three.
         spearman_top: Rho among them.
-        kendall_by_checkpoint: Tau-b after each checkpoint.
-        averaged: Tau-b of the estimates' mean over all seeds and checkpoints.
-        picks: For each number of picked ones.
-        overlaps: By share, how many of the best by truth are among the best by estimate.
-        overlaps_worst: By share, the same of the worst.
-        prunings: For each share that is removed.
+        kendall_by_checkpoint: Tau-b at each checkpoint.
+        averaged: Tau-b of the mean estimate over all seeds and checkpoints.
+        picks: One for each number of picked architectures.
+        overlaps: By share, the share of the best by ground truth that is among the best by estimate.
+        overlaps_worst: By share, the same for the worst.
+        prunings: One for each share that is removed.
         seeds: Stability between seeds; None with one seed.
-        checkpoints: Stability between the last checkpoints, of each seed.
-        bias: By operation, of rank errors averaged over seeds.
+        checkpoints: Stability between the last checkpoints, for each seed.
+        bias: By operation, from rank errors averaged over seeds.
         cost_bias: Spearman's rho of rank errors and each cost.
-        against_first: Tau-b minus that of the first setting, resampled together; None for the first.
+        against_first: Tau-b minus that of the first setting, with common resamples; None for the first.
     """
 
     name: str
@@ -94,17 +94,17 @@ class SettingAnalysis:
 
 @dataclass(frozen=True)
 class SharingAnalysis:
-    """Settings beside each other.
+    """The analyses of all settings.
 
     Attributes:
-        settings: In the order given.
-        chance: What picking at random gives.
-        chance_prunings: What pruning at random gives.
-        truth: ``[N]``.
-        truth_stability: Between repeated stand-alone trainings, where there are some.
+        settings: One for each setting, in the given order.
+        chance: Results of random picking.
+        chance_prunings: Results of random pruning.
+        truth: ``[N]``, the ground truth.
+        truth_stability: Stability between repeated stand-alone trainings; None without repeats.
         labels: ``[N]`` names of the architectures.
-        protocol: What was asked.
-        quality: What estimates and truth are.
+        protocol: The protocol.
+        quality: What estimates and ground truth measure.
     """
 
     settings: tuple[SettingAnalysis, ...]
@@ -117,7 +117,7 @@ class SharingAnalysis:
     quality: Quality = ACCURACY
 
     def to_dict(self) -> dict[str, Any]:
-        """All measures as JSON has them; None stands for NaN."""
+        """All measures as a JSON value; None stands for NaN."""
 
         def plain(value: Any) -> Any:
             if isinstance(value, float):
@@ -149,24 +149,25 @@ def analyze_sharing(
     """Measure how settings of shared weights rank architectures.
 
     Args:
-        estimates: By name of the setting accuracies, or what ``quality`` is, ``[seeds, checkpoints, N]``,
-            ``[seeds, N]`` with one checkpoint, ``[N]`` with one of each; checkpoints in order of time.
-        truth: ``[N]`` of the architectures trained alone, or ``[repeats, N]``, which are averaged.
-        operations: ``[N]`` how often each architecture holds an operation, by name.
-        costs: ``[N]`` such as parameters, by name.
-        labels: ``[N]`` names for people.
-        protocol: What to ask; its defaults if None. Picks of more than N architectures are left out.
-        quality: What estimates and truth are, for people; more must be better.
+        estimates: By name of the setting, accuracies or other values of ``quality``:
+            ``[seeds, checkpoints, N]``, ``[seeds, N]`` with one checkpoint, or ``[N]`` with one of each;
+            checkpoints in order of time.
+        truth: Ground truth from stand-alone training, ``[N]``, or ``[repeats, N]``, which is averaged.
+        operations: ``[N]`` numbers of copies in each architecture, by operation.
+        costs: ``[N]`` costs such as parameters, by name.
+        labels: ``[N]`` display names of the architectures.
+        protocol: What to measure; the defaults if None. Picks of more than N architectures are left out.
+        quality: What estimates and ground truth measure, for display; more must be better.
 
     Raises:
-        UserError: Shapes do not fit, something is not finite, or there are fewer than three architectures.
+        UserError: Shapes do not fit, a value is not finite, or there are fewer than three architectures.
     """
     asked = protocol or Protocol()
     array = np.asarray(truth, dtype=np.float64)
     repeats = finite("truth", array[None] if array.ndim == 1 else array, 2)
     known = repeats.mean(axis=0)
     if len(known) < 3:
-        raise UserError(f"truth: expected at least 3 architectures, got {len(known)}")
+        raise UserError(f"truth: expected at least 3 architectures, got {len(known):,}")
     if not estimates:
         raise UserError("estimates: expected at least one setting, got none")
     if labels and len(labels) != len(known):
@@ -216,7 +217,7 @@ def _setting(
     picks = [k for k in asked.picks if k <= len(truth)]
 
     def over_seeds(measure: Any, runs: Floats, keep: Any = slice(None)) -> Estimate:
-        """The mean over runs of a correlation with the truth; each resample is one of all runs alike."""
+        """The mean over runs of a correlation with the truth; all runs share each resample."""
 
         def statistic(y: Floats, _: Floats, weights: Floats) -> Floats:
             return np.asarray(np.mean([measure(run[keep], y, weights) for run in runs], axis=0))
@@ -264,7 +265,7 @@ def _with_top(asked: Protocol) -> list[float]:
 
 
 def _mean(values: Sequence[_Measure]) -> _Measure:
-    """Field by field; counts and shares are the same in all."""
+    """The mean, field by field; counts and shares are equal in all."""
     found: dict[str, Any] = {}
     for item in dataclasses.fields(values[0]):
         column = [getattr(value, item.name) for value in values]

@@ -1,4 +1,4 @@
-"""How much estimates change from one run to the next, and how much of that changes their order.
+"""How much estimates change between runs, and how much of that changes their order.
 
 Runs are seeds of a supernet's training, or its last checkpoints (the instance variance of Y. Zhang et al.,
 "Deeper Insights into Weight Sharing in Neural Architecture Search", arXiv:2001.01431).
@@ -12,30 +12,31 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from pynas._correlation import kendall
 from pynas._errors import UserError
-from pynas.analysis._checks import Floats, finite
+from pynas.analysis.checks import Floats, finite
+from pynas.ranking.correlation import kendall
 
 
 @dataclass(frozen=True, slots=True)
 class Stability:
-    r"""Of R runs' estimates ``x_ri`` of N architectures.
+    r"""Stability of the estimates ``x_ri`` of N architectures in R runs.
 
     Attributes:
         runs: R.
-        std: ``sqrt(mean_i Var_r x_ri)``, variances with R - 1.
-        std_centred: The same after each run's mean is taken off, which moves all alike: of the residuals
-            ``x_ri - mean_i x_ri - mean_r x_ri + mean x``, with (R - 1)(N - 1) degrees of freedom.
-        spread: ``Std_i mean_r x_ri`` with N - 1: the differences that the runs agree on, and noise / R.
+        std: ``sqrt(mean_i Var_r x_ri)``, variances with R - 1 degrees of freedom.
+        std_centred: The same without shifts common to all architectures of a run: standard deviation of the
+            residuals ``x_ri - mean_i x_ri - mean_r x_ri + mean x``, with (R - 1)(N - 1) degrees of freedom.
+        spread: ``Std_i mean_r x_ri`` with N - 1 degrees of freedom: the differences that runs agree on, plus
+            noise / R.
         reliability: ``v / (v + std_centred^2)`` with ``v = max(0, spread^2 - std_centred^2 / R)``, the
-            intraclass correlation ICC(3,1): the share of a single run's variance that is the
-            architectures'. NaN if both are zero.
-        rank_std: As ``std``, of mid-ranks divided by N.
-        tau: Mean of Kendall's tau-b over all pairs of runs; NaN where a run's estimates are all equal.
-        tau_lowest: The lowest of them.
-        tau_consecutive: Tau-b of run r and r + 1, for each r.
-        best_regret: For each ordered pair of runs, what the best of one (the mean of equals) lacks to the
-            best in the other; the mean of these.
+            intraclass correlation ICC(3,1): the share of a single run's variance that the architectures
+            explain. NaN if both are zero.
+        rank_std: As ``std``, for mid-ranks divided by N.
+        tau: Mean of Kendall's tau-b over all pairs of runs; NaN if all estimates of a run are equal.
+        tau_lowest: The lowest tau-b of a pair.
+        tau_consecutive: Tau-b of runs r and r + 1, for each r.
+        best_regret: Mean over ordered pairs of runs of the regret, in the second run, of the architecture
+            that is best in the first (the mean over equally good ones).
     """
 
     runs: int
@@ -54,7 +55,7 @@ def stability(estimates: ArrayLike) -> Stability:
     """Compare runs.
 
     Args:
-        estimates: ``[R, N]``, at least 2 runs of 2 architectures, in order of time where they have one.
+        estimates: ``[R, N]``, at least 2 runs of 2 architectures; in order of time if there is one.
     """
     runs = finite("estimates", estimates, 2)
     count, items = runs.shape
@@ -87,7 +88,7 @@ def stability(estimates: ArrayLike) -> Stability:
 
 
 def mid_ranks(values: Floats) -> Floats:
-    """Ranks from 1, the lowest first; equal values share the mean of theirs."""
+    """Ranks from 1, the lowest value first; equal values share their mean rank."""
     ordered = np.sort(values)
     below = np.searchsorted(ordered, values, side="left")
     not_above = np.searchsorted(ordered, values, side="right")

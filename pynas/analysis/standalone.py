@@ -1,4 +1,4 @@
-"""What architectures reach alone: small networks trained from scratch, where no table knows."""
+"""Stand-alone training: the ground truth of small networks that are in no table."""
 
 from __future__ import annotations
 
@@ -16,16 +16,18 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from pynas import _json, ops
-from pynas._atomic import append_line
+from pynas import ops
 from pynas._errors import UserError
-from pynas.analysis._checks import Floats
+from pynas._io import strict_json
+from pynas._io.atomic import append_line
+from pynas._plural import counted
+from pynas.analysis.checks import Floats
 from pynas.analysis.tasks import Task
 from pynas.architecture import Architecture
 from pynas.spaces import SearchSpace
 from pynas.supernet import TrainingOptions
-from pynas.supernet._random import Batches, derive
 from pynas.supernet.evaluation import score_network
+from pynas.supernet.seeds import Batches, derive
 
 _AUXILIARY = 0.4  # weight of an auxiliary head's loss, as in DARTS
 
@@ -33,11 +35,11 @@ _AUXILIARY = 0.4  # weight of an auxiliary head's loss, as in DARTS
 def train_alone(
     space: SearchSpace, arch: Architecture, task: Task, options: TrainingOptions, seed: int = 0
 ) -> float:
-    """Train one architecture from scratch by SGD; its :meth:`~pynas.analysis.tasks.Task.measure` afterwards.
+    """Train one architecture from scratch by SGD and return its :meth:`~pynas.analysis.tasks.Task.measure`.
 
-    For images percent right, for text nats a word, on the validation data. Weights and order of the data
-    depend on ``seed`` alone. A loss that is not finite ends the training; what is measured is then the broken
-    network.
+    The measure is validation accuracy in percent for images, log likelihood in nats per word for text.
+    Initial weights and data order depend only on ``seed``. A loss that is not finite ends the training; the
+    broken network is then measured.
     """
     task.check(space)
     device = task.inputs.device
@@ -46,7 +48,7 @@ def train_alone(
         torch.manual_seed(derive(seed, "alone"))
         network = space.build(arch, task.num_classes, task.in_channels).to(device)
         task.start(network)
-        with ops.strided_convolutions_of(network):  # images may come in channels_last
+        with ops.strided_convolutions_of(network):  # images may be channels_last
             _train(network, task, options, seed)
     validation = (task.validation_inputs, task.validation_targets)
     return task.measure(score_network(network.eval(), *validation, task.evaluation_batch))
@@ -56,7 +58,7 @@ def _train(network: nn.Module, task: Task, options: TrainingOptions, seed: int) 
     count = len(task.targets)
     if count < options.batch_size:
         raise UserError(
-            f"batch_size: expected at most the {count} training samples, got {options.batch_size}"
+            f"batch_size: expected at most {counted(count, 'training sample')}, got {options.batch_size:,}"
         )
     batches = Batches(torch.arange(count), options.batch_size, derive(seed, "order"))
     total = options.steps or options.epochs * batches.per_epoch
@@ -94,24 +96,24 @@ def ground_truth(
     cache: Path | None = None,
     on_result: Callable[[Architecture, int, float], None] | None = None,
 ) -> Floats:
-    """Train each architecture alone, ``repeats`` times with other seeds: measures ``[repeats, N]``.
+    """Train each architecture from scratch, ``repeats`` times with new seeds: measures ``[repeats, N]``.
 
     Args:
-        space: Of the architectures.
-        architectures: N of them.
-        task: What to train and validate on.
-        options: How long and how fast.
-        repeats: Seeds 0, 1, ...
-        cache: A file of JSON lines to which each result is added as soon as it is there. What it holds
-            already, of the same network, data and options, is not trained again.
-        on_result: Called with architecture, seed and measure, also of those from the cache.
+        space: Space of the architectures.
+        architectures: N architectures.
+        task: Data to train and validate on.
+        options: Length and rates of the trainings.
+        repeats: Number of trainings, with seeds 0, 1, ...
+        cache: A file of JSON lines to which each result is appended at once. Results in it for the same
+            network, data and options are not trained again.
+        on_result: Called with architecture, seed and measure, also for results from the cache.
     """
     known = _Cache(cache)
     setting = {"task": task.digest(), "options": asdict(options), "space": space.name}
     found = np.empty((repeats, len(architectures)))
     for seed in range(repeats):
         for i, arch in enumerate(architectures):
-            # Parameters tell networks of one space with other options (channels, depth) apart.
+            # The number of parameters tells networks of one space with other options (channels, depth) apart.
             size = task.params(space, arch)
             key = json.dumps(
                 setting | {"seed": seed, "decisions": arch.decisions, "params": size}, sort_keys=True
@@ -127,15 +129,15 @@ def ground_truth(
 
 
 class _Cache:
-    """Numbers by key in a file that is only added to; a damaged line, or half of one, counts as none."""
+    """Numbers by key in an append-only file; damaged or incomplete lines are ignored."""
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
         self._known: dict[str, float] = {}
         if path is None or not os.path.exists(path):
             return
-        for record in _json.read_lines(path, "results of trainings"):
-            with contextlib.suppress(ValueError):  # a damaged one: trained anew
+        for record in strict_json.read_lines(path, "results of trainings"):
+            with contextlib.suppress(ValueError):  # damaged: train again
                 key, value = _result(record)
                 self._known[key] = value
 
@@ -146,16 +148,16 @@ class _Cache:
         self._known[key] = value
         if self.path is None:
             return
-        # JSON has no name for a loss that is not finite.
+        # JSON cannot represent values that are not finite.
         record = {"key": key, "value": value if math.isfinite(value) else str(value)}
-        append_line(self.path, json.dumps(_json.signed(record)))
+        append_line(self.path, json.dumps(strict_json.signed(record)))
 
 
 def _result(record: Any) -> tuple[str, float]:
-    """Of a line of the file; those of before have no sum."""
+    """Key and number of a line of the file; lines of older versions have no checksum."""
     match record:
         case {"key": str() as key, "value": (float() | "nan" | "inf" | "-inf") as value, **more}:
             if more:
-                _json.check_sum(record)
+                strict_json.check_sum(record)
             return key, float(value)
-    raise ValueError("no result of a training")
+    raise ValueError("not a training result")

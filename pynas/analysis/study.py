@@ -1,4 +1,4 @@
-"""Train supernets in several settings and take down what their sub-networks reach."""
+"""Trains supernets in several settings and records the estimates of their sub-networks."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pynas import _json
-from pynas._atomic import replacing
 from pynas._errors import UserError
-from pynas.analysis._checks import Floats
+from pynas._io import strict_json
+from pynas._io.atomic import replacing
+from pynas.analysis.checks import Floats
 from pynas.analysis.groups import ChildSampler, GroupedWeights, Partition, partition
 from pynas.analysis.tasks import Task
 from pynas.architecture import Architecture
@@ -29,22 +29,22 @@ from pynas.supernet import (
     UniformSampler,
     build,
 )
-from pynas.supernet._random import derive
-from pynas.supernet._state import restore
 from pynas.supernet.evaluation import SubnetEvaluator
+from pynas.supernet.seeds import derive
+from pynas.supernet.training_state import restore
 
 Statistics = Literal["running", "recalibrated"]
 
 
 @dataclass(frozen=True)
 class Sharing:
-    """Who shares which weights.
+    """Which architectures share which weights.
 
     Attributes:
-        groups: Copies of all weights; 0 for one that the whole space trains, 1 for one that only the
-            evaluated architectures train, more to divide these.
-        how: How they are divided.
-        prefix: First segments that all groups share all the same.
+        groups: 0: one supernet, trained on the whole space; 1: one, trained on the evaluated architectures
+            only; more: these are divided into groups with a copy of the weights each.
+        how: How to divide them.
+        prefix: Number of first segments that all groups share.
     """
 
     groups: int = 0
@@ -53,7 +53,7 @@ class Sharing:
 
     @property
     def name(self) -> str:
-        """For people, and for folders."""
+        """Display name, also of the folder."""
         if self.groups == 0:
             return "whole space"
         if self.groups == 1:
@@ -64,24 +64,24 @@ class Sharing:
 
 @dataclass(frozen=True)
 class Study:
-    """Supernets of one space, judged on the same architectures and images.
+    """Supernets of one space, evaluated on the same architectures and data.
 
-    The same number of steps trains every setting, so an architecture gets as many steps of its own with one
-    group as with many; those of other architectures that change its weights become fewer.
+    Every setting trains for the same number of steps. So the number of an architecture's own steps does not
+    depend on the number of groups; with more groups, fewer steps of other architectures change its weights.
 
     Attributes:
-        space: One that :func:`pynas.supernet.build` knows.
-        architectures: To evaluate.
-        task: What to train and validate on, of a kind that the space's networks read.
-        options: Of the supernets' training.
-        folder: Keeps checkpoints and results; calling again goes on.
-        seeds: How many trainings of each setting.
-        checkpoints: How many of the last checkpoints are judged.
-        checkpoint_every: Steps between two.
-        calibration: Training samples that recalibrate the batch norms of each sub-network, where it has any.
-        calibration_batch: Samples of a batch of these.
-        network: Options of the supernet, as of :func:`pynas.supernet.build`.
-        on_step: Called after each step of training with the setting, its seed and the step.
+        space: A space that :func:`pynas.supernet.build` supports.
+        architectures: Architectures to evaluate.
+        task: Data to train and validate on, of the kind that the space's networks read.
+        options: Options of the supernets' training.
+        folder: Holds checkpoints and results; calling again resumes.
+        seeds: Number of trainings of each setting.
+        checkpoints: Number of last checkpoints to evaluate.
+        checkpoint_every: Steps between checkpoints.
+        calibration: Number of training samples to recalibrate the batch norms of each sub-network with.
+        calibration_batch: Batch size of these samples.
+        network: Options of the supernet, as in :func:`pynas.supernet.build`.
+        on_step: Called after each training step with the setting, its seed and the step.
     """
 
     space: SearchSpace
@@ -103,7 +103,7 @@ class Study:
         """Measures of the task, ``[seeds, checkpoints, N]``, by kind of batch-norm statistics.
 
         Raises:
-            UserError: The folder holds something else, or fewer checkpoints than asked for.
+            UserError: The folder holds something else, or fewer checkpoints than requested.
         """
         found: dict[Statistics, list[list[list[float]]]] = {kind: [] for kind in statistics}
         for seed in range(self.seeds):
@@ -115,7 +115,7 @@ class Study:
             if len(steps) < self.checkpoints:
                 raise UserError(
                     f"checkpoints: {trainer.folder.folder} holds {len(steps)}, fewer than "
-                    f"{self.checkpoints}; take fewer, a smaller checkpoint_every, or another folder"
+                    f"{self.checkpoints}; use fewer, a smaller checkpoint_every, or another folder"
                 )
             for step in steps:
                 missing = [k for k in statistics if self._read(trainer.folder.folder, step, k) is None]
@@ -130,10 +130,11 @@ class Study:
         return {kind: np.array(rows, dtype=np.float64) for kind, rows in found.items()}
 
     def judge(self, model: SharedWeights, statistics: Statistics) -> list[float]:
-        """The task's measure of each architecture with shared weights on the validation data.
+        """The task's measure of each architecture, with shared weights, on the validation data.
 
-        ``running`` normalises by the running statistics, which all trained paths have moved; ``recalibrated``
-        by means and variances of each sub-network on training samples. The model is afterwards as before.
+        ``running`` normalises by the running statistics, which all trained paths have updated;
+        ``recalibrated`` by means and variances of each sub-network on training samples. Leaves the model
+        unchanged.
         """
         task = self.task
         calibration = self._calibration_batches() if statistics == "recalibrated" else None
@@ -186,7 +187,7 @@ class Study:
         trainer.train(resume=True)
         return model, trainer
 
-    # ---- what was judged already -----------------------------------------------------------------
+    # ---- stored estimates ------------------------------------------------------------------------
 
     def _judged(self, statistics: Statistics) -> dict[str, Any]:
         found: dict[str, Any] = {
@@ -200,11 +201,11 @@ class Study:
     def _read(self, folder: Path, step: int, statistics: Statistics) -> list[float] | None:
         path = folder / f"estimates-{step}-{statistics}.json"
         try:
-            record = _json.read(path, "the estimates of a study")
+            record = strict_json.read(path, "the estimates of a study")
             if isinstance(record, dict) and record.get("judged") == self._judged(statistics):
-                _json.check_sum(record)
+                strict_json.check_sum(record)
                 return [float(value) for value in record["estimates"]]
-        except ValueError:  # absent, damaged or of before there was a sum: judged anew
+        except ValueError:  # absent, damaged, or of a version without checksum: evaluate again
             pass
         return None
 
@@ -212,4 +213,4 @@ class Study:
         path = folder / f"estimates-{step}-{statistics}.json"
         record = {"judged": self._judged(statistics), "estimates": values}
         with replacing(path) as file:
-            file.write(json.dumps(_json.signed(record)).encode())
+            file.write(json.dumps(strict_json.signed(record)).encode())

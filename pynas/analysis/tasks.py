@@ -1,4 +1,4 @@
-"""What architectures are trained and judged on: images with classes, or text; and how they are judged."""
+"""The data that architectures are trained and evaluated on, images or text, and the measure of quality."""
 
 from __future__ import annotations
 
@@ -13,33 +13,34 @@ import torch
 from torch import Tensor, nn
 
 from pynas._errors import UserError
+from pynas._plural import counted
 from pynas.analysis.quality import ACCURACY, LOG_LIKELIHOOD, Quality
 from pynas.architecture import Architecture
 from pynas.data import Images
 from pynas.data.text import Vocabulary
 from pynas.spaces import SearchSpace
 from pynas.supernet import TrainingOptions
-from pynas.supernet._trainer_parts import describe_transform
 from pynas.supernet.evaluation import SubnetScore
 from pynas.supernet.recurrent import start_language_model
+from pynas.supernet.trainer_parts import describe_transform
 
 
 @dataclass(frozen=True, eq=False)
 class Task(ABC):
-    """Data to train on, other data to validate on, and what counts as good there.
+    """Training data, validation data, and the measure of quality.
 
     Attributes:
-        inputs: ``[N, ...]`` to train on.
+        inputs: ``[N, ...]``, training inputs.
         targets: ``[N, ...]`` int64.
         validation_inputs: ``[M, ...]``.
         validation_targets: ``[M, ...]`` int64.
-        num_classes: Number of classes, or of words of the vocabulary.
-        name: For people.
-        transform: Changes the inputs of each batch that weights are trained on, drawing from torch's global
-            generator, such as :class:`pynas.data.CropAndFlip`; None to leave them.
-        quality: What :meth:`measure` is.
-        evaluation_batch: Samples of a forward pass without gradients.
-        training: Settings with which short trainings do well.
+        num_classes: Number of classes, or size of the vocabulary.
+        name: Display name.
+        transform: Augmentation of each training batch, such as :class:`pynas.data.CropAndFlip`; it draws from
+            torch's global generator. None for no augmentation.
+        quality: Name and units of :meth:`measure`.
+        evaluation_batch: Batch size without gradients.
+        training: Default settings, which suit short trainings.
     """
 
     inputs: Tensor
@@ -55,31 +56,31 @@ class Task(ABC):
 
     @abstractmethod
     def check(self, space: SearchSpace) -> None:
-        """Raise UserError where the space's networks read other data."""
+        """Raise UserError if the space's networks read another kind of data."""
 
     @abstractmethod
     def measure(self, score: SubnetScore) -> float:
-        """The number that is ranked, more is better; -inf for a network that is broken."""
+        """The number to rank by, more is better; -inf for a network with a loss that is not finite."""
 
     @abstractmethod
     def show(self, value: float) -> str:
-        """A measured number for people."""
+        """A measured number as text."""
 
     @property
     @abstractmethod
     def in_channels(self) -> int:
-        """Of the images; 1 where there are none."""
+        """Channels of the images; 1 if there are none."""
 
     @abstractmethod
     def start(self, network: nn.Module) -> None:
-        """Change a new network's weights, by torch's global random numbers, if the task needs others."""
+        """Reinitialise a new network, with torch's global generator, if the task needs other weights."""
 
     def params(self, space: SearchSpace, arch: Architecture) -> int:
         """Parameters of a network for this task."""
         return space.params(arch, self.num_classes, self.in_channels)
 
     def digest(self) -> str:
-        """A short text that other data, another split or another transform do not have."""
+        """A short text that identifies data, split and transform."""
         found = hashlib.sha256()
         for tensor in (self.inputs, self.targets, self.validation_inputs, self.validation_targets):
             found.update(f"{tensor.dtype} {list(tensor.shape)}".encode())
@@ -91,7 +92,7 @@ class Task(ABC):
 
 
 class ImageTask(Task):
-    """Images ``[N, C, H, W]`` and their classes ``[N]``; percent of those classified rightly counts."""
+    """Images ``[N, C, H, W]`` and their classes ``[N]``; the measure is accuracy in percent."""
 
     quality = ACCURACY
     evaluation_batch = 500
@@ -99,25 +100,28 @@ class ImageTask(Task):
 
     @classmethod
     def split(cls, images: Images, share: float, seed: int) -> ImageTask:
-        """A random ``share`` of the images to validate on, the others to train on.
+        """Validate on a random ``share`` of the images, train on the others.
 
         Raises:
-            UserError: One of both would be empty.
+            UserError: One part would be empty.
         """
         held = round(share * len(images))
         if not 0 < held < len(images):
-            raise UserError(f"share: expected a share of {len(images)} images that leaves some on both sides")
+            raise UserError(
+                f"share: expected a share of {counted(len(images), 'image')} with neither part empty, "
+                f"got {share:g}"
+            )
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed)).tolist()
         validation, training = images.take(order[:held]), images.take(order[held:])
         return cls(*training, *validation, images.num_classes, images.name)
 
     def check(self, space: SearchSpace) -> None:
-        """Networks of images."""
+        """Raise UserError unless the space's networks read images."""
         if _reads_words(space):
             raise UserError(f"{space.name} reads words, not images: give it a text")
 
     def measure(self, score: SubnetScore) -> float:
-        """Percent right."""
+        """Accuracy in percent."""
         return 100 * score.accuracy
 
     def show(self, value: float) -> str:
@@ -130,19 +134,19 @@ class ImageTask(Task):
         return self.inputs.shape[1]
 
     def start(self, network: nn.Module) -> None:
-        """They stay."""
+        """Keep the weights."""
 
 
 class TextTask(Task):
-    r"""Windows of words ``[N, T]`` and the words that follow each ``[N, T]``; log likelihood counts.
+    r"""Windows of words ``[N, T]`` and the next word of each ``[N, T]``; the measure is log likelihood.
 
-    That is ``1/(M T) sum_t ln p(w_{t+1} | w_1 ... w_t)`` over the validation windows, each of which starts
-    afresh, in nats a word.
+    ``1/(M T) sum_t ln p(w_{t+1} | w_1 ... w_t)`` over the M validation windows, in nats per word; every
+    window starts from the initial state.
     """
 
     quality = LOG_LIKELIHOOD
     evaluation_batch = 64
-    # As the paper's, whose SGD of rate 20 has no momentum.
+    # As in the paper, whose SGD with rate 20 has no momentum.
     training = TrainingOptions(learning_rate=2.0, final_learning_rate=0.1, weight_decay=5e-7, clip=0.25)
 
     @classmethod
@@ -155,35 +159,35 @@ class TextTask(Task):
         vocabulary: int = 10_000,
         name: str = "text",
     ) -> TextTask:
-        """The last ``share`` of a text to validate on, what is before it to train on.
+        """Validate on the last ``share`` of a text, train on the part before it.
 
         Args:
             words: The text.
-            share: In (0, 1).
-            steps: T, the words of a window; windows do not overlap, what is left over is left out.
-            vocabulary: Most frequent words of the training part that are kept.
-            name: For people.
+            share: Share of the text, in (0, 1).
+            steps: T, the words of a window; windows do not overlap, and a remainder is dropped.
+            vocabulary: How many of the most frequent words of the training part to keep.
+            name: Display name.
 
         Raises:
-            UserError: One of both would have no window.
+            UserError: One part would have no window.
         """
         cut = len(words) - round(share * len(words))
         if steps < 1 or min(cut, len(words) - cut) <= steps:
             raise UserError(
                 f"steps: expected windows of at least one word that fit into both parts of a text of "
-                f"{len(words)} words, {share:g} of it held out, got {steps}"
+                f"{counted(len(words), 'word')}, {share:g} of it held out, got {steps}"
             )
         known = Vocabulary(words[:cut], vocabulary)
         training, validation = (_windows(known, part, steps) for part in (words[:cut], words[cut:]))
         return cls(*training, *validation, len(known), name)
 
     def check(self, space: SearchSpace) -> None:
-        """Networks of words."""
+        """Raise UserError unless the space's networks read words."""
         if not _reads_words(space):
             raise UserError(f"{space.name} reads images, not words: give it images")
 
     def measure(self, score: SubnetScore) -> float:
-        """Minus the loss."""
+        """The negative loss."""
         return -score.loss if math.isfinite(score.loss) else -math.inf
 
     def show(self, value: float) -> str:
@@ -192,11 +196,11 @@ class TextTask(Task):
 
     @property
     def in_channels(self) -> int:
-        """There are no images."""
+        """1: there are no images."""
         return 1
 
     def start(self, network: nn.Module) -> None:
-        """Products at unit scale, the decoder at the words' frequencies."""
+        """Initialise at unit scale, with the decoder's bias at the word frequencies."""
         start_language_model(network, self.inputs)
 
 

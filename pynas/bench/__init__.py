@@ -1,15 +1,15 @@
-"""Benchmarks as programs: the same cases serve ``pynas bench`` and the pytest-benchmark files in benches/."""
+"""Benchmark cases, shared by ``pynas bench`` and the pytest-benchmark files in benches/."""
 
 from __future__ import annotations
 
-from pynas.bench import (  # noqa: F401
+from pynas.bench import (  # noqa: F401  (they register cases)
     _codes,
-    _collect,
-    _mixed,
-    _operators,
     _proxies,
     _small_operators,
     _subnets,
+    collecting,
+    mixed_edges,
+    operators,
 )
 from pynas.bench._harness import CASES, Case, Problem, Record, Timing, measure
 from pynas.bench._machine import describe, peak

@@ -1,4 +1,4 @@
-"""Cases for the codes of activations and their agreement: packed bits against products of 0/1 matrices."""
+"""Cases for activation codes and their agreement: packed bits against products of 0/1 matrices."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pynas import ops
 from pynas.bench._harness import Problem
-from pynas.bench._operators import add
+from pynas.bench.operators import add
 
 SHAPES = {
     "64x16x32x32": (64, 16, 32, 32),
@@ -19,14 +19,14 @@ SHAPES = {
 
 
 def published_form(x: Tensor, agreement: Tensor) -> None:
-    """One layer as the published code has it: X X^T + (1 - X)(1 - X)^T."""
+    """One layer as in the published code: X X^T + (1 - X)(1 - X)^T."""
     on = x.flatten(1).gt(0).float()
     off = 1 - on
     agreement += on @ on.T + off @ off.T
 
 
 def one_product(x: Tensor, agreement: Tensor) -> None:
-    """The same of +1 and -1 and one product: (F + S S^T) / 2, what a careful user writes."""
+    """The same with signs and one product, (F + S S^T) / 2, as a careful user writes it."""
     signs = torch.where(x.flatten(1) > 0, 1.0, -1.0)
     agreement += (signs.shape[1] + signs @ signs.T) / 2
 
@@ -59,7 +59,7 @@ def agreement_case(shape: tuple[int, ...]) -> Problem:
 
 
 def packing_case(shape: tuple[int, ...]) -> Problem:
-    """Packing alone; the other contender only compares and writes bytes."""
+    """Packing only; the baseline just compares and writes bytes."""
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
     def check() -> None:

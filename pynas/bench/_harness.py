@@ -1,4 +1,4 @@
-"""Timing contenders against each other: alternated, checked, with the floor beside the numbers."""
+"""Times implementations against each other: alternating, with checked results and a roofline bound."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pynas._atomic import append_line
+from pynas._io.atomic import append_line
 from pynas._registry import Registry
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing to compute, by several means.
+    """One computation in several implementations.
 
     Attributes:
-        contenders: What to time, by name; ``"pynas"`` is ours, the others are what a user has without it.
-        check: Raises AssertionError when the result that ``"pynas"`` gives is wrong; run before the timing.
-        flops: Floating-point operations that any method must do, for the floor.
-        bytes: Bytes that any method must move between memory and processor, for the floor.
+        contenders: The implementations to time, by name; ``"pynas"`` is ours, the others are baselines.
+        check: Raises AssertionError if the result of ``"pynas"`` is wrong; called before the timing.
+        flops: Floating-point operations that every implementation has to do, for the roofline bound.
+        bytes: Bytes that every implementation has to move between memory and processor, likewise.
     """
 
     contenders: Mapping[str, Callable[[], object]]
@@ -34,15 +34,15 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A benchmark: how to make the problem, and what is expected of it.
+    """A benchmark: how to make the problem, and which ratio of times is expected.
 
     Attributes:
         name: ``topic/variant``.
-        make: Builds the problem; called just before it is timed, so that cases do not pile up in memory.
-        must: Largest acceptable time of ``"pynas"`` relative to the best other contender, or None.
-        aim: The ratio we would like.
-        targets: The same two ratios against single other contenders, by name.
-        slow: Takes more than some seconds a round.
+        make: Builds the problem; called just before the timing, so that only one problem is in memory.
+        must: Largest acceptable time of ``"pynas"`` relative to the fastest baseline, or None.
+        aim: Desired ratio.
+        targets: (must, aim) against single baselines, by name.
+        slow: Whether a round takes more than some seconds.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """One contender's seconds (or the record's unit): 20th, 50th and 80th percentile of the rounds."""
+    """20th, 50th and 80th percentile over the rounds of one implementation, in the record's unit."""
 
     p20: float
     p50: float
@@ -65,15 +65,15 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What one case gave.
+    """The result of one case.
 
     Attributes:
-        ratio: Median over rounds of pynas's time over the best other contender's in the same round.
-        ratio_spread: Its 20th and 80th percentile.
-        floor_seconds: The larger of flops over peak and bytes over bandwidth.
-        unit: Of the timings: seconds, or MiB where memory was measured.
-        ratios: 20th, 50th and 80th percentile of the ratio to each other contender.
-        targets: Of the case.
+        ratio: Median over rounds of pynas's time divided by the fastest baseline's in the same round.
+        ratio_spread: 20th and 80th percentile of that ratio.
+        floor_seconds: Roofline bound: the larger of flops / peak and bytes / bandwidth.
+        unit: Unit of the timings: seconds, or MiB where memory was measured.
+        ratios: 20th, 50th and 80th percentile of the ratio to each baseline.
+        targets: Targets of the case.
     """
 
     case: str
@@ -91,7 +91,7 @@ class Record:
 
     @classmethod
     def of(cls, case: str, samples: Mapping[str, Sequence[float]], **facts: Any) -> Record:
-        """Percentiles and ratio of what contenders took round by round; ``facts`` are the other fields."""
+        """Percentiles and ratios from the times of all rounds by name; ``facts`` are the other fields."""
         timings = {
             name: Timing(percentile(t, 0.2), percentile(t, 0.5), percentile(t, 0.8), len(t))
             for name, t in samples.items()
@@ -142,22 +142,22 @@ def measure(
     machine: Mapping[str, Any] | None = None,
     synchronize: Callable[[], None] | None = None,
 ) -> Record:
-    """Check and time all contenders of ``case``.
+    """Check ``case`` and time all its implementations.
 
-    Every round runs each contender once, in a fresh random order: whatever follows an operation that
-    leaves the caches full of its own data looks slower, and no contender should always be the one.
+    Every round runs each implementation once, in a new random order: one that runs after an operation which
+    fills the caches with its own data looks slower, and this should not always hit the same.
 
     Args:
         case: What to time.
         seconds: Wall-clock budget of the timed rounds.
-        min_rounds: At least so many rounds, whatever they take.
-        seed: Of the order.
-        peak: (FLOP/s, bytes/s) of this machine, for the floor.
+        min_rounds: Lower bound on the number of rounds, however long they take.
+        seed: Seed of the order.
+        peak: (FLOP/s, bytes/s) of this machine, for the roofline bound.
         machine: Copied into the record.
-        synchronize: Waits for a device that works on its own; called before a clock is read.
+        synchronize: Waits for an asynchronous device; called before the clock is read.
 
     Raises:
-        AssertionError: pynas's result is wrong.
+        AssertionError: The result of ``"pynas"`` is wrong.
     """
     problem = case.make()
     problem.check()

@@ -1,4 +1,4 @@
-"""What a measurement was made on, and what that machine can do at best."""
+"""The machine of a measurement, and its peak rates."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-import pynas
-from pynas import _C
+import pynas._C as _C
+from pynas._io.provenance import version
 
 
 def describe(device: str = "cpu") -> dict[str, Any]:
@@ -22,7 +22,7 @@ def describe(device: str = "cpu") -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "isa": _C.isa(),
         "torch": torch.__version__,
-        "pynas": pynas.__version__,
+        "pynas": version("pynas-torch"),
         "python": platform.python_version(),
         "compiler": _C.compiler,
     }
@@ -41,11 +41,12 @@ def _processor() -> str:
 
 @cache
 def peak(device: str = "cpu", seconds: float = 1.0) -> tuple[float, float]:
-    """Measured (FLOP/s, bytes/s) in float32, the best of what ``seconds`` allow of each; once in a process.
+    """Measured peak (FLOP/s, bytes/s) in float32: the best in ``seconds`` each, once per process.
 
-    On a CPU, multiply-adds in registers with the instruction set in use and torch's number of threads: a
-    matrix product depends on its library, and on a shared machine its best of a second can be off by half.
-    On a GPU, a large matrix product. Memory: the better of reading and of copying what no cache holds.
+    Arithmetic on a CPU: multiply-adds in registers, with the instruction set in use and torch's number of
+    threads. A matrix product would depend on its library and, on a shared machine, be off by up to half.
+    Arithmetic on a GPU: a large matrix product. Memory: the better of reading and copying arrays larger than
+    the caches.
     """
     source = torch.ones(64 << 20, device=device)
     target = torch.empty_like(source)
@@ -60,7 +61,7 @@ def peak(device: str = "cpu", seconds: float = 1.0) -> tuple[float, float]:
 
 
 def _rate(runs: Sequence[Callable[[], float]], device: str, seconds: float) -> float:
-    """The largest amount per second that any of ``runs``, which return what they did, reaches."""
+    """The highest rate that any of ``runs`` reaches; each returns the amount of work that it did."""
     best = 0.0
     for run in runs:
         run()

@@ -1,4 +1,4 @@
-"""Cases for proxies: all of them against one plain forward and backward, and against the usual code."""
+"""Cases for proxies: all together, against one plain forward and backward and against baselines."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pynas import proxies, spaces
-from pynas.bench._collect import data
+from pynas.bench._baseline_proxies import BASELINES
 from pynas.bench._harness import CASES, Case, Problem
-from pynas.bench._networks import ALL_3X3
-from pynas.bench._usual_proxies import USUAL
+from pynas.bench.collecting import data
+from pynas.bench.networks import ALL_3X3
 from pynas.evaluate import ProxyEvaluator, score
 
 MIXED = "|nor_conv_3x3~0|+|nor_conv_1x1~0|skip_connect~1|+|avg_pool_3x3~0|nor_conv_1x1~1|nor_conv_3x3~2|"
 CELLS = {"convolutions": ALL_3X3, "mixed": MIXED}
-# Other published forms of a proxy, in passes of their own; ntk_condition_tenas takes one for each sample.
+# Other published forms of a proxy, which need passes of their own; ntk_condition_tenas one per sample.
 VARIANTS = ("grad_norm_zennas", "ntk_condition_tenas", "synflow_bn", "zen_zennas")
 TOGETHER = ("zico", "naswot", "synflow", "snip", "params", "flops")
-# Rounding moves what is ruled by small differences; the formulas are tested in float64 elsewhere.
+# Relative; scores that hinge on small differences are sensitive to rounding. Tests in float64 check formulas.
 TOLERANCE = {"zico": 0.05, "grad_sign": 0.02, "plain": 1.0, "grasp": 0.05, "jacob_cov": 0.05, "fisher": 0.02}
 
 
@@ -33,18 +33,18 @@ def network(cell: str) -> nn.Module:
 
 
 def everything() -> list[str]:
-    """Every proxy, in one form."""
+    """Names of all proxies, each in one form."""
     return [name for name in proxies.names() if name not in VARIANTS]
 
 
 def check(cell: str, names: Sequence[str], batch: int = 8) -> None:
-    """Scores are those of the usual code."""
+    """Assert that scores agree with the baselines."""
     x, y = data(batch)
     found = score(network(cell), x, y, names)
     for name in names:
         assert found[name].status == "ok", f"{name}: {found[name].message}"
-        if name in USUAL:
-            expected = USUAL[name](network(cell), x, y)
+        if name in BASELINES:
+            expected = BASELINES[name](network(cell), x, y)
             tolerance = TOLERANCE.get(name, 2e-3)
             error = abs(found[name].value - expected)
             assert error <= tolerance * max(abs(expected), 1e-3), f"{name}: {found[name].value}, {expected}"
@@ -73,25 +73,25 @@ def all_case(cell: str, batch: int) -> Problem:
     names = everything()
     return Problem(
         {"pynas": lambda: score(model, x, y, names), **passes(cell, batch)},
-        lambda: check(cell, [n for n in names if n in USUAL and n != "grad_sign"]),
+        lambda: check(cell, [n for n in names if n in BASELINES and n != "grad_sign"]),
     )
 
 
 def one_at_a_time_case(cell: str, batch: int) -> Problem:
-    """The proxies of which there is usual code here, against that code."""
+    """All proxies that have a baseline, in one call, against their baselines one at a time."""
     model, (x, y) = network(cell), data(batch)
-    names = list(USUAL)
+    names = list(BASELINES)
     return Problem(
         {
             "pynas": lambda: score(model, x, y, names),
-            "one at a time": lambda: [run(model, x, y) for run in USUAL.values()],
+            "one at a time": lambda: [run(model, x, y) for run in BASELINES.values()],
         },
         lambda: check(cell, names),
     )
 
 
 def throughput_case(batch: int) -> Problem:
-    """Six proxies of one architecture, from the architecture on; a score of each evaluator of its own."""
+    """Six proxies of an architecture in one evaluator, including the build, against an evaluator for each."""
     space, (x, y) = spaces.get("nasbench201"), data(batch)
     architecture = space.parse(MIXED)
     together = ProxyEvaluator(space, x, y, TOGETHER, num_classes=10)

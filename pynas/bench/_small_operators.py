@@ -9,10 +9,10 @@ from torch import Tensor
 
 from pynas import ops
 from pynas.bench._harness import Problem
-from pynas.bench._operators import add, close
+from pynas.bench.operators import add, close
 
 NORMS: dict[str, tuple[tuple[int, int, int], bool, bool]] = {
-    # (B, C, T), channels last, statistics of each position (layer norm) instead of each channel (batch norm)
+    # ((B, C, T), channels_last, layer norm: statistics per position instead of per channel)
     "batch_norm_64x16x32x32_nchw": ((64, 16, 1024), False, False),
     "batch_norm_64x16x32x32_channels_last": ((64, 16, 1024), True, False),
     "batch_norm_64x128x16x16_nchw": ((64, 128, 256), False, False),
@@ -31,7 +31,7 @@ EMBEDDINGS = {  # B, T, rows, features
 
 
 def four_sums(g: Tensor) -> Tensor:
-    """What a user writes once the samples' gradients [B, ...] are at hand."""
+    """The four sums as a user writes them, given the per-sample gradients [B, ...]."""
     return torch.stack([g.sum(0), g.abs().sum(0), g.square().sum(0), g.sign().sum(0)])
 
 
@@ -46,7 +46,7 @@ def affine_case(shape: tuple[int, int, int], channels_last: bool, layer_norm: bo
     axes = (1,) if layer_norm else (0, 2)
     mean, rstd = x.mean(axes, keepdim=True), x.var(axes, correction=0, keepdim=True).rsqrt()
 
-    def moments() -> ops.GradMoments:
+    def moments() -> ops.MomentSums:
         return ops.affine_grad_moments(delta, x, mean, rstd)
 
     def plain() -> tuple[Tensor, Tensor]:
@@ -63,7 +63,7 @@ def affine_case(shape: tuple[int, int, int], channels_last: bool, layer_norm: bo
 
 
 def embedding_case(batch: int, positions: int, rows: int, features: int) -> Problem:
-    """Four moments against the ordinary gradient alone: in plain PyTorch they would need [B, V, D]."""
+    """Four moments against just the ordinary gradient: in plain PyTorch they would need [B, V, D]."""
     generator = torch.Generator().manual_seed(0)
     delta = torch.randn(batch, positions, features, generator=generator)
     indices = torch.randint(rows, (batch, positions), generator=generator)
@@ -77,11 +77,11 @@ def embedding_case(batch: int, positions: int, rows: int, features: int) -> Prob
         found_rows, found = ops.embedding_grad_moments(delta, indices, rows)
         close(found.weight.sum, ordinary()[found_rows], 1e-4, "sum")
 
-    contenders: dict[str, Callable[[], object]] = {
+    implementations: dict[str, Callable[[], object]] = {
         "pynas": lambda: ops.embedding_grad_moments(delta, indices, rows),
         "ordinary gradient": ordinary,
     }
-    return Problem(contenders, check, bytes=4.0 * delta.numel() + 16.0 * touched * features)
+    return Problem(implementations, check, bytes=4.0 * delta.numel() + 16.0 * touched * features)
 
 
 def moments_update_case(n: int) -> Problem:

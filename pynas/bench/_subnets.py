@@ -1,4 +1,4 @@
-"""Cases for judging a generation of architectures with shared weights, beside one architecture at a time."""
+"""Cases for evaluating a generation of architectures with shared weights, against one at a time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pynas.trial import Evaluation, Status, Trial
 
 
 def generation(space: SearchSpace, number: int, size: int = 50) -> list[Architecture]:
-    """What SPOS's search proposes in its generation ``number`` (0 is random), under a score of decisions."""
+    """Generation ``number`` of SPOS's search (0 is random), with a score that is a sum over decisions."""
     rng = random.Random(0)
     worth = [[rng.gauss(0, 1) for _ in range(choices)] for choices in space.num_choices]
     strategy = SPOSEvolution(space, seed=0, population_size=size, mutations=size // 2, crossovers=size // 2)
@@ -32,7 +32,7 @@ def generation(space: SearchSpace, number: int, size: int = 50) -> list[Architec
 def one_at_a_time(
     model: SharedWeights, archs: Sequence[Architecture], calibration: Sequence[Tensor], x: Tensor, y: Tensor
 ) -> list[float]:
-    """The usual code: statistics reset, forward passes in training mode, one in evaluation mode."""
+    """The baseline: reset statistics, forward passes in training mode, one in evaluation mode."""
     found = []
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     for arch in archs:
@@ -50,7 +50,7 @@ def one_at_a_time(
 
 
 def generation_case(number: int, width: float, image_size: int) -> Problem:
-    """Fifty members: two batches of 32 images to recalibrate, 64 to judge."""
+    """Fifty architectures: two batches of 32 images for recalibration, 64 images for evaluation."""
     torch.manual_seed(0)
     model = build(SPOSShuffleNet(), 10, width=width)
     archs = generation(model.space, number)

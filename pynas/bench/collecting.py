@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pynas import stats
 from pynas.bench._harness import CASES, Case, Problem
-from pynas.bench._networks import NETWORKS
+from pynas.bench.networks import NETWORKS
 
 MOMENTS = stats.GradMoments(("sum", "abs", "square", "sign"))
 
@@ -23,7 +23,7 @@ def data(batch: int) -> tuple[Tensor, Tensor]:
 
 
 def contender(name: str, network: str, batch: int) -> Callable[[], object]:
-    """``pynas`` (collect, in channels_last), or the plain passes in ``nchw`` or ``channels_last``."""
+    """``pynas`` (collect in channels_last), or a plain pass in ``nchw`` or ``channels_last``."""
     torch.manual_seed(0)
     model, (x, y) = NETWORKS[network](), data(batch)
     if name != "nchw":
@@ -52,7 +52,7 @@ def collect_case(network: str, batch: int = 64) -> Problem:
             total, gradient = found[name].sum, parameter.grad
             assert total is not None
             assert gradient is not None
-            # In float32 the ReLUs of a deep network flip between two ways of adding up.
+            # In float32, two orders of summation flip ReLUs of a deep network.
             assert (total - gradient).norm() < 5e-2 * (gradient.norm() + 1e-6), name
 
     return Problem(runs, check)

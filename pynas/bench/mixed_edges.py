@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pynas import _C, ops
+from pynas import ops
+from pynas._C import isa
 from pynas.bench._harness import CASES, Case, Problem
-from pynas.bench._operators import close
+from pynas.bench.operators import close
 from pynas.nn import Cell, DARTSSupernet, LoopMixedOp, MixedOp
 
 BATCH = 64
@@ -20,7 +21,7 @@ EDGES = ((16, 32), (32, 16), (64, 8))  # (channels, side)
 NCHW, CHANNELS_LAST, COMPILED = "loop, NCHW", "loop, channels_last", "compiled loop, channels_last"
 
 Targets = dict[str, tuple[float, float]]
-# How many times as fast: (must, aim), by instruction set, for each of EDGES against the eager loop.
+# Speed-up (must, aim) over the eager loop for each of EDGES, by instruction set.
 DARTS_FASTER = {
     "avx512": ((10.0, 20.0), (7.0, 13.0), (6.0, 11.0)),
     "avx2": ((5.0, 9.0), (4.0, 6.0), (3.0, 5.0)),
@@ -82,15 +83,15 @@ def check_edge(family: str, channels: int, side: int, stride: int, device: str =
     pairs |= {name: (p, expected[name]) for name, p in fused.named_parameters()}
     for name, (got, wanted) in pairs.items():
         if wanted.grad is not None and wanted.grad.norm() > 1e-6:
-            # A ReLU whose argument rounding turns over moves gradients by far more than rounding itself.
+            # Where rounding flips the sign of a ReLU's argument, gradients change by far more than rounding.
             close(got.grad, wanted.grad, 5e-3, f"gradient of {name}")
 
 
-def edge_floor(family: str, channels: int, side: int, stride: int) -> tuple[float, float]:
-    """Operations and bytes of an edge, forward and backward, that no method avoids.
+def edge_work(family: str, channels: int, side: int, stride: int) -> tuple[float, float]:
+    """Operations and bytes that every implementation of an edge needs, forward and backward.
 
-    Multiply-adds for each output pixel: a depthwise kernel of k x k takes k^2 C and a pointwise convolution
-    C^2; backward takes twice as many, for input and weight. Bytes: x twice, y, its gradient and that of x.
+    Multiply-adds per output pixel: k^2 C for a k x k depthwise convolution, C^2 for a pointwise one; backward
+    needs 2 times as many, for input and weight. Bytes: x is read 2 times; y, its gradient and that of x once.
     """
     c, pixels = channels, BATCH * (-(-side // stride)) ** 2
     reduction = c * c if stride == 2 else 0
@@ -111,12 +112,12 @@ def edge_case(
         data = edge_data(channels, side, stride, len(loop._ops), layout, device)
         edge = torch.compile(module) if name == COMPILED else module
         runs[name] = partial(step, edge, list(module.parameters()), data)
-    flops, bytes_moved = edge_floor(family, channels, side, stride)
+    flops, bytes_moved = edge_work(family, channels, side, stride)
     return Problem(runs, partial(check_edge, family, channels, side, stride, device), flops, bytes_moved)
 
 
 def sum_case(channels: int, side: int, inputs: int = 4) -> Problem:
-    """Normalise, weight and add against batch norms, products and sums, channels_last."""
+    """The fused normalised weighted sum against batch norms, products and sums, channels_last."""
     generator = torch.Generator().manual_seed(0)
     shape = (BATCH, channels, side, side)
     zs, grad = (
@@ -176,7 +177,7 @@ def activation_case(states: int = 8, batch: int = 256, width: int = 300) -> Prob
 
 
 def looped(network: DARTSSupernet) -> DARTSSupernet:
-    """The network with plain loops over candidates in place of its fused edges, parameters kept."""
+    """The network with plain loops over candidates in place of its fused edges, with the same parameters."""
     for cell in cast(Iterable[Cell], network.cells):
         channels = cast(nn.Conv2d, cell.preprocess1.op[1]).out_channels
         for e, (source, _) in enumerate(cell.edges):
@@ -189,7 +190,7 @@ def looped(network: DARTSSupernet) -> DARTSSupernet:
 def supernet_case(channels: int = 16, cells: int = 8, side: int = 32, batch: int = BATCH) -> Problem:
     """A weight step of DARTS: forward, loss, backward, clipping, SGD with momentum."""
 
-    def contender(fused: bool) -> Callable[[], Tensor]:
+    def implementation(fused: bool) -> Callable[[], Tensor]:
         torch.manual_seed(0)
         network = DARTSSupernet(channels, cells)
         network = (network if fused else looped(network)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -211,11 +212,11 @@ def supernet_case(channels: int = 16, cells: int = 8, side: int = 32, batch: int
         return run
 
     def check() -> None:
-        losses = [[float(run()) for _ in range(2)] for run in (contender(True), contender(False))]
+        losses = [[float(run()) for _ in range(2)] for run in (implementation(True), implementation(False))]
         for got, expected in zip(*losses, strict=True):
             assert abs(got - expected) < 1e-2 * expected, f"losses of two steps: {losses}"
 
-    return Problem({"pynas": contender(True), CHANNELS_LAST: contender(False)}, check)
+    return Problem({"pynas": implementation(True), CHANNELS_LAST: implementation(False)}, check)
 
 
 def _at_least(factors: Mapping[str, tuple[float, float]]) -> Targets:
@@ -227,11 +228,11 @@ def _add(name: str, make: Callable[[], Problem], targets: Targets | None = None,
 
 
 def _add_edges() -> None:
-    lower = _C.isa() != "avx512"
+    lower = isa() != "avx512"
     for (channels, side), faster in zip(EDGES, DARTS_FASTER["avx2" if lower else "avx512"], strict=True):
         shape = f"{BATCH}x{channels}x{side}x{side}"
         eager = (NCHW, CHANNELS_LAST)
-        # Only the first of these is asked of lower instruction sets.
+        # Lower instruction sets have to reach only the first of these.
         against = {NCHW: faster} if lower else {NCHW: faster, CHANNELS_LAST: (4.0, 6.5)}
         edges: dict[str, tuple[str, int, Mapping[str, tuple[float, float]]]] = {
             "darts": ("darts", 1, against),

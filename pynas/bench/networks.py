@@ -1,4 +1,4 @@
-"""Networks that whole-network benchmarks use: a cell network, a residual one, an MLP and a transformer."""
+"""Networks of the whole-network benchmarks: a cell network, a residual network, an MLP and a transformer."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ class BasicBlock(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
+        """``[B, outputs, H, W]``, halved in height and width by a stride of 2."""
         y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
         return F.relu(y + self.shortcut(x))
 
@@ -67,6 +68,7 @@ class Encoder(nn.Module):
         self.head = nn.Linear(128, 10)
 
     def forward(self, x: Tensor) -> Tensor:
+        """``[B, 10]``."""
         return cast(Tensor, self.head(self.encoder(self.patches(x).flatten(2).transpose(1, 2)).mean(1)))
 
 

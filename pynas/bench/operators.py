@@ -20,6 +20,7 @@ RESNET = ((128, 16), (256, 8), (512, 4))
 
 
 def close(got: Tensor | None, expected: Tensor, tolerance: float, what: str) -> None:
+    """Assert that the relative error ``|got - expected|_2 / |expected|_2`` is at most ``tolerance``."""
     assert got is not None
     error = ((got.double() - expected.double()).norm() / expected.double().norm()).item()
     assert error <= tolerance, f"{what}: relative error {error:.2e} above {tolerance:.0e}"
@@ -36,7 +37,7 @@ def conv2d_case(channels: int, side: int, kernel: int, stride: int = 1, groups: 
     shape = (channels, channels // groups, kernel, kernel)
     geometry: dict[str, Any] = {"stride": stride, "padding": kernel // 2, "groups": groups}
 
-    def moments() -> ops.GradMoments:
+    def moments() -> ops.MomentSums:
         return ops.conv2d_grad_moments(delta_last, x_last, (kernel, kernel), **geometry)
 
     def weight(x: Tensor, delta: Tensor) -> Tensor:
@@ -45,7 +46,7 @@ def conv2d_case(channels: int, side: int, kernel: int, stride: int = 1, groups: 
     def check() -> None:
         result = moments().weight
         close(result.sum, weight(x.double(), delta.double()), 1e-5, "sum")
-        # The moments that are no gradient, on a slice small enough for one gradient per sample.
+        # Check the moments that are no gradients on a slice: there per-sample gradients are affordable.
         few = 4
         rows = torch.stack([weight(x[b : b + 1].double(), delta[b : b + 1].double()) for b in range(few)])
         part = ops.conv2d_grad_moments(delta_last[:few], x_last[:few], (kernel, kernel), **geometry).weight
@@ -73,7 +74,7 @@ def linear_case(positions: int, inputs: int, outputs: int, batch: int = BATCH) -
     a = torch.randn(*lead, inputs, generator=generator)
     delta = torch.randn(*lead, outputs, generator=generator)
 
-    def moments() -> ops.GradMoments:
+    def moments() -> ops.MomentSums:
         return ops.linear_grad_moments(delta, a)
 
     def check() -> None:
@@ -94,6 +95,7 @@ def linear_case(positions: int, inputs: int, outputs: int, batch: int = BATCH) -
 
 
 def add(name: str, make: Callable[[], Problem], must: float | None = None, aim: float | None = None) -> None:
+    """Register a case."""
     CASES.register(name, Case(name, make, must, aim))
 
 

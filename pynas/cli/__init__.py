@@ -13,12 +13,12 @@ from typing import Any
 
 import typer
 
-from pynas._atomic import remove_partial
 from pynas._errors import UserError, is_out_of_memory, printable
+from pynas._io.atomic import remove_partial
 from pynas.cli import (
-    _output,
     analyze,
     bench,
+    console,
     embed,
     hardware,
     info,
@@ -58,20 +58,20 @@ app.command("doctor")(info.doctor)
 def main() -> None:
     """Run the command line; see ``pynas --help``."""
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # it was closed before: what is said goes nowhere
+        if getattr(sys, name) is None:  # closed before the start: discard what is written
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # what the terminal's encoding lacks is spelled out
+        if isinstance(stream, io.TextIOWrapper):  # escape characters that the terminal's encoding lacks
             stream.reconfigure(errors="backslashreplace")
     with _tidy_when_ended():
         sys.exit(_run())
 
 
 def _run() -> int:
-    """Run a command and say what went wrong, if anything; the exit code."""
+    """Run a command, report an error if there is one, and return the exit code."""
     try:
         code = app(standalone_mode=False)
-        with _output.printing():
+        with console.printing():
             sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except UserError as error:
@@ -93,7 +93,7 @@ def _run() -> int:
         if is_out_of_memory(error):
             return _no_memory(error)
         usage: Any = error
-        if not hasattr(error, "format_message"):  # of a wrong option, which typer shows
+        if not hasattr(error, "format_message"):  # those that have it are wrong options: typer shows them
             raise
         usage.message = printable(usage.message, lines=True)
         usage.show()
@@ -102,7 +102,7 @@ def _run() -> int:
 
 def _no_memory(error: Exception) -> int:
     what = (str(error).strip().splitlines() or ["no more of it"])[0]
-    return _failed(f"not enough memory ({what}); what was kept until here can be gone on with")
+    return _failed(f"not enough memory ({what}); what was stored so far can be resumed")
 
 
 def _failed(message: str) -> int:

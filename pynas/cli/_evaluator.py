@@ -1,4 +1,4 @@
-"""What ``search`` and ``rank`` share: names checked early, data loaded once, an evaluator over them."""
+"""Shared by ``search`` and ``rank``: check names early, load data once, make the evaluator."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from pynas import benchmarks
-from pynas._costs import ALWAYS, PROFILED, Costs
+from pynas import tables
 from pynas._errors import UserError
-from pynas._objectives import checked, split
-from pynas.cli import _inputs
-from pynas.hardware._model import UNITS
-from pynas.run import default_evaluator, task_of
+from pynas.cli import specs
+from pynas.hardware.costs import ALWAYS, PROFILED, Costs
+from pynas.hardware.model import UNITS
+from pynas.run.loop import default_evaluator, task_of
+from pynas.run.objectives import checked, split
 
 if TYPE_CHECKING:
     from pynas.architecture import Architecture
-    from pynas.benchmarks import Table
     from pynas.hardware import HardwareModel
     from pynas.spaces import SearchSpace
+    from pynas.tables import Table
     from pynas.trial import Evaluator, Trial
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Everything an evaluation depends on beside the architecture."""
+    """Everything that an evaluation depends on besides the architecture."""
 
     space: SearchSpace
     evaluator: Evaluator
@@ -36,7 +36,7 @@ class Setting:
 
 
 def proxies_of(objectives: Sequence[str], models: Sequence[HardwareModel]) -> list[str]:
-    """The objectives that a proxy has to score: those that are no costs."""
+    """The objectives that are not costs: a proxy has to score them."""
     named = [split(text)[1] for text in checked(objectives)]
     counts = Counter(model.quantity for model in models)
     single = (quantity for quantity, count in counts.items() if count == 1)
@@ -68,14 +68,14 @@ def prepare(
 ) -> Setting:
     """Check all names before anything slow happens, then load tables and images.
 
-    Where nothing is said of threads, those of this process are shared out among the workers.
+    Without ``threads`` the workers share the threads of this process equally.
     """
     import torch
 
     from pynas import proxies as proxy_registry
     from pynas.evaluate import ProxyEvaluator
 
-    chosen = _inputs.open_space(space)
+    chosen = specs.open_space(space)
     for name in proxies:
         proxy_registry.get(name)
     if threads is None and workers > 1:
@@ -84,10 +84,10 @@ def prepare(
         torch.set_num_threads(threads)
     if table is None and (metric is not None or dataset is not None):
         raise UserError("--metric and --dataset choose from a table: give --table")
-    known = None if table is None else benchmarks.load(table, chosen, metric, dataset=dataset)
+    known = None if table is None else tables.load(table, chosen, metric, dataset=dataset)
     if not proxies:  # every objective is a cost: nothing needs data
         return Setting(chosen, default_evaluator(chosen, ()), known, {})
-    source = _inputs.load(chosen, images=images, text=text, steps=steps, batch=batch, seed=seed)
+    source = specs.load(chosen, images=images, text=text, steps=steps, batch=batch, seed=seed)
     evaluator = ProxyEvaluator(
         chosen,
         source.inputs,
@@ -105,7 +105,11 @@ def prepare(
 def costs_of(
     setting: Setting, models: Sequence[HardwareModel], bounds: Mapping[str, float], wanted: Sequence[str]
 ) -> Costs:
-    """The costs of a ranking, for the networks that its evaluator builds; unknown names are refused."""
+    """The costs of a ranking, for the networks that its evaluator builds.
+
+    Raises:
+        UserError: A name in ``wanted`` is not a known cost.
+    """
     task = task_of(setting.evaluator)
     for name in wanted:
         Costs(setting.space, models=models).check(name, f"--cost {name!r}")
@@ -122,7 +126,7 @@ def with_costs(trials: Sequence[Trial], costs: Costs) -> list[Trial]:
 
 
 def known_to(table: Table, space: SearchSpace) -> SearchSpace:
-    """The space; where the table knows only a part of it, one that samples this part, uniformly."""
+    """``space``, or a copy that samples uniformly what ``table`` knows if that is only a part of it."""
     if space.size is not None and len(table) >= space.size:
         return space
     rows = sorted(table.values)
@@ -132,5 +136,5 @@ def known_to(table: Table, space: SearchSpace) -> SearchSpace:
 
     part = copy.copy(space)
     vars(part)["sample"] = lambda rng: architecture(rows[rng.randrange(len(rows))])
-    vars(part)["all"] = lambda: map(architecture, rows)  # for the last ones, which samples hardly ever hit
+    vars(part)["all"] = lambda: map(architecture, rows)  # finds the last ones, which samples rarely hit
     return part

@@ -1,4 +1,4 @@
-"""What ``pynas analyze weight-sharing`` is given: settings, data, architectures; and whether they fit."""
+"""Inputs of ``pynas analyze weight-sharing``: settings, data and architectures, and the checks of them."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast, get_args
 
 from pynas._errors import UserError
-from pynas.cli import _options
+from pynas._plural import counted
+from pynas.cli import flags
 
 if TYPE_CHECKING:
     from pynas.analysis.study import Sharing
     from pynas.analysis.tasks import Task
     from pynas.architecture import Architecture
-    from pynas.benchmarks import Table
     from pynas.spaces import SearchSpace
+    from pynas.tables import Table
 
 
 def settings(groups: str, prefix: str, partition: str) -> list[Sharing]:
-    """Of ``--groups``, each with each ``--prefix`` where there is more than one group."""
+    """Every number of ``--groups``; where that is more than one group, with every ``--prefix``."""
     from pynas.analysis.groups import Partition
     from pynas.analysis.study import Sharing
 
@@ -27,7 +28,7 @@ def settings(groups: str, prefix: str, partition: str) -> list[Sharing]:
         raise UserError(f"--partition: expected {' | '.join(get_args(Partition))}, got {partition!r}")
     numbers: dict[str, list[int]] = {}
     for name, text in (("--groups", groups), ("--prefix", prefix)):
-        parts = _options.comma_separated(text)
+        parts = flags.comma_separated(text)
         if not parts or not all(part.isdigit() for part in parts):
             raise UserError(f"{name}: expected whole numbers such as 0,1,4, got {text!r}")
         numbers[name] = [int(part) for part in parts]
@@ -40,7 +41,7 @@ def settings(groups: str, prefix: str, partition: str) -> list[Sharing]:
 
 
 def image_task(images: str, size: int | None, limit: int | None, held_out: float, seed: int) -> Task:
-    """Of ``--images``."""
+    """The task that ``--images`` makes."""
     from pynas import data
     from pynas.analysis.tasks import ImageTask
 
@@ -50,7 +51,7 @@ def image_task(images: str, size: int | None, limit: int | None, held_out: float
 
 
 def text_task(text: Path, limit: int | None, held_out: float, steps: int, vocabulary: int) -> Task:
-    """Of ``--text``."""
+    """The task that ``--text`` makes."""
     from pynas.analysis.tasks import TextTask
     from pynas.data.text import read_words
 
@@ -68,7 +69,7 @@ def check_study(
     every: int,
     running: bool,
 ) -> None:
-    """What would else be found wrong only after hours of training."""
+    """Raise UserError for what would otherwise fail only after hours of training."""
     from pynas.analysis.groups import check_prefix
     from pynas.supernet import build
     from pynas.supernet.evaluation import batch_norms
@@ -77,17 +78,17 @@ def check_study(
     if largest > sample:
         raise UserError(f"--groups: expected at most {sample}, one for each architecture, got {largest}")
     if steps < 1:
-        raise UserError("--batch: larger than what there is to train on; take fewer, or more images or words")
+        raise UserError("--batch: larger than the training data; use a smaller batch, more images or words")
     if -(-steps // every) < checkpoints:
         raise UserError(
-            f"--checkpoints {checkpoints}: a training of {steps} steps has {-(-steps // every)} of them; "
-            "take a smaller --checkpoint-every"
+            f"--checkpoints {checkpoints}: a training of {counted(steps, 'step')} writes "
+            f"{-(-steps // every)}; use a smaller --checkpoint-every"
         )
     weights = build(space)
     for sharing in sharings:
         check_prefix(weights, architectures, sharing.prefix)
     if running and not batch_norms(weights):
-        raise UserError(f"--running: the shared weights of {space.name} have no batch norms; leave it out")
+        raise UserError(f"--running: the supernet of {space.name} has no batch norms; leave it out")
 
 
 def open_table(
@@ -96,24 +97,26 @@ def open_table(
     """The table that was asked for, if any."""
     if table is None:
         if metric or dataset:
-            raise UserError("--metric, --dataset: say of which --table")
+            raise UserError("--metric, --dataset: choose from a table: give --table")
         return None
-    from pynas import benchmarks
+    from pynas import tables
 
-    return benchmarks.load(table, space, metric, dataset=dataset)
+    return tables.load(table, space, metric, dataset=dataset)
 
 
 def draw(space: SearchSpace, table: Table | None, count: int, seed: int) -> tuple[Architecture, ...]:
-    """Different architectures, uniformly; of those that the table knows."""
+    """``count`` distinct architectures, drawn uniformly; with a table, from those that it knows."""
     from pynas.spaces import NASBench101
 
     rng = random.Random(seed)
     if table is not None:
         drawn = rng.sample(list(table.architectures()), min(count, len(table)))
-        # Vertices in the order that sampling, so training, knows; every eighth cell of the files has another.
+        # Supernets know the vertex order that sampling gives; every eighth cell of the files has another.
         return tuple(space.canonical(arch) if isinstance(space, NASBench101) else arch for arch in drawn)
     if space.size is not None and space.size < count:
-        raise UserError(f"--sample: {space.name} has {space.size} architectures, fewer than {count}")
+        raise UserError(
+            f"--sample: {space.name} has {counted(space.size, 'architecture')}, fewer than {count:,}"
+        )
     found: dict[Architecture, None] = {}
     while len(found) < count:
         found[space.sample(rng)] = None

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pynas.cli import _output
+from pynas.cli import console
 
 if TYPE_CHECKING:
     from pynas.analysis import SharingAnalysis
 
 
 def print_tables(found: SharingAnalysis, what: str) -> None:
-    """Correlations, picking, pruning and the biases of the first setting; ``what`` is the title."""
+    """Print correlations, picking, pruning and the biases of the first setting; ``what`` is the title."""
     shares = found.protocol.shares
     rows: list[list[object]] = []
     for s in found.settings:
@@ -20,9 +20,9 @@ def print_tables(found: SharingAnalysis, what: str) -> None:
         rows.append([s.name, str(s.kendall), str(s.spearman), s.kendall_top and str(s.kendall_top), *stable])
     title = f"{what}; {100 * found.protocol.confidence:g} % intervals"
     columns = ["setting", "Kendall", "Spearman", f"Kendall, top {found.protocol.top:.0%}"]
-    _output.print_table(title, [*columns, "between seeds", "between checkpoints"], rows)
+    console.print_table(title, [*columns, "between seeds", "between checkpoints"], rows)
     picks = [("chance", found.chance), *((s.name, s.picks) for s in found.settings)]
-    _output.print_table(
+    console.print_table(
         f"picking the best (regret in {found.quality.difference})",
         ["setting", "picked", "regret", "rank", *(f"finds a top {share:.0%}" for share in shares)],
         [
@@ -32,7 +32,7 @@ def print_tables(found: SharingAnalysis, what: str) -> None:
         ],
     )
     prunings = [("chance", found.chance_prunings), *((s.name, s.prunings) for s in found.settings)]
-    _output.print_table(
+    console.print_table(
         "pruning the worst",
         [
             "setting",
@@ -54,7 +54,7 @@ def print_tables(found: SharingAnalysis, what: str) -> None:
         ],
     )
     first = found.settings[0]
-    _output.print_table(
+    console.print_table(
         f"bias of operations, {first.name}: rank error of architectures that hold it, and with each copy",
         ["operation", "present", "rank error", "each copy"],
         [(b.name, b.present, str(b.error), str(b.slope)) for b in first.bias],

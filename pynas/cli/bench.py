@@ -1,4 +1,4 @@
-"""``pynas bench``: how much faster, on this machine."""
+"""``pynas bench``: time the kernels against their baselines on this machine."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from pynas._atomic import check_output
 from pynas._errors import UserError
-from pynas.cli import _options, _output
+from pynas._io.atomic import check_output
+from pynas._plural import counted
+from pynas.cli import console, flags
 
 
 def bench(
@@ -18,14 +19,14 @@ def bench(
     ] = "",
     seconds: Annotated[float, typer.Option(help="Time for the timed rounds of each case.", min=0.01)] = 2.0,
     slow: Annotated[bool, typer.Option("--slow", help="Also the cases that take minutes.")] = False,
-    threads: _options.Threads = None,
+    threads: flags.Threads = None,
     save: Annotated[
         Path | None, typer.Option(help="Append the records to this file, a JSON line each.")
     ] = None,
-    seed: _options.Seed = 0,
-    json: _options.Json = False,
+    seed: flags.Seed = 0,
+    json: flags.Json = False,
 ) -> None:
-    """Time the kernels against what PyTorch offers, alternated in one process, each result checked.
+    """Time the kernels against PyTorch baselines, alternating in one process; every result is checked.
 
     Example: pynas bench conv2d --seconds 5 --save benches/results/my-machine.jsonl
     """
@@ -36,9 +37,9 @@ def bench(
     chosen = [CASES.get(name) for name in CASES.names() if pattern == "list" or pattern in name]
     if pattern == "list":
         if json:
-            return _output.print_json([case.name for case in chosen])
+            return console.print_json([case.name for case in chosen])
         for case in chosen:
-            _output.say(case.name)
+            console.say(case.name)
         return None
     if save is not None:
         check_output(save, "--save", parents=True)
@@ -50,7 +51,7 @@ def bench(
         torch.set_num_threads(threads)
     machine, best = describe(), peak()
     records: list[Record] = []
-    with _output.progress(quiet=json) as bar:
+    with console.progress(quiet=json) as bar:
         task = bar.add_task("benchmarks", total=len(chosen), note="")
         for case in chosen:
             bar.update(task, note=case.name)
@@ -60,35 +61,34 @@ def bench(
                 record.append_to(save)
             bar.advance(task)
     if json:
-        return _output.print_json([record.to_dict() for record in records])
-    title = f"{machine['device']}, {machine['threads']} threads, {machine['isa']}, torch {machine['torch']}; "
-    title += f"peak {best[0] / 1e9:.0f} GFLOP/s, {best[1] / 1e9:.0f} GB/s"
-    _output.print_table(
+        return console.print_json([record.to_dict() for record in records])
+    title = f"{machine['device']}, {counted(machine['threads'], 'thread')}, {machine['isa']}, "
+    title += f"torch {machine['torch']}; peak {best[0] / 1e9:.0f} GFLOP/s, {best[1] / 1e9:.0f} GB/s"
+    console.print_table(
         title,
-        ["case", "pynas ms", "floor ms", "best other", "its ms", "ratio", "20-80 %", "must", "aim"],
+        ["case", "pynas ms", "roofline ms", "best baseline", "its ms", "ratio", "20-80 %", "must", "aim"],
         [row for record in records for row in _rows(record)],
     )
     if skipped:
-        _output.say(
-            f"{len(skipped)} slow cases left out (--slow): {', '.join(case.name for case in skipped)}"
-        )
+        names = ", ".join(case.name for case in skipped)
+        console.say(f"{counted(len(skipped), 'slow case')} left out (--slow): {names}")
     return None
 
 
 def _rows(record: Any) -> list[list[object]]:
-    """One row against the best other contender; where there are targets for several, one against each."""
+    """One row against the fastest baseline; one against each where the case has targets for several."""
     others = list(record.ratios) if record.targets else [record.best_other]
     return [_row(record, other, first=i == 0) for i, other in enumerate(others)]
 
 
 def _row(record: Any, other: str | None, first: bool) -> list[object]:
-    floor = record.floor_seconds
+    bound = record.floor_seconds
     low, ratio, high = record.ratios[other] if other else (None, None, None)
     must, aim = record.targets.get(other, (record.must, record.aim))
     ours = [
         record.case,
         round(record.timings["pynas"].p50 * 1e3, 3),
-        round(floor * 1e3, 3) if floor else None,
+        round(bound * 1e3, 3) if bound else None,
     ]
     return [
         *(ours if first else [None] * 3),

@@ -1,6 +1,6 @@
 """What commands print: JSON for machines, text, tables and progress for people.
 
-Names come from files and stores of anybody's making: all text goes through :func:`printable`.
+Files and stores may hold names from anybody, so all text goes through :func:`printable`.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ def say(text: str) -> None:
 
 @contextmanager
 def printing() -> Iterator[None]:
-    """What prints, where a full disk is the user's to know of; a pipe that was closed is not.
+    """Surround code that prints: report a full disk to the user, and end quietly on a closed pipe.
 
-    Such a pipe ends the command well: its reader, such as head, has seen enough. Not by an OSError, of which
-    typer makes exit code 1.
+    A closed pipe is no failure, since its reader, such as head, has seen enough. An OSError would not do to
+    end the command: typer makes it exit code 1.
     """
     try:
         yield
@@ -54,7 +54,7 @@ def printing() -> Iterator[None]:
 
 
 def abandon_stdout() -> None:
-    """Throw away what is left to print, so that the interpreter does not fail on it when it ends."""
+    """Discard what is left to print, so that the interpreter does not fail on it at exit."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
@@ -62,7 +62,7 @@ def abandon_stdout() -> None:
 
 
 def print_json(value: Any) -> None:
-    """Print ``value`` as JSON; numbers that JSON has no name for become null."""
+    """Print ``value`` as JSON; NaN and infinities become null."""
     with printing():
         print(json.dumps(_finite(value), indent=2))
 
@@ -78,7 +78,7 @@ def _finite(value: Any) -> Any:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table; columns whose cells are all numbers are right-aligned. Nothing is cut off in a pipe."""
+    """Print a table; columns of numbers are right-aligned, and nothing is cut off in a pipe."""
     cells = [[_cell(value) for value in row] for row in rows]
     numeric = [all(_is_number(row[i]) for row in cells) for i in range(len(columns))]
     table = Table(title=printable(title), title_justify="left", title_style="bold")
@@ -115,7 +115,7 @@ def console(*, stderr: bool = False) -> Console:
 
 
 class _Console(Console):
-    """One that leaves a closed pipe to :func:`printing`; rich's own ends with exit code 1."""
+    """A console that leaves a closed pipe to :func:`printing`; rich's own ends with exit code 1."""
 
     def on_broken_pipe(self) -> None:
         raise
@@ -136,7 +136,7 @@ def progress(*, quiet: bool = False) -> Progress:
 
 
 class _TextColumn(ProgressColumn):
-    """Text of a task, in which nothing is markup."""
+    """Text of a task, without markup."""
 
     def __init__(self, text: Callable[[Task], str]) -> None:
         super().__init__(Column(no_wrap=True))

@@ -1,4 +1,4 @@
-"""Options that several commands share, so that one name means one thing everywhere."""
+"""Options that several commands share, so that a name means the same everywhere."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pynas._atomic import check_output
 from pynas._errors import UserError
+from pynas._io.atomic import check_output
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,9 +42,12 @@ Text = Annotated[
     Path | None, typer.Option(help="Text for spaces of language models, in place of images: .txt or .gz.")
 ]
 Crop = Annotated[
-    int, typer.Option(help="Move training images by up to so many pixels, at random; 4 for 32.", min=0)
+    int,
+    typer.Option(help="Shift training images at random by up to so many pixels; 4 suits 32x32.", min=0),
 ]
-Flip = Annotated[bool, typer.Option("--flip", help="Mirror half of the training images; not digits.")]
+Flip = Annotated[
+    bool, typer.Option("--flip", help="Flip half of the training images left to right; not for digits.")
+]
 Steps = Annotated[int, typer.Option(help="Words in a sequence of --text.", min=1)]
 Precision = Annotated[str, typer.Option(help="float32 | bfloat16 | float64. Never mix them in one ranking.")]
 Batch = Annotated[
@@ -52,21 +55,21 @@ Batch = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="Seed of initialisation, drawn images and search.")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads of torch and of the kernels.", min=1)]
-OutputFile = Annotated[Path | None, typer.Option(help="Write an HTML page to look at, here.")]
+OutputFile = Annotated[Path | None, typer.Option(help="Write an HTML report to this file.")]
 
 
 def comma_separated(text: str) -> list[str]:
-    """Split ``"zico, params"`` into its names; empty ones vanish."""
+    """Split ``"zico, params"`` into its names; empty ones are dropped."""
     return [name for name in (part.strip() for part in text.split(",")) if name]
 
 
 def transform(crop: int, flip: bool, inputs: Tensor) -> CropAndFlip | None:
-    """Of ``--crop`` and ``--flip``, for these images."""
+    """The transform that ``--crop`` and ``--flip`` ask for, or None; ``inputs`` are the images."""
     from pynas.data import CropAndFlip
 
     height, width = inputs.shape[-2:]
     if crop >= min(height, width):
-        raise UserError(f"--crop {crop}: images have {height} x {width} pixels; move less")
+        raise UserError(f"--crop {crop}: images have {height} x {width} pixels; use a smaller shift")
     return CropAndFlip(crop, flip) if crop or flip else None
 
 
@@ -80,11 +83,11 @@ def check_outputs(**paths: Path | None) -> None:
         check_output(path, option)
         other = options.setdefault(os.path.realpath(path), option)
         if other != option:
-            raise UserError(f"{other}, {option}: both are {path}; give two names")
+            raise UserError(f"{other}, {option}: both are {path}; use two names")
 
 
 def check_rates(**rates: float) -> None:
-    """Raise UserError naming the first option that is no positive, finite number."""
+    """Raise UserError that names the first option which is not a positive, finite number."""
     for name, rate in rates.items():
         if not (math.isfinite(rate) and rate > 0):
             raise UserError(f"--{name.replace('_', '-')}: expected a positive number, got {rate}")

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
-from pynas._atomic import check_output
 from pynas._errors import UserError
-from pynas.cli import _hardware, _inputs, _options, _output
+from pynas._io.atomic import check_output
+from pynas._plural import counted
+from pynas.cli import console, flags, hardware_specs, specs
 
 if TYPE_CHECKING:
     from pynas.hardware import LatencyTable, TabularLatency
@@ -32,27 +33,30 @@ OptionalSpace = Annotated[
 @app.command("build")
 def build(
     space: Annotated[str, typer.Argument(help="Search space, NAME or NAME:option=value,...")],
-    output: Annotated[Path, typer.Argument(help="Table to write, JSON; an unfinished one is continued.")],
+    output: Annotated[Path, typer.Argument(help="Table to write, JSON; resumes an unfinished one.")],
     device: Annotated[str, typer.Option(help="cpu | cuda.")] = "cpu",
     name: Annotated[str | None, typer.Option(help="Name of the device in constraints.")] = None,
     batch: Annotated[int, typer.Option(help="Images in a batch.", min=1)] = 1,
     image_size: Annotated[
-        int | None, typer.Option(help="Pixels or words; by default the published size.", min=1)
+        int | None,
+        typer.Option(help="Image side in pixels, or words of a sequence; default: as published.", min=1),
     ] = None,
     num_classes: Annotated[
-        int | None, typer.Option(help="Outputs; by default the published number.", min=1)
+        int | None, typer.Option(help="Number of outputs; default: as published.", min=1)
     ] = None,
     dtype: Annotated[str, typer.Option(help="float32 | bfloat16 | float16 | float64.")] = "float32",
-    channels_last: Annotated[bool, typer.Option("--channels-last", help="Channels innermost.")] = False,
-    rounds: Annotated[int, typer.Option(help="How often everything is timed.", min=1)] = 7,
+    channels_last: Annotated[
+        bool, typer.Option("--channels-last", help="Use the channels_last memory format.")
+    ] = False,
+    rounds: Annotated[int, typer.Option(help="Time everything in so many rounds.", min=1)] = 7,
     seconds: Annotated[float, typer.Option(help="Time for one operator or network in a round.")] = 0.02,
     fit: Annotated[int, typer.Option(help="Whole networks to fit the correction to.", min=0)] = 12,
     held_out: Annotated[int, typer.Option(help="Whole networks to report the error on.", min=0)] = 24,
-    threads: _options.Threads = None,
-    seed: _options.Seed = 0,
-    json: _options.Json = False,
+    threads: flags.Threads = None,
+    seed: flags.Seed = 0,
+    json: flags.Json = False,
 ) -> None:
-    """Time each distinct operator of a space on this machine, and check the sums against whole networks.
+    """Time each distinct operator of a space on this machine; check the sums against whole networks.
 
     Example: pynas hardware build nasbench201 my-machine.json --threads 1
     """
@@ -60,8 +64,8 @@ def build(
 
     check_output(output, "OUTPUT", parents=True)
     start = time.perf_counter()
-    chosen = _inputs.open_space(space)
-    with _output.progress(quiet=json) as bar:
+    chosen = specs.open_space(space)
+    with console.progress(quiet=json) as bar:
         task = bar.add_task(f"timing {space} on {device}", total=None, note="")
 
         def on_progress(done: int, total: int, note: str) -> None:
@@ -87,9 +91,9 @@ def build(
         )
     if json:
         record = _table_record(table) | {"output": str(output), "seconds": time.perf_counter() - start}
-        return _output.print_json(record)
+        return console.print_json(record)
     _print_summary(table)
-    _output.say(f"written to {output}; use it with --latency table:{output}")
+    console.say(f"written to {output}; use it with --latency table:{output}")
     return None
 
 
@@ -97,31 +101,31 @@ def build(
 def show(
     source: Annotated[str, typer.Argument(help="A latency table's file, or hw:FILE[:DEVICE].")],
     space: OptionalSpace = None,
-    json: _options.Json = False,
+    json: flags.Json = False,
 ) -> None:
-    """Show a latency table: operators, correction, error; or the columns of a table of published latencies.
+    """Show a latency table (operators, correction, error) or the columns of published latencies.
 
     Example: pynas hardware show my-machine.json
     """
     from pynas.hardware import LatencyTable, TabularLatency
 
-    models = _hardware.open_model(source, None if space is None else _inputs.open_space(space))
+    models = hardware_specs.open_model(source, None if space is None else specs.open_space(space))
     if isinstance(models[0], LatencyTable):
         table = models[0]
         if json:
-            return _output.print_json(_table_record(table) | {"operators": _operators(table)})
+            return console.print_json(_table_record(table) | {"operators": _operators(table)})
         _print_summary(table)
         rows = sorted(_operators(table).items(), key=lambda item: -item[1]["ms"])
-        _output.print_table(
-            f"The slowest of {len(rows)} operators",
+        console.print_table(
+            f"The slowest of {counted(len(rows), 'operator')}",
             ["operator", "ms", "20 %", "80 %"],
             [(key, t["ms"], t["low"], t["high"]) for key, t in rows[:_MOST_ROWS]],
         )
         return None
     records = [_column(model) for model in models if isinstance(model, TabularLatency)]
     if json:
-        return _output.print_json(records)
-    _output.print_table(
+        return console.print_json(records)
+    console.print_table(
         source,
         ["name", "dataset", "unit", "known", "unsupported", "least", "median", "most"],
         [list(record.values()) for record in records],
@@ -134,13 +138,13 @@ def predict(
     source: Annotated[str, typer.Argument(help="A latency table's file, or hw:FILE[:DEVICE].")],
     architectures: Annotated[list[str], typer.Argument(help="Architecture strings of the space.")],
     space: OptionalSpace = None,
-    json: _options.Json = False,
+    json: flags.Json = False,
 ) -> None:
-    """Latency of architectures.
+    """Predict the latency of architectures.
 
     Example: pynas hardware predict my-machine.json '|nor_conv_3x3~0|+|none~0|none~1|+|none~0|none~1|none~2|'
     """
-    models = _hardware.open_model(source, None if space is None else _inputs.open_space(space))
+    models = hardware_specs.open_model(source, None if space is None else specs.open_space(space))
     records: list[dict[str, Any]] = []
     for model in models:
         whose: Any = model
@@ -148,35 +152,36 @@ def predict(
             arch = whose.space.parse(text)
             value = model.predict(arch)
             if value != value and len(models) == 1:
-                raise UserError(f"{text}: no {model.name}: {model.explain(arch)}")
+                raise UserError(f"{text}: {model.name} is not known: {model.explain(arch)}")
             records.append({"architecture": text, "name": model.name, "unit": model.unit, "value": value})
     if json:
-        return _output.print_json(records)
-    _output.print_table(
+        return console.print_json(records)
+    console.print_table(
         source,
         ["architecture", "name", "value"],
-        [(r["architecture"], r["name"], _hardware.human(r["name"], r["value"])) for r in records],
+        [(r["architecture"], r["name"], hardware_specs.human(r["name"], r["value"])) for r in records],
     )
     return None
 
 
 def _print_summary(table: LatencyTable) -> None:
     correction, error, settings = table.correction, table.error(), table.settings
-    _output.say(
-        f"{table.name}: {len(table.operators)} operators and {len(table.networks)} networks of "
-        f"{table.space.name} on {table.machine.get('device')}, {settings['threads']} threads, "
+    console.say(
+        f"{table.name}: {counted(len(table.operators), 'operator')} and "
+        f"{counted(len(table.networks), 'network')} of {table.space.name} on "
+        f"{table.machine.get('device')}, {counted(settings['threads'], 'thread')}, "
         f"batch {settings['task']['batch']}, {settings['dtype']}"
     )
-    _output.say(
+    console.say(
         f"ms = {correction.slope:.3f} x sum + {correction.per_operator:.4f} x operators + "
         f"{correction.constant:.3f}"
     )
     missing = f", {error.missing} not predictable" if error.missing else ""
-    _output.say(
-        f"error on {error.count} networks held out: {error.mape:.1f} % (plain sums "
+    console.say(
+        f"error on {counted(error.count, 'held-out network')}: {error.mape:.1f} % (plain sums "
         f"{error.mape_of_sums:.1f} %); Spearman {error.spearman:.3f}, Kendall {error.kendall:.3f}{missing}"
     )
-    _output.say(f"one network's own times differ by {error.repeatability:.1f} % between rounds")
+    console.say(f"times of the same network differ by {error.repeatability:.1f} % between rounds")
 
 
 def _table_record(table: LatencyTable) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What ``search``, ``rank`` and ``hardware`` share: sources of latencies, and bounds on costs."""
+"""Shared by ``search``, ``rank`` and ``hardware``: sources of latencies, and bounds on costs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def load_models(specs: Sequence[str] | None, space: SearchSpace) -> tuple[Hardwa
 
 
 def open_model(source: str, space: SearchSpace | None) -> tuple[HardwareModel, ...]:
-    """Models of a file named alone, or of a ``--latency``; a latency table brings its space with it."""
+    """The models in a file or in a ``--latency``; a latency table names its space itself."""
     from pynas import hardware
 
     kind, _, rest = source.partition(":")
@@ -45,14 +45,15 @@ def open_model(source: str, space: SearchSpace | None) -> tuple[HardwareModel, .
         path = rest if kind == "table" else source
         return (hardware.LatencyTable.load(os.path.expanduser(path), space),)
     if space is None:
-        raise UserError(f"{source}: say whose architectures these are: --space NAME")
+        raise UserError(f"{source}: give the space of these architectures: --space NAME")
     return hardware.load(source, space)
 
 
 def parse_constraints(texts: Sequence[str]) -> dict[str, float]:
     """Read ``flops<100e6``, ``params<=1.5M``, ``latency:raspi4<20``.
 
-    UserError on anything else, or when a name comes twice.
+    Raises:
+        UserError: The text has another form, or a name has two bounds.
     """
     bounds: dict[str, float] = {}
     for text in texts:

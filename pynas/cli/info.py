@@ -1,4 +1,4 @@
-"""``pynas spaces | proxies | doctor``: what is there."""
+"""``pynas spaces | proxies | doctor``: list what is available."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from typing import Annotated, Any
 import typer
 
 import pynas
-from pynas.cli import _inputs, _options, _output
+from pynas.cli import console, flags, specs
 
 
 def spaces(
     space: Annotated[
         str | None, typer.Argument(help="Show this one: NAME or NAME:option=value,...", show_default=False)
     ] = None,
-    json: _options.Json = False,
+    json: flags.Json = False,
 ) -> None:
-    """List the search spaces, or show one; "-" stands where a space has no limit.
+    """List the search spaces, or show one; "-" means that a space has no limit.
 
     Examples:
       pynas spaces
@@ -45,8 +45,8 @@ def spaces(
             }
         )
     if json:
-        return _output.print_json(records)
-    _output.print_table(
+        return console.print_json(records)
+    console.print_table(
         "Search spaces",
         ["name", "architectures", "decisions", "what"],
         [(r["name"], r["size"], r["decisions"], r["summary"]) for r in records],
@@ -55,16 +55,16 @@ def spaces(
 
 
 def _space(text: str, json: bool) -> None:
-    from pynas.spaces._describe import describe
+    from pynas.spaces.description import describe
 
-    found = describe(_inputs.open_space(text))
+    found = describe(specs.open_space(text))
     if json:
-        return _output.print_json(dataclasses.asdict(found))
+        return console.print_json(dataclasses.asdict(found))
     for line in (found.title, "", f"Source: {found.source}", f"Architectures: {found.size_text}"):
-        _output.say(line)
-    _output.say(f"One of them: {found.example}")
+        console.say(line)
+    console.say(f"Example: {found.example}")
     if found.options:
-        _output.print_table(
+        console.print_table(
             "Options",
             ["option", "default", "what"],
             [(o.name, str(o.default), o.text) for o in found.options],
@@ -72,7 +72,7 @@ def _space(text: str, json: bool) -> None:
     return None
 
 
-def proxies(json: _options.Json = False) -> None:
+def proxies(json: flags.Json = False) -> None:
     """List the zero-shot proxies.
 
     Example: pynas proxies
@@ -85,8 +85,8 @@ def proxies(json: _options.Json = False) -> None:
         summary = (type(proxy).__doc__ or "").strip().splitlines()[0]
         records.append({"name": name, "higher_is_better": proxy.higher_is_better, "summary": summary})
     if json:
-        return _output.print_json(records)
-    _output.print_table(
+        return console.print_json(records)
+    console.print_table(
         "Zero-shot proxies",
         ["name", "better", "what"],
         [(r["name"], "higher" if r["higher_is_better"] else "lower", r["summary"]) for r in records],
@@ -94,19 +94,19 @@ def proxies(json: _options.Json = False) -> None:
     return None
 
 
-def doctor(json: _options.Json = False) -> None:
+def doctor(json: flags.Json = False) -> None:
     """Show versions, instruction set, GPU, ABI, and what is missing.
 
     Example: pynas doctor
     """
     facts, problems = _facts(), _problems()
     if json:
-        return _output.print_json({"facts": facts, "problems": problems})
-    _output.print_table("pynas doctor", ["what", "value"], list(facts.items()))
+        return console.print_json({"facts": facts, "problems": problems})
+    console.print_table("pynas doctor", ["what", "value"], list(facts.items()))
     for problem in problems:
-        _output.say(f"! {problem}")
+        console.say(f"! {problem}")
     if not problems:
-        _output.say("Nothing is missing.")
+        console.say("Nothing is missing.")
     return None
 
 
@@ -123,7 +123,7 @@ def _facts() -> dict[str, Any]:
         "torch's instruction set": torch.backends.cpu.get_cpu_capability(),
     }
     try:
-        from pynas import _C
+        import pynas._C as _C
 
         facts |= {
             "core built against torch": _C.torch_version,
@@ -150,7 +150,7 @@ def _problems() -> list[str]:
 
     found = []
     try:
-        from pynas import _C
+        import pynas._C as _C
 
         if _C.torch_version.split("+")[0] != torch.__version__.split("+")[0]:
             found.append(

@@ -8,53 +8,58 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pynas._errors import UserError
-from pynas.cli import _evaluator, _hardware, _inputs, _options, _output
-from pynas.cli._hardware import COSTS, parse_constraints
+from pynas._plural import counted
+from pynas.cli import _evaluator, console, flags, hardware_specs, specs
+from pynas.cli.hardware_specs import COSTS, parse_constraints
 from pynas.store import check_location
 from pynas.trial import Trial
 
 if TYPE_CHECKING:
-    from pynas.benchmarks import Table
     from pynas.ranking import Estimate, Ranking
+    from pynas.tables import Table
 
 
 def rank(
-    space: _options.Space = "nasbench201",
+    space: flags.Space = "nasbench201",
     proxies: Annotated[
         str,
         typer.Option(
             help="Comma-separated names; see 'pynas proxies'. Ensembles: vote(a,b,...), rank_sum(a,b,...)."
         ),
     ] = "zico,params,flops",
-    images: _options.Images = "digits",
-    table: Annotated[str, typer.Option(help=_options.TABLE_HELP)] = "analog",
-    metric: _options.Metric = None,
-    dataset: _options.Dataset = None,
+    images: flags.Images = "digits",
+    table: Annotated[str, typer.Option(help=flags.TABLE_HELP)] = "analog",
+    metric: flags.Metric = None,
+    dataset: flags.Dataset = None,
     sample: Annotated[
         int, typer.Option(help="Architectures, drawn uniformly without replacement.", min=3)
     ] = 100,
-    batch: _options.Batch = 256,
-    precision: _options.Precision = "float32",
-    latency: _hardware.Latency = None,
+    batch: flags.Batch = 256,
+    precision: flags.Precision = "float32",
+    latency: hardware_specs.Latency = None,
     constraint: Annotated[
         list[str] | None,
-        typer.Option(help="Correlations also where COST<NUMBER, such as 'latency:raspi4<20'; repeatable."),
+        typer.Option(
+            help="Also correlate where a cost is below a bound, such as 'latency:raspi4<20'; repeatable."
+        ),
     ] = None,
     cost: Annotated[
         list[str] | None,
-        typer.Option(help=f"Compare Pareto fronts under this cost; those of --constraint anyway. {COSTS}"),
+        typer.Option(help=f"Compare Pareto fronts under this cost, besides those of --constraint. {COSTS}"),
     ] = None,
-    top: Annotated[float, typer.Option(help="Share of the most accurate for the last column.")] = 0.05,
-    seed: _options.Seed = 0,
-    threads: _options.Threads = None,
+    top: Annotated[
+        float, typer.Option(help="Fraction of most accurate architectures for the correlations in the top.")
+    ] = 0.05,
+    seed: flags.Seed = 0,
+    threads: flags.Threads = None,
     store: Annotated[
         str | None, typer.Option(help="Keep scores in this SQLite file; --resume continues it.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the ranking in --store.")] = False,
-    report: _options.OutputFile = None,
-    json: _options.Json = False,
+    report: flags.OutputFile = None,
+    json: flags.Json = False,
 ) -> None:
-    """Rank correlation of proxies with a table of accuracies, beside params and FLOPs.
+    """Rank correlation of proxies with a table of accuracies, with params and FLOPs as baselines.
 
     Examples:
       pynas rank --proxies zico,snip --images cifar10:cifar-10-batches-py --sample 300
@@ -62,20 +67,19 @@ def rank(
       pynas rank --proxies zico,naswot --latency hw:hw_nas_bench.npz --constraint 'latency:raspi4<20'
     """
     import pynas
-    from pynas import _ensembles
-    from pynas.ranking import BASELINES, rank_trials
+    from pynas.ranking import BASELINES, ensembles, rank_trials
 
-    _options.check_outputs(report=report)
+    flags.check_outputs(report=report)
     if store is not None:
         check_location(store, "--store")
     bounds = parse_constraints(constraint or [])
-    names = _ensembles.split(proxies)
-    singles = _ensembles.singles(names)
+    names = ensembles.split(proxies)
+    singles = ensembles.singles(names)
     # The baselines come with every trial from the space's closed forms; scoring them again would cost passes.
     scored = [name for name in singles if name not in BASELINES] or singles
     if not scored:
         raise UserError("--proxies: expected at least one; see 'pynas proxies'")
-    models = _hardware.load_models(latency, _inputs.open_space(space)) if latency else ()
+    models = hardware_specs.load_models(latency, specs.open_space(space)) if latency else ()
     setting = _evaluator.prepare(
         space,
         scored,
@@ -91,7 +95,7 @@ def rank(
     assert setting.table is not None
     costs = _evaluator.costs_of(setting, models, bounds, cost or ())
     sample = min(sample, len(setting.table))
-    with _output.progress(quiet=json) as bar:
+    with console.progress(quiet=json) as bar:
         task = bar.add_task(f"scoring {space}", total=sample, note="")
 
         def on_trial(trial: Trial) -> None:
@@ -112,7 +116,7 @@ def rank(
             config=setting.config,
         )
     ranking = rank_trials(
-        _ensembles.with_ensembles(_evaluator.with_costs(result.trials, costs), names),
+        ensembles.with_ensembles(_evaluator.with_costs(result.trials, costs), names),
         [*scored, *(name for name in names if name not in singles)],
         format=setting.space.format,
         accuracy_label=_label(setting.table),
@@ -133,10 +137,10 @@ def rank(
         }
         write_ranking_report(report, ranking, title=f"How proxies rank {space}", facts=facts)
     if json:
-        return _output.print_json(jsonlib.loads(ranking.to_json()) | {"report": report and str(report)})
+        return console.print_json(jsonlib.loads(ranking.to_json()) | {"report": report and str(report)})
     _print(ranking, f"{space}, {setting.table.metric} of {setting.table.name}")
     if report is not None:
-        _output.say(f"report: {report}")
+        console.say(f"report: {report}")
     return None
 
 
@@ -161,12 +165,13 @@ def _print(ranking: Ranking, what: str) -> None:
         if under:
             row += [within(estimate, c.count_within) for estimate in (c.kendall_within, c.spearman_within)]
         rows.append([*row, c.excluded])
-    title = f"{len(ranking.accuracy)} architectures of {what}; {100 * ranking.confidence:g} % intervals"
-    _output.print_table(title, [*columns, "excluded"], rows)
+    title = f"{counted(len(ranking.accuracy), 'architecture')} of {what}; "
+    title += f"{100 * ranking.confidence:g} % intervals"
+    console.print_table(title, [*columns, "excluded"], rows)
     for front in ranking.fronts:
-        _output.print_table(
+        console.print_table(
             f"Pareto fronts of proxy and {front.cost}, judged by accuracy; the true front has "
-            f"{len(front.truth)} of {front.count} architectures",
+            f"{len(front.truth):,} of {counted(front.count, 'architecture')}",
             ["proxy", "on its front", "hypervolume / true", "distance (IGD)"],
             [
                 (name, len(c.members), round(c.hypervolume_ratio, 4), round(c.distance, 4))

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pynas import _weights
 from pynas._errors import UserError
-from pynas.cli import _options, _output
+from pynas._io import weights
+from pynas._plural import counted
+from pynas.cli import console, flags
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_ALPHA_SHARE = 0.25  # of the training text: what the architecture is trained on
-_HELD_OUT_SHARE = 0.1  # of the text where there is no --test
+_ALPHA_SHARE = 0.25  # share of the training text that the architecture is trained on
+_HELD_OUT_SHARE = 0.1  # share of the text to test on if there is no --test
 
 
 def recurrent(
@@ -27,33 +28,38 @@ def recurrent(
         Path | None, typer.Option(help="Text to test on; the last tenth of TEXT by default.")
     ] = None,
     epochs: Annotated[int, typer.Option(help="Passes over the text.", min=1)] = 3,
-    batch: Annotated[int, typer.Option(help="Pieces of the text read side by side.", min=2)] = 64,
+    batch: Annotated[int, typer.Option(help="Streams of the text read in parallel.", min=2)] = 64,
     steps: Annotated[
-        int, typer.Option(help="Words that a gradient goes back through; 35 in the paper.", min=1)
+        int, typer.Option(help="Words of backpropagation through time; 35 in the paper.", min=1)
     ] = 10,
-    features: Annotated[int, typer.Option(help="Of embeddings and states; 300 in the paper.", min=1)] = 128,
+    features: Annotated[
+        int, typer.Option(help="Size of embeddings and states; 300 in the paper.", min=1)
+    ] = 128,
     nodes: Annotated[int, typer.Option(help="Nodes of the cell; 8 in the paper.", min=1)] = 8,
     vocabulary: Annotated[
         int, typer.Option(help="Most frequent words kept; the others become <unk>.", min=2)
     ] = 10_000,
-    learning_rate: Annotated[float, typer.Option(help="Of the weights (Adam).")] = 5e-3,
-    alpha_learning_rate: Annotated[float, typer.Option(help="Of the architecture (Adam).")] = 3e-3,
+    learning_rate: Annotated[float, typer.Option(help="Learning rate of the weights (Adam).")] = 5e-3,
+    alpha_learning_rate: Annotated[
+        float, typer.Option(help="Learning rate of the architecture parameters (Adam).")
+    ] = 3e-3,
     warm_up: Annotated[
-        float, typer.Option(help="Fraction of the steps, from the first on, that train the weights alone.")
+        float, typer.Option(help="Fraction of the steps, from the first on, that train only the weights.")
     ] = 0.0,
     dropout: Annotated[
-        float, typer.Option(help="Of the cell's inputs and outputs; 0.75 in the paper's 50 epochs.")
+        float,
+        typer.Option(help="Dropout of the cell's inputs and outputs; 0.75 in the paper's 50 epochs."),
     ] = 0.2,
     save: Annotated[
         Path | None, typer.Option(help="Write weights and architecture parameters here (.safetensors).")
     ] = None,
-    seed: _options.Seed = 0,
-    threads: _options.Threads = None,
-    json: _options.Json = False,
+    seed: flags.Seed = 0,
+    threads: flags.Threads = None,
+    json: flags.Json = False,
 ) -> None:
-    """Search a recurrent cell (DARTS): weights on three quarters of a text, in turn with alpha on the rest.
+    """Search a recurrent cell (DARTS): alternate weights on 3/4 of a text with alpha on the rest.
 
-    Ends with the perplexity on the test text, beside the unigram's: what word frequencies alone reach.
+    Ends with the perplexity on the test text, beside that of a unigram model, which knows only frequencies.
 
     Examples:
       pynas recurrent wiki.train.txt --test wiki.test.txt
@@ -70,17 +76,17 @@ def recurrent(
     needed = math.ceil(2 * batch / _ALPHA_SHARE)
     if len(words) < needed:
         raise UserError(
-            f"{text}: has {len(words)} words to train on, expected at least {needed} for --batch {batch}; "
-            "give a longer text or a smaller batch"
+            f"{text}: has {counted(len(words), 'word')} to train on, expected at least {needed:,} for "
+            f"--batch {batch}; use a longer text or a smaller batch"
         )
     if len(held) < 2:
-        raise UserError(f"{test}: has {len(held)} words, expected at least 2 to test on")
+        raise UserError(f"{test}: has {counted(len(held), 'word')}, expected at least 2 to test on")
     known = Vocabulary(words, vocabulary)
     tokens, held_tokens = known.encode(words), known.encode(held)
 
     import torch
 
-    from pynas.nn.language_training import (
+    from pynas.supernet.language_training import (
         TextSchedule,
         initial_language_model,
         perplexity,
@@ -105,8 +111,8 @@ def recurrent(
             torch.from_numpy(tokens[:cut]), len(known), features, nodes=nodes, dropout=dropout, seed=seed
         )
         start = time.perf_counter()
-        with _output.progress(quiet=json) as bar:
-            task = bar.add_task(f"cell of {nodes} nodes on {text.name}", total=None, note="")
+        with console.progress(quiet=json) as bar:
+            task = bar.add_task(f"cell of {counted(nodes, 'node')} on {text.name}", total=None, note="")
             smooth = 0.0
 
             def on_step(step: Any) -> None:
@@ -128,18 +134,22 @@ def recurrent(
     if save is not None:
         _save(model, record["genotype"], save)
     if json:
-        return _output.print_json(record)
-    _output.say(f"{len(tokens):,} words, {len(known):,} different ones; {epochs} epochs in {seconds:.0f} s")
+        return console.print_json(record)
+    console.say(
+        f"{counted(len(tokens), 'word')}, vocabulary of {len(known):,}; "
+        f"{counted(epochs, 'epoch')} in {seconds:.0f} s"
+    )
     where = f"the end of {text.name}" if test is None else test.name
     unigram = record["unigram_perplexity"]
-    _output.say(
-        f"perplexity on {len(held_tokens):,} words of {where}: {reached:.1f} (unigram: {unigram:.1f})"
+    console.say(
+        f"perplexity on {counted(len(held_tokens), 'word')} of {where}: {reached:.1f} "
+        f"(unigram: {unigram:.1f})"
     )
-    _output.say(
+    console.say(
         "cell: " + ", ".join(f"{i + 1} = {name}({j})" for i, (name, j) in enumerate(record["recurrent"]))
     )
     if save is not None:
-        _output.say(f"weights: {save}")
+        console.say(f"weights: {save}")
     return None
 
 
@@ -157,17 +167,17 @@ def _record(model: Any, training: NDArray[Any], held: NDArray[Any], words: int) 
 
 def _save(model: Any, genotype: str, path: Path) -> None:
     state = model.state_dict()
-    del state["decoder.weight"]  # it is the encoder's
-    _weights.save(path, state, {"genotype": json_format.dumps(json_format.loads(genotype))})
+    del state["decoder.weight"]  # tied to the encoder's
+    weights.save(path, state, {"genotype": json_format.dumps(json_format.loads(genotype))})
 
 
 def _check(
     learning_rate: float, alpha_learning_rate: float, warm_up: float, dropout: float, save: Path | None
 ) -> None:
-    _options.check_rates(learning_rate=learning_rate, alpha_learning_rate=alpha_learning_rate)
+    flags.check_rates(learning_rate=learning_rate, alpha_learning_rate=alpha_learning_rate)
     if not 0 <= warm_up < 1:
         raise UserError(f"--warm-up: expected a fraction of the steps in [0, 1), got {warm_up}")
     if not 0 <= dropout < 1:
         raise UserError(f"--dropout: expected a probability in [0, 1), got {dropout}")
     if save is not None:
-        _weights.check_target(save, "--save")
+        weights.check_target(save, "--save")

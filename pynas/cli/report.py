@@ -1,4 +1,4 @@
-"""``pynas report``: the page of a search that a store holds."""
+"""``pynas report``: write the page of a stored search."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from typing import Annotated
 
 import typer
 
-from pynas.cli import _options, _output
+from pynas._plural import counted
+from pynas.cli import console, flags
 
 
 def report(
     store: Annotated[str, typer.Argument(help="SQLite file or database URL that a search wrote.")],
-    run: Annotated[int | None, typer.Option(help="Number of the run; the newest if not given.")] = None,
+    run: Annotated[int | None, typer.Option(help="Number of the run; default: the newest.")] = None,
     output: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
-    json: _options.Json = False,
+    json: flags.Json = False,
 ) -> None:
-    """Write the HTML report of a search that a store holds, also while it is still running.
+    """Write the HTML report of a stored search, also while it is still running.
 
     Example: pynas report runs.db --output report.html
     """
@@ -24,13 +25,13 @@ def report(
     from pynas.report.search import registered_space
     from pynas.store import Store
 
-    _options.check_outputs(output=output)
+    flags.check_outputs(output=output)
     with Store(store, read_only=True) as opened:
         chosen = opened.run(run)
         space = registered_space(chosen)
         trials = opened.trials(chosen) if space is None else opened.trials(chosen, check=space.check)
     write_search_report(output, chosen, trials, space=space)
     if json:
-        return _output.print_json({"run": chosen.id, "trials": len(trials), "report": str(output)})
-    _output.say(f"report: {output} (run {chosen.id}, {len(trials)} trials)")
+        return console.print_json({"run": chosen.id, "trials": len(trials), "report": str(output)})
+    console.say(f"report: {output} (run {chosen.id}, {counted(len(trials), 'trial')})")
     return None

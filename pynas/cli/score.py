@@ -1,4 +1,4 @@
-"""``pynas score``: proxies of one network, from a space or from the user's own code."""
+"""``pynas score``: score one network by proxies, from a space or from the user's own code."""
 
 from __future__ import annotations
 
@@ -10,30 +10,32 @@ from typing import Annotated, Any, cast
 import typer
 
 from pynas._errors import UserError
-from pynas.cli import _inputs, _options, _output
+from pynas.cli import console, flags, specs
 
 
 def score(
     architecture: Annotated[str | None, typer.Argument(help="Architecture string of --space.")] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="package.module:factory, called without arguments, instead of a string."),
+        typer.Option(
+            help="package.module:factory of a model, called without arguments, instead of ARCHITECTURE."
+        ),
     ] = None,
     proxies: Annotated[
         str, typer.Option(help="Comma-separated names; see 'pynas proxies'.")
     ] = "zico,params,flops",
-    space: _options.Space = "nasbench201",
-    images: _options.Images = "digits",
-    batch: _options.Batch = 256,
+    space: flags.Space = "nasbench201",
+    images: flags.Images = "digits",
+    batch: flags.Batch = 256,
     image_size: Annotated[int | None, typer.Option(help="Resize images to this many pixels.", min=1)] = None,
-    text: _options.Text = None,
-    steps: _options.Steps = 35,
-    precision: _options.Precision = "float32",
-    seed: _options.Seed = 0,
-    threads: _options.Threads = None,
+    text: flags.Text = None,
+    steps: flags.Steps = 35,
+    precision: flags.Precision = "float32",
+    seed: flags.Seed = 0,
+    threads: flags.Threads = None,
     layers: Annotated[bool, typer.Option("--layers", help="Show what each layer contributes.")] = False,
-    report: _options.OutputFile = None,
-    json: _options.Json = False,
+    report: flags.OutputFile = None,
+    json: flags.Json = False,
 ) -> None:
     """Score one untrained network.
 
@@ -45,8 +47,8 @@ def score(
     """
     if (architecture is None) == (model is None):
         raise UserError("give either an architecture string or --model package.module:factory")
-    _options.check_outputs(report=report)
-    names = _options.comma_separated(proxies)
+    flags.check_outputs(report=report)
+    names = flags.comma_separated(proxies)
 
     import torch
 
@@ -54,14 +56,14 @@ def score(
     from pynas import proxies as proxy_registry
 
     for name in names:
-        proxy_registry.get(name)  # a typo should not wait for the images to load
+        proxy_registry.get(name)  # report a typo before loading the images
     if threads is not None:
         torch.set_num_threads(threads)
-    # The string is parsed before the images are read, for the same reason.
-    chosen = None if architecture is None else _inputs.open_space(space)
+    # Parse the architecture before the images are read, for the same reason.
+    chosen = None if architecture is None else specs.open_space(space)
     parsed = None if chosen is None or architecture is None else chosen.parse(architecture)
     factory = None if model is None else load_factory(model)
-    source = _inputs.load(
+    source = specs.load(
         chosen, images=images, image_size=image_size, text=text, steps=steps, batch=batch, seed=seed
     )
     with torch.random.fork_rng(devices=[]):
@@ -91,7 +93,7 @@ def score(
         facts = {"data": source.name, "precision": precision, "seed": str(seed)}
         write_layers_report(report, found, network=str(architecture or model), facts=facts)
     if json:
-        return _output.print_json(
+        return console.print_json(
             {
                 name: {
                     "value": s.value,
@@ -103,7 +105,7 @@ def score(
                 for name, s in scores.items()
             }
         )
-    _output.print_table(
+    console.print_table(
         f"{architecture or model} on {source.name}, {precision}",
         ["proxy", "score", "status", "seconds"],
         [
@@ -114,9 +116,9 @@ def score(
     if layers:
         for name, s in scores.items():
             if s.layers:
-                _output.print_table(f"{name} by layer", ["layer", "contribution"], list(s.layers.items()))
+                console.print_table(f"{name} by layer", ["layer", "contribution"], list(s.layers.items()))
     if report is not None:
-        _output.say(f"report: {report}")
+        console.say(f"report: {report}")
     return None
 
 
@@ -125,7 +127,7 @@ def load_factory(text: str) -> Any:
     module_name, separator, attribute = text.partition(":")
     if not (module_name and separator and attribute):
         raise UserError(f"--model: expected package.module:factory, got {text!r}")
-    sys.path.insert(0, os.getcwd())  # as python -m does: a model beside the user's prompt is found
+    sys.path.insert(0, os.getcwd())  # as python -m does: finds modules in the current folder
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""``pynas search``: look for good architectures without training any."""
+"""``pynas search``: search for good architectures without training any."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import typer
 
 from pynas import strategies
 from pynas._errors import UserError
-from pynas.cli import _evaluator, _hardware, _inputs, _options, _output
-from pynas.cli._hardware import COSTS, parse_constraints
+from pynas._plural import counted
+from pynas.cli import _evaluator, console, flags, hardware_specs, specs
+from pynas.cli.hardware_specs import COSTS, parse_constraints
 from pynas.store import check_location
 from pynas.trial import Status, Trial
 
@@ -20,7 +21,7 @@ _MOST_ROWS = 20
 
 
 def search(
-    space: _options.Space = "nasbench201",
+    space: flags.Space = "nasbench201",
     strategy: Annotated[str, typer.Option(help=f"{' | '.join(strategies.names())}.")] = "evolution",
     objective: Annotated[
         list[str] | None,
@@ -32,18 +33,18 @@ def search(
         list[str] | None,
         typer.Option(help="Upper bound on a cost: 'flops<100e6', 'params<=1M', 'latency<20'; repeatable."),
     ] = None,
-    latency: _hardware.Latency = None,
+    latency: hardware_specs.Latency = None,
     budget: Annotated[int, typer.Option(help="Number of trials.", min=1)] = 100,
-    images: _options.Images = "digits",
-    text: _options.Text = None,
-    steps: _options.Steps = 35,
-    batch: _options.Batch = 256,
-    table: _options.Table = None,
-    metric: _options.Metric = None,
-    dataset: _options.Dataset = None,
-    precision: _options.Precision = "float32",
-    seed: _options.Seed = 0,
-    threads: _options.Threads = None,
+    images: flags.Images = "digits",
+    text: flags.Text = None,
+    steps: flags.Steps = 35,
+    batch: flags.Batch = 256,
+    table: flags.Table = None,
+    metric: flags.Metric = None,
+    dataset: flags.Dataset = None,
+    precision: flags.Precision = "float32",
+    seed: flags.Seed = 0,
+    threads: flags.Threads = None,
     workers: Annotated[
         int,
         typer.Option(help="Processes that score at the same time, each with --threads threads.", min=1),
@@ -55,8 +56,8 @@ def search(
         str | None, typer.Option(help="Keep trials in this SQLite file or database URL.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --store.")] = False,
-    report: _options.OutputFile = None,
-    json: _options.Json = False,
+    report: flags.OutputFile = None,
+    json: flags.Json = False,
 ) -> None:
     """Search a space with zero-shot proxies; nothing is trained.
 
@@ -67,7 +68,7 @@ def search(
     """
     import pynas
 
-    _options.check_outputs(report=report)
+    flags.check_outputs(report=report)
     if store is not None:
         check_location(store, "--store")
     names = tuple(objective or ["zico"])
@@ -75,7 +76,7 @@ def search(
     if resume and store is None:
         raise UserError("--resume needs --store: the file that the run was kept in")
     chosen_options = dict(parse_option(text) for text in option or [])
-    models = _hardware.load_models(latency, _inputs.open_space(space)) if latency else ()
+    models = hardware_specs.load_models(latency, specs.open_space(space)) if latency else ()
     setting = _evaluator.prepare(
         space,
         _evaluator.proxies_of(names, models),
@@ -91,7 +92,7 @@ def search(
         threads=threads,
         workers=workers,
     )
-    with _output.progress(quiet=json) as bar:
+    with console.progress(quiet=json) as bar:
         task = bar.add_task(f"{strategy} on {space}", total=budget, note="")
         best = _Best(setting.space, names)
 
@@ -121,38 +122,38 @@ def search(
 
         write_search_report(report, result.run, result.trials, space=setting.space)
     if json:
-        return _output.print_json(_record(result, setting.space, report))
+        return console.print_json(_record(result, setting.space, report))
     failed = sum(trial.evaluation.status is not Status.OK for trial in result.trials)
-    counted = f"{len(result.trials)} trials" + (f" ({failed} failed)" if failed else "")
+    done = counted(len(result.trials), "trial") + (f" ({failed:,} failed)" if failed else "")
     overhead = 1e3 * result.overhead_seconds / max(1, len(result.trials))
-    _output.say(f"{counted} in {result.seconds:.0f} s; {overhead:.2f} ms a trial outside scoring")
+    console.say(f"{done} in {result.seconds:.0f} s; {overhead:.2f} ms a trial outside scoring")
     if result.best is None:
         raise UserError("no trial has a finite score: " + result.trials[-1].evaluation.message)
-    _output.say(f"best: {setting.space.format(result.best.architecture)}")
+    console.say(f"best: {setting.space.format(result.best.architecture)}")
     known = {**result.best.evaluation.scores, **result.best.evaluation.metrics}
     for name, value in known.items():
         if name.startswith("-") and name[1:] in known:
-            continue  # the metric says it
+            continue  # the metric of that name shows it
         unit = ""
         if name == "accuracy" and setting.table is not None:
             unit = f"  {setting.table.unit} (trained, from the table; the search did not see it)"
-        _output.say(f"  {name:10} {_hardware.human(name, value)}{unit}")
+        console.say(f"  {name:10} {hardware_specs.human(name, value)}{unit}")
     if setting.table is not None:
         most = "most accurate" if setting.table.unit == "%" else f"best {setting.table.metric}"
         reached = f"{setting.table.best()[1]:.2f} {setting.table.unit}".rstrip()
-        _output.say(f"  (the {most} of all {len(setting.table):,} has {reached})")
+        console.say(f"  (the {most} of all {len(setting.table):,} has {reached})")
     if len(names) > 1:
         _print_front(result, setting.space, names)
     if report is not None:
-        _output.say(f"report: {report}")
+        console.say(f"report: {report}")
     return None
 
 
 def _print_front(result: Any, space: Any, objectives: Sequence[str]) -> None:
     shown = sorted(result.pareto, key=lambda trial: -trial.evaluation.scores[objectives[0]])
     volume = f", hypervolume {result.hypervolume:.3f} of the box between the worst and the best"
-    _output.print_table(
-        f"Pareto front: {len(shown)} trials{volume if math.isfinite(result.hypervolume) else ''}",
+    console.print_table(
+        f"Pareto front: {counted(len(shown), 'trial')}{volume if math.isfinite(result.hypervolume) else ''}",
         ["architecture", *(name.removeprefix("-") for name in objectives), "trial"],
         [
             (
@@ -164,7 +165,7 @@ def _print_front(result: Any, space: Any, objectives: Sequence[str]) -> None:
         ],
     )
     if len(shown) > _MOST_ROWS:
-        _output.say(f"and {len(shown) - _MOST_ROWS} more (--json has all)")
+        console.say(f"and {len(shown) - _MOST_ROWS:,} more (--json has all)")
 
 
 def _chosen(trial: Trial, objectives: Sequence[str]) -> list[tuple[str, float]]:
@@ -172,7 +173,7 @@ def _chosen(trial: Trial, objectives: Sequence[str]) -> list[tuple[str, float]]:
 
 
 class _Best:
-    """What the progress bar says beside the numbers."""
+    """The best trial so far, as the note of the progress bar."""
 
     def __init__(self, space: Any, objectives: Sequence[str]) -> None:
         self._space, self._objectives = space, objectives
@@ -208,7 +209,7 @@ def _record(result: Any, space: Any, report: Path | None) -> dict[str, Any]:
 
 
 def parse_option(text: str) -> tuple[str, Any]:
-    """Read ``name=value`` of a strategy's option; values are integers, numbers, true/false or text."""
+    """Read ``name=value``, an option of a strategy; a value is an integer, a number, true/false or text."""
     name, separator, value = text.partition("=")
     if not separator or not name:
         raise UserError(f"--option: expected NAME=VALUE such as population_size=20, got {text!r}")

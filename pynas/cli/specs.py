@@ -1,4 +1,4 @@
-"""What a command scores with, and the space it scores in: ``--space``, ``--images`` and ``--text``."""
+"""The space and the data that a command scores with: ``--space``, ``--images`` and ``--text``."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pynas._errors import UserError
-from pynas.spaces._base import SPACES
+from pynas._plural import counted
+from pynas.spaces.base import SPACES
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from pynas.spaces import SearchSpace
 
-VOCABULARY = 10_000  # words kept of a text, as of Penn Treebank
+VOCABULARY = 10_000  # words kept of a text, as in Penn Treebank
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,12 @@ def open_space(text: str) -> SearchSpace:
         options[option] = _value(value)
     try:
         return SPACES.get(name)(**options)
-    except TypeError as error:  # a value of the wrong kind, which the constructor did not look at
+    except TypeError as error:  # a value of the wrong type, which the constructor did not check
         raise UserError(f"--space {text}: {error}") from error
 
 
 def _value(text: str) -> Any:
-    """An integer, a number, true/false or text."""
+    """``text`` as an integer, a float, a bool or itself."""
     for convert in (int, float):
         try:
             return convert(text)
@@ -70,7 +71,7 @@ def load(
     batch: int,
     seed: int,
 ) -> Inputs:
-    """Read the images or the words that ``space``, or any model if None, is scored with."""
+    """Read the images or words to score ``space`` with; None stands for a model of the user's."""
     if space is not None:
         words = not space.example_inputs(1).is_floating_point()
         if words and text is None:
@@ -83,7 +84,7 @@ def load(
 
     source = data.load_images(images) if image_size is None else data.load_images(images, size=image_size)
     inputs, targets = data.batch(source, batch, seed)
-    return Inputs(inputs, targets, source.num_classes, f"{source.name}, {batch} images")
+    return Inputs(inputs, targets, source.num_classes, f"{source.name}, {counted(batch, 'image')}")
 
 
 def _words(path: Path, steps: int, batch: int, seed: int) -> Inputs:
@@ -94,5 +95,5 @@ def _words(path: Path, steps: int, batch: int, seed: int) -> Inputs:
     words = read_words(path)
     known = Vocabulary(words, VOCABULARY)
     inputs, targets = word_batch(known.encode(words), batch, steps, seed)
-    name = f"{path.name}, {batch} sequences of {steps} words"
+    name = f"{path.name}, {counted(batch, 'sequence')} of {counted(steps, 'word')}"
     return Inputs(torch.from_numpy(inputs), torch.from_numpy(targets), len(known), name)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from pynas import _weights
-from pynas._atomic import check_output_folder
 from pynas._errors import UserError
-from pynas.cli import _options, _output
+from pynas._io import weights
+from pynas._io.atomic import check_output_folder
+from pynas._plural import counted
+from pynas.cli import console, flags
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,25 +25,25 @@ if TYPE_CHECKING:
 _SPACES = ("darts", "nasbench201", "spos_shufflenet")
 _MIXTURES = ("softmax", "gumbel", "gumbel_hard")
 _PATHS = ("uniform", "fair", "flops")
-_CALIBRATION = 2048  # images that an architecture's batch norms are measured on
+_CALIBRATION = 2048  # images to recalibrate the batch norms of an architecture with
 
 
 def supernet(
     space: Annotated[str, typer.Option(help="darts | nasbench201 | spos_shufflenet (paths only).")] = "darts",
-    images: _options.Images = "digits",
+    images: flags.Images = "digits",
     image_size: Annotated[
         int | None, typer.Option(help="Resize images to this many pixels; digits are 16 by default.", min=4)
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(help="Use only so many images, drawn at random.", min=1)
+        int | None, typer.Option(help="Use at most so many images, drawn at random.", min=1)
     ] = None,
     held_out: Annotated[float, typer.Option(help="Fraction of images that training never sees.")] = 0.2,
-    epochs: Annotated[int, typer.Option(help="Passes over the images of the weights.", min=1)] = 10,
-    batch: Annotated[int, typer.Option(help="Images of a step.", min=2)] = 64,
+    epochs: Annotated[int, typer.Option(help="Passes over the images that train the weights.", min=1)] = 10,
+    batch: Annotated[int, typer.Option(help="Images in a step.", min=2)] = 64,
     channels: Annotated[int, typer.Option(help="Channels of the first cells; 16 in the papers.", min=1)] = 8,
     cells: Annotated[
         int | None,
-        typer.Option(help="Cells, 5 by default; of nasbench201 in each of three stages, 1.", min=1),
+        typer.Option(help="Cells; default: 5, for nasbench201 1 in each of its three stages.", min=1),
     ] = None,
     sampling: Annotated[
         str,
@@ -53,22 +54,22 @@ def supernet(
     ] = "softmax",
     order: Annotated[
         int,
-        typer.Option(help="Of the architecture's gradient; 2: DARTS of second order.", min=1, max=2),
+        typer.Option(help="Order of the architecture gradient; 2 is second-order DARTS.", min=1, max=2),
     ] = 1,
     candidates: Annotated[
-        int, typer.Option(help="Paths: random architectures judged at the end.", min=1)
+        int, typer.Option(help="Paths: random architectures to evaluate at the end.", min=1)
     ] = 20,
-    crop: _options.Crop = 0,
-    flip: _options.Flip = False,
-    learning_rate: Annotated[float, typer.Option(help="Of the weights, at the start.")] = 0.1,
-    alpha_learning_rate: Annotated[float, typer.Option(help="Of the architecture parameters.")] = 3e-3,
+    crop: flags.Crop = 0,
+    flip: flags.Flip = False,
+    learning_rate: Annotated[float, typer.Option(help="Initial learning rate of the weights.")] = 0.1,
+    alpha_learning_rate: Annotated[
+        float, typer.Option(help="Learning rate of the architecture parameters.")
+    ] = 3e-3,
     precision: Annotated[str, typer.Option(help="float32 | bfloat16, of the forward pass.")] = "float32",
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="Folder of checkpoints, made if it is absent.")
-    ] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="Folder of checkpoints, created if absent.")] = None,
     checkpoint_every: Annotated[int, typer.Option(help="Steps between two checkpoints.", min=1)] = 100,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the last whole checkpoint, to the same end.")
+        bool, typer.Option("--resume", help="Resume bit for bit from the last intact checkpoint.")
     ] = False,
     tensorboard: Annotated[
         Path | None, typer.Option(help="Log loss, accuracy and rate here (the 'tensorboard' extra).")
@@ -76,11 +77,11 @@ def supernet(
     save: Annotated[
         Path | None, typer.Option(help="Write weights and architecture parameters here (.safetensors).")
     ] = None,
-    seed: _options.Seed = 0,
-    threads: _options.Threads = None,
-    json: _options.Json = False,
+    seed: flags.Seed = 0,
+    threads: flags.Threads = None,
+    json: flags.Json = False,
 ) -> None:
-    """Train a supernet: weights and architecture in turn (DARTS), or weights on sampled paths (SPOS).
+    """Train a supernet: weights and architecture alternately (DARTS), or weights on sampled paths (SPOS).
 
     Under torchrun each process takes its part of every batch.
 
@@ -91,7 +92,7 @@ def supernet(
       torchrun --nproc-per-node 2 -m pynas.cli supernet --sampling fair
     """
     _check(space, sampling, order, precision, held_out, save)
-    _options.check_rates(learning_rate=learning_rate, alpha_learning_rate=alpha_learning_rate)
+    flags.check_rates(learning_rate=learning_rate, alpha_learning_rate=alpha_learning_rate)
     if checkpoint is not None:
         check_output_folder(checkpoint, "--checkpoint")
     if tensorboard is not None:
@@ -113,8 +114,8 @@ def supernet(
     parts = 2 if sampling in _MIXTURES else 1
     if held < 1 or (len(source) - held) // parts < batch:
         raise UserError(
-            f"--batch {batch} and --held-out {held_out}: {source.name} has {len(source)} images; needs one "
-            f"held out and {'two batches' if parts == 2 else 'a batch'} to train on"
+            f"--batch {batch} and --held-out {held_out}: {source.name} has {counted(len(source), 'image')}; "
+            f"expected at least one held out and {'two batches' if parts == 2 else 'a batch'} to train on"
         )
     positions = torch.randperm(len(source), generator=torch.Generator().manual_seed(seed)).tolist()
     test, training = source.take(positions[:held]), source.take(positions[held:])
@@ -126,17 +127,17 @@ def supernet(
     started = time.perf_counter()
     with (
         distributed.torchrun(),
-        _output.progress(quiet=json or distributed.rank() > 0) as bar,
+        console.progress(quiet=json or distributed.rank() > 0) as bar,
         open_log(tensorboard if distributed.rank() == 0 else None) as log,
     ):
 
         def on_step(step: TrainingStep) -> None:
-            if not bar.tasks:  # not before it is clear that there is something to do
+            if not bar.tasks:  # only once there is a step: a resumed training may have none left
                 bar.add_task(f"{space} supernet on {source.name}", total=step.total, note="")
             bar.update(
                 bar.task_ids[0],
                 completed=step.number + 1,
-                note=f"loss {step.loss:.3f}, {100 * step.accuracy:.0f} % of the batch right",
+                note=f"loss {step.loss:.3f}, batch accuracy {100 * step.accuracy:.0f} %",
             )
             log(step)
 
@@ -149,13 +150,13 @@ def supernet(
             seed=seed,
             checkpoints=checkpoint,
             checkpoint_every=checkpoint_every,
-            transform=_options.transform(crop, flip, training.inputs),
+            transform=flags.transform(crop, flip, training.inputs),
             on_step=on_step,
         )
         result = trainer.train(resume=resume)
         first = distributed.rank() == 0
     if not first:
-        return None  # the first process says it for all
+        return None  # the first process reports for all
     seconds = time.perf_counter() - started
     judged: list[tuple[float, Any]] = []
     if isinstance(method, SinglePath):
@@ -167,7 +168,7 @@ def supernet(
     if save is not None:
         network = getattr(model, "network", model)
         metadata = {"space": space, "architecture": found.to_json(), "images": images}
-        _weights.save(save, network.state_dict(), metadata)
+        weights.save(save, network.state_dict(), metadata)
     if json:
         record = {
             "architecture": json_format.loads(found.to_json()),
@@ -188,23 +189,23 @@ def supernet(
                 {"architecture": json_format.loads(arch.to_json()), "held_out_accuracy": accuracy}
                 for accuracy, arch in judged
             ]
-        return _output.print_json(record)
+        return console.print_json(record)
     if result.resumed_from:
-        _output.say(f"went on from step {result.resumed_from}")
-    _output.say(f"{len(result.losses)} steps of {batch} images in {seconds:.0f} s")
-    of = f", the best of {len(judged)} random architectures" if judged else ""
-    _output.say(
-        f"held out: {100 * right:.1f} % of {held} images right "
+        console.say(f"resumed from step {result.resumed_from}")
+    console.say(f"{counted(len(result.losses), 'step')} of {counted(batch, 'image')} in {seconds:.0f} s")
+    of = f", the best of {counted(len(judged), 'random architecture')}" if judged else ""
+    console.say(
+        f"held-out accuracy {100 * right:.1f} % on {counted(held, 'image')} "
         f"(always the largest class: {100 * chance:.1f} %){of}"
     )
-    _output.say(f"found: {_text(found)}")
+    console.say(f"found: {_text(found)}")
     if save is not None:
-        _output.say(f"saved: {save}")
+        console.say(f"saved: {save}")
     return None
 
 
 def _check(space: str, sampling: str, order: int, precision: str, held_out: float, save: Path | None) -> None:
-    """What can be wrong before images are read."""
+    """Check the options before images are read."""
     if space not in _SPACES:
         raise UserError(f"--space: expected one of {', '.join(_SPACES)}, got {space!r}")
     if sampling not in _MIXTURES + _PATHS:
@@ -218,7 +219,7 @@ def _check(space: str, sampling: str, order: int, precision: str, held_out: floa
     if not 0 < held_out < 1:
         raise UserError(f"--held-out: expected a fraction between 0 and 1, got {held_out}")
     if save is not None:
-        _weights.check_target(save, "--save")
+        weights.check_target(save, "--save")
 
 
 def _build(space: str, source: Images, channels: int, cells: int | None, seed: int) -> SharedWeights:
@@ -251,7 +252,7 @@ def _method(
 
 
 def _derived(model: SharedWeights, sampling: str, inputs: Tensor, targets: Tensor) -> tuple[float, Any]:
-    """Accuracy as it was trained, on mixtures or on one candidate of each edge; the strongest candidates."""
+    """Accuracy of the supernet as it was trained, and the architecture of the strongest candidates."""
     from pynas.supernet import score_network
 
     network = cast("Supernet", model.network).eval()
@@ -263,13 +264,14 @@ def _derived(model: SharedWeights, sampling: str, inputs: Tensor, targets: Tenso
 def _judge(
     model: SharedWeights, training: Tensor, test: Batch, count: int, seed: int
 ) -> list[tuple[float, Any]]:
-    """Accuracies of ``count`` random architectures, the best first; batch norms by training images."""
+    """Accuracies of ``count`` random architectures, best first; training images calibrate batch norms."""
     import random
 
     from pynas.supernet import SubnetEvaluator
 
     seen = training[:_CALIBRATION]
-    calibration = seen.tensor_split(max(1, round(len(seen) / 256)))  # alike in size: two images say little
+    # Batches of equal size: the statistics of a last batch of two images would be poor.
+    calibration = seen.tensor_split(max(1, round(len(seen) / 256)))
     evaluate = SubnetEvaluator(model, test.inputs, test.targets, calibration=calibration)
     rng = random.Random(seed)
     drawn = [model.space.sample(rng) for _ in range(count)]

@@ -1,4 +1,4 @@
-"""``pynas tables convert | info``: the published tables as one compact file each."""
+"""``pynas tables convert | info``: published tables, each converted to one compact file."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from pynas._atomic import check_output
-from pynas.cli import _options, _output
+from pynas._io.atomic import check_output
+from pynas._plural import counted
+from pynas.cli import console, flags
 
 app = typer.Typer(
     help="Tables of trained architectures: convert the published files, show what is inside.\n\n"
@@ -25,20 +26,20 @@ def convert(
     source: Annotated[Path, typer.Argument(help="Official file or folder of a benchmark.")],
     output: Annotated[Path, typer.Argument(help="The .npz file to write.")],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUTPUT if it exists.")] = False,
-    json: _options.Json = False,
+    json: flags.Json = False,
 ) -> None:
     """Convert NAS-Bench-101/201, NATS-Bench, TransNAS-Bench-101 or HW-NAS-Bench to one compact file.
 
     Example: pynas tables convert NATS-tss-v1_0-3ffb9-simple nats-tss.npz
     """
-    from pynas import benchmarks
-    from pynas.benchmarks import FAMILIES
+    from pynas import tables
+    from pynas.tables import FAMILIES
 
     check_output(output.expanduser(), "OUTPUT")
     start = time.perf_counter()
-    with _output.progress(quiet=json) as bar:
+    with console.progress(quiet=json) as bar:
         task = bar.add_task(f"reading {source.name}", total=100, note="% read")
-        content = benchmarks.convert(
+        content = tables.convert(
             source,
             output,
             overwrite=overwrite,
@@ -53,9 +54,10 @@ def convert(
         "seconds": time.perf_counter() - start,
     }
     if json:
-        return _output.print_json(record)
-    _output.say(
-        f"{record['benchmark']}: {len(content):,} architectures, {len(content.columns)} columns in {output} "
+        return console.print_json(record)
+    console.say(
+        f"{record['benchmark']}: {counted(len(content), 'architecture')}, "
+        f"{counted(len(content.columns), 'column')} in {output} "
         f"({output.stat().st_size / 1e6:.1f} MB, {record['seconds']:.0f} s)"
     )
     return None
@@ -67,14 +69,14 @@ def info(
     space: Annotated[
         str | None, typer.Option(help="Space of the architectures, where the file does not say.")
     ] = None,
-    json: _options.Json = False,
+    json: flags.Json = False,
 ) -> None:
-    """Show what is in a table: data sets, metrics, training lengths, runs, and how much is missing.
+    """Show what a table holds: data sets, metrics, training lengths, runs, missing values.
 
     Example: pynas tables info nats-tss.npz
     """
     from pynas import spaces
-    from pynas.benchmarks import FAMILIES, load_content
+    from pynas.tables import FAMILIES, load_content
 
     content = load_content(file, None if space is None else spaces.get(space))
     columns: list[dict[str, Any]] = []
@@ -93,7 +95,7 @@ def info(
         )
     family = FAMILIES[content.family]
     if json:
-        return _output.print_json(
+        return console.print_json(
             {
                 "benchmark": family.title,
                 "spaces": list(family.spaces),
@@ -103,8 +105,8 @@ def info(
             }
         )
     where = f" of {' and '.join(family.spaces)}" if family.spaces else ""
-    _output.say(f"{family.title} from {content.source}: {len(content):,} architectures{where}")
-    _output.print_table(
+    console.say(f"{family.title} from {content.source}: {counted(len(content), 'architecture')}{where}")
+    console.print_table(
         file.name,
         ["data set", "metric", "epochs", "unit", "runs", "known", "missing", "values"],
         [

@@ -3,8 +3,8 @@
     images = pynas.data.load_images("cifar10:data/cifar-10-batches-py")
     inputs, targets = pynas.data.batch(images, 256, seed=0)
 
-To add a source: one file with a function ``(rest of the spec, size, select) -> Images``, its import below and
-its line in the registry.
+To add a source, write one file with a function ``(rest of the spec, size, select) -> Images``, import it
+below and add it to the registry.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def load_images(spec: str, *, size: int | None = None, limit: int | None = None,
             batches of the python or the binary archive), ``npz:FILE`` (arrays ``images`` and ``labels``) or
             ``folder:DIR`` (one folder of image files per class).
         size: Resize to ``size`` x ``size`` pixels. By default images keep their size, digits become 32 x 32.
-        limit: Keep at most this many images, drawn at random; of a folder, only these are opened.
+        limit: Keep at most this many images, drawn at random; only these files of a folder are opened.
         seed: Seed of that draw.
 
     Returns:
@@ -50,7 +50,7 @@ def load_images(spec: str, *, size: int | None = None, limit: int | None = None,
         standard deviation.
 
     Raises:
-        UserError: The source is unknown, absent, empty or malformed; one line says what and where.
+        UserError: The source is unknown, absent, empty or malformed; the message says what and where.
     """
     for name, value in (("size", size), ("limit", limit)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):

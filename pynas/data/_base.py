@@ -1,4 +1,4 @@
-"""Images in memory, and the checks that every source of them shares."""
+"""Images in memory, and the checks shared by all sources of images."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pynas._errors import UserError
+from pynas._plural import counted
 
-# Images, and numbers, that are held in floating point at a time while statistics or sizes are computed.
+# How many images, and numbers, to convert to floating point at a time for statistics and resizing.
 _CHUNK, _CHUNK_NUMBERS = 1024, 1 << 22
-_MAX_CLASSES = 2**20  # a label beyond is an identifier, and a classifier for it would not fit in memory
+_MAX_CLASSES = 2**20  # larger labels are identifiers; a classifier for them would not fit in memory
 
 Select = Callable[[int], Sequence[int]]  # number of images -> positions of those to keep, in order
 
@@ -39,8 +40,8 @@ class Images:
         targets: ``[N]`` int64, ``0 <= target < num_classes``.
         num_classes: Number of classes.
         name: The source, as in the spec ("digits", "cifar10").
-        description: One line for people.
-        mean: Mean of each channel, uint8 pixels counted from 0 to 1.
+        description: One line of text.
+        mean: Mean of each channel, with uint8 pixels scaled to [0, 1].
         std: Standard deviation of each channel on the same scale.
     """
 
@@ -56,7 +57,7 @@ class Images:
     def inputs(self) -> Tensor:
         """All images normalised, ``(pixel - mean) / std`` per channel: ``[N, 3, H, W]`` float32.
 
-        Made on first use and kept; :func:`batch` normalises only what it takes.
+        Computed on first use and cached; :func:`batch` normalises only the images that it takes.
         """
         return self._normalised(self.pixels)
 
@@ -84,7 +85,7 @@ def batch(images: Images, n: int, seed: int) -> Batch:
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
         raise UserError(f"n: expected a positive number of images, got {n!r}")
     if n > len(images):
-        raise UserError(f"n: {images.name} has {len(images)} images, fewer than the {n} asked for")
+        raise UserError(f"n: {images.name} has {counted(len(images), 'image')}, fewer than {n:,}")
     return images.take(random.Random(seed).sample(range(len(images)), n))
 
 
@@ -100,17 +101,18 @@ def make_images(
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
 ) -> Images:
-    """Check raw arrays and make :class:`Images` of them.
+    """Check raw arrays and convert them to :class:`Images`.
 
     Args:
-        pixels: ``[N, H, W, 3]``, ``[N, H, W, 1]`` or ``[N, H, W]``, uint8 or floating; grey is tripled.
+        pixels: ``[N, H, W, 3]``, ``[N, H, W, 1]`` or ``[N, H, W]``, uint8 or floating point; grey becomes
+            RGB.
         labels: ``[N]`` integers.
         name: Name of the source.
-        what: Where the arrays come from, to begin error messages with.
+        what: Start of error messages: where the arrays come from.
         size: Resize to ``size`` x ``size`` pixels (bilinear, antialiased).
-        select: Which of the images to keep.
+        select: Positions of the images to keep.
         num_classes: Number of classes, if known; otherwise the largest label plus one.
-        mean: Channel means to normalise with; by default those of the images kept.
+        mean: Channel means to normalise with; by default those of the kept images.
         std: Channel standard deviations, given together with ``mean``.
 
     Raises:
@@ -125,7 +127,7 @@ def make_images(
     if pixels.ndim == 3:
         pixels = pixels[..., None]
     if pixels.dtype.itemsize > 8:
-        pixels = pixels.astype(np.float64)  # torch has nothing longer
+        pixels = pixels.astype(np.float64)  # torch has no longer type
     planes = torch.from_numpy(np.ascontiguousarray(np.moveaxis(pixels, -1, 1)))
     if planes.dtype != torch.uint8:
         planes = planes.float()
@@ -140,7 +142,8 @@ def make_images(
     if mean is None or std is None:
         mean, std = channel_statistics(planes)
     height, width = planes.shape[2:]
-    description = f"{name}: {len(planes)} images of {height}x{width} in {classes} classes"
+    number = counted(len(planes), "image")
+    description = f"{name}: {number} of {height}x{width} in {counted(classes, 'class', 'classes')}"
     return Images(planes, torch.from_numpy(targets), classes, name, description, mean, std)
 
 
@@ -157,19 +160,19 @@ def channel_statistics(pixels: Tensor) -> tuple[tuple[float, ...], tuple[float, 
 
 
 def _as_float(pixels: Tensor) -> Tensor:
-    """uint8 on a scale from 0 to 1; floating point as it is."""
+    """uint8 scaled to [0, 1]; floating point unchanged."""
     return pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels
 
 
 def _images(pixels: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """Some images at a time, and the number of the first of them."""
+    """Chunks of images, each with the position of its first image."""
     step = max(1, min(_CHUNK, _CHUNK_NUMBERS // max(1, pixels[0].numel())))
     for start in range(0, len(pixels), step):
         yield start, pixels[start : start + step]
 
 
 def _chunks(pixels: Tensor) -> Iterator[Tensor]:
-    """All pixels, some at a time: of large images some rows."""
+    """All pixels in chunks; large images in chunks of rows."""
     rows = max(1, _CHUNK_NUMBERS // max(1, pixels.shape[1] * pixels.shape[3]))
     for _, chunk in _images(pixels):
         yield from torch.split(chunk, rows, dim=2)
@@ -205,7 +208,7 @@ def _check_labels(labels: NDArray[Any], count: int, num_classes: int | None, wha
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise UserError(f"{what}: labels must be [N] integers, got {labels.dtype} {list(labels.shape)}")
     if len(labels) != count:
-        raise UserError(f"{what}: {count} images but {len(labels)} labels")
+        raise UserError(f"{what}: {counted(count, 'image')} but {counted(len(labels), 'label')}")
     lowest, highest = int(labels.min()), int(labels.max())
     if lowest < 0:
         raise UserError(f"{what}: labels must be in 0..C-1, got {lowest} at position {int(labels.argmin())}")

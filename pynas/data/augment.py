@@ -1,4 +1,4 @@
-"""Random changes to batches of training images."""
+"""Augmentation of batches of training images."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from pynas._errors import UserError
 
 @dataclass(frozen=True)
 class CropAndFlip:
-    """What networks on CIFAR are trained with: each image moved a little, half of them mirrored.
+    """The standard augmentation for CIFAR: random crop with zero padding and random horizontal flip.
 
-    Row i of image n becomes row ``i + u_n - padding`` of what was there, zero where that lies outside, with
-    ``u_n`` uniform over ``0 ... 2 padding``; columns likewise; then columns are reversed with probability
-    one half. A ``transform`` for :class:`~pynas.supernet.Trainer` and a task of :mod:`pynas.analysis`; draws
-    from torch's global generator, on the CPU.
+    Row i of the new image n is row ``i + u_n - padding`` of the old one, or zero if that is outside, with
+    ``u_n`` uniform over ``0 ... 2 padding``; columns likewise. Then columns are reversed with probability
+    1/2. It is a ``transform`` for :class:`~pynas.supernet.Trainer` and for tasks of :mod:`pynas.analysis`,
+    and draws from torch's global generator on the CPU.
 
     Attributes:
-        padding: Pixels that an image moves by at most; 4 for images of 32.
-        flip: Whether to mirror; not for digits and letters.
+        padding: Largest shift in pixels; 4 for images of 32.
+        flip: Whether to flip; not for digits and letters.
 
     Raises:
         UserError: ``padding`` is negative, or, when called, not smaller than the image.
@@ -38,7 +38,7 @@ class CropAndFlip:
         """``[N, C, H, W]`` to new ``[N, C, H, W]`` of the same dtype, in channels_last."""
         if images.dim() != 4 or self.padding >= min(images.shape[2:]):
             raise UserError(
-                f"images: expected [N, C, H, W] of more than padding={self.padding} pixels, "
+                f"images: expected [N, C, H, W] with H and W larger than padding={self.padding}, "
                 f"got {list(images.shape)}"
             )
         count, _, height, width = images.shape

@@ -12,27 +12,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pynas._errors import UserError
-from pynas._files import open_regular, shortened, size_of
-from pynas._unpickle import unpickle
-from pynas._unpickle.stand_ins import ALLOWED, Array
+from pynas._io.files import open_regular, shortened, size_of
+from pynas._io.pickles import unpickle
+from pynas._io.pickles.stand_ins import ALLOWED, Array
+from pynas._plural import counted
 from pynas.data._base import Images, Select, make_images
 
-# Of the 50,000 training images.
+# Statistics of the 50,000 training images.
 MEAN = (0.4914, 0.4822, 0.4465)
 STD = (0.2470, 0.2435, 0.2616)
 
 _PIXELS = 3 * 32 * 32
-_MOST_IMAGES = 100_000  # of one batch, which has 10,000
+_MOST_IMAGES = 100_000  # upper bound for a batch, which has 10,000
 
 
 def read(rest: str, size: int | None, select: Select) -> Images:
-    """Read ``cifar10:DIR``: all training batches in DIR, or in the folder of its unpacked archive below DIR.
+    """Read ``cifar10:DIR``: all training batches in DIR, or in the folder of the unpacked archive in DIR.
 
     Raises:
-        UserError: There are none, or one is damaged.
+        UserError: There are no batches, or one is damaged.
     """
     if not rest:
-        raise UserError("images cifar10: say which folder, as in cifar10:data/cifar-10-batches-py")
+        raise UserError("images cifar10: give a folder, as in cifar10:data/cifar-10-batches-py")
     folder = Path(os.path.expanduser(rest))
     if os.path.isfile(folder):
         raise UserError(f"{folder}: is a file; unpack the archive and name the folder")
@@ -65,7 +66,9 @@ def _read_binary(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     with open_regular(path) as file:
         size = size_of(file)
         if size == 0 or size % record or size > _MOST_IMAGES * record:
-            raise UserError(f"{path}: expected records of {record} bytes, got {size} bytes")
+            raise UserError(
+                f"{path}: expected records of {record} bytes, got a file of {counted(size, 'byte')}"
+            )
         content = np.frombuffer(file.read(size), dtype=np.uint8)
     if len(content) < size:
         raise UserError(f"{path}: it shrank while it was read")
@@ -79,7 +82,7 @@ def _read_python(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     content = unpickle(path, ALLOWED, what=what)
     if not isinstance(content, dict):
         raise UserError(f"{path}: not {what}: it holds a {type(content).__name__}, not a dictionary")
-    # Python 2 wrote texts as keys, which come as texts; Python 3 writes bytes to be like it.
+    # Keys written by Python 2 are read as str; compatible files written by Python 3 have bytes.
     named = {key.decode("latin1") if isinstance(key, bytes) else key: value for key, value in content.items()}
     data, labels = named.get("data"), named.get("labels")
     if not isinstance(data, Array) or not isinstance(labels, list):

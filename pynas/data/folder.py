@@ -11,17 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pynas._errors import UserError
-from pynas._files import open_regular, shortened, size_of
+from pynas._io.files import open_regular, shortened, size_of
+from pynas._plural import counted
 from pynas.data._base import Images, Select, make_images
 
-# By their suffixes; a file is read as one of these formats whatever its own is, and as no other: Pillow knows
-# formats that start programs.
+# By suffix. A file is read only as one of these formats, whatever its content: some of Pillow's other formats
+# start programs.
 _SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-_DEEP = ("I", "F")  # how the names of modes begin that have more than 8 bits a channel
+_DEEP = ("I", "F")  # prefixes of modes with more than 8 bits per channel
 _LARGEST_FILE = 1 << 28
 _MOST_PIXELS = 1 << 25  # of one image
-_ANY_BYTES, _GROWTH = 1 << 30, 100  # of all images in memory: as many, or so many times as in their files
+_ANY_BYTES, _GROWTH = 1 << 30, 100  # limit of memory for all images: bytes, or a multiple of their files
 
 
 def read(rest: str, size: int | None, select: Select) -> Images:
@@ -31,10 +32,10 @@ def read(rest: str, size: int | None, select: Select) -> Images:
 
     Raises:
         UserError: Pillow is absent, the folder is absent or has no classes, a class has no images, or an
-            image is unreadable, of another size, of more than 8 bits a channel, or takes too much memory.
+            image is unreadable, of another size, has more than 8 bits per channel, or needs too much memory.
     """
     if not rest:
-        raise UserError("images folder: say which folder, as in folder:images")
+        raise UserError("images folder: give a folder, as in folder:images")
     root = Path(os.path.expanduser(rest))
     if not os.path.isdir(root):
         raise UserError(f"{root}: no such folder")
@@ -76,23 +77,23 @@ def _files(root: Path) -> list[tuple[Path, int]]:
 
 
 def _pixels(paths: list[Path], size: int | None) -> NDArray[np.uint8]:
-    """``[N, H, W, 3]``: every image, all of the size of the first."""
+    """``[N, H, W, 3]``: all images, which must have the size of the first."""
     pixels: NDArray[np.uint8] | None = None
     in_files = 0
     for number, path in enumerate(paths):
         image, held = _read(path, size)
         in_files += held
         if pixels is None:
-            pixels = np.empty((len(paths), *image.shape), np.uint8)  # costs no memory before it is filled
+            pixels = np.empty((len(paths), *image.shape), np.uint8)  # takes no memory before it is filled
         if image.shape != pixels.shape[1:]:
             sizes = ["x".join(map(str, shape[:2])) for shape in (image.shape, pixels.shape[1:])]
             raise UserError(
-                f"{path}: is {sizes[0]} but {paths[0]} is {sizes[1]}; give a size to resize all to"
+                f"{path}: is {sizes[0]} but {paths[0]} is {sizes[1]}; set a size to resize all images"
             )
         if size is None and (number + 1) * image.nbytes > max(_ANY_BYTES, _GROWTH * in_files):
             raise UserError(
-                f"{path}: the images so far take {(number + 1) * image.nbytes} bytes of memory, more than "
-                f"{_GROWTH} times the {in_files} of their files; give a size to resize all to"
+                f"{path}: the images so far take {counted((number + 1) * image.nbytes, 'byte')} of memory, "
+                f"more than {_GROWTH} times the {in_files:,} of their files; set a size to resize all images"
             )
         pixels[number] = image
     assert pixels is not None  # a folder without images was refused
@@ -100,26 +101,30 @@ def _pixels(paths: list[Path], size: int | None) -> NDArray[np.uint8]:
 
 
 def _read(path: Path, size: int | None) -> tuple[NDArray[np.uint8], int]:
-    """``[H, W, 3]`` of one file, and the bytes of the file."""
+    """The pixels ``[H, W, 3]`` of one file, and its size in bytes."""
     from PIL import Image
 
     with open_regular(path) as file:
         size_in_file = size_of(file)
         if size_in_file > _LARGEST_FILE:
-            raise UserError(f"{path}: has {size_in_file} bytes; an image may have {_LARGEST_FILE}")
-        content = BytesIO(file.read(size_in_file))  # which is not asked for what it has not
+            raise UserError(
+                f"{path}: has {counted(size_in_file, 'byte')}; an image may have at most {_LARGEST_FILE:,}"
+            )
+        content = BytesIO(file.read(size_in_file))  # never more than the file has
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of metadata that is not used, of sizes that are checked here
+        warnings.simplefilter("ignore")  # about unused metadata, and about sizes, which are checked here
         try:
             with Image.open(content, formats=_FORMATS) as image:
                 if image.width * image.height > _MOST_PIXELS:
-                    raise ValueError(f"{image.width}x{image.height} pixels are more than {_MOST_PIXELS}")
+                    raise ValueError(
+                        f"it has {image.width}x{image.height} pixels, at most {_MOST_PIXELS:,} may be"
+                    )
                 if image.mode.startswith(_DEEP):
-                    raise ValueError(f"it has more than 8 bits a channel (mode {image.mode})")
+                    raise ValueError(f"it has more than 8 bits per channel (mode {image.mode})")
                 colour = image.convert("RGB")
             if size is not None and colour.size != (size, size):
                 colour = colour.resize((size, size), Image.Resampling.BILINEAR)
             return np.asarray(colour), size_in_file
-        except Exception as error:  # a damaged image raises whatever its broken structure leads to
+        except Exception as error:  # a damaged image can raise anything
             what = shortened(error or type(error).__name__)
             raise UserError(f"{path}: not a readable image: {what}") from error

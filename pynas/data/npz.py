@@ -9,8 +9,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from pynas._errors import UserError
-from pynas._files import listed
-from pynas._npz import open_npz
+from pynas._io.files import listed
+from pynas._io.npz import open_npz
 from pynas.data._base import Images, Select, make_images
 
 _KEYS = (("images", "labels"), ("train_images", "train_labels"))
@@ -19,14 +19,14 @@ _KEYS = (("images", "labels"), ("train_images", "train_labels"))
 def read(rest: str, size: int | None, select: Select) -> Images:
     """Read ``npz:FILE`` with ``images`` [N, H, W, 3] and ``labels`` [N].
 
-    ``train_images`` and ``train_labels`` are read where these are absent. Images are uint8 or floating point,
-    grey ones may be [N, H, W]; an array ``class_names`` says how many classes there are.
+    If these are absent, it reads ``train_images`` and ``train_labels``. Images are uint8 or floating point;
+    grey ones may be [N, H, W]. An array ``class_names`` defines the number of classes.
 
     Raises:
-        UserError: The file is absent or damaged, or what it holds is not that.
+        UserError: The file is absent or damaged, or its arrays are not of this form.
     """
     if not rest:
-        raise UserError("images npz: say which file, as in npz:images.npz")
+        raise UserError("images npz: give a file, as in npz:images.npz")
     path = Path(os.path.expanduser(rest))
     with open_npz(path) as archive:
         keys = next((pair for pair in _KEYS if set(pair) <= set(archive.files)), None)
@@ -41,7 +41,7 @@ def read(rest: str, size: int | None, select: Select) -> Images:
 
 
 def _count(names: NDArray[Any], path: Path) -> int:
-    """How many classes there are."""
+    """Number of classes."""
     if names.ndim != 1 or not len(names):
         raise UserError(f"{path}: class_names must be a list of names, got shape {list(names.shape)}")
     return len(names)

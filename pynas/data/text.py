@@ -15,12 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pynas._errors import UserError
-from pynas._files import open_regular, size_of, unpacked_limit
+from pynas._io.files import open_regular, size_of, unpacked_limit
+from pynas._plural import counted
 
 END_OF_LINE, UNKNOWN = "<eos>", "<unk>"
 
 _LARGEST = 1 << 30  # bytes of a text
-_LONG_LINE = 1 << 20  # characters from which the words of a line are not listed before they are taken
+_LONG_LINE = 1 << 20  # longer lines, in characters, are split lazily
 _WORD = re.compile(r"\S+")
 
 
@@ -28,13 +29,13 @@ def read_words(path: str | Path) -> list[str]:
     """The words of a text file, .txt or .gz, split at white space, with ``<eos>`` at the end of each line.
 
     Raises:
-        UserError: The file is absent, unreadable, not text, or holds no word.
+        UserError: The file is absent, unreadable, not text, or has no word.
     """
     path = Path(os.path.expanduser(path))
     with open_regular(path, "; give a plain text file, .txt or .gz") as file:
         size = size_of(file)
         if size > _LARGEST:
-            raise UserError(f"{path}: has {size} bytes; a text may have {_LARGEST}")
+            raise UserError(f"{path}: has {counted(size, 'byte')}; a text may have at most {_LARGEST:,}")
         try:
             raw = file.read(size)
             if path.suffix == ".gz" or raw[:2] == b"\x1f\x8b":
@@ -47,12 +48,12 @@ def read_words(path: str | Path) -> list[str]:
     del raw
     words = list(_words(text))
     if not words:
-        raise UserError(f"{path}: holds no word")
+        raise UserError(f"{path}: has no word")
     return words
 
 
 def _gunzip(raw: bytes, limit: int) -> bytes:
-    """All streams of ``raw`` unpacked; ValueError if it is damaged or they have more than ``limit`` bytes."""
+    """Unpack all streams of ``raw``; ValueError if it is damaged or unpacks to more than ``limit`` bytes."""
     pieces: list[bytes] = []
     while raw:
         unpacker = zlib.decompressobj(wbits=31)
@@ -67,7 +68,7 @@ def _gunzip(raw: bytes, limit: int) -> bytes:
 
 
 def _words(text: str) -> Iterator[str]:
-    """Each word, the same object each time that it occurs, and the ends of lines."""
+    """All words and ends of lines; equal words are the same object."""
     known: dict[str, str] = {}
     for line in text.splitlines():
         word = ""
@@ -82,7 +83,7 @@ class Vocabulary:
 
     Args:
         words: The text.
-        size: Largest number of words kept, ``<unk>`` included; None keeps all.
+        size: Largest number of words to keep, including ``<unk>``; None keeps all.
     """
 
     def __init__(self, words: Sequence[str], size: int | None = None) -> None:
@@ -107,17 +108,17 @@ class Vocabulary:
 def word_batch(
     tokens: NDArray[np.int64], n: int, steps: int, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """``n`` random sequences of ``steps`` words and, for each word of them, the next: both ``[n, steps]``.
+    """``n`` random sequences of ``steps`` words and, for each of their words, the next: both ``[n, steps]``.
 
-    They start at different places, the same for the same seed, and may overlap.
+    The starts are distinct and depend only on the seed; sequences may overlap.
 
     Raises:
         UserError: The text is too short.
     """
     if len(tokens) < n + steps:
         raise UserError(
-            f"a text of {len(tokens)} words has no {n} different sequences of {steps} words and the next; "
-            "give a longer text, or fewer or shorter sequences"
+            f"a text of {counted(len(tokens), 'word')} is too short for {counted(n, 'sequence')} of "
+            f"{counted(steps, 'word')} and the next; use a longer text, or fewer or shorter sequences"
         )
     starts = np.array(random.Random(seed).sample(range(len(tokens) - steps), n))
     pieces = tokens[starts[:, None] + np.arange(steps + 1)]
@@ -127,7 +128,7 @@ def word_batch(
 def unigram_perplexity(training: NDArray[np.int64], text: NDArray[np.int64], words: int) -> float:
     """exp(-1/n sum_t ln p(w_t)), p(w) = (count(w) + 1) / (N + words) over the N words of ``training``.
 
-    What a model reaches that knows how frequent words are and nothing of their order.
+    The perplexity of a model that knows the frequencies of words but nothing about their order.
     """
     counts = np.bincount(training, minlength=words) + 1.0
     return math.exp(-float(np.log(counts[text] / counts.sum()).mean()))

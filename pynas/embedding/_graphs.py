@@ -1,4 +1,4 @@
-"""Cells as graphs with operations on their nodes, as graph encoders read them."""
+"""Cells as graphs with operations on the nodes, for graph encoders."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from torch import Tensor
 from pynas._errors import UserError
 from pynas.architecture import Architecture
 from pynas.spaces import NASBench101, NASBench201, SearchSpace
-from pynas.spaces import _nasbench101_cell as nb101
-from pynas.spaces.nasbench201 import EDGES, OPERATIONS
+from pynas.spaces.nasbench101 import cell as nb101
+from pynas.spaces.nasbench201.space import EDGES, OPERATIONS
 
 INPUT, OUTPUT = "input", "output"
 
 
 class CellGraphs(ABC):
-    """How the cells of a space become graphs of ``nodes`` nodes, and graphs become cells again.
+    """Encodes the cells of a space as graphs of ``nodes`` nodes, and decodes graphs.
 
-    A graph is an upper triangular adjacency matrix [N, N] and an operation for each node, one-hot [N, K].
-    Smaller cells are padded by nodes without operation and edges.
+    A graph is an upper triangular adjacency matrix [N, N] and one operation per node, one-hot [N, K]. Smaller
+    cells are padded with nodes without operation and edges.
 
     Attributes:
         nodes: N.
-        operations: The K names, input and output among them.
+        operations: The K names, including input and output.
     """
 
     nodes: ClassVar[int]
@@ -41,26 +41,26 @@ class CellGraphs(ABC):
 
     @abstractmethod
     def decode(self, adjacency: Tensor, operations: Tensor) -> Architecture | None:
-        """The architecture that a graph is, or None if it is no cell of the space.
+        """The architecture of a graph, or None if it is no cell of the space.
 
         Args:
-            adjacency: bool [N, N]; only what lies above the diagonal is read.
+            adjacency: bool [N, N]; only entries above the diagonal are read.
             operations: int64 [N], indices into :attr:`operations`.
         """
 
     @abstractmethod
     def passes_published_check(self, adjacency: Tensor, operations: Tensor) -> bool:
-        """Whether the code of arch2vec's authors counts a decoded graph, as for :meth:`decode`, as valid."""
+        """Whether the code of arch2vec's authors accepts a decoded graph; arguments as in :meth:`decode`."""
 
     def identity(self, architecture: Architecture) -> Architecture:
-        """What two decoded graphs share when they count as one: the canonical form."""
+        """The canonical form: decoded graphs count as one if they share it."""
         return self.space.canonical(architecture)
 
 
 class NASBench201Graphs(CellGraphs):
-    """Eight nodes: input, one for each of the six edges of the cell, output. All cells have the same edges.
+    """Eight nodes: input, the six edges of the cell, output. All cells have the same adjacency.
 
-    An edge's node reads the nodes of all edges that end where its own begins.
+    The node of an edge reads the nodes of all edges that end where this edge begins.
     """
 
     nodes: ClassVar[int] = len(EDGES) + 2
@@ -77,7 +77,7 @@ class NASBench201Graphs(CellGraphs):
         self.adjacency[ends[max(ends)], self.nodes - 1] = 1
 
     def encode(self, architectures: Sequence[Architecture]) -> tuple[Tensor, Tensor]:
-        """The one adjacency, and the operations in the order of the space's edges."""
+        """The common adjacency, and the operations in the order of the space's edges."""
         decisions = torch.tensor([self.space.check(a) for a in architectures]).view(-1, len(EDGES))
         codes = torch.empty(len(decisions), self.nodes, dtype=torch.int64)
         codes[:, 0], codes[:, -1] = 0, len(self.operations) - 1
@@ -86,7 +86,7 @@ class NASBench201Graphs(CellGraphs):
         return self.adjacency.expand(len(decisions), -1, -1).clone(), one_hot
 
     def decode(self, adjacency: Tensor, operations: Tensor) -> Architecture | None:
-        """A cell if the adjacency is the one of all cells, and input and output are at its ends only."""
+        """A cell, if the adjacency is the common one and input and output are only at the ends."""
         codes = operations.tolist()
         last = len(self.operations) - 1
         if codes[0] != 0 or codes[-1] != last or not all(0 < code < last for code in codes[1:-1]):
@@ -96,20 +96,20 @@ class NASBench201Graphs(CellGraphs):
         return Architecture(self.space.name, tuple(code - 1 for code in codes[1:-1]))
 
     def passes_published_check(self, adjacency: Tensor, operations: Tensor) -> bool:
-        """First node input, last node output, nodes 2 to N - 2 operations; neither edges nor node 1 count."""
+        """First node input, last node output, nodes 2 to N - 2 operations; ignores edges and node 1."""
         codes, last = operations.tolist(), len(self.operations) - 1
         return codes[0] == 0 and codes[-1] == last and all(0 < code < last for code in codes[2:-1])
 
 
 class NASBench101Graphs(CellGraphs):
-    """Seven nodes, the vertices of the pruned cell; the output is the last of a cell's own vertices."""
+    """Seven nodes: the vertices of the pruned cell, the last of which is its output, then padding."""
 
     nodes: ClassVar[int] = 7
     operations: ClassVar[tuple[str, ...]] = (INPUT, *nb101.OPERATIONS, OUTPUT)
     space: NASBench101
 
     def encode(self, architectures: Sequence[Architecture]) -> tuple[Tensor, Tensor]:
-        """Pruned cells, with rows of zeros for the vertices that they have fewer."""
+        """Pruned cells, padded with zero rows."""
         adjacency = torch.zeros(len(architectures), self.nodes, self.nodes)
         operations = torch.zeros(len(architectures), self.nodes, len(self.operations))
         for i, architecture in enumerate(architectures):
@@ -119,7 +119,7 @@ class NASBench101Graphs(CellGraphs):
         return adjacency, operations
 
     def decode(self, adjacency: Tensor, operations: Tensor) -> Architecture | None:
-        """The cell up to the first output; whatever comes later must be without edges."""
+        """The cell up to the first output; later nodes must have no edges."""
         codes = operations.tolist()
         last = len(self.operations) - 1
         if last not in codes:
@@ -131,11 +131,11 @@ class NASBench101Graphs(CellGraphs):
         return self._cell(edges[:vertices, :vertices], codes[:vertices])
 
     def passes_published_check(self, adjacency: Tensor, operations: Tensor) -> bool:
-        """The benchmark's own check of all seven vertices: cells of fewer, which end earlier, do not pass."""
+        """The benchmark's own check of all seven vertices; smaller cells do not pass."""
         return self._cell(adjacency.triu(1), operations.tolist()) is not None
 
     def _cell(self, edges: Tensor, codes: list[int]) -> Architecture | None:
-        """The pruned cell; vertices off every path from first to last may have any operation."""
+        """The pruned cell; vertices on no path from first to last may have any operation."""
         last = len(codes) - 1
         fed, used = {0}, {last}
         for target in range(1, last + 1):
@@ -156,9 +156,9 @@ class NASBench101Graphs(CellGraphs):
 
 
 def graphs_of(space: SearchSpace) -> CellGraphs:
-    """How cells of ``space`` are encoded; UserError for a space without an encoding."""
+    """The graph encoding of ``space``; UserError if there is none."""
     if isinstance(space, NASBench201):
         return NASBench201Graphs(space)
     if isinstance(space, NASBench101):
         return NASBench101Graphs(space)
-    raise UserError(f"space: {space.name} has no graph encoding; arch2vec knows nasbench101 and nasbench201")
+    raise UserError(f"space: {space.name} has no graph encoding; expected nasbench101 or nasbench201")

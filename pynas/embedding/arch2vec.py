@@ -1,4 +1,4 @@
-"""arch2vec: architectures as vectors, learned from the architectures alone.
+"""arch2vec: architectures as vectors, learned without accuracies.
 
 Source: S. Yan, Y. Zheng, W. Ao, X. Zeng, M. Zhang, "Does Unsupervised Architecture Representation Learning
 Help Neural Architecture Search?", NeurIPS 2020, arXiv:2006.06936.
@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pynas import _weights
 from pynas._errors import UserError
+from pynas._io import weights
 from pynas.architecture import Architecture
 from pynas.embedding._graphs import CellGraphs, graphs_of
 from pynas.embedding.vgae import VGAE, vgae_loss
@@ -26,7 +26,7 @@ _CHUNK = 4096
 
 @dataclass(frozen=True)
 class Epoch:
-    """Progress of training: ``number`` from 1 to ``total``, ``loss`` the mean over its batches."""
+    """Progress of training: epoch ``number`` of ``total``, from 1, with the mean ``loss`` of its batches."""
 
     number: int
     total: int
@@ -35,18 +35,17 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Quality:
-    """What survives encoding and decoding, and what random points decode to.
+    """Accuracy of reconstruction, and validity of decoded random points.
 
     Attributes:
-        operation_accuracy: Share of nodes whose most probable operation is theirs (padding counts as the
-            first).
-        adjacency_accuracy: Share of entries above the diagonal on the right side of 0.5.
-        graph_accuracy: Share of graphs with every node and edge right.
+        operation_accuracy: Share of nodes with the correct most probable operation (the first for padding).
+        adjacency_accuracy: Share of entries above the diagonal on the correct side of 0.5.
+        graph_accuracy: Share of graphs in which all nodes and edges are correct.
         validity: Share of decoded random points that are cells of the space.
-        uniqueness: Distinct architectures (canonical forms) among these.
-        published_validity: Validity by the authors' check, which overlooks the edges on NAS-Bench-201.
-        published_uniqueness: Distinct graphs among these.
-        points: Random points decoded.
+        uniqueness: Share of distinct architectures (canonical forms) among these.
+        published_validity: Validity by the authors' check, which ignores the edges on NAS-Bench-201.
+        published_uniqueness: Share of distinct graphs among these.
+        points: Number of random points.
     """
 
     operation_accuracy: float
@@ -64,7 +63,7 @@ class Arch2Vec:
 
     Args:
         space: A space with a graph encoding.
-        seed: Of the initial weights; global random state is left alone.
+        seed: Seed of the initial weights; does not change the global random state.
     """
 
     def __init__(self, space: SearchSpace, seed: int = 0) -> None:
@@ -75,7 +74,7 @@ class Arch2Vec:
             self.model = VGAE(len(self.graphs.operations)).eval()
 
     def embed(self, architectures: Sequence[Architecture]) -> Tensor:
-        """Vectors [B, 16]: the mean over nodes of each node's mean."""
+        """Vectors [B, 16]: averages over nodes of the nodes' means."""
         return self.means(architectures).mean(1)
 
     @torch.no_grad()
@@ -97,19 +96,19 @@ class Arch2Vec:
         seed: int = 0,
         on_epoch: Callable[[Epoch], None] | None = None,
     ) -> None:
-        """Adam on the autoencoder's loss; no accuracy enters.
+        """Train with Adam on the autoencoder's loss, without accuracies.
 
         Args:
-            architectures: What to learn from, two or more.
-            epochs: Passes; the authors take 8 on NAS-Bench-101, 10 on NAS-Bench-201.
+            architectures: At least two architectures to train on.
+            epochs: Number of epochs; the authors take 8 on NAS-Bench-101, 10 on NAS-Bench-201.
             batch_size: Graphs in a step.
-            learning_rate: Of Adam.
-            clip: Largest norm of a step's gradient.
-            seed: Of the order, the samples and dropout.
+            learning_rate: Learning rate of Adam.
+            clip: Largest gradient norm.
+            seed: Seed of the order, the samples and dropout.
             on_epoch: Called after every epoch.
 
         Raises:
-            UserError: Fewer than two architectures, or the loss is no longer finite.
+            UserError: There are fewer than two architectures, or the loss is not finite.
         """
         if len(architectures) < 2 or batch_size < 2 or epochs < 1:
             raise UserError(
@@ -151,7 +150,7 @@ class Arch2Vec:
     ) -> Quality:
         """Reconstruction of ``held_out``; validity and uniqueness of random points.
 
-        Points are drawn as in the authors' code: for each node and feature a Gaussian with the mean and
+        As in the authors' code, points are Gaussian: for each node and feature, with the mean and standard
         deviation of the means of ``training``.
         """
         adjacency, operations = self.graphs.encode(held_out)
@@ -184,26 +183,26 @@ class Arch2Vec:
         )
 
     def save(self, path: Path) -> None:
-        """Write the weights (safetensors), with the space's name and operations, whole or not at all."""
+        """Write the weights (safetensors) with the space's name and operations, atomically."""
         metadata = {"space": self.space.name, "operations": " ".join(self.graphs.operations)}
-        _weights.save(path, self.model.state_dict(), metadata)
+        weights.save(path, self.model.state_dict(), metadata)
 
     @classmethod
     def load(cls, path: Path, space: SearchSpace) -> Arch2Vec:
-        """Read what :meth:`save` wrote; UserError if it is damaged or of another space."""
-        state, metadata = _weights.load(path)
+        """Read a file that :meth:`save` wrote; UserError if it is damaged or of another space."""
+        state, metadata = weights.load(path)
         if metadata.get("space") != space.name:
             raise UserError(
                 f"{path}: an embedding of space {metadata.get('space')!r}, expected {space.name!r}"
             )
         made = cls(space)
-        # Files of before know only how many operations there are, which the shapes of the weights show too.
+        # Older files have only the number of operations, which the shapes of the weights also show.
         operations = " ".join(made.graphs.operations)
         if metadata.get("operations", operations) != operations:
             raise UserError(
                 f"{path}: an embedding of the operations {metadata['operations']}, expected {operations}"
             )
-        _weights.check_fits(state, made.model.state_dict(), f"{path}: not an embedding of this version")
+        weights.check_fits(state, made.model.state_dict(), f"{path}: not an embedding of this version")
         if not all(bool(tensor.isfinite().all()) for tensor in state.values()):
             raise UserError(f"{path}: an embedding with weights that are not finite; train it again")
         made.model.load_state_dict(state)
@@ -211,6 +210,6 @@ class Arch2Vec:
 
 
 def split(architectures: Sequence[Architecture]) -> tuple[list[Architecture], list[Architecture]]:
-    """The first nine tenths, to learn from, and the rest: by order, as the authors split."""
+    """The first nine tenths, for training, and the rest: split by order, as the authors do."""
     cut = int(_TRAINING_SHARE * len(architectures))
     return list(architectures[:cut]), list(architectures[cut:])

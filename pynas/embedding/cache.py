@@ -1,4 +1,4 @@
-"""Embeddings trained once for a space, then read from the user's cache folder."""
+"""Embeddings that are trained once per space and then read from the user's cache folder."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from pynas._errors import UserError
 from pynas.architecture import Architecture
 from pynas.embedding.arch2vec import Arch2Vec, Epoch, split
 from pynas.spaces import SearchSpace
-from pynas.spaces._identity import identity
+from pynas.spaces.identity import identity
 
 VERSION = 1
-"""Raised when training changes, so that embeddings of before are not found any more."""
+"""Increased when training changes, so that older embeddings are no longer found."""
 
 ENUMERATED = 20_000
-"""Spaces up to this size are learned from whole; of others, this many architectures are drawn."""
+"""Spaces up to this size are used completely; from larger ones, this many architectures are drawn."""
 
 
 def cache_folder() -> Path:
-    """Where embeddings are kept: ``pynas/embeddings`` below ``$XDG_CACHE_HOME``, by default ``~/.cache``."""
+    """The folder of embeddings: ``pynas/embeddings`` in ``$XDG_CACHE_HOME``, by default ``~/.cache``."""
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "pynas" / "embeddings"
 
 
 def training_pool(space: SearchSpace, *, limit: int = ENUMERATED, seed: int = 0) -> list[Architecture]:
-    """What to learn from, in order: the whole space, or ``limit`` architectures drawn from it."""
+    """Architectures to train on, in order: the whole space, or ``limit`` architectures drawn from it."""
     if space.size is not None and space.size <= limit:
         return list(space.all())
     rng = random.Random(seed)
@@ -45,14 +45,14 @@ def trained(
     folder: Path | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
 ) -> Arch2Vec:
-    """The arch2vec embedding of ``space``: from the cache, or trained on nine tenths of it and kept there.
+    """The arch2vec embedding of ``space``, from the cache; if absent, trained on nine tenths and cached.
 
-    A damaged file is trained anew. A folder that cannot be written costs the next caller another training.
+    A damaged file is replaced by a new training. If the folder is not writable, the next caller trains again.
 
     Args:
         space: A space with a graph encoding.
         epochs: Passes over the training architectures.
-        seed: Of weights, order and samples.
+        seed: Seed of weights, order and samples.
         folder: The cache; by default :func:`cache_folder`.
         on_epoch: Called after every epoch of a training.
     """
@@ -72,5 +72,5 @@ def trained(
     embedding.train(split(training_pool(space, seed=seed))[0], epochs=epochs, seed=seed, on_epoch=on_epoch)
     with contextlib.suppress(OSError, UserError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        embedding.save(path)  # readers see the whole file or none
+        embedding.save(path)  # atomic: readers see the whole file or none
     return embedding

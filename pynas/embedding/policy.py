@@ -1,4 +1,4 @@
-"""The recurrent policy that the search strategy ``reinforce`` learns."""
+"""The recurrent policy of the search strategy ``reinforce``."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ Floats = NDArray[np.float64]
 
 
 class Policy:
-    """An LSTM cell and a linear layer: from the vectors visited so far to the mean of the next action.
+    """An LSTM cell and a linear layer: map the vectors visited so far to the mean of the next action.
 
     Args:
-        width: D, numbers in a vector and in an action.
+        width: D, the size of vectors and actions.
         hidden: Units of the cell.
-        learning_rate: Of Adam.
-        seed: Of the weights; global random state is left alone.
+        learning_rate: Learning rate of Adam.
+        seed: Seed of the weights; does not change the global random state.
     """
 
     def __init__(self, width: int, *, hidden: int = 128, learning_rate: float = 0.01, seed: int = 0) -> None:
@@ -36,7 +36,7 @@ class Policy:
         return np.asarray(self._means(inputs)[-1].double().numpy())
 
     def update(self, inputs: Floats, actions: Sequence[Floats], advantages: Sequence[float]) -> None:
-        """One step on ``-mean_t advantage_t log N(action_t; mean_t, I)``; constants are left out."""
+        """Take one step on ``-mean_t advantage_t log N(action_t; mean_t, I)``, up to constants."""
         taken = torch.from_numpy(np.stack(actions)).float()
         log_density = -0.5 * (taken - self._means(inputs)).square().sum(-1)
         loss = -(torch.tensor(advantages) * log_density).mean()

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 
 class _PerNode(nn.Module):
-    """Batch norm over all nodes of all graphs: [B, N, C] is B N samples of C channels."""
+    """Batch norm over all nodes of all graphs: [B, N, C] counts as B N samples with C channels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -46,11 +46,11 @@ class GINLayer(nn.Module):
 
 
 class Reconstruction(NamedTuple):
-    """What the decoder makes of latent nodes: probabilities in [0, 1].
+    """Output of the decoder: probabilities in [0, 1].
 
     Attributes:
         operations: [B, N, K].
-        adjacency: [B, N, N]; what lies above the diagonal counts.
+        adjacency: [B, N, N]; only entries above the diagonal count.
     """
 
     operations: Tensor
@@ -65,12 +65,12 @@ class VGAE(nn.Module):
     ``sigmoid(Z Z^T)`` for edges, behind dropout.
 
     Args:
-        operations: K, kinds of nodes.
+        operations: K, the number of operations.
         features: Hidden features of the GIN layers.
         latent: Features of a node's Gaussian.
-        layers: GIN layers; the authors' code runs 4 (its option says 5).
-        dropout: Of the decoder's input. The authors' code offers 0.3; what they report is reached without: on
-            NAS-Bench-201, ten epochs with 0.3 reconstruct 83 % of the operations, without it all of them.
+        layers: Number of GIN layers; the authors' code runs 4 (its option says 5).
+        dropout: Dropout of the decoder's input. The authors' code has 0.3, but their reported results need 0:
+            on NAS-Bench-201, ten epochs with 0.3 reconstruct 83 % of the operations, without dropout all.
     """
 
     def __init__(
@@ -109,9 +109,9 @@ def vgae_loss(
 ) -> Tensor:
     r"""``BCE(operations) + BCE(adjacency) + KL / (B N)``, each a mean.
 
-    ``KL = -0.5 mean_{B,N} sum_d (1 + 2 s - mu^2 - exp(2 s))``; its factor 1/(B N), as in the authors' code,
-    leaves it hardly a weight. The entropy of edges is a mean over all N^2 entries, of which those on and
-    below the diagonal are zero on both sides.
+    ``KL = -0.5 mean_{B,N} sum_d (1 + 2 s - mu^2 - exp(2 s))``; with the authors' factor 1/(B N) it has almost
+    no weight. The cross-entropy of edges is a mean over all N^2 entries; those on and below the diagonal are
+    zero in both arguments.
     """
     graphs, nodes = mean.shape[:2]
     by_operation = F.binary_cross_entropy(found.operations, operations)

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from pynas import proxies as registry
 from pynas._errors import UserError
+from pynas._plural import counted
 from pynas.architecture import Architecture
-from pynas.evaluate._prepare import Precision, autograd, dtype_of, prepared
+from pynas.evaluate._prepare import Batch, Precision, autograd, dtype_of, prepared
 from pynas.evaluate._score import Score, check_micro_batches, score_prepared, splits
 from pynas.proxies import Proxy
 from pynas.spaces import SearchSpace
@@ -24,18 +25,18 @@ from pynas.trial import Evaluation, Status
 class ProxyEvaluator:
     """Builds architectures of a space and scores them: the evaluator of a training-free search.
 
-    Every architecture is initialised from the same seed and sees the same images. Networks are built
-    pruned: edges that cannot influence the output have zero gradients and cost nothing here. Proxies that
-    count such edges all the same (``Proxy.whole_network``) get the whole network.
+    Every architecture is initialised from the same seed and sees the same images. Networks are built pruned,
+    without edges that cannot influence the output. Proxies that count such edges (``Proxy.whole_network``)
+    get the whole network.
 
     Args:
         space: The search space.
         inputs: Images [B, C, H, W].
         targets: Labels [B].
-        proxies: Names or proxies; ``Evaluation.scores`` has them oriented so that higher is better.
+        proxies: Names or proxies; in ``Evaluation.scores`` higher is better for all.
         precision: As in :func:`score`; the same for all architectures.
-        seed: Of initialisation and random layers.
-        num_classes: Outputs of the networks; by default what the labels need.
+        seed: Seed of initialisation and random layers.
+        num_classes: Number of outputs; by default the smallest that fits the labels.
         micro_batches: As in :func:`score`.
     """
 
@@ -61,13 +62,14 @@ class ProxyEvaluator:
         if labels > self.num_classes or int(targets.min()) < 0:
             raise UserError(
                 f"targets: labels go from {int(targets.min())} to {labels - 1}, "
-                f"but networks have num_classes={self.num_classes} outputs"
+                f"but networks have {counted(self.num_classes, 'output')} (num_classes)"
             )
         self.inputs, self.targets = inputs, targets
+        self._batch_cache: Batch | None = None
 
     @property
     def config(self) -> dict[str, Any]:
-        """What a score depends on beside the architecture: identifies a search in its store."""
+        """What a score depends on besides the architecture; identifies a search in its store."""
         digest = hashlib.sha256(self.inputs.float().contiguous().numpy(force=True).tobytes())
         digest.update(self.targets.contiguous().numpy(force=True).tobytes())
         return {
@@ -76,7 +78,7 @@ class ProxyEvaluator:
             "seed": self.seed,
             "num_classes": self.num_classes,
             "micro_batches": self.micro_batches,
-            "threads": torch.get_num_threads(),  # rounding depends on them, and ZiCo magnifies rounding
+            "threads": torch.get_num_threads(),  # affects rounding, which ZiCo magnifies
             "data": digest.hexdigest()[:16],
         }
 
@@ -90,7 +92,7 @@ class ProxyEvaluator:
         return cheaper
 
     def __call__(self, architecture: Architecture) -> Evaluation:
-        """Score one architecture; a failure is a status."""
+        """Score one architecture; a failure becomes a status."""
         with autograd():
             return self._evaluation(architecture)
 
@@ -103,9 +105,7 @@ class ProxyEvaluator:
         scores = {name: Score(value) for name, value in known.items() if value is not None}
         measured = [p for p in self.proxies if p.name not in scores]
         for model, sharing in self._networks(architecture, measured):
-            scores |= score_prepared(
-                model, self.inputs, self.targets, sharing, self.dtype, self.seed, None, self.micro_batches
-            )
+            scores |= score_prepared(model, self._batch(), sharing, self.seed, None, self.micro_batches)
         signs = {p.name: 1 if p.higher_is_better else -1 for p in self.proxies}
         failures = [f"{n}: {s.message}" for n, s in scores.items() if s.status != "ok"]
         return Evaluation(
@@ -115,6 +115,16 @@ class ProxyEvaluator:
             message="; ".join(failures),
             seconds=time.perf_counter() - start,
         )
+
+    def _batch(self) -> Batch:
+        """The prepared batch; made again if the data have changed since."""
+        cached = self._batch_cache
+        if cached is None or not cached.is_of(self.inputs, self.targets, self.dtype):
+            cached = self._batch_cache = Batch(self.inputs, self.targets, self.dtype)
+        return cached
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_batch_cache": None}
 
     def _metrics(self, architecture: Architecture) -> dict[str, float]:
         channels, size = self.inputs.shape[1], self.inputs.shape[-1]
@@ -126,7 +136,7 @@ class ProxyEvaluator:
     def _networks(
         self, architecture: Architecture, proxies: Sequence[Proxy]
     ) -> Iterator[tuple[nn.Module, Sequence[Proxy]]]:
-        """The networks to score, each with its proxies: the pruned one, the whole one, or one for all."""
+        """The networks to score with their proxies: the pruned one, the whole one, both, or one for all."""
         whole = [p for p in proxies if p.whole_network]
         rest = [p for p in proxies if not p.whole_network]
         if not whole:
@@ -135,7 +145,7 @@ class ProxyEvaluator:
         network = self.build(architecture, prune=False)
         if rest:
             pruned = self.build(architecture)
-            if _names(pruned) == _names(network):  # the same draws, so the same network
+            if _names(pruned) == _names(network):  # same random draws, so the same network
                 yield pruned, proxies
                 return
             yield pruned, rest

@@ -1,4 +1,4 @@
-"""What happens to a network and its data before they are scored: precision, memory layout, autograd."""
+"""Prepares a network and its data for scoring: precision, memory layout, autograd."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from pynas._errors import UserError
+from pynas.stats.data import leaves, ordinary
 
 Precision = Literal["float32", "bfloat16", "float64"]
 PRECISIONS: Mapping[str, torch.dtype] = {
@@ -17,14 +19,13 @@ PRECISIONS: Mapping[str, torch.dtype] = {
     "bfloat16": torch.bfloat16,
     "float64": torch.float64,
 }
-# Statistics of a batch stay in float32 beside bfloat16 activations; so do the scales and shifts that go
-# with them.
+# With bfloat16 activations, batch statistics stay in float32, and so do scales and shifts of batch norms.
 NORMALISATIONS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 
 
 @contextmanager
 def autograd() -> Iterator[None]:
-    """Autograd works inside, whatever the caller's mode: validation loops switch it off."""
+    """Context in which autograd works, even if the caller, such as a validation loop, switched it off."""
     with torch.inference_mode(False), torch.enable_grad():
         yield
 
@@ -36,10 +37,10 @@ def dtype_of(precision: str) -> torch.dtype:
 
 
 def wants_channels_last(model: nn.Module) -> bool:
-    """Convolutions run faster with channels innermost, on CPU and GPU, as soon as there are some.
+    """Whether to convert ``model`` to channels_last, in which convolutions run faster on CPU and GPU.
 
-    Nobody can intercept the convolutions that TorchScript compiled, as :class:`pynas.ops.StridedConvolutions`
-    has to in this layout: such a model keeps its own.
+    In this layout :class:`pynas.ops.StridedConvolutions` has to intercept convolutions, which is impossible
+    for those that TorchScript compiled: such a model keeps its layout.
     """
     modules = list(model.modules())
     if any(isinstance(m, torch.jit.ScriptModule) for m in modules):
@@ -52,12 +53,12 @@ def floating(model: nn.Module) -> list[Tensor]:
 
 
 def needs_copy(model: nn.Module, dtype: torch.dtype) -> bool:
-    """Whether probes want another dtype or layout, or weights that autograd may save."""
+    """Whether probes need another dtype or layout, or weights that autograd can save."""
     return any(t.dtype != dtype or t.is_inference() for t in floating(model)) or wants_channels_last(model)
 
 
 def prepared(model: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """Cast ``model``, which is the caller's own, in place."""
+    """Convert ``model`` in place."""
     if any(t.dtype != dtype for t in floating(model)):
         model = model.to(dtype)
     modules = list(model.modules())
@@ -72,11 +73,44 @@ def prepared(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     return model
 
 
+class Batch:
+    """A batch in the precision and layouts of the networks, converted once for all of them.
+
+    Args:
+        inputs: Inputs of the networks, [B, ...].
+        targets: Targets of the loss.
+        dtype: Type of floating-point inputs.
+    """
+
+    def __init__(self, inputs: Any, targets: Any, dtype: torch.dtype) -> None:
+        self._given = inputs, targets, dtype, _versions((inputs, targets))
+        self._inputs, self.targets, self._dtype = ordinary(inputs), ordinary(targets), dtype
+        self._made: dict[bool, Any] = {}
+
+    def is_of(self, inputs: Any, targets: Any, dtype: torch.dtype) -> bool:
+        """Whether this batch was made from these tensors, and they are unchanged since."""
+        mine = self._given
+        same = inputs is mine[0] and targets is mine[1] and dtype is mine[2]
+        return same and mine[3] is not None and mine[3] == _versions((inputs, targets))
+
+    def inputs(self, channels_last: bool) -> Any:
+        """The inputs; images as channels_last on request."""
+        if channels_last not in self._made:
+            self._made[channels_last] = cast(self._inputs, self._dtype, channels_last)
+        return self._made[channels_last]
+
+
+def _versions(data: Any) -> list[int] | None:
+    """Version counters of the tensors; None if some have none."""
+    tensors = leaves(data)
+    return None if any(t.is_inference() for t in tensors) else [t._version for t in tensors]
+
+
 def cast(inputs: Any, dtype: torch.dtype, channels_last: bool) -> Any:
-    """Inputs in the network's precision and layout; integers stay what they are."""
-    if isinstance(inputs, Tensor):
-        x = inputs.to(dtype) if inputs.is_floating_point() else inputs
+    """Inputs in the network's precision and layout; integers are not converted."""
+
+    def one(x: Tensor) -> Tensor:
+        x = x.to(dtype) if x.is_floating_point() else x
         return x.contiguous(memory_format=torch.channels_last) if channels_last and x.dim() == 4 else x
-    if isinstance(inputs, dict):
-        return {k: cast(v, dtype, channels_last) for k, v in inputs.items()}
-    return type(inputs)(cast(v, dtype, channels_last) for v in inputs)
+
+    return pytree.tree_map_only(Tensor, one, inputs)

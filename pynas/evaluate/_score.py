@@ -15,10 +15,11 @@ from torch import nn
 from pynas import ops
 from pynas import proxies as registry
 from pynas._errors import UserError
+from pynas._plural import counted
 from pynas.evaluate._prepare import (
+    Batch,
     Precision,
     autograd,
-    cast,
     dtype_of,
     floating,
     needs_copy,
@@ -27,20 +28,20 @@ from pynas.evaluate._prepare import (
 )
 from pynas.proxies import BatchProbe, Probe, ProbeCall, Proxy
 from pynas.stats import Statistics
-from pynas.stats._loss import LossFn, check_data, ordinary
-from pynas.stats._state import copied
+from pynas.stats.data import LossFn, check_data
+from pynas.stats.state import copied
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One proxy's verdict on one network.
+    """The score of one proxy for one network.
 
     Attributes:
         value: The score; NaN unless ``status`` is ``"ok"``.
         status: ``"ok"``, ``"failed"`` (see ``message``) or ``"non_finite"``.
-        message: Why there is no score, for people.
-        layers: What each layer contributes, by parameter name, where the proxy is a sum over layers.
-        seconds: Wall-clock seconds of the passes it needed, shared ones included in full.
+        message: Why there is no score, as text.
+        layers: Contribution of each layer, by parameter name, if the proxy is a sum over layers.
+        seconds: Wall-clock seconds of the passes that it needed; shared passes count in full.
     """
 
     value: float
@@ -64,25 +65,25 @@ def score(
 ) -> dict[str, Score]:
     """Score an untrained network; proxies that need the same probing pass share it.
 
-    The model is put in train mode for the passes and comes back bit for bit as it was. Scores of different
-    precisions are not comparable: rank with one.
+    The passes run in train mode; afterwards the model is bit for bit as before. Scores of different
+    precisions are not comparable: rank with one precision.
 
     Args:
         model: Any module.
         inputs: Batch [B, ...]; ``zico`` splits it into ``micro_batches`` equal parts.
-        targets: Handed to the loss; int64 labels [B] for the default, mean cross-entropy.
+        targets: Targets of the loss; int64 labels [B] for the default, mean cross-entropy.
         proxies: Names (``pynas proxies`` lists them) or proxy objects.
         precision: ``"float32"``, ``"bfloat16"`` (batch statistics and sums stay in float32) or ``"float64"``.
-        seed: For layers that draw random numbers.
+        seed: Seed of layers that draw random numbers.
         loss_fn: ``loss_fn(outputs, targets)`` to a scalar.
         micro_batches: Number of successive batches for ``zico``.
         fallback: As in :func:`pynas.stats.collect`.
 
     Returns:
-        A :class:`Score` by proxy name. What goes wrong inside the network is a status, never a number.
+        A :class:`Score` by proxy name. A failure inside the network becomes a status, never a number.
 
     Raises:
-        UserError: Unknown proxy or precision, or bad data.
+        UserError: A proxy or the precision is unknown, or the data are invalid.
     """
     chosen = [registry.get(p) if isinstance(p, str) else p for p in proxies]
     if splits(chosen):
@@ -94,9 +95,8 @@ def score(
     def scores_of(
         network: nn.Module, which: Sequence[Proxy], kind: torch.dtype, keep_layout: bool = False
     ) -> dict[str, Score]:
-        return score_prepared(
-            network, inputs, targets, which, kind, seed, loss_fn, micro_batches, fallback, keep_layout
-        )
+        batch = Batch(inputs, targets, kind)
+        return score_prepared(network, batch, which, seed, loss_fn, micro_batches, fallback, keep_layout)
 
     with autograd():
         if not needs_copy(model, dtype):
@@ -104,7 +104,7 @@ def score(
         try:
             ready = prepared(copied(model), dtype)
         except UserError as error:
-            # What reads the network as it is has a score all the same.
+            # Proxies that only read the network still get a score.
             kinds = {t.dtype for t in floating(model)} or {dtype}
             as_it_is = kinds == {dtype} and not any(t.is_inference() for t in floating(model))
             able = [p for p in chosen if as_it_is or not any(need.needs_pass for need in p.needs)]
@@ -116,18 +116,16 @@ def score(
 
 def score_prepared(
     model: nn.Module,
-    inputs: Any,
-    targets: Any,
+    batch: Batch,
     proxies: Sequence[Proxy],
-    dtype: torch.dtype,
     seed: int,
     loss_fn: LossFn | None,
     micro_batches: int,
     fallback: Sequence[str] = (),
     keep_layout: bool = False,
 ) -> dict[str, Score]:
-    channels_last = not keep_layout and wants_channels_last(model)
-    inputs, targets = cast(ordinary(inputs), dtype, channels_last), ordinary(targets)
+    """The scores of a network that is already in the precision of the batch."""
+    inputs, targets = batch.inputs(not keep_layout and wants_channels_last(model)), batch.targets
     scores: dict[str, Score] = {}
     waiting = [[p for p in proxies if p.probe == probe] for probe in dict.fromkeys(p.probe for p in proxies)]
     while waiting:
@@ -138,9 +136,7 @@ def score_prepared(
         statistics = _probe(sharing[0].probe, call)
         seconds = time.perf_counter() - start
         if isinstance(statistics, Exception) and len(sharing) > 1:
-            waiting += [
-                [p] for p in sharing
-            ]  # what one of them cannot have is no reason for the others to fail
+            waiting += [[p] for p in sharing]  # a failure of one must not fail the others
             continue
         for proxy in sharing:
             if isinstance(statistics, Exception):
@@ -152,14 +148,14 @@ def score_prepared(
 
 
 def _probe(probe: Probe, call: ProbeCall) -> Statistics | Exception:
-    # The batch's probe looks after its convolutions itself; procedures of a proxy's own run the model anyhow.
+    # The batch probe handles strided convolutions itself; other probes run the model directly.
     around = nullcontext() if isinstance(probe, BatchProbe) else ops.StridedConvolutions()
     try:
         with around:
             return probe.run(call)
     except MemoryError:
         raise
-    except Exception as error:  # a network that cannot run is a result of the search, not its end
+    except Exception as error:  # a network that cannot run must not end the search
         return error
 
 
@@ -188,6 +184,5 @@ def check_micro_batches(inputs: Any, targets: Any, micro_batches: int) -> None:
     batch = check_data(inputs, targets)
     if micro_batches < 1 or batch % micro_batches or batch < micro_batches:
         raise UserError(
-            f"inputs: {batch} samples do not split into micro_batches={micro_batches} equal parts; "
-            "pass a multiple of it"
+            f"inputs: expected a multiple of micro_batches={micro_batches}, got {counted(batch, 'sample')}"
         )

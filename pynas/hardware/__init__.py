@@ -1,10 +1,10 @@
-"""What networks cost: parameters, multiply-adds, activations, memory, and latency on real devices.
+"""Costs of networks: parameters, multiply-adds, activations, memory, and latency on real devices.
 
     table = pynas.hardware.LatencyTable.build("nasbench201", path="my-machine.json")
     table.predict(arch), table.error()
     raspi4 = pynas.hardware.load("hw:nb201_hw.npz:raspi4", space)[0]
 
-Models of devices need no torch to be read; counting and measuring do.
+Reading models of devices needs no torch; counting and measuring do.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from typing import TYPE_CHECKING, Any
 
 from pynas.hardware._fit import Correction, PredictionError
 from pynas.hardware._load import kinds, load
-from pynas.hardware._model import HardwareModel
 from pynas.hardware.latency_table import LatencyTable
+from pynas.hardware.model import HardwareModel
 from pynas.hardware.tabular import TabularLatency
 
 if TYPE_CHECKING:
     from pynas.hardware._network import Task
     from pynas.hardware._profile import Profile, profile, profile_architecture
-    from pynas.hardware._stopwatch import Stopwatch, Timing
     from pynas.hardware.counts import MacCount, ParameterCount, macs, params
+    from pynas.hardware.stopwatch import Stopwatch, Timing
 
 _LAZY = {  # these load torch
     "MacCount": "counts",
     "ParameterCount": "counts",
     "Profile": "_profile",
-    "Stopwatch": "_stopwatch",
+    "Stopwatch": "stopwatch",
     "Task": "_network",
-    "Timing": "_stopwatch",
+    "Timing": "stopwatch",
     "macs": "counts",
     "params": "counts",
     "profile": "_profile",

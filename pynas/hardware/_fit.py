@@ -1,4 +1,4 @@
-"""The correction of summed latencies, and how good predictions are."""
+"""The correction of summed latencies, and the error of predictions."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """``t = slope * sum + per_operator * count + constant``, all at least 0, milliseconds.
+    """``t = slope * sum + per_operator * count + constant`` in milliseconds; all coefficients at least 0.
 
-    ``sum`` adds the operators' own latencies and ``count`` is their number. Operators timed on their own
-    find their data in the cache and pay the interpreter less than they do inside a network; both errors grow
-    with the first two.
+    ``sum`` adds the latencies of single operators, ``count`` is their number. An operator timed by itself
+    finds its data in the cache and has less interpreter overhead than inside a network; the first two terms
+    correct these errors.
     """
 
     slope: float = 1.0
@@ -29,8 +29,8 @@ class Correction:
 
     @classmethod
     def fit(cls, totals: Sequence[float], counts: Sequence[int], measured: Sequence[float]) -> Correction:
-        """Least squares of relative errors over measured networks; with fewer than four only the slope."""
-        from scipy import optimize  # here: commands that fit nothing should not wait for it
+        """Least squares of relative errors over measured networks; with fewer than four, only the slope."""
+        from scipy import optimize  # imported here: commands that fit nothing should not wait for it
 
         t = np.asarray(measured, dtype=np.float64)
         columns = [np.asarray(totals, dtype=np.float64)]
@@ -44,17 +44,17 @@ class Correction:
 
 @dataclass(frozen=True, slots=True)
 class PredictionError:
-    """Predictions against measurements of networks that took no part in the fit.
+    """The error of predictions on held-out networks.
 
     Attributes:
         mape: Mean of ``|predicted - measured| / measured``, in percent.
         mape_of_sums: The same without the correction.
         spearman: Rank correlation; NaN with fewer than three networks.
         kendall: Tau-b; NaN with fewer than three networks.
-        repeatability: Mean over networks of the relative spread between rounds (standard deviation over
-            mean), in percent: no predictor can do much better than this. NaN with a single round.
-        count: Networks compared.
-        missing: Networks that could not be predicted because an operator was never timed.
+        repeatability: Mean over networks of the standard deviation between rounds over the mean, in percent;
+            no predictor can be much better. NaN with a single round.
+        count: Number of networks compared.
+        missing: Number of networks that could not be predicted because an operator was never timed.
     """
 
     mape: float
@@ -66,14 +66,14 @@ class PredictionError:
     missing: int
 
     def to_dict(self) -> dict[str, float]:
-        """A JSON-ready record, NaN included."""
+        """A JSON-ready record, which may contain NaN."""
         return asdict(self)
 
 
 def prediction_error(
     predicted: Sequence[float], sums: Sequence[float], rounds: Sequence[Sequence[float]]
 ) -> PredictionError:
-    """Compare predictions, NaN where there is none, with measurements: one sequence of rounds a network."""
+    """Compare predictions (NaN for none) with measurements, one sequence of rounds per network."""
     from scipy import stats
 
     measured = np.array([np.median(times) for times in rounds], dtype=np.float64)

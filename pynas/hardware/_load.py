@@ -1,4 +1,4 @@
-"""Naming a device model on a command line."""
+"""Loads device models by their command-line names."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pynas import spaces
 from pynas._errors import UserError
 from pynas._registry import Registry
-from pynas.hardware._model import HardwareModel
 from pynas.hardware.latency_table import LatencyTable
+from pynas.hardware.model import HardwareModel
 from pynas.hardware.tabular import TabularLatency
 from pynas.spaces import SearchSpace
 
@@ -39,8 +39,8 @@ def load(spec: str, space: SearchSpace | str) -> tuple[HardwareModel, ...]:
     """Read models of devices.
 
     Args:
-        spec: ``hw:FILE`` or ``hw:FILE:DEVICE``, an archive as :meth:`TabularLatency.read` takes it; or
-            ``table:FILE``, what :meth:`LatencyTable.build` or ``pynas hardware build`` wrote.
+        spec: ``hw:FILE`` or ``hw:FILE:DEVICE``, an archive for :meth:`TabularLatency.read`; or
+            ``table:FILE``, a table from :meth:`LatencyTable.build` or ``pynas hardware build``.
         space: The search space that the architectures belong to.
 
     Raises:
@@ -50,12 +50,12 @@ def load(spec: str, space: SearchSpace | str) -> tuple[HardwareModel, ...]:
     kind, _, rest = spec.partition(":")
     reader = _READERS.get(kind)
     if not rest:
-        raise UserError(f"latency {spec}: say which file, as in {kind}:FILE")
+        raise UserError(f"latency {spec}: give a file, as in {kind}:FILE")
     return reader(rest, space)
 
 
 def _split(text: str) -> tuple[str, str | None]:
-    """``FILE:DEVICE``, where FILE itself may have a colon if it exists."""
+    """Split ``FILE:DEVICE``; the name of an existing FILE may contain a colon."""
     path, colon, device = text.rpartition(":")
     if not colon or os.path.exists(os.path.expanduser(text)):
         return text, None

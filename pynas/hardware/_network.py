@@ -1,4 +1,4 @@
-"""Networks without storage: what an architecture looks like, in milliseconds and no memory."""
+"""Networks without storage: the structure of an architecture in milliseconds and without memory."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from pynas.spaces import SearchSpace
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What a network is built for and fed with.
+    """Shapes of the inputs and outputs of a network.
 
     Attributes:
-        num_classes: Outputs; None is what the space's published figures are about.
+        num_classes: Number of outputs; None is the number of the space's published figures.
         in_channels: Channels of an image.
         image_size: Height and width of an image, or words in a sequence; None as for ``num_classes``.
         batch: Samples in a batch.
-        prune: Whether parts that cannot influence the output are left out, as one would deploy it.
+        prune: Whether to leave out parts that cannot influence the output, as for deployment.
     """
 
     num_classes: int | None = None
@@ -44,7 +44,7 @@ Followed = TypeVar("Followed")
 def follow(
     space: SearchSpace, arch: Architecture, task: Task, run: Callable[[nn.Module, torch.Tensor], Followed]
 ) -> Followed:
-    """``run(network, batch)`` on ``meta``; on the CPU if the network has to see numbers to run."""
+    """``run(network, batch)`` on ``meta``; on the CPU if the network needs values to run."""
     try:
         return run(build(space, arch, task), example(space, task))
     except (RuntimeError, NotImplementedError):
@@ -52,7 +52,7 @@ def follow(
 
 
 def build(space: SearchSpace, arch: Architecture, task: Task, device: str = "meta") -> nn.Module:
-    """The network of ``arch`` in eval mode; on the device ``meta`` without storage or initialisation."""
+    """The network of ``arch`` in eval mode; the device ``meta`` has no storage and no initialisation."""
     classes = published(space, "num_classes") if task.num_classes is None else task.num_classes
     with torch.device(device):
         model = space.build(arch, num_classes=classes, in_channels=task.in_channels, prune=task.prune)
@@ -68,5 +68,5 @@ def example(space: SearchSpace, task: Task, device: str = "meta") -> torch.Tenso
 
 
 def published(space: SearchSpace, name: str) -> int:
-    """What the space's published figures are about: a default of its ``macs``."""
+    """The value of ``name`` in the space's published figures: the default of its ``macs``."""
     return int(inspect.signature(space.macs).parameters[name].default)

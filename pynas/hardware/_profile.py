@@ -1,4 +1,4 @@
-"""What one forward pass in inference costs beside its multiply-adds: activations, memory, traffic."""
+"""Costs of a forward pass in inference besides multiply-adds: activations, memory, traffic."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from torch.utils.flop_counter import flop_registry
 from pynas.architecture import Architecture
 from pynas.hardware import _network
 from pynas.hardware._network import Task
-from pynas.hardware._shapes import OperatorMode, is_view, tensors
+from pynas.hardware.operator_shapes import OperatorMode, is_view, tensors
 from pynas.spaces import SearchSpace
-from pynas.stats._loss import call_model, leaves
-from pynas.stats._state import preserved
+from pynas.stats.data import call_model, leaves
+from pynas.stats.state import preserved
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +24,13 @@ class Profile:
     """One forward pass in eval mode, for the whole batch.
 
     Attributes:
-        params: Number of parameters, shared ones once.
-        flops: Floating-point operations of convolutions, matrix products and attention by PyTorch's own
-            counter: two for each multiply-add, so twice what the field's tables call FLOPs.
-        activations: Elements that those operators put out (I. Radosavovic et al., "Designing Network Design
+        params: Number of parameters; shared ones count once.
+        flops: Floating-point operations of convolutions, matrix products and attention by PyTorch's counter:
+            two for each multiply-add, so 2 times what the field's tables call FLOPs.
+        activations: Output elements of those operators (I. Radosavovic et al., "Designing Network Design
             Spaces", CVPR 2020, arXiv:2003.13678).
-        memory: Most bytes of inputs and activations alive at a time, parameters and workspaces apart.
-        traffic: Bytes that all operators read and write, parameters included, nothing kept in a cache.
+        memory: Peak bytes of live inputs and activations, without parameters and workspaces.
+        traffic: Bytes that all operators read and write, including parameters, without any cache.
     """
 
     params: int
@@ -46,16 +46,16 @@ class Profile:
 
     @property
     def intensity(self) -> float:
-        """Arithmetic intensity, ``flops / traffic``: operations for each byte moved."""
+        """Arithmetic intensity, ``flops / traffic``: operations per byte moved."""
         return self.flops / self.traffic if self.traffic else 0.0
 
     def to_dict(self) -> dict[str, float]:
-        """All numbers, the derived ones included."""
+        """All numbers, including the derived ones."""
         return asdict(self) | {"macs": self.macs, "intensity": self.intensity}
 
 
 def profile(model: nn.Module, inputs: Any) -> Profile:
-    """Count one forward pass of ``model``, which is left as it was.
+    """Count one forward pass of ``model``, which stays unchanged.
 
     Args:
         model: Any module, on any device; on ``meta`` nothing is computed.
@@ -81,7 +81,7 @@ def profile_architecture(space: SearchSpace, arch: Architecture, task: Task | No
     Args:
         space: Space of ``arch``.
         arch: An architecture.
-        task: Classes, image, batch; by default one image of the published size, and the network without
+        task: Classes, image, batch; by default one image of the published size, and the network without the
             parts that cannot influence its output.
     """
     task = task or Task()
@@ -89,7 +89,7 @@ def profile_architecture(space: SearchSpace, arch: Architecture, task: Task | No
 
 
 class _Observer(OperatorMode):  # type: ignore[no-untyped-call]
-    """Counts sizes of what operators read and write, and which storages are alive after each."""
+    """Counts what operators read and write, and tracks which storages are live after each."""
 
     def __init__(self, inputs: list[Tensor], constants: list[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

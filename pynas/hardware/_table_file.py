@@ -8,15 +8,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pynas import _json, spaces
-from pynas._atomic import replacing
+from pynas import spaces
 from pynas._errors import UserError
-from pynas._files import shortened
+from pynas._io import strict_json
+from pynas._io.atomic import replacing
+from pynas._io.files import shortened
+from pynas._plural import counted
 from pynas.architecture import Architecture
 from pynas.hardware._fit import Correction
 from pynas.hardware.latency_table import LatencyTable, Measured, OperatorTiming
 from pynas.spaces import SearchSpace
-from pynas.spaces._identity import constructor_options, identity, recorded_options
+from pynas.spaces.identity import constructor_options, identity, recorded_options
 
 FORMAT, VERSION = "pynas latency table", 2
 
@@ -36,14 +38,14 @@ _SETTINGS: dict[str, type[Any]] = {
     "held_out": int,
 }
 _MOST_MS = 1e9  # eleven days; no operator, network or correction takes longer
-_MOST = 2**31 - 1  # of a count: images, pixels, classes, samples
+_MOST = 2**31 - 1  # upper bound of counts: images, pixels, classes, samples
 
 
 def write(table: LatencyTable, path: Path) -> Path:
-    """Write JSON beside ``path`` and move it there: a reader sees the old file or the new one.
+    """Write JSON atomically: a reader of ``path`` sees the old file or the new one.
 
     Raises:
-        UserError: It cannot be written, or the table is none that :func:`read` would read.
+        UserError: It cannot be written, or :func:`read` would refuse the table.
     """
     correction = table.correction
     record = {
@@ -62,8 +64,8 @@ def write(table: LatencyTable, path: Path) -> Path:
         ],
     }
     try:
-        text = json.dumps(_json.signed(record), indent=1, allow_nan=False)
-        _table(LatencyTable, json.loads(text), table.space)  # what could not be read again is not kept
+        text = json.dumps(strict_json.signed(record), indent=1, allow_nan=False)
+        _table(LatencyTable, json.loads(text), table.space)  # do not keep what could not be read again
     except ValueError as error:
         raise UserError(f"{path}: was not written: {error}") from error
     try:
@@ -76,32 +78,34 @@ def write(table: LatencyTable, path: Path) -> Path:
 
 
 def read(cls: type[LatencyTable], path: Path, space: SearchSpace | None, partial: bool) -> LatencyTable:
-    """Inverse of :func:`write`; everything is checked.
+    """Inverse of :func:`write`; checks everything.
 
-    Files of version 1 are read too. They have no sum, so that a changed digit of a time may stay unseen.
+    It also reads files of version 1. These have no checksum, so a changed digit of a time may go unnoticed.
     """
-    record = _json.read(path, "a latency table", hint="; 'pynas hardware build' makes one")
+    record = strict_json.read(path, "a latency table", hint="; 'pynas hardware build' makes one")
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise UserError(f"{path}: not a latency table; 'pynas hardware build' makes one")
     version = record.get("version")
     if version not in (1, VERSION) or type(version) is not int:
         raise UserError(f"{path}: version {shortened(version)} of the format; this is {VERSION}")
     try:
-        if record.keys() != (_FIELDS if version == 1 else _FIELDS | {_json.SUM}):
+        if record.keys() != (_FIELDS if version == 1 else _FIELDS | {strict_json.SUM}):
             raise ValueError("its fields are not those of a latency table")
         if version > 1:
-            _json.check_sum(record)
+            strict_json.check_sum(record)
         table = _table(cls, record, space)
     except ValueError as error:
         what = "" if isinstance(error, _OtherSpaceError) else "damaged: "
         raise UserError(f"{path}: {what}{error}") from error
     if not table.complete and not partial:
-        raise UserError(f"{path}: its build was cut off; the same 'pynas hardware build' again continues it")
+        raise UserError(
+            f"{path}: its build was interrupted; repeat the same 'pynas hardware build' to resume"
+        )
     return table
 
 
 class _OtherSpaceError(ValueError):
-    """The table is whole, and of architectures of another space than was asked for, or of none here."""
+    """The table is intact but of another space than requested, or of an unknown one."""
 
 
 def _table(cls: type[LatencyTable], record: Mapping[str, Any], space: SearchSpace | None) -> LatencyTable:
@@ -122,7 +126,7 @@ def _table(cls: type[LatencyTable], record: Mapping[str, Any], space: SearchSpac
     for number, network in enumerate(_is(list, record["networks"], "its networks")):
         what = f"network {number}"
         if _is(dict, network, what).keys() != {"decisions", "use", "rounds"}:
-            raise ValueError(f"{what} does not have decisions, use and rounds")
+            raise ValueError(f"{what} lacks decisions, use or rounds")
         decisions = [_is(int, d, f"a decision of {what}") for d in _is(list, network["decisions"], what)]
         arch = Architecture(chosen.name, tuple(decisions))
         chosen.check(arch)
@@ -141,7 +145,7 @@ def _table(cls: type[LatencyTable], record: Mapping[str, Any], space: SearchSpac
 
 
 def _space(known: Any, space: SearchSpace | None, version: int) -> SearchSpace:
-    """The space that was given, or else the one of a table, if that is whose it is."""
+    """The given space, or the one that the table names; an error if the table is of another space."""
     if _is(dict, known, "its space").keys() != {"name", "options"}:
         raise ValueError("its space does not have a name and options")
     name = _is(str, known["name"], "its space's name")
@@ -165,7 +169,7 @@ def _space(known: Any, space: SearchSpace | None, version: int) -> SearchSpace:
 
 
 def _check_settings(settings: Mapping[str, Any]) -> None:
-    """What was timed: all that a prediction, a display or going on with a build looks at."""
+    """Check the settings that predictions, displays and resumed builds use."""
     missing = {"task", *_SETTINGS} - settings.keys()
     if missing:
         raise ValueError(f"its settings lack {', '.join(sorted(missing))}")
@@ -195,12 +199,12 @@ def _correction(numbers: Any) -> Correction:
 
 
 def _rounds(rounds: Any, what: str, most: int, complete: bool) -> list[Any]:
-    """A table that is complete has all rounds of everything, one that was cut off has none too many."""
+    """The rounds of one timing: a complete table has all of them, an interrupted one not too many."""
     count = len(_is(list, rounds, f"rounds of {what}"))
     if complete and not count:
         raise ValueError(f"there is no time of {what}")
     if count > most or (complete and count < most):
-        raise ValueError(f"{what} was timed in {count} rounds of {most}")
+        raise ValueError(f"{what} has timings of {counted(count, 'round')}, its settings say {most:,}")
     return list(rounds)
 
 

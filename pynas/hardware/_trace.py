@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from pynas.hardware._shapes import OperatorMode, is_view, tensors
-from pynas.stats._loss import call_model
+from pynas.hardware.operator_shapes import OperatorMode, is_view, tensors
+from pynas.stats.data import call_model
 
 _DTYPES = {torch.float32: "f32", torch.float64: "f64", torch.bfloat16: "bf16", torch.float16: "f16"}
 

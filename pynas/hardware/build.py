@@ -1,4 +1,4 @@
-"""Building a latency table: finding operators, timing them in rounds, resuming after a kill."""
+"""Builds a latency table: finds operators, times them in rounds, resumes after an interruption."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from pynas import provenance
 from pynas._errors import UserError
+from pynas._io import provenance
+from pynas._plural import counted
 from pynas.architecture import Architecture
 from pynas.hardware import _network
 from pynas.hardware._network import Task
-from pynas.hardware._stopwatch import Stopwatch, Timing
 from pynas.hardware._trace import Operator, Setting, is_block, trace
 from pynas.hardware.latency_table import Measured, OperatorTiming
+from pynas.hardware.stopwatch import Stopwatch, Timing
 from pynas.spaces import SearchSpace
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 Block = Callable[[nn.Module], bool]
 
-PATIENCE = 30  # architectures in a row without a new operator
+PATIENCE = 30  # stop after so many architectures in a row without a new operator
 _MOST_SAMPLES = 1000
 _SECONDS_BETWEEN_SAVES = 5.0
 _DTYPES = {
@@ -45,7 +46,7 @@ _DTYPES = {
 def traced(
     space: SearchSpace, arch: Architecture, settings: Mapping[str, Any], block: Block | None = None
 ) -> tuple[Counter[str], dict[str, Operator]]:
-    """What the network of ``arch`` runs under a table's settings."""
+    """The operators that the network of ``arch`` runs under a table's settings."""
     task = Task(**settings["task"])
     return _network.follow(space, arch, task, lambda model, inputs: trace(model, inputs, block or is_block))
 
@@ -77,7 +78,7 @@ class Builder:
         if kind not in ("cpu", "cuda"):
             raise UserError(f"device: expected cpu or cuda, got {device!r}")
         if kind == "cuda" and not torch.cuda.is_available():
-            raise UserError("device: there is no CUDA device that torch can use; 'pynas doctor' says more")
+            raise UserError("device: torch finds no CUDA device; see 'pynas doctor'")
         self.space, self.block, self.rounds, self.seed = space, block, rounds, seed
         self.setting = Setting(device, _DTYPES[dtype], channels_last)
         self.threads = torch.get_num_threads() if threads is None else threads
@@ -104,7 +105,7 @@ class Builder:
     def run(
         self, cls: type[LatencyTable], name: str, path: Path | None, fit_networks: int, held_out: int
     ) -> LatencyTable:
-        """Build, or go on building what ``path`` holds."""
+        """Build, or resume the build in ``path``."""
         self.settings |= {"fit_networks": fit_networks, "held_out": held_out}
         table = self._begin(cls, name, path)
         if table.complete:
@@ -118,7 +119,7 @@ class Builder:
         total, done, saved = self.rounds * len(jobs), 0, time.monotonic()
         with _threads(self.threads):
             for number in range(self.rounds):
-                # The order depends on nothing but seed and round, so that a resumed build keeps to it.
+                # The order depends only on seed and round, so a resumed build keeps it.
                 random.Random(f"{self.seed} {number}").shuffle(jobs)
                 for job in jobs:
                     if len(_rounds(table, job)) <= number:
@@ -156,7 +157,7 @@ class Builder:
     def _find(
         self, table: LatencyTable, fit_networks: int, held_out: int
     ) -> tuple[dict[str, Operator], dict[Architecture, Measured]]:
-        """Operators of extreme and of random architectures until nothing new comes, and networks to time."""
+        """Operators of extreme and random architectures, until no new ones are found; networks to time."""
         rng = random.Random(self.seed)
         operators: dict[str, Operator] = {}
         drawn: dict[Architecture, None] = {}
@@ -174,7 +175,8 @@ class Builder:
             table._counts[arch] = dict(counts)
             idle = 0 if found.keys() - operators.keys() else idle + 1
             operators = found | operators
-            self.on_progress(0, 0, f"{len(operators)} operators in {len(drawn)} architectures")
+            found_so_far = f"{counted(len(operators), 'operator')} in {counted(len(drawn), 'architecture')}"
+            self.on_progress(0, 0, found_so_far)
         task = self.task
         options: dict[str, Any] = {"num_classes": task.num_classes, "image_size": task.image_size}
         costs = {arch: self.space.macs(arch, **options, in_channels=task.in_channels) for arch in drawn}
@@ -182,7 +184,7 @@ class Builder:
         count = min(fit_networks, len(ordered))
         last = max(count - 1, 1)
         networks = {ordered[i * (len(ordered) - 1) // last]: Measured("fit") for i in range(count)}
-        # As many draws as a small space may need to give what it has.
+        # Enough draws for a small space to give all that it has.
         for _ in range(100 * held_out):
             if sum(net.use == "held out" for net in networks.values()) == held_out:
                 break
@@ -190,7 +192,7 @@ class Builder:
         return operators, networks
 
     def _corners(self) -> list[Architecture]:
-        """Architectures that take the same choice everywhere, which samples hardly ever do."""
+        """Architectures with the same choice everywhere, which random samples hardly ever are."""
         choices = self.space.num_choices
         decisions = [tuple(min(c, n - 1) for n in choices) for c in range(max(choices, default=0))]
         return [Architecture(self.space.name, d) for d in decisions if self.space.is_valid(d)]
@@ -208,8 +210,8 @@ class Builder:
         for ms in (timing.ms, timing.low, timing.high):
             if not (math.isfinite(ms) and ms > 0):
                 raise UserError(
-                    f"the time of {what} came out as {ms} ms and was not recorded: check the clock and the "
-                    "device, then build again to continue"
+                    f"the time of {what} was measured as {ms} ms and not recorded: check the clock and the "
+                    "device, then repeat the build to resume"
                 )
         if isinstance(job, str):
             table.operators[job].rounds.append((timing.ms, timing.low, timing.high, timing.runs))

@@ -1,14 +1,14 @@
-"""What an architecture costs, and upper bounds on it."""
+"""Costs of an architecture, and upper bounds on them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pynas._errors import UserError
-from pynas._evaluation import Unusable, explained, number, shown
+from pynas._user_values import Unusable, explained, number, shown
 from pynas.architecture import Architecture
 
 if TYPE_CHECKING:
@@ -16,24 +16,25 @@ if TYPE_CHECKING:
     from pynas.spaces import SearchSpace
 
 ALWAYS = ("params", "flops")  # closed forms of every space
-PROFILED = ("activations", "memory", "intensity")  # from following the network's shapes
+PROFILED = ("activations", "memory", "intensity")  # from the shapes in a forward pass
+
+_REMEMBERED = 1024  # size of the cache: costs in bounds are needed again when the trial is recorded
 
 
 class Costs:
-    """Costs of a space's architectures by name, and whether they keep within bounds.
+    """Costs of a space's architectures by name, and whether they are within bounds.
 
-    ``params`` is the number of parameters; ``flops`` counts multiply-adds once, as the tables of
-    NAS-Bench-201 do. ``activations`` (elements), ``memory`` (peak bytes of activations) and ``intensity``
-    (operations for each byte moved) are those of one image in inference, of the network without what cannot
+    ``params`` is the number of parameters; ``flops`` is the number of multiply-adds, as in the tables of
+    NAS-Bench-201. ``activations`` (elements), ``memory`` (peak bytes of activations) and ``intensity``
+    (operations per byte moved) refer to inference of one image, by the network without parts that cannot
     influence its output; see :class:`pynas.hardware.Profile`. A model of a device is called
-    ``latency:DEVICE``, and just ``latency`` if it is the only one.
+    ``latency:DEVICE``, or just ``latency`` if it is the only one.
 
     Args:
         space: Space of the architectures.
-        bounds: Largest allowed value by name of the cost; UserError for an unknown name or a bound below
-            zero.
+        bounds: Largest allowed value by name of the cost; UserError for an unknown name or a negative bound.
         models: Latencies and energies of devices.
-        wanted: Names of costs that a call gives beside ``params``, ``flops`` and the bounded ones.
+        wanted: Names of costs that a call returns besides ``params``, ``flops`` and the bounded ones.
         num_classes: Classes of the task.
         image_size: Height and width of an image in pixels.
         in_channels: Channels of an image.
@@ -51,15 +52,10 @@ class Costs:
         in_channels: int = 3,
     ) -> None:
         self._space = space
-        self._task: dict[str, Any] = {
-            "num_classes": num_classes,
-            "image_size": image_size,
-            "in_channels": in_channels,
-        }
-        self._profile = lru_cache(maxsize=1024)(self._profiled)
+        self.of_task(num_classes, image_size, in_channels)
         self._functions: dict[str, Callable[[Architecture], float]] = {
-            "params": lambda arch: space.params(arch, num_classes, in_channels),
-            "flops": lambda arch: space.macs(arch, num_classes, image_size, in_channels),
+            "params": self._params,
+            "flops": self._macs,
             "activations": lambda arch: self._profile(arch)[0]["activations"],
             "memory": lambda arch: self._profile(arch)[0]["memory"],
             "intensity": lambda arch: self._profile(arch)[0]["intensity"],
@@ -78,9 +74,21 @@ class Costs:
         self._smallest: dict[str, float] = {}
         self._unknown: dict[str, tuple[int, str]] = {}
 
+    def of_task(self, num_classes: int, image_size: int, in_channels: int) -> None:
+        """Change the task of the networks whose costs these are."""
+        self._num_classes, self._image_size, self._in_channels = num_classes, image_size, in_channels
+        self._profile = lru_cache(maxsize=_REMEMBERED)(self._profiled)
+        self._known: dict[tuple[str, Architecture], float] = {}
+
+    def _params(self, architecture: Architecture) -> float:
+        return self._space.params(architecture, self._num_classes, self._in_channels)
+
+    def _macs(self, architecture: Architecture) -> float:
+        return self._space.macs(architecture, self._num_classes, self._image_size, self._in_channels)
+
     @property
     def names(self) -> tuple[str, ...]:
-        """All costs that there are."""
+        """Names of all costs."""
         return tuple(self._functions)
 
     def _bound(self, name: str, bound: object) -> float:
@@ -97,7 +105,7 @@ class Costs:
         return value
 
     def check(self, name: str, what: str) -> None:
-        """Raise UserError, which begins with ``what``, unless ``name`` is the name of a cost."""
+        """Raise UserError, starting with ``what``, unless ``name`` is the name of a cost."""
         if name in self._functions:
             return
         quantity = name.partition(":")[0]
@@ -109,31 +117,39 @@ class Costs:
         raise UserError(f"{what}: unknown; known: {', '.join(self._functions)}{hint}")
 
     def want(self, names: Sequence[str], what: str) -> None:
-        """Let calls give these costs too; UserError, which begins with ``what``, for an unknown name."""
+        """Make calls also return these costs; UserError, starting with ``what``, for an unknown name."""
         for name in names:
             self.check(name, f"{what} {name!r}")
         self._wanted = tuple(dict.fromkeys((*self._wanted, *names)))
 
     def __call__(self, architecture: Architecture) -> dict[str, float]:
-        """Costs by name: ``params``, ``flops``, the bounded and the wanted ones; NaN where not known.
+        """Costs by name: ``params``, ``flops``, the bounded and the wanted ones; NaN if unknown.
 
-        A space or a model that raises, or gives something that is no number, leaves its cost unknown.
+        A cost is unknown if the space or the model raises or returns no number.
         """
         return {name: self._cost(name, architecture) for name in self._wanted}
 
     def _cost(self, name: str, architecture: Architecture) -> float:
-        """One cost; NaN where it is not known or cannot be had, and :meth:`why` says why."""
+        """One cost; NaN if it is unknown, in which case :meth:`why` says why."""
+        known = self._known.get((name, architecture))
+        if known is not None:
+            return known
         try:
-            return number(self._functions[name](architecture))
+            value = number(self._functions[name](architecture))
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # a user's factory or model may raise anything: the search goes on
+        except BaseException as error:  # user code may raise anything; the search continues
             self._raised[name] = (architecture, explained(error))
             return math.nan
+        if not math.isnan(value):
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            self._known[name, architecture] = value
+        return value
 
     def feasible(self, architecture: Architecture) -> bool:
         """Whether every bounded cost is known and at most its bound."""
-        # What has to follow a network's shapes comes last: it takes a hundred times as long.
+        # Check profiled costs last: they take a hundred times as long.
         for name, bound in sorted(self.bounds.items(), key=lambda item: item[0] in PROFILED):
             cost = self._cost(name, architecture)
             if math.isnan(cost):
@@ -146,7 +162,7 @@ class Costs:
         return True
 
     def why(self, name: str, architecture: Architecture) -> str:
-        """Why a cost of an architecture, the last one that was asked for, is not known."""
+        """Why a cost of the most recently requested architecture is unknown."""
         failed, reason = self._raised.get(name, (None, ""))
         if failed == architecture:
             return reason
@@ -158,7 +174,7 @@ class Costs:
         return self._profile(architecture)[1] if name in PROFILED else "not finite"
 
     def explain(self) -> str:
-        """The bounds, each with what :meth:`feasible` has met: the smallest cost, how many unknown ones."""
+        """The bounds, with the smallest cost and the number of unknown costs that :meth:`feasible` saw."""
         parts = []
         for name, bound in self.bounds.items():
             met = []
@@ -171,13 +187,13 @@ class Costs:
         return ", ".join(parts)
 
     def _profiled(self, architecture: Architecture) -> tuple[dict[str, float], str]:
-        """The profiled costs; NaN for a network that does not run, and what went wrong."""
+        """The profiled costs, NaN for a network that does not run, and the reason."""
         from pynas import hardware
 
         try:
-            task = hardware.Task(**self._task)
+            task = hardware.Task(self._num_classes, self._in_channels, self._image_size)
             profile = hardware.profile_architecture(self._space, architecture, task)
-        except Exception as error:  # a network that cannot run is a result of the search, not its end
+        except Exception as error:  # a network that cannot run must not end the search
             return dict.fromkeys(PROFILED, math.nan), explained(error)
         return profile.to_dict(), ""
 

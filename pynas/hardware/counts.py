@@ -11,24 +11,23 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from pynas.stats import Statistic
-from pynas.stats._loss import call_model, cut
-from pynas.stats._state import preserved
+from pynas.stats.data import call_model, cut
+from pynas.stats.state import preserved
 
 
 def params(model: nn.Module) -> int:
-    """Number of parameters, shared ones once."""
+    """Number of parameters; shared ones count once."""
     return sum(p.numel() for p in model.parameters())
 
 
 def macs(model: nn.Module, inputs: Any) -> int:
     """Multiply-adds of one sample's forward pass: convolutions, matrix products and attention.
 
-    A multiply-add counts once; normalisation, activation, pooling and sums count nothing. This is what the
-    field's tables call FLOPs. PyTorch's own counter, which counts each twice, watches a pass of the first
-    sample.
+    A multiply-add counts as one; normalisation, activation, pooling and sums do not count. The field's tables
+    call this FLOPs. It is half of what PyTorch's counter reports for a pass of the first sample.
 
     Args:
-        model: Any module; it is left as it was.
+        model: Any module; it stays unchanged.
         inputs: A batch for it: tensor [B, ...], or a tuple or dictionary of tensors.
     """
     return sum(macs_by_operator(model, inputs).values())

@@ -1,7 +1,7 @@
-"""Latencies by addition: each operator of a space timed once, a network predicted as their sum.
+"""Latency tables: each operator of a space is timed, and the latency of a network predicted as their sum.
 
-The method of look-up tables: H. Cai, L. Zhu, S. Han, "ProxylessNAS", ICLR 2019, arXiv:1812.00332, section
-3.4; here with a fitted correction and with its error on networks that were held out.
+The method is that of H. Cai, L. Zhu, S. Han, "ProxylessNAS", ICLR 2019, arXiv:1812.00332, section 3.4; here
+with a fitted correction and the error on held-out networks.
 """
 
 from __future__ import annotations
@@ -15,23 +15,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pynas import spaces
-from pynas._identity import brief
+from pynas._identity.description import brief
+from pynas._plural import counted
 from pynas.architecture import Architecture
 from pynas.hardware._fit import Correction, PredictionError, prediction_error
-from pynas.hardware._model import HardwareModel
+from pynas.hardware.model import HardwareModel
 from pynas.spaces import SearchSpace
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from pynas.hardware._stopwatch import Stopwatch
+    from pynas.hardware.stopwatch import Stopwatch
 
 Use = Literal["fit", "held out"]
 
 
 @dataclass(slots=True)
 class Measured:
-    """A whole network that was timed: in each round a median, in milliseconds."""
+    """Timing of a whole network: the median of each round, in milliseconds."""
 
     use: Use
     rounds: list[float] = field(default_factory=list)
@@ -39,7 +40,7 @@ class Measured:
 
 @dataclass(slots=True)
 class OperatorTiming:
-    """An operator that was timed: (median, 20th and 80th percentile in ms, samples) in each round."""
+    """Timing of an operator: (median, 20th and 80th percentile in ms, number of samples) of each round."""
 
     rounds: list[tuple[float, float, float, int]] = field(default_factory=list)
 
@@ -55,19 +56,19 @@ class OperatorTiming:
 
 
 class LatencyTable(HardwareModel):
-    """Predicts ``t(arch) = correction(sum over operators of count * ms, sum of counts)``, milliseconds.
+    """Predicts ``t(arch) = correction(sum over operators of count * ms, sum of counts)`` in milliseconds.
 
-    Make one with :meth:`build`, keep it with :meth:`save`, read it with :meth:`load`.
+    Make a table with :meth:`build`, write it with :meth:`save`, read it with :meth:`load`.
 
     Attributes:
         space: The search space.
-        device: Name of the machine, given to :meth:`build`.
+        device: Name of the machine, as given to :meth:`build`.
         settings: What was timed and how: task, dtype, threads, rounds.
         machine: Versions, processor or GPU, date.
         operators: Timings by operator.
-        networks: Timings of whole networks, those of the fit and those held out.
-        correction: The fit.
-        complete: Whether the build came to its end.
+        networks: Timings of whole networks, for the fit and held out.
+        correction: The fitted correction.
+        complete: Whether the build was completed.
     """
 
     quantity = "latency"
@@ -102,7 +103,8 @@ class LatencyTable(HardwareModel):
         missing = self._missing(arch)
         if not missing:
             return ""
-        return f"{len(missing)} of its operators were never timed on {self.device}, such as {missing[0]}"
+        never = "was never timed" if len(missing) == 1 else "were never timed"
+        return f"{counted(len(missing), 'operator')} {never} on {self.device}, such as {missing[0]}"
 
     def describe(self) -> dict[str, Any]:  # noqa: D102
         fit = [self.correction.slope, self.correction.per_operator, self.correction.constant]
@@ -115,21 +117,21 @@ class LatencyTable(HardwareModel):
         }
 
     def counts(self, arch: Architecture) -> dict[str, int]:
-        """How often each operator runs in the network of ``arch``; needs torch, but computes nothing."""
+        """How often the network of ``arch`` runs each operator; needs torch, but computes nothing."""
         if arch not in self._counts:
-            from pynas.hardware._build import traced
+            from pynas.hardware.build import traced
 
             self._counts[arch] = dict(traced(self.space, arch, self.settings, self._block)[0])
         return self._counts[arch]
 
     def error(self) -> PredictionError:
-        """How predictions compare with the measurements of the networks held out."""
+        """The error of predictions on the held-out networks."""
         tested = {arch: net.rounds for arch, net in self.networks.items() if net.use == "held out"}
         sums = [math.nan if self._missing(arch) else self._sum(arch) for arch in tested]
         return prediction_error([self.predict(arch) for arch in tested], sums, list(tested.values()))
 
     def fit(self) -> None:
-        """Fit the correction to the measured networks that are for it."""
+        """Fit the correction to the networks measured for this purpose."""
         fitted = [arch for arch, net in self.networks.items() if net.use == "fit" and not self._missing(arch)]
         self.correction = Correction.fit(
             [self._sum(arch) for arch in fitted],
@@ -172,39 +174,38 @@ class LatencyTable(HardwareModel):
         """Time each distinct operator of a space, and some whole networks, on this machine.
 
         Networks run in eval and inference mode, without the parts that cannot influence their output. An
-        operator is a leaf module, a ``Sequential`` of leaf modules, or an operator of PyTorch outside of
-        them, with the shapes of its inputs. They are found in random architectures, until 30 in a row have
-        nothing new. In each round everything is timed once, in random order, so that a machine that speeds
-        up or slows down does so for all alike; the median over rounds counts.
+        operator is a leaf module, a ``Sequential`` of leaf modules, or a PyTorch operator outside of these,
+        together with the shapes of its inputs. Operators are collected from random architectures until 30 in
+        a row have no new one. Each round times everything once, in random order, so that changes of the
+        machine's speed affect all alike; the result is the median over rounds.
 
         Args:
             space: The search space or its name.
             device: ``cpu`` or ``cuda``.
-            path: Where to keep the table, written every few seconds; a build that was cut off continues
-                from there.
+            path: File of the table, written every few seconds; an interrupted build resumes from it.
             name: Name of the device in constraints; by default ``device``.
             batch: Images in a batch.
-            image_size: Pixels along a side, or words in a sequence; by default what the space's published
-                figures are about.
-            num_classes: Outputs of the networks, with the same default.
+            image_size: Side of an image in pixels, or words in a sequence; by default that of the space's
+                published figures.
+            num_classes: Number of outputs, with the same default.
             in_channels: Channels of an image.
             dtype: ``float32``, ``bfloat16``, ``float16`` or ``float64``.
-            channels_last: Whether images and convolutions have their channels innermost.
-            threads: CPU threads; by default torch's present number.
-            rounds: How often to time everything.
-            seconds: About how long to time one thing in a round.
-            fit_networks: Networks to fit the correction to, spread evenly over multiply-adds.
-            held_out: Random networks to report the error on.
-            seed: Of the architectures and of the order.
-            block: Which modules to time as a whole, instead of the rule above.
+            channels_last: Whether images and convolutions are channels_last.
+            threads: CPU threads; by default torch's current number.
+            rounds: Number of rounds.
+            seconds: Approximate time per operator or network in a round.
+            fit_networks: Number of networks to fit the correction to, spread evenly over multiply-adds.
+            held_out: Number of random networks to measure the error on.
+            seed: Seed of the architectures and the order.
+            block: Tells which modules to time as a whole, in place of the rule above.
             stopwatch: Times a function; by default on ``device`` for ``seconds``.
-            on_progress: Called with (done, of how many, what).
+            on_progress: Called with (number done, total, what).
 
         Raises:
             UserError: There is no such device, something does not run on it or has no finite time, or
                 ``path`` holds a table built with other settings or on another machine.
         """
-        from pynas.hardware._build import Builder
+        from pynas.hardware.build import Builder
 
         space = spaces.get(space) if isinstance(space, str) else space
         builder = Builder(
@@ -231,7 +232,7 @@ class LatencyTable(HardwareModel):
     # ---- the file --------------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the table as JSON, whole or not at all; returns the path."""
+        """Write the table as JSON, atomically, and return the path."""
         from pynas.hardware import _table_file
 
         return _table_file.write(self, Path(path))
@@ -240,12 +241,12 @@ class LatencyTable(HardwareModel):
     def load(
         cls, path: str | os.PathLike[str], space: SearchSpace | None = None, *, partial: bool = False
     ) -> LatencyTable:
-        """Read what :meth:`save` wrote.
+        """Read a table that :meth:`save` wrote.
 
         Args:
             path: The file.
-            space: Its search space; by default the registered one of its name, with its options.
-            partial: Whether a table whose build was cut off will do.
+            space: Its search space; by default the registered space of its name, with its options.
+            partial: Whether to accept a table of an interrupted build.
 
         Raises:
             UserError: The file is absent, damaged, unfinished or of another space, or holds a time that is

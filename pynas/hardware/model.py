@@ -1,4 +1,4 @@
-"""What every source of latencies is to the rest of pynas."""
+"""The interface of all sources of latencies."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class HardwareModel(ABC):
 
     @abstractmethod
     def predict(self, arch: Architecture) -> float:
-        """The quantity of ``arch``; NaN where it is not known, and :meth:`explain` says why."""
+        """The quantity of ``arch``; NaN if it is unknown, in which case :meth:`explain` says why."""
 
     @abstractmethod
     def explain(self, arch: Architecture) -> str:
-        """Why ``predict(arch)`` is NaN, for people; empty where it is a number."""
+        """Why ``predict(arch)`` is NaN, as text; empty if it is a number."""
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """What identifies this model in the record of a search, as a JSON object."""
+        """A JSON object that identifies this model in the record of a search."""

@@ -1,4 +1,4 @@
-"""Running networks on the device ``meta`` fast: each operator's output shapes are worked out once."""
+"""Fast execution on the device ``meta``: the output shapes of each operator are computed once."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 _MOST_ENTRIES = 100_000
-_outputs: dict[Any, tuple[list[Any], Any]] = {}  # by operator and shapes of its arguments
+_outputs: dict[Any, tuple[list[Any], Any]] = {}  # by operator and argument shapes
 
 
 class OperatorMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Hands every operator that is left after decomposition to :meth:`observe`.
+    """Passes every operator that remains after decomposition to :meth:`observe`.
 
-    PyTorch works out output shapes of ``meta`` tensors in Python, some 300 microseconds an operator; here
-    that is done once for each operator and shapes.
+    PyTorch computes output shapes of ``meta`` tensors in Python, in about 300 microseconds per operator; here
+    that happens once for each operator with given argument shapes.
     """
 
     def observe(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: Any) -> None:
-        """Called with each operator and what it returned; views included."""
+        """Called with each operator, including views, and its outputs."""
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -50,7 +50,7 @@ def _call(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     key = (func, tree, *map(_shape, flat))
     try:
         known = _outputs.get(key)
-    except TypeError:  # an argument that cannot be hashed
+    except TypeError:  # an argument that is not hashable
         return func(*args, **kwargs)
     if known is None:
         outputs = func(*args, **kwargs)
@@ -66,7 +66,7 @@ def _call(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 
 class _Shape:
-    """What tells tensors apart here; a class of its own, so that trees end at it."""
+    """Shape, dtype and layout of a tensor, as a key; a class, so that pytrees treat it as a leaf."""
 
     __slots__ = ("dtype", "key", "size", "stride")
 
@@ -85,7 +85,7 @@ class _Shape:
 
 
 def _shape(value: Any) -> Any:
-    # 1, 1.0 and True are equal but may give other types.
+    # 1, 1.0 and True are equal but may give outputs of different types.
     return _Shape(value) if isinstance(value, Tensor) else (type(value), value)
 
 

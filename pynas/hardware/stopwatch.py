@@ -1,4 +1,4 @@
-"""Timing one function on the host or on a GPU."""
+"""Times a function on the host or on a GPU."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 import torch
 
-_SHORTEST = 2e-4  # seconds: what the clock and the loop around the call cost vanishes in it
+_SHORTEST = 2e-4  # seconds of a sample: long compared with the cost of the clock and the loop
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Milliseconds of one run: the median of ``runs`` samples, and the 20th and 80th percentile."""
+    """Milliseconds of one run: median, 20th and 80th percentile of ``runs`` samples."""
 
     ms: float
     low: float
@@ -25,13 +25,13 @@ class Timing:
 class Stopwatch:
     """Median time of a function in inference mode, after a warm-up.
 
-    A sample runs the function as often as fills 0.2 ms and divides. On a GPU, events on its stream are the
-    clock, so that the host's work counts only where the device waits for it.
+    A sample repeats the function for at least 0.2 ms and divides. On a GPU, events on its stream measure the
+    time, so host work counts only if the device waits for it.
 
     Args:
         device: ``cpu`` or ``cuda``.
-        seconds: About how long to take samples of one function.
-        min_samples: How many to take at least.
+        seconds: Approximate time to sample one function.
+        min_samples: Smallest number of samples.
     """
 
     def __init__(self, device: str = "cpu", seconds: float = 0.05, min_samples: int = 5) -> None:
@@ -40,15 +40,15 @@ class Stopwatch:
 
     @torch.inference_mode()
     def measure(self, run: Callable[[], object]) -> Timing:
-        """Time ``run``; it must not change what it reads."""
-        run()  # the first run allocates, chooses algorithms, compiles
+        """Time ``run``, which must not change its inputs."""
+        run()  # warm-up: allocates, chooses algorithms, compiles
         once = min(self._sample(run, 1) for _ in range(2))
         repeats = max(1, round(_SHORTEST / max(once, 1e-7)))
         samples: list[float] = []
         end = time.perf_counter() + self._seconds
         while len(samples) < self._min_samples or time.perf_counter() < end:
             samples.append(1e3 * self._sample(run, repeats) / repeats)
-        # A quantile of five cuts is interpolated within the samples.
+        # Quintiles, interpolated between samples.
         low, *_, high = statistics.quantiles(samples, n=5, method="inclusive")
         return Timing(statistics.median(samples), low, high, len(samples))
 

@@ -1,4 +1,4 @@
-"""Latencies and energies that somebody measured for every architecture of a space.
+"""Published latencies and energies, measured for every architecture of a space.
 
 HW-NAS-Bench: C. Li et al., "HW-NAS-Bench: Hardware-Aware Neural Architecture Search Benchmark", ICLR 2021,
 arXiv:2103.10584.
@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pynas._errors import UserError
-from pynas._files import listed, shortened
-from pynas._npz import open_npz
+from pynas._io.files import listed, shortened
+from pynas._io.npz import open_npz
+from pynas._plural import counted
 from pynas.architecture import Architecture
-from pynas.hardware._model import UNITS, HardwareModel
+from pynas.hardware.model import UNITS, HardwareModel
 from pynas.spaces import SearchSpace
 
 _KEY = re.compile(rf"(?P<dataset>[^/]+)/(?P<device>\w+)_(?P<quantity>{'|'.join(UNITS)})")
@@ -36,12 +37,11 @@ class TabularLatency(HardwareModel):
             device cannot run the architecture, NaN that it was not measured.
         device: Short name of the device.
         quantity: ``latency`` (ms) or ``energy`` (mJ).
-        dataset: What the networks' inputs were.
-        source: Where the numbers come from.
+        dataset: Data set of the networks' inputs.
+        source: Where the numbers come from, for messages.
 
     Raises:
-        UserError: The number of values is not that of the architectures, or one is infinite, zero or
-            another negative number.
+        UserError: There is not one value per architecture, or one is infinite, zero or negative but not -1.
     """
 
     def __init__(
@@ -58,8 +58,8 @@ class TabularLatency(HardwareModel):
         self.values: NDArray[np.float64] = np.asarray(values, dtype=np.float64)
         if self.values.shape != (space.size,):
             raise UserError(
-                f"{source}: {device} has values of shape {list(self.values.shape)}, expected one for each of "
-                f"the {space.size} architectures of {space.name}"
+                f"{source}: {device} has values of shape {list(self.values.shape)}, expected "
+                f"[{space.size}], one for each architecture of {space.name}"
             )
         numbers = self.values
         bad = np.flatnonzero(np.isinf(numbers) | ((numbers <= 0) & (numbers != _UNSUPPORTED)))
@@ -95,8 +95,7 @@ class TabularLatency(HardwareModel):
         Args:
             path: The archive.
             space: Space of the architectures.
-            device: ``raspi4``, ``cifar100/raspi4``, or None for all; of several datasets the default is
-                cifar10.
+            device: ``raspi4``, ``cifar100/raspi4``, or None for all; the default data set is cifar10.
 
         Returns:
             One model for each quantity of the device or devices.
@@ -168,7 +167,8 @@ def _placed(
         return values
     if values.shape != (len(rows),):
         raise UserError(
-            f"{path}: arrays of different lengths: arch_str has {len(rows)} rows, another {len(values)}"
+            f"{path}: arrays of different lengths: arch_str has {counted(len(rows), 'row')}, another "
+            f"{len(values):,}"
         )
     assert space.size is not None  # rows have indices
     placed = np.full(space.size, np.nan)

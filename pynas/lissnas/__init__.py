@@ -1,8 +1,8 @@
 """LISSNAS: shrinking a search space by locality, and measuring locality, diversity and shrinkage.
 
 Source: B. Gopal, A. Sridhar, T. Zhang, Y. Chen, "LISSNAS: Locality-based Iterative Search Space Shrinkage for
-Neural Architecture Search", IJCAI 2023, arXiv:2307.03110. No code was published; what the paper leaves open
-is pynas's own choice and says so.
+Neural Architecture Search", IJCAI 2023, arXiv:2307.03110. No code was published; docstrings mark what the
+paper leaves open as pynas's own choice.
 """
 
 from __future__ import annotations

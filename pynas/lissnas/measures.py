@@ -1,4 +1,4 @@
-"""How local a space is, and how good, small and diverse a part of it."""
+"""Measures of the locality of a space, and of the quality, size and diversity of a part of it."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ def autocorrelation(
 ) -> list[float]:
     r"""``rho(h) = cov(f_t, f_{t+h}) / var(f)`` along a random walk of mutations, h = 1 .. ``lags``.
 
-    The random-walk autocorrelation of a fitness landscape (E. Weinberger, Biological Cybernetics 1990): 1
-    where neighbours are equally good, 0 where they tell nothing of each other. LISSNAS rests on it being
-    high for small h.
+    The random-walk autocorrelation of a fitness landscape (E. Weinberger, Biological Cybernetics 1990): 1 if
+    neighbours are equally good, 0 if their qualities are independent. LISSNAS assumes that it is high for
+    small h.
 
     Args:
-        space: Where to walk.
-        quality: f, a finite number for every architecture; asked once for each distinct one.
-        lags: Largest number of mutations apart.
+        space: The space to walk in.
+        quality: f, a finite number for every architecture; called once for each distinct one.
+        lags: Largest lag, in mutations.
         steps: Length of the walk.
-        seed: Of the start and the walk.
+        seed: Seed of the start and the walk.
 
     Raises:
-        UserError: ``steps`` is not larger than ``lags``, f is not finite somewhere, or constant on the walk.
+        UserError: ``steps`` is not larger than ``lags``, or f is not finite or is constant on the walk.
     """
     if not 1 <= lags < steps:
         raise UserError(f"lags, steps: expected 1 <= lags < steps, got {lags} and {steps}")
@@ -48,7 +48,7 @@ def autocorrelation(
     centred = values - values.mean()
     variance = float(centred @ centred) / steps
     if variance == 0:
-        raise UserError(f"quality: is {values[0]} everywhere on the walk; its autocorrelation is not defined")
+        raise UserError(f"quality: {values[0]} everywhere on the walk; its autocorrelation is not defined")
     return [float(centred[:-h] @ centred[h:]) / (steps - h) / variance for h in range(1, lags + 1)]
 
 
@@ -63,10 +63,10 @@ def finite_quality(space: SearchSpace, quality: Quality, arch: Architecture) -> 
 def diversity(
     space: SearchSpace, architectures: Sequence[Architecture], *, pairs: int = 10_000, seed: int = 0
 ) -> float:
-    """Mean distance between two different members; all pairs where there are at most ``pairs``, else drawn.
+    """Mean distance between two members, over all pairs, or over ``pairs`` random ones if there are more.
 
     Returns:
-        Moves, as :meth:`SearchSpace.distance` counts them; NaN for fewer than two members.
+        Moves, as counted by :meth:`SearchSpace.distance`; NaN for fewer than two members.
     """
     count = len(architectures)
     if count < 2:
@@ -84,13 +84,13 @@ def diversity(
 
 
 def pockets(space: SearchSpace, architectures: Collection[Architecture]) -> list[list[Architecture]]:
-    """The parts of a set that moves within it connect, the largest first."""
+    """The connected components of a set under moves within it, the largest first."""
     left = dict.fromkeys(architectures)
     found = []
     while left:
         pocket = [next(iter(left))]
         del left[pocket[0]]
-        for arch in pocket:  # grows while it is walked
+        for arch in pocket:  # grows during the iteration
             for neighbour in space.neighbours(arch):
                 if neighbour in left:
                     del left[neighbour]
@@ -104,14 +104,14 @@ def shrink_index(
 ) -> float:
     r"""``SI = (q_after - q_before) / (q_best - q_before) * (1 - ln n_after / ln n_before)``, in (-inf, 1].
 
-    The share of the possible gain in mean quality q that shrinking from n_before to n_after architectures
-    made, times the share of the space's logarithmic size that it took away: 1 for a space shrunk to its best
-    architecture alone, 0 where nothing was gained or nothing left out, negative where good architectures
-    were lost. The paper defines an index of this name by gain and reduction; its formula was not available,
-    so this one is pynas's own.
+    The achieved share of the possible gain in mean quality q, times the share of the logarithmic size that
+    was removed by shrinking from n_before to n_after architectures. It is 1 for a space shrunk to just its
+    best architecture, 0 if nothing was gained or removed, and negative if good architectures were lost. The
+    paper defines an index of this name by gain and reduction; its formula was not available, so this one is
+    pynas's own.
 
     Raises:
-        UserError: The best is not better than the mean before, or the sizes do not shrink.
+        UserError: The best is not better than the mean before, or the sizes are out of range.
     """
     if not best > quality_before:
         raise UserError(f"best: expected more than the mean before, {quality_before}, got {best}")

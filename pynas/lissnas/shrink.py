@@ -1,4 +1,4 @@
-"""Shrinking a space to pockets around good seeds, again and again until that no longer helps."""
+"""Shrinks a space to pockets around good seeds, repeatedly until that no longer helps."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class Iteration:
     """One round of shrinking.
 
     Attributes:
-        number: From 1.
-        size: Architectures in the space after the round.
+        number: Number of the round, from 1.
+        size: Number of architectures in the space after the round.
         quality: Mean quality of ``samples`` architectures drawn from that space.
-        best: Best quality seen so far.
+        best: Best quality so far.
         diversity: Mean distance between two of its architectures.
-        queries: Distinct architectures whose quality has been asked for so far.
+        queries: Number of distinct architectures evaluated so far.
     """
 
     number: int
@@ -35,13 +35,13 @@ class Iteration:
 
 @dataclass(frozen=True)
 class Shrinkage:
-    """What shrinking gave.
+    """The result of shrinking.
 
     Attributes:
-        space: The shrunk space: a search space for every strategy.
-        iterations: Every round, the one that made things worse and was undone included.
-        quality_before: Mean quality of the first sample, of the whole space.
-        known: Quality of every architecture asked for.
+        space: The shrunk space, which every strategy can search.
+        iterations: All rounds, including the last one, which was undone because it made things worse.
+        quality_before: Mean quality of the first sample of the whole space.
+        known: Quality of every evaluated architecture.
     """
 
     space: Subset
@@ -62,34 +62,35 @@ def lissnas(
     seed: int = 0,
     on_iteration: Callable[[Iteration], None] | None = None,
 ) -> Shrinkage:
-    """Keep what is near good architectures; repeat within what was kept while its mean quality rises.
+    """Keep the surroundings of good architectures; repeat while the mean quality of the kept space rises.
 
-    Each round draws ``samples`` architectures of the present space (all of it where it has no more), takes
-    the best ``seeds`` of everything seen in it, and keeps what lies within ``radius`` moves of one of them.
-    A round after which the mean quality of a fresh sample is not higher than before is undone and ends the
-    shrinking, as the paper has it; so does a round that leaves the space as it is. From the second round on
-    the radius shrinks by one a round down to 1: pockets around better seeds can be smaller.
+    Each round draws ``samples`` architectures from the current space (all if it has fewer), takes the best
+    ``seeds`` of all evaluated ones in it, and keeps what is within ``radius`` moves of one of them. As in the
+    paper, a round that does not increase the mean quality of a new sample is undone and ends the shrinking. A
+    round that does not change the space also ends it. From the second round on, the radius decreases by one
+    per round down to 1, since pockets around better seeds can be smaller.
 
-    The paper shrinks by a predictor or shared weights where networks cannot be trained: give that as
-    ``quality``. Numbers of samples and seeds, radius and its schedule are pynas's own choices; on
-    NAS-Bench-201 locality reaches some three moves far (see :func:`pynas.lissnas.autocorrelation`).
+    If networks cannot be trained, the paper uses a predictor or shared weights: pass these as ``quality``.
+    The numbers of samples and seeds, the radius and its schedule are pynas's own choices; on NAS-Bench-201
+    locality extends over about three moves (see :func:`pynas.lissnas.autocorrelation`).
 
     Args:
-        space: What to shrink, also an open-ended one.
-        quality: Higher is better; a finite number for every architecture; asked once for each.
-        samples: Architectures drawn a round, at least ``seeds``.
-        seeds: Architectures whose surroundings are kept.
+        space: The space to shrink, which may be open-ended.
+        quality: A finite number for every architecture, higher is better; called once for each.
+        samples: Architectures drawn per round, at least ``seeds``.
+        seeds: Number of architectures whose surroundings are kept.
         radius: Moves from a seed in the first round.
-        max_iterations: Rounds at most.
-        max_size: Architectures to keep at most; beyond, those further from the seeds are left out at random.
-        seed: Of all draws.
+        max_iterations: Largest number of rounds.
+        max_size: Largest number of architectures to keep; of the farthest from the seeds, a random part is
+            dropped.
+        seed: Seed of all random numbers.
         on_iteration: Called after each round.
 
     Returns:
-        The shrunk space and how it came about. The same arguments give the same space.
+        The shrunk space and its history. The same arguments give the same space.
 
     Raises:
-        UserError: Sizes that make no sense, or a quality that is not finite.
+        UserError: A size is out of range, or a quality is not finite.
     """
     if not 1 <= seeds <= samples or radius < 1 or max_iterations < 1 or max_size < seeds:
         raise UserError(
@@ -101,7 +102,7 @@ def lissnas(
     known: dict[Architecture, float] = {}
 
     def ask(architectures: Iterable[Architecture]) -> float:
-        """Mean quality; what is new is remembered."""
+        """Mean quality; evaluates and caches new architectures."""
         values = []
         for arch in architectures:
             if arch not in known:
@@ -141,7 +142,7 @@ def lissnas(
 
 
 def _draw(space: SearchSpace, samples: int, rng: random.Random) -> list[Architecture]:
-    """Distinct architectures, all of them where there are no more than ``samples``."""
+    """``samples`` distinct architectures, or all if there are fewer."""
     if space.size is not None and space.size <= samples:
         return list(space.all())
     found: dict[Architecture, None] = {}
@@ -153,7 +154,7 @@ def _draw(space: SearchSpace, samples: int, rng: random.Random) -> list[Architec
 def _surroundings(
     space: SearchSpace, seeds: list[Architecture], radius: int, max_size: int, rng: random.Random
 ) -> list[Architecture]:
-    """The seeds and what is within ``radius`` moves of one, ring by ring."""
+    """The seeds and everything within ``radius`` moves of one, by increasing distance."""
     kept = dict.fromkeys(seeds)
     ring = list(seeds)
     for _ in range(radius):

@@ -13,7 +13,6 @@ from pynas.nn.cell import Cell, NASBench201Cell
 from pynas.nn.darts_supernet import DARTSSupernet
 from pynas.nn.genotype import Genotype
 from pynas.nn.language_model import RecurrentLanguageModel
-from pynas.nn.language_training import TextSchedule, TextStep, perplexity, train_language_model
 from pynas.nn.mixed_op import MixedOp
 from pynas.nn.nasbench201_supernet import NASBench201Supernet
 from pynas.nn.recurrent import RecurrentCell, RecurrentGenotype, RecurrentSearchCell, recurrent_genotype
@@ -34,11 +33,7 @@ __all__ = [
     "RecurrentSearchCell",
     "ReplaceReport",
     "Supernet",
-    "TextSchedule",
-    "TextStep",
     "candidate",
-    "perplexity",
     "recurrent_genotype",
     "replace_mixed_ops",
-    "train_language_model",
 ]

@@ -1,4 +1,4 @@
-"""Writing a supernet under fixed weights as a network of ``torch.nn`` layers alone."""
+"""Exports a supernet with fixed weights as a network that consists of ``torch.nn`` layers only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pynas.nn.mixed_op import MixedOp
 
 
 class _Tracer(fx.Tracer):
-    """Records layers of ``torch.nn`` and opens all else; a mixture becomes the sum of its live terms."""
+    """Records layers of ``torch.nn`` and traces into others; a mixture becomes the sum of its live terms."""
 
     traced_func_name = "_export_forward"
 
@@ -40,14 +40,14 @@ def _terms(mixture: MixedOp, x: Any, weights: Tensor) -> Any:
 
 
 def export(supernet: nn.Module, weights: tuple[Tensor, ...]) -> fx.GraphModule:
-    """``supernet`` under these weights; layers that no output depends on are left out."""
+    """``supernet`` with these weights, without the layers that no output depends on."""
     network = copy.deepcopy(supernet)
     network._fixed = tuple(w.cpu() for w in weights)  # type: ignore[assignment]
     graph = _Tracer().trace(network)
-    graph._tracer_cls = None  # or pickles would name the tracer, which is not needed to load them
+    graph._tracer_cls = None  # otherwise pickles name the tracer, and loading them needs pynas
     plain = fx.GraphModule(network, graph, class_name=type(supernet).__name__)
     for node in plain.graph.nodes:
-        node.type = None  # annotations are text here, which a pickled graph would try to import
+        node.type = None  # annotations are strings here: loading a pickled graph would import them
     plain.graph.eliminate_dead_code()
     plain.delete_all_unused_submodules()
     plain.recompile()

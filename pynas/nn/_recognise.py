@@ -1,8 +1,8 @@
-"""Which candidate a module is, told by the layers that it holds and by what it computes without any.
+"""Recognises which candidate a module is: by its layers or, where it has none, by what it computes.
 
-Names of classes and attributes say nothing: a separable convolution is ReLU, depthwise convolution, pointwise
-convolution, batch norm, twice, however these are nested. Layers alone do not prove what ``forward`` does with
-them; :mod:`pynas.nn.replace` compares values.
+Names of classes and attributes do not count: a separable convolution is two times ReLU, depthwise
+convolution, pointwise convolution and batch norm, however these are nested. Layers do not prove what
+``forward`` does with them, so :mod:`pynas.nn.replace` also compares values.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ANY = DARTS_ONLY | OTHERS
 
 
 class UnknownCandidateError(Exception):
-    """Why a module is no candidate that the operator knows; the text completes "candidate 3: ..."."""
+    """The module is no candidate that the operator knows; the message completes "candidate 3: ..."."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,11 @@ class Recognised:
     """A candidate and the layers that hold its parameters, in the order of its state dict.
 
     Attributes:
-        name: The candidate.
-        families: Those in which the operator computes it so.
-        stride: 1 or 2; of ``none``, 1 where it keeps the size.
-        channels: None where it has no parameters.
-        norm: How its batch norms are made; None without any that could be affine.
+        name: Name of the candidate.
+        families: Families in which the operator computes this candidate as the module does.
+        stride: 1 or 2; for ``none``, 1 if it keeps the size.
+        channels: Number of channels; None if it has no parameters.
+        norm: Options of its batch norms; None if it has none that could be affine.
         layers: Its convolutions and batch norms.
     """
 
@@ -47,10 +47,14 @@ class Recognised:
 
 
 def recognise(module: nn.Module) -> Recognised:
-    """The candidate that ``module`` looks like; UnknownCandidateError where it is none."""
+    """The candidate that ``module`` looks like.
+
+    Raises:
+        UnknownCandidateError: It looks like none.
+    """
     leaves = [part for part in module.modules() if not any(True for _ in part.children())]
     layers = [leaf for leaf in leaves if type(leaf) not in (nn.ConstantPad2d, nn.ZeroPad2d, nn.Identity)]
-    normalises = any(isinstance(layer, nn.BatchNorm2d) for layer in layers)  # perhaps without any tensor
+    normalises = any(isinstance(layer, nn.BatchNorm2d) for layer in layers)  # may hold no tensor at all
     if not normalises and next(module.parameters(), None) is None and next(module.buffers(), None) is None:
         return _without_state(module, layers)
     owners = [part for part in module.modules() if part._parameters or part._buffers]
@@ -75,7 +79,7 @@ def recognise(module: nn.Module) -> Recognised:
 
 
 def refuse_hooks(module: nn.Module) -> None:
-    """UnknownCandidateError if something is to run with ``module``: a fused operator would leave it out."""
+    """Raise UnknownCandidateError if ``module`` has hooks: a fused operator would not run them."""
     for name in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
         if getattr(module, name):
             raise UnknownCandidateError(f"has hooks ({type(module).__name__}{name})")
@@ -94,8 +98,7 @@ def _without_state(module: nn.Module, layers: list[nn.Module]) -> Recognised:
         if isinstance(layers[0], nn.MaxPool2d):
             raise UnknownCandidateError("is a max pool without batch norm")
         return Recognised("avg_pool_3x3", frozenset({"nasbench201"}), stride)
-    # Nothing but the module's own code tells the identity from zeros: try it. In training, so that whatever
-    # drops values at random shows.
+    # Only running the module tells the identity from zeros. In training mode, so that dropout shows.
     x = torch.linspace(-1.5, 2.0, 8 * 3 * 4 * 4).reshape(8, 3, 4, 4)
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
@@ -150,7 +153,7 @@ def _convolutions(layers: Stateful) -> list[nn.Conv2d]:
 
 
 def _plain(conv: nn.Conv2d, *, kernel: int, dilation: int, stride: int, groups: int) -> None:
-    """UnknownCandidateError unless ``conv`` is exactly that, padded to keep the size, without bias."""
+    """Raise UnknownCandidateError unless ``conv`` is exactly that, padded to keep the size, without bias."""
     if conv.bias is not None:
         raise UnknownCandidateError("has convolutions with a bias")
     padding = dilation * (kernel // 2)
@@ -208,7 +211,7 @@ def _reduce(layers: Stateful, second: nn.Conv2d) -> Recognised:
     channels = first.in_channels
     halves = (first.out_channels, second.out_channels)
     if second.in_channels != channels or halves != (channels // 2, channels - channels // 2):
-        raise UnknownCandidateError(f"is a reduction from {channels} to {halves[0]} + {halves[1]} channels")
+        raise UnknownCandidateError(f"is a reduction of {channels} channels to {halves[0]} + {halves[1]}")
     for conv in (first, second):
         _plain(conv, kernel=1, dilation=1, stride=2, groups=1)
     return Recognised("skip_connect", ANY, 2, channels, _norm(layers), layers=layers)
@@ -218,17 +221,17 @@ def _separable(layers: Stateful) -> Recognised:
     convolutions = _convolutions(layers)
     channels = _channels(layers)
     kernel, stride = convolutions[0].kernel_size[0], convolutions[0].stride[0]
-    twice = len(convolutions) == 4
+    separable = len(convolutions) == 4
     if kernel not in (3, 5) or stride not in (1, 2):
         raise UnknownCandidateError(
             f"is a separable convolution of kernel {convolutions[0].kernel_size} and stride "
             f"{convolutions[0].stride}, where 3x3 and 5x5 of stride 1 and 2 are known"
         )
-    dilation = 1 if twice else 2
+    dilation = 1 if separable else 2
     for i, conv in enumerate(convolutions):
         if i % 2:
             _plain(conv, kernel=1, dilation=1, stride=1, groups=1)
         else:
             _plain(conv, kernel=kernel, dilation=dilation, stride=1 if i else stride, groups=channels)
-    name = f"{'sep' if twice else 'dil'}_conv_{kernel}x{kernel}"
+    name = f"{'sep' if separable else 'dil'}_conv_{kernel}x{kernel}"
     return Recognised(name, DARTS_ONLY, stride, channels, _norm(layers), layers=layers)

@@ -1,4 +1,4 @@
-"""Candidate operations of cell search spaces in plain PyTorch modules, and the loop over them.
+"""Candidate operations of cell search spaces as plain PyTorch modules, and the loop over them.
 
 Parameter names are those of the authors' code, so that published state dicts load: ``op.1.weight`` ... for
 convolutions, ``conv_1``, ``conv_2``, ``bn`` of a factorised reduction in DARTS, ``convs.0``, ``convs.1``,
@@ -20,12 +20,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pynas.ops._candidates import FAMILIES, resolve
+from pynas.ops.candidates import FAMILIES, resolve
 
 
 @dataclass(frozen=True)
 class NormOptions:
-    """How the batch norms of a candidate are made; the fields are those of ``nn.BatchNorm2d``."""
+    """Options of a candidate's batch norms; the fields are those of ``nn.BatchNorm2d``."""
 
     affine: bool = False
     track_running_stats: bool = True
@@ -44,7 +44,7 @@ class NormOptions:
 
 
 class Zero(nn.Module):
-    """``0 x``, every ``stride``-th pixel: a gradient of zeros and not None reaches what comes before."""
+    """``0 x`` at every ``stride``-th pixel; its input gets a gradient of zeros, not None."""
 
     def __init__(self, stride: int = 1) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class Zero(nn.Module):
 
 
 class ReLUConvBN(nn.Module):
-    """``BN(conv(relu(x)))``, the convolution without bias and padded to keep the size at stride 1."""
+    """``BN(conv(relu(x)))``; the convolution has no bias and is padded to keep the size at stride 1."""
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int, stride: int, norm: NormOptions
@@ -87,7 +87,7 @@ def _separable(
 
 
 class SepConv(nn.Module):
-    """A depthwise separable convolution, twice; the stride is the first one's."""
+    """Two depthwise separable convolutions, the first of which has the stride."""
 
     def __init__(self, channels: int, kernel_size: int, stride: int, norm: NormOptions) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ class DilConv(nn.Module):
 
 
 def _halves(in_channels: int, out_channels: int) -> list[nn.Conv2d]:
-    """Two 1x1 convolutions of stride 2 for half of the outputs each; of one output, the second takes it."""
+    """Two 1x1 convolutions of stride 2, each for half of the outputs; the second has the odd one."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Initializing zero-element tensors")
         return [
@@ -129,9 +129,9 @@ def _reduce(x: Tensor, first: nn.Module, second: nn.Module, bn: nn.Module, chann
 
 
 class FactorizedReduce(nn.Module):
-    """``BN(cat[conv_1(relu x), conv_2(relu x moved by one pixel)])``, both convolutions 1x1 with stride 2.
+    """``BN(cat[conv_1(relu x), conv_2(relu x shifted by one pixel)])``; both are 1x1 with stride 2.
 
-    Images of odd size are padded by zeros at the bottom and right: the output has ``ceil(H / 2)`` rows.
+    Images of odd size are padded with zeros at the bottom and right: the output has ``ceil(H / 2)`` rows.
     """
 
     def __init__(self, in_channels: int, out_channels: int, norm: NormOptions) -> None:
@@ -160,7 +160,7 @@ class FactorizedReduce201(nn.Module):
 
 
 class AvgPool(nn.Module):
-    """3x3 mean over the pixels inside the image."""
+    """3x3 average pooling over the pixels inside the image (``count_include_pad=False``)."""
 
     def __init__(self, stride: int) -> None:
         super().__init__()
@@ -187,14 +187,14 @@ def candidate(
     It maps ``[N, channels, H, W]`` to ``[N, channels, ceil(H / stride), ceil(W / stride)]``.
 
     Args:
-        name: ``sep_conv_3x3``, ``nor_conv_1x1``, ... one of the family's.
+        name: A candidate of the family, such as ``sep_conv_3x3`` or ``nor_conv_1x1``.
         family: ``darts``, ``nasbench201`` or ``transnas``.
         channels: Channels of input and output.
         stride: 1 or 2.
-        affine: Whether batch norms have a weight and a bias; those after a pool never have.
+        affine: Whether batch norms have a weight and a bias; those after a pool never do.
         track_running_stats: Whether batch norms keep running statistics.
         eps: Added to the variance in batch norms.
-        momentum: Of the running statistics.
+        momentum: Momentum of the running statistics.
 
     Raises:
         ValueError: There is no such family, or no such candidate in it.
@@ -229,14 +229,14 @@ def candidate(
 
 
 def weighted_sum(candidates: Iterable[nn.Module], x: Tensor, weights: Sequence[Tensor] | Tensor) -> Tensor:
-    """``sum_k weights[k] candidates[k](x)``, one after the other: what a mixed operation computes."""
+    """``sum_k weights[k] candidates[k](x)``, one candidate after the other: the definition of a mixture."""
     return cast(Tensor, sum(w * op(x) for w, op in zip(weights, candidates, strict=True)))
 
 
 class LoopMixedOp(nn.Module):
-    """The common form of a mixed operation, ``y = sum_k w_k op_k(x)`` in a Python loop.
+    """The common form of a mixed operation: ``y = sum_k w_k op_k(x)`` in a Python loop.
 
-    What :class:`pynas.nn.MixedOp` is compared with; the arguments are its own.
+    The baseline of :class:`pynas.nn.MixedOp`; the arguments are the same.
     """
 
     def __init__(

@@ -17,14 +17,14 @@ from pynas.nn.mixed_op import MixedOp, Save
 
 
 def _live(weights: Tensor) -> list[bool]:
-    """Which rows have a weight that is not zero; all of them where asking would wait or break a graph."""
+    """Which rows have a nonzero weight; all of them where reading values would wait or break a graph."""
     if torch.compiler.is_compiling() or weights.device.type != "cpu":
         return [True] * len(weights)
     return cast(list[bool], (weights.detach() != 0).any(1).tolist())
 
 
 def _node(edges: Iterable[tuple[nn.Module, Tensor, Tensor, bool]]) -> Tensor:
-    """The sum of ``edge(source, weights)`` over the live edges that enter a node; zeros if none is."""
+    """The sum of ``edge(source, weights)`` over the live edges into a node; zeros if none is live."""
     chosen = list(edges)
     live = [edge for edge in chosen if edge[3]] or chosen[:1]
     total: Tensor | None = None
@@ -47,11 +47,11 @@ class Cell(nn.Module):
         channels_previous: Channels of ``s1``.
         channels: Channels of each node.
         reduction: Whether the cell halves height and width.
-        reduction_previous: Whether the cell before did.
+        reduction_previous: Whether the previous cell did.
         nodes: Nodes between the inputs and the output.
-        candidates: As of :class:`~pynas.nn.MixedOp`.
+        candidates: As in :class:`~pynas.nn.MixedOp`.
         affine: Whether batch norms have a weight and a bias.
-        save: What edges keep for backward.
+        save: What edges keep for backward, as in :class:`~pynas.nn.MixedOp`.
     """
 
     def __init__(
@@ -114,10 +114,10 @@ class NASBench201Cell(nn.Module):
 
     Args:
         channels: Channels of input, nodes and output (the last node).
-        candidates: As of :class:`~pynas.nn.MixedOp`.
+        candidates: As in :class:`~pynas.nn.MixedOp`.
         affine: Whether batch norms have a weight and a bias.
         track_running_stats: Whether batch norms keep running statistics.
-        save: What edges keep for backward.
+        save: What edges keep for backward, as in :class:`~pynas.nn.MixedOp`.
     """
 
     edge_list = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
@@ -164,7 +164,7 @@ class NASBench201Cell(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """The reduction of NAS-Bench-201: two ReLU-conv3x3-BN beside a 2x2 mean and a bare 1x1 convolution."""
+    """The reduction of NAS-Bench-201: ``BN(conv3x3(relu BN(conv3x3(relu x)))) + conv1x1(mean2x2 x)``."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()

@@ -12,29 +12,30 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from pynas._plural import counted
 from pynas.nn.cell import Cell
 from pynas.nn.genotype import Edges, Genotype, derive_edges
 from pynas.nn.mixed_op import Save
 from pynas.nn.supernet import Mixture, Supernet, check_positive, initial_logits
-from pynas.ops._candidates import resolve
+from pynas.ops.candidates import resolve
 
 
 class DARTSSupernet(Supernet):
     """The search network of DARTS.
 
-    Stem (3x3 convolution to ``3 * channels``, batch norm); ``num_cells`` cells, reductions with twice the
-    channels at one and two thirds; global average pooling, a linear classifier. State dicts of the authors'
-    network load, ``strict=True``; the logits, which these lack, then stay as they are.
+    Stem (3x3 convolution to ``3 * channels``, batch norm); ``num_cells`` cells, of which those at one and two
+    thirds are reductions that double the channels; global average pooling, a linear classifier. State dicts
+    of the authors' network load with ``strict=True``; they lack the logits, which then stay as they are.
 
     Args:
         channels: Channels of a node in the first cells, 16 in the paper.
         num_cells: Cells, 8 in the paper.
-        num_classes: Logits.
+        num_classes: Number of classes.
         in_channels: Channels of images.
         nodes: Nodes of a cell, 4 in the paper.
-        candidates: As of :class:`~pynas.nn.MixedOp`.
+        candidates: As in :class:`~pynas.nn.MixedOp`.
         affine: Whether batch norms of cells have a weight and a bias.
-        save: What edges keep for backward.
+        save: What edges keep for backward, as in :class:`~pynas.nn.MixedOp`.
     """
 
     def __init__(
@@ -87,12 +88,12 @@ class DARTSSupernet(Supernet):
         return self.alphas_normal, self.alphas_reduce
 
     def derive(self) -> Genotype:
-        """Of each node the two strongest edges, each with its strongest operation other than ``none``."""
+        """The two strongest edges of each node, each with its strongest operation other than ``none``."""
         cells = [torch.softmax(a.detach().double(), -1).tolist() for a in self.architecture_parameters()]
         return Genotype(*(derive_edges(cell, self.candidates) for cell in cells))
 
     def choose(self, architecture: Any) -> Mixture:
-        """Weights of a :class:`Genotype`."""
+        """Zeros and ones that select a :class:`Genotype`."""
         if not isinstance(architecture, Genotype):
             raise ValueError(f"architecture: expected a Genotype, got {type(architecture).__name__}")
         return self._one_hot("normal", architecture.normal), self._one_hot("reduce", architecture.reduce)
@@ -101,8 +102,8 @@ class DARTSSupernet(Supernet):
         weights = torch.zeros_like(self.alphas_normal)
         if not edges or len(edges) % self.nodes:
             raise ValueError(
-                f"architecture: {name}: expected as many edges for each of {self.nodes} nodes, "
-                f"got {len(edges)} in all"
+                f"architecture: {name}: expected the same number of edges for each of "
+                f"{counted(self.nodes, 'node')}, got {len(edges)} in all"
             )
         per_node = len(edges) // self.nodes
         for i, (operation, source) in enumerate(edges):

@@ -1,4 +1,4 @@
-"""The value that names a discrete DARTS cell pair.
+"""The value that describes a pair of discrete DARTS cells.
 
 Source: H. Liu, K. Simonyan, Y. Yang, "DARTS: Differentiable Architecture Search", ICLR 2019, section 2.4.
 """
@@ -9,25 +9,25 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pynas import _json
-from pynas._files import shortened
+from pynas._io import strict_json
+from pynas._io.files import shortened
 
 Edges = tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Genotype:
-    """Two cells, each a tuple of ``(operation, source)``, the same number of them for each node in order.
+    """Two cells, each a tuple of ``(operation, source)`` edges: node by node, equally many for each.
 
-    Sources 0 and 1 are the cell's inputs, 2 the first node, and so on. The fields are those of the authors'
-    ``Genotype``, whose ``concat`` is every node here.
+    Sources 0 and 1 are the cell's inputs, 2 is the first node, and so on. The fields are those of the
+    authors' ``Genotype`` without ``concat``, which is every node here.
     """
 
     normal: Edges
     reduce: Edges
 
     def __post_init__(self) -> None:
-        # Lists (of JSON, of the authors' code) would break hashing far from the place that made them.
+        # Lists, as JSON and the authors' code have them, would make hashing fail far from their origin.
         for field in ("normal", "reduce"):
             edges = tuple((str(op), int(source)) for op, source in getattr(self, field))
             object.__setattr__(self, field, edges)
@@ -40,7 +40,7 @@ class Genotype:
     def from_json(cls, text: str) -> Genotype:
         """Read what :meth:`to_json` wrote; anything else raises ValueError."""
         try:
-            match _json.loads(text):
+            match strict_json.loads(text):
                 case {"normal": [*normal], "reduce": [*reduce], **more} if not more:
                     if all(map(_is_edge, (*normal, *reduce))):
                         return cls(tuple(map(tuple, normal)), tuple(map(tuple, reduce)))
@@ -53,7 +53,7 @@ class Genotype:
         )
 
     def __str__(self) -> str:
-        """Node by node: ``sep_conv_3x3~0+skip_connect~1|...``, the normal cell first."""
+        """``sep_conv_3x3~0+skip_connect~1|...``: node by node, the normal cell first."""
 
         def cell(edges: Edges) -> str:
             per_node = 2 if len(edges) % 2 == 0 else len(edges)
@@ -74,17 +74,17 @@ def derive_edges(weights: Sequence[Sequence[float]], candidates: Sequence[str], 
     """The strongest ``keep`` edges of each node, each with its strongest operation other than ``none``.
 
     Args:
-        weights: ``[edges, candidates]``; the edges of a node follow each other, two for the first node and
-            one more for each further.
+        weights: ``[edges, candidates]``, ordered by node; the first node has two edges, each next one more.
         candidates: Names of the columns.
-        keep: Edges that stay at each node.
+        keep: How many edges to keep at each node.
 
     Returns:
-        ``(operation, source)`` pairs, of each node the stronger edge first; equal ones by position.
+        ``(operation, source)`` pairs, node by node, the strongest edge first; equal ones in order of
+        position.
     """
     columns = [k for k, name in enumerate(candidates) if name != "none"]
     if not columns:
-        raise ValueError("candidates: expected one other than none to choose")
+        raise ValueError("candidates: expected at least one other than none")
     edges: list[tuple[str, int]] = []
     start, incoming = 0, 2
     while start < len(weights):

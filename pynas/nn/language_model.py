@@ -23,20 +23,20 @@ from pynas.ops import ACTIVATIONS
 class RecurrentLanguageModel(nn.Module):
     """Embedding, one recurrent cell, and a decoder that shares the embedding's weights.
 
-    Parameters are named as in the authors' code (``encoder``, ``rnns.0._W0``, ``rnns.0._Ws.<i>``,
-    ``decoder``, ``weights``): its state_dicts load, and where they leave out ``weights``, the logits of the
-    mixture, these stay as they are. Liu, Simonyan & Yang, "DARTS", ICLR 2019.
+    Parameters have the names of the authors' code (``encoder``, ``rnns.0._W0``, ``rnns.0._Ws.<i>``,
+    ``decoder``, ``weights``), so its state dicts load. Where these lack ``weights``, the logits of the
+    mixture, the present ones stay. Source: Liu, Simonyan & Yang, "DARTS", ICLR 2019.
 
     Args:
         words: Size of the vocabulary.
-        features: Of embeddings and states; 300 in the paper's search.
-        genotype: A discrete cell instead of all of them.
+        features: Size of embeddings and states; 300 in the paper's search.
+        genotype: A discrete cell in place of the search cell.
         nodes: Nodes of the search cell.
-        dropout: Of the cell's outputs; this and the next one mask for all steps of a sequence.
-        dropout_embedding: Of the embedded words.
-        dropout_input: Of the cell's inputs.
-        dropout_hidden: Of its states.
-        dropout_word: Of whole rows of the embedding.
+        dropout: Dropout of the cell's outputs; one mask serves all steps of a sequence.
+        dropout_embedding: Dropout of the embedded words, likewise.
+        dropout_input: Dropout of the cell's inputs.
+        dropout_hidden: Dropout of the cell's states.
+        dropout_word: Dropout of whole rows of the embedding.
     """
 
     def __init__(
@@ -107,15 +107,15 @@ class RecurrentLanguageModel(nn.Module):
         return self.encoder.weight.new_zeros(1, batch, self.features)
 
     def model_parameters(self) -> Iterator[nn.Parameter]:
-        """All parameters but the architecture's."""
+        """All parameters except those of the architecture."""
         return (parameter for name, parameter in self.named_parameters() if name != "weights")
 
     def arch_parameters(self) -> list[nn.Parameter]:
-        """The logits of the mixture; none where the cell is discrete."""
+        """The logits of the mixture; an empty list if the cell is discrete."""
         return [self.weights] if self.searching else []
 
     def genotype(self) -> RecurrentGenotype:
-        """The discrete cell: the one it was made of, or the one that the mixture prefers."""
+        """The discrete cell: the given one, or the one that the mixture prefers."""
         cell = self.rnns[0]
         if isinstance(cell, RecurrentCell):
             return cell.genotype
@@ -124,6 +124,6 @@ class RecurrentLanguageModel(nn.Module):
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *arguments: Any, **options: Any
     ) -> None:
-        if self.searching:  # the authors' `weights` is no parameter, so their state_dicts leave it out
+        if self.searching:  # the authors' `weights` is no parameter, so their state dicts lack it
             state_dict.setdefault(f"{prefix}weights", self.weights.detach())
         super()._load_from_state_dict(state_dict, prefix, *arguments, **options)

@@ -12,42 +12,43 @@ from torch import Tensor, nn
 from pynas import ops
 from pynas.nn._recognise import ANY, Recognised, UnknownCandidateError, recognise, refuse_hooks
 from pynas.nn.candidates import candidate, weighted_sum
-from pynas.ops._candidates import SAVE_CODES, resolve
+from pynas.ops.candidates import SAVE_CODES, resolve
 
 Save = Literal["products", "nothing", "everything"]
 
 
 class MixedOp(nn.Module):
-    r"""A mixture of candidate operations, ``y = sum_k weights[k] op_k(x)``, computed at once.
+    r"""A mixture of candidate operations, ``y = sum_k weights[k] op_k(x)``, as one fused operation.
 
-    The candidates are ordinary modules in ``_ops``: a state dict of the common PyTorch form (a ``ModuleList``
-    of candidates and a loop over it) loads with ``strict=True`` and the other way round, running statistics
-    and ``num_batches_tracked`` included. Their ``forward`` is not called; :func:`pynas.ops.mixed_op` reads
-    their parameters, so hooks on them do not run.
+    The candidates are ordinary modules in ``_ops``. State dicts are those of the common PyTorch form, a
+    ``ModuleList`` of candidates and a loop over it, and load in both directions with ``strict=True``, running
+    statistics and ``num_batches_tracked`` included. :func:`pynas.ops.mixed_op` reads the candidates'
+    parameters and never calls their ``forward``, so hooks on them do not run.
 
     A candidate whose weight is exactly zero costs nothing: it is not computed, its gradients are zero and
-    its running statistics stay as they are. So a softmax, a hard sample and a discrete choice are all but
+    its running statistics do not change. So a softmax, a hard sample and a discrete choice differ only in the
     values of ``weights``.
 
     Args:
         channels: Channels of input and output.
-        candidates: ``darts``, ``nasbench201``, ``transnas``, or some candidates of one of these by name.
+        candidates: ``darts``, ``nasbench201`` or ``transnas`` for all candidates of that family, or names of
+            candidates of one family.
         stride: 1 or 2.
-        family: Needed only where names fit two families (``avg_pool_3x3``, which ``darts`` normalises).
+        family: Needed only if the names fit two families (``avg_pool_3x3``, which ``darts`` normalises).
         affine: Whether batch norms have a weight and a bias.
-        track_running_stats: Whether batch norms keep running statistics; without, evaluation uses those of
-            the batch too.
+        track_running_stats: Whether batch norms keep running statistics; if not, evaluation also uses batch
+            statistics.
         eps: Added to variances.
-        momentum: Of running statistics.
-        save: What forward keeps for backward: ``products`` recomputes all that is cheap, ``nothing`` all,
+        momentum: Momentum of running statistics.
+        save: What backward recomputes: with ``products`` all that is cheap, with ``nothing`` everything, with
             ``everything`` nothing.
-        extra: Modules of your own, ``[N, C, H, W]`` to ``[N, C, H', W']``, that are run as they are and added
-            to the same sum; their weights follow those of ``candidates``. Skipped where their weight is
-            zero, which waits for the device if that is not a CPU; under ``torch.compile`` always run.
+        extra: Modules of your own, ``[N, C, H, W]`` to ``[N, C, H', W']``, which run unfused and are added to
+            the same sum; their weights follow those of ``candidates``. A module of weight zero is skipped,
+            except under ``torch.compile``; reading the weight waits for the device if that is not a CPU.
         holder: Name of the ``ModuleList`` of candidates; if empty they are direct children, ``"0"``, ...
 
     Raises:
-        ValueError: A candidate is unknown, or an argument has another value than those above.
+        ValueError: A candidate is unknown, or an argument has a value not listed above.
     """
 
     def __init__(
@@ -93,15 +94,15 @@ class MixedOp(nn.Module):
         holder: str = "_ops",
         save: Save = "products",
     ) -> MixedOp:
-        """The mixture of candidate modules that exist already, with their very parameters and buffers.
+        """The mixture of existing candidate modules; it shares their parameters and buffers.
 
-        Candidates that the operator does not know are run as they are, as ``extra`` ones; which these are,
-        and why, :attr:`plain` says.
+        Candidates that the operator does not know run unfused, like ``extra`` modules. :attr:`plain` lists
+        them and says why.
 
         Args:
             modules: A ``ModuleList``, ``ModuleDict`` or sequence of candidates.
             holder: Name under which they are registered.
-            save: As of the constructor.
+            save: As in the constructor.
 
         Raises:
             ValueError: The operator knows none of them.
@@ -120,14 +121,14 @@ class MixedOp(nn.Module):
         holder: str,
         save: Save,
     ) -> MixedOp:
-        """A mixture of the container's modules, of which ``known`` are fused."""
+        """A mixture of the container's modules; those in ``known`` are fused."""
         chosen = [found for found in known if found is not None]
         if not chosen:
             text = "; ".join(f"{k}: {reason}" for k, reason in reasons.items())
             raise ValueError(f"MixedOp: modules: none is a candidate that the operator knows ({text})")
         self = cls.__new__(cls)
         nn.Module.__init__(self)
-        self._modules[holder] = container  # whatever it is called: add_module refuses names of attributes
+        self._modules[holder] = container  # not add_module, which refuses names of existing attributes
         family = min(frozenset.intersection(*(found.families for found in chosen)))
         stride = next((found.stride for found in chosen if found.name != "none"), chosen[0].stride)
         affine = any(found.norm is not None and found.norm.affine for found in chosen)
@@ -155,7 +156,7 @@ class MixedOp(nn.Module):
         self._names = tuple(found.name for found in fused)
         self._family, self._stride, self._affine, self._save = family, stride, affine, save
         self._reasons = dict.fromkeys(self._plain, "an extra module")
-        # Of tuples, nn.Module registers nothing: these are the layers of the modules above, not more of them.
+        # nn.Module registers nothing in tuples: these are layers of the modules above, not further ones.
         self._layers = tuple(layer for found in fused for layer in found.layers)
         self._norms = tuple(layer for layer in self._layers if isinstance(layer, nn.BatchNorm2d))
         order = self._fused + self._plain
@@ -163,7 +164,7 @@ class MixedOp(nn.Module):
 
     @property
     def candidates(self) -> tuple[str, ...]:
-        """Names of those that the operator computes, in order."""
+        """Names of the candidates that the operator computes, in order."""
         return self._names
 
     @property
@@ -173,7 +174,7 @@ class MixedOp(nn.Module):
 
     @property
     def plain(self) -> Mapping[int, str]:
-        """Positions of candidates that are modules run as they are, and why."""
+        """Why a candidate runs unfused, by its position."""
         return self._reasons
 
     @property
@@ -192,7 +193,7 @@ class MixedOp(nn.Module):
             ``[N, C, ceil(H / stride), ceil(W / stride)]``.
 
         Raises:
-            ValueError: A shape, dtype or device does not fit, or weights are NaN.
+            ValueError: A shape, dtype or device does not fit, or a weight is NaN.
         """
         if not isinstance(weights, Tensor):
             weights = torch.stack([torch.as_tensor(w, dtype=x.dtype, device=x.device) for w in weights])
@@ -226,7 +227,7 @@ class MixedOp(nn.Module):
         return y
 
     def _setting(self) -> tuple[bool, bool, float, float | None] | None:
-        """Training, tracked, eps and momentum of all batch norms; None where they differ by now."""
+        """Training, tracked, eps and momentum of all batch norms; None if they have come to differ."""
         if not self._norms:
             return self.training, False, 1e-5, 0.1
         first = self._norms[0]
@@ -237,7 +238,7 @@ class MixedOp(nn.Module):
         return setting
 
     def _parameters_in_order(self) -> list[Tensor]:
-        """As state dicts order them."""
+        """Parameters in the order of state dicts."""
         found: list[Tensor] = []
         for layer in self._layers:
             if layer.weight is not None:
@@ -253,7 +254,7 @@ class MixedOp(nn.Module):
         return [cast(Tensor, bn.num_batches_tracked) for bn in self._norms]
 
     def extra_repr(self) -> str:
-        """What distinguishes this mixture in a printed model."""
+        """Family, candidates and options, for printing."""
         return f"{self._family}: {', '.join(self._names)}, stride={self._stride}, save={self._save!r}"
 
 
@@ -262,7 +263,7 @@ def _container(modules: Sequence[nn.Module] | nn.ModuleDict | nn.ModuleList) -> 
 
 
 def one_family(members: Sequence[nn.Module]) -> tuple[list[Recognised | None], dict[int, str]]:
-    """What each member is, or why not: the largest group that one call of the operator can compute."""
+    """The largest group that one call of the operator can compute: each member's candidate, or why not."""
     found: list[Recognised | None] = []
     reasons: dict[int, str] = {}
     for k, member in enumerate(members):
@@ -276,7 +277,7 @@ def one_family(members: Sequence[nn.Module]) -> tuple[list[Recognised | None], d
     best: list[Recognised | None] = [None] * len(found)
     for family in sorted(ANY):
         for first in [item for item in found if item is not None and family in item.families]:
-            group: list[Recognised] = [first]  # grown around each in turn
+            group: list[Recognised] = [first]  # start a group from each in turn
             for item in found:
                 if item is not None and item is not first and family in item.families:
                     group += [item] if all(_fit(item, other) for other in group) else []

@@ -16,25 +16,25 @@ from pynas.architecture import Architecture
 from pynas.nn.cell import NASBench201Cell, ResidualBlock
 from pynas.nn.mixed_op import Save
 from pynas.nn.supernet import Mixture, Supernet, check_positive, initial_logits
-from pynas.ops._candidates import resolve
+from pynas.ops.candidates import resolve
 
 
 class NASBench201Supernet(Supernet):
     """The search network of NAS-Bench-201.
 
-    Stem (3x3 convolution, batch norm); three stages of ``num_cells`` cells at ``channels``, twice and four
-    times as many, a stride-2 residual block before the second and the third; batch norm, ReLU, global average
+    Stem (3x3 convolution, batch norm); three stages of ``num_cells`` cells with 1, 2 and 4 times
+    ``channels``, the second and third behind a residual block of stride 2; batch norm, ReLU, global average
     pooling, a linear classifier. Parameter names are those of the authors' ``TinyNetwork`` for searching.
 
     Args:
         channels: Channels of the first stage, 16 in the paper.
         num_cells: Cells in each stage, 5 in the paper.
-        num_classes: Logits.
+        num_classes: Number of classes.
         in_channels: Channels of images.
-        candidates: As of :class:`~pynas.nn.MixedOp`.
+        candidates: As in :class:`~pynas.nn.MixedOp`.
         affine: Whether batch norms of cells have a weight and a bias.
         track_running_stats: Whether batch norms of cells keep running statistics.
-        save: What edges keep for backward.
+        save: What edges keep for backward, as in :class:`~pynas.nn.MixedOp`.
     """
 
     def __init__(
@@ -79,13 +79,13 @@ class NASBench201Supernet(Supernet):
         return (self.arch_parameters,)
 
     def derive(self) -> Architecture:
-        """Of each edge the strongest operation; decisions are positions in the space's five operations."""
+        """The strongest operation of each edge; decisions are positions in the space's five operations."""
         names, _ = resolve("nasbench201")
         best = self.arch_parameters.detach().argmax(1).tolist()
         return Architecture("nasbench201", tuple(names.index(self.candidates[k]) for k in best))
 
     def choose(self, architecture: Any) -> Mixture:
-        """Weights of an :class:`~pynas.Architecture` of the space ``nasbench201``."""
+        """Zeros and ones that select an :class:`~pynas.Architecture` of the space ``nasbench201``."""
         if not isinstance(architecture, Architecture) or architecture.space != "nasbench201":
             raise ValueError(f"architecture: expected an Architecture of nasbench201, got {architecture!r}")
         names, _ = resolve("nasbench201")

@@ -1,7 +1,7 @@
 """Recurrent cells whose nodes are mixtures of activations: the search cell of DARTS, and cells it finds.
 
 Source: H. Liu, K. Simonyan, Y. Yang, "DARTS: Differentiable Architecture Search", ICLR 2019, section 3.1.2.
-Parameter names are those of the authors' code, so its state_dicts load.
+Parameters have the names of the authors' code, so its state dicts load.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pynas.ops import ACTIVATIONS, mixed_activation
 
-_SPREAD = 0.04  # parameters start uniform in +-_SPREAD
+_SPREAD = 0.04  # parameters are initialised uniformly in [-_SPREAD, _SPREAD]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +61,10 @@ def edges_of(nodes: int) -> int:
 def recurrent_genotype(weights: Tensor) -> RecurrentGenotype:
     """The discrete cell that mixture weights [edges, 5] prefer.
 
-    Each node keeps the predecessor j of its largest w_jk, and of j the activation k; "none" does not count.
+    Each node keeps the predecessor j and the activation k of its largest w_jk; "none" does not count.
 
     Raises:
-        ValueError: the number of edges is not that of a cell.
+        ValueError: The number of edges is not that of a cell.
     """
     nodes = 0
     while edges_of(nodes + 1) <= weights.shape[0]:
@@ -83,7 +83,7 @@ def recurrent_genotype(weights: Tensor) -> RecurrentGenotype:
 
 
 class _Recurrence(nn.Module):
-    """What both cells share: parameters, masks, the first state, the loop over time."""
+    """Shared by both cells: parameters, masks, the first state, the loop over time."""
 
     def __init__(self, inputs: int, features: int, nodes: int, dropout_input: float, dropout_hidden: float):
         super().__init__()
@@ -109,7 +109,7 @@ class _Recurrence(nn.Module):
             )
 
     def _masks(self, inputs: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Variational dropout: one mask for all steps (Gal & Ghahramani 2016)."""
+        """Masks of variational dropout, the same for all steps (Gal & Ghahramani 2016)."""
         if not self.training:
             return None, None
         batch = inputs.shape[1]
@@ -121,7 +121,7 @@ class _Recurrence(nn.Module):
     def _first_products(
         self, x: Tensor, previous: Tensor, masks: tuple[Tensor | None, Tensor | None]
     ) -> tuple[Tensor, Tensor]:
-        """States and products of which a single tanh of weight one makes s_0."""
+        """States and products from which the activation tanh with weight one makes s_0."""
         both = torch.cat((_masked(x, masks[0]), _masked(previous, masks[1])), dim=-1)
         return previous.unsqueeze(0), both.mm(self._W0).unsqueeze(0)
 
@@ -131,7 +131,7 @@ class _Recurrence(nn.Module):
 
 
 class RecurrentSearchCell(_Recurrence):
-    """All cells at once: s_i = BN(sum_{j<i} sum_k w_ijk [s_j + sigmoid(c)(f_k(h) - s_j)]), (c, h) = s_j W_i.
+    """The search cell: s_i = BN(sum_{j<i} sum_k w_ijk [s_j + sigmoid(c)(f_k(h) - s_j)]), (c, h) = s_j W_i.
 
     s_0 = BN(h + sigmoid(c_0) (tanh(h_0) - h)) with (c_0, h_0) = [x, h] W_0, h the previous output; the output
     is the mean of the nodes. One batch normalisation without affine parameters serves all states, as in the
@@ -140,9 +140,9 @@ class RecurrentSearchCell(_Recurrence):
     Args:
         inputs: Features of an input.
         features: Features of a state.
-        nodes: Nodes; 8 in the paper.
-        dropout_input: Of the inputs, one mask for all steps.
-        dropout_hidden: Of the states as they enter a product, likewise.
+        nodes: Nodes of the cell; 8 in the paper.
+        dropout_input: Dropout of the inputs; one mask for all steps.
+        dropout_hidden: Dropout of the states where they enter a product; one mask for all steps.
     """
 
     def __init__(
@@ -163,13 +163,13 @@ class RecurrentSearchCell(_Recurrence):
         Args:
             inputs: [steps, batch, inputs].
             hidden: [1, batch, features], the output before the first step.
-            weights: [nodes (nodes + 1) / 2, 5] mixture weights, node by node, of pynas.ops.ACTIVATIONS.
+            weights: [nodes (nodes + 1) / 2, 5] mixture weights of pynas.ops.ACTIVATIONS, node by node.
 
         Returns:
             Outputs [steps, batch, features], and the last of them as [1, batch, features].
 
         Raises:
-            ValueError: a shape does not fit.
+            ValueError: A shape does not fit.
         """
         self._check(inputs, hidden)
         if weights.shape != (edges_of(self.nodes), len(ACTIVATIONS)):
@@ -205,7 +205,7 @@ class RecurrentSearchCell(_Recurrence):
             states = torch.cat((states, node))
             if masks[1] is None:
                 masked = states
-            elif i + 1 < self.nodes:  # the new state is masked once, not again at each node
+            elif i + 1 < self.nodes:  # mask the new state once, not again at each node
                 masked = torch.cat((masked, node * masks[1]))
         return states[1:].mean(dim=0)
 
@@ -233,8 +233,8 @@ class RecurrentCell(_Recurrence):
         inputs: Features of an input.
         features: Features of a state.
         genotype: Predecessor j and activation f of each node, and the states whose mean is the output.
-        dropout_input: Of the inputs, one mask for all steps.
-        dropout_hidden: Of the states as they enter a product, likewise.
+        dropout_input: Dropout of the inputs; one mask for all steps.
+        dropout_hidden: Dropout of the states where they enter a product; one mask for all steps.
     """
 
     def __init__(
@@ -250,7 +250,7 @@ class RecurrentCell(_Recurrence):
         self.genotype = genotype
 
     def forward(self, inputs: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Outputs [steps, batch, features] and the last of them; arguments as the search cell's."""
+        """Outputs [steps, batch, features] and the last of them; arguments as in the search cell."""
         self._check(inputs, hidden)
         masks = self._masks(inputs)
         one = torch.ones(1, 1, device=inputs.device)
@@ -272,7 +272,7 @@ class RecurrentCell(_Recurrence):
 
 
 def dropout_mask(like: Tensor, shape: tuple[int, ...], dropout: float) -> Tensor | None:
-    """Zeros with probability ``dropout``, else 1 / (1 - dropout); None where nothing is dropped."""
+    """Zeros with probability ``dropout``, else 1 / (1 - dropout); None if nothing is dropped."""
     if dropout == 0:
         return None
     return like.new_empty(shape).bernoulli_(1 - dropout).div_(1 - dropout)

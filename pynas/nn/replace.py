@@ -1,4 +1,4 @@
-"""Swapping the mixed operations of existing code for fused ones, in place."""
+"""Replaces the mixed operations of existing code by fused ones, in place."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from pynas._plural import counted
 from pynas.nn._recognise import Recognised, UnknownCandidateError, recognise, refuse_hooks
 from pynas.nn.mixed_op import MixedOp, Save, one_family
 
@@ -21,17 +22,17 @@ Form = tuple[tuple[object, ...], ...]
 Checked = dict[tuple[Form, tuple[int, ...]], dict[int, str]]
 
 _OWN = frozenset(vars(nn.Module())) - {"training"}  # what each module has
-_TOLERANCE = 1e-9  # of float64 values, relative to the largest
+_TOLERANCE = 1e-9  # for float64 values, relative to the largest
 
 
 @dataclass(frozen=True)
 class Swapped:
-    """A mixed operation that is fused now.
+    """A mixed operation that was replaced by a fused one.
 
     Attributes:
-        name: Where it is, as of ``model.named_modules()``.
-        candidates: What the operator computes.
-        plain: The candidates that it does not, by position or key, and why; they run as they did.
+        name: Its name in ``model.named_modules()``.
+        candidates: Candidates that the operator computes.
+        plain: Candidates that run unfused as before, by position or key, and why.
     """
 
     name: str
@@ -41,7 +42,7 @@ class Swapped:
 
 @dataclass(frozen=True)
 class Kept:
-    """What looked like a mixed operation and was left as it was."""
+    """A module that looked like a mixed operation and was left as it was."""
 
     name: str
     reason: str
@@ -55,7 +56,7 @@ class ReplaceReport:
     kept: tuple[Kept, ...]
 
     def __str__(self) -> str:
-        lines = [f"{len(self.swapped)} mixed operations fused, {len(self.kept)} left as they were"]
+        lines = [f"{counted(len(self.swapped), 'mixed operation')} fused, {len(self.kept):,} left unchanged"]
         lines += [
             f"  {name}: {what}: {reason}"
             for name, items in _grouped((item.name, item.plain) for item in self.swapped)
@@ -66,33 +67,34 @@ class ReplaceReport:
 
 
 def replace_mixed_ops(model: nn.Module, *, check: bool = True, save: Save = "products") -> ReplaceReport:
-    """Swap the mixed operations in ``model`` for :class:`~pynas.nn.MixedOp`, in place.
+    """Replace the mixed operations in ``model`` by :class:`~pynas.nn.MixedOp`, in place.
 
     A mixed operation is a module that holds a ``ModuleList`` or ``ModuleDict`` of candidates and is called
-    with ``(x, weights)``, by position. Candidates are told by their layers, not by names of classes. One that
-    the operator does not know (another kernel size, a bias, hooks, ...) stays a module that is run as it is,
-    inside the same mixture. Parameters and buffers remain the very same tensors under the same names:
-    optimisers and state dicts keep working.
+    with positional ``(x, weights)``. Candidates are recognised by their layers, not by names of classes. One
+    that the operator does not know (another kernel size, a bias, hooks, ...) runs unfused inside the same
+    mixture. Parameters and buffers remain the same tensors under the same names, so optimisers and state
+    dicts keep working.
 
-    One difference: a candidate whose weight is exactly zero is not computed, so that its running statistics
-    do not move.
+    One difference: a candidate whose weight is exactly zero is not computed, so its running statistics do not
+    change.
 
     Args:
-        model: Any module; itself it cannot be swapped, only what it holds.
-        check: Compare output, gradients and running statistics of each with those of the module that it
-            replaces, on a small random input in float64, in training and in evaluation, and leave alone what
-            differs. Without it you vouch that ``forward(x, weights)`` is ``sum_k weights[k] op_k(x)``.
-        save: What each keeps for backward, as of :class:`~pynas.nn.MixedOp`.
+        model: Any module; what it holds can be replaced, the module itself cannot.
+        check: Compare each fused operation with the module that it replaces: output, gradients and running
+            statistics on a small random input in float64, in training and in evaluation mode. Modules that
+            differ are left unchanged. Without this check the caller guarantees that ``forward(x, weights)``
+            is ``sum_k weights[k] op_k(x)``.
+        save: What each keeps for backward, as in :class:`~pynas.nn.MixedOp`.
 
     Returns:
-        What was swapped, and what was not and why.
+        What was replaced, and what was not and why.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
     swapped: list[Swapped] = []
     kept: list[Kept] = []
     checked: Checked = {}
-    replaced: dict[int, nn.Module | None] = {}  # by identity: a module used in two places is swapped once
+    replaced: dict[int, nn.Module | None] = {}  # by identity: a module used in two places is replaced once
     if _holder(model) is not None:
         kept.append(Kept("", "is the model itself, which nothing holds; use MixedOp.from_modules"))
     for name, parent, key, module in _children(model, ""):
@@ -113,7 +115,7 @@ def replace_mixed_ops(model: nn.Module, *, check: bool = True, save: Save = "pro
 
 
 def _children(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module, str, nn.Module]]:
-    """Every (name, parent, key, child) below, parents first; not inside mixtures."""
+    """Every (name, parent, key, child) below ``module``, parents first; does not descend into mixtures."""
     for key, child in list(module._modules.items()):
         if child is not None and not isinstance(child, MixedOp):
             yield prefix + key, module, key, child
@@ -122,7 +124,7 @@ def _children(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module, 
 
 
 def _grouped(items: Iterator[tuple[str, T]]) -> list[tuple[str, T]]:
-    """One line for all items of the same text: the first one's name and how many more."""
+    """Group items of the same text under the first one's name and the number of others."""
     groups: list[tuple[T, list[str]]] = []
     for name, what in items:
         group = next((names for known, names in groups if known == what), None)
@@ -134,7 +136,7 @@ def _grouped(items: Iterator[tuple[str, T]]) -> list[tuple[str, T]]:
 
 
 def _is_mixture(container: nn.Module) -> bool:
-    """Whether it holds two different candidates at least, one of them with parameters."""
+    """Whether it holds at least two different candidates, one of them with parameters."""
     if not isinstance(container, (nn.ModuleList, nn.ModuleDict)):
         return False
     found: list[Recognised] = []
@@ -147,7 +149,7 @@ def _is_mixture(container: nn.Module) -> bool:
 
 
 def _holder(module: nn.Module) -> str | None:
-    """Under which name ``module`` holds candidates; None where it does not."""
+    """The name under which ``module`` holds candidates; None if it holds none."""
     if isinstance(module, (nn.ModuleList, nn.ModuleDict)):
         return None
     return next((key for key, child in module.named_children() if _is_mixture(child)), None)
@@ -160,7 +162,7 @@ def _container(module: nn.Module) -> nn.ModuleList | nn.ModuleDict:
 
 
 def _fused(module: nn.Module, parent: nn.Module, checked: Checked | None, save: Save) -> MixedOp | None:
-    """The mixture to put in the place of ``module``; None where that is none, an error if it cannot be."""
+    """The mixture that replaces ``module``; None if that is no mixture, an error if it cannot be fused."""
     holder = _holder(module)
     if holder is None:
         if _is_mixture(module) and isinstance(parent, (nn.ModuleList, nn.ModuleDict)):
@@ -184,7 +186,7 @@ def _fused(module: nn.Module, parent: nn.Module, checked: Checked | None, save: 
         known = [None if k in reasons else item for k, item in enumerate(known)]
     fused = MixedOp._of(container, known, reasons, holder=holder, save=save)
     fused.training = module.training
-    for name, value in vars(module).items():  # such as a stride or a name that other code asks for
+    for name, value in vars(module).items():  # attributes that other code may read, such as a stride
         if name not in vars(fused) and not hasattr(MixedOp, name):
             setattr(fused, name, value)
     return fused
@@ -193,7 +195,7 @@ def _fused(module: nn.Module, parent: nn.Module, checked: Checked | None, save: 
 def _refuse_other_parts(module: nn.Module, holder: str) -> None:
     others = [key for key in module._modules if key != holder]
     if others:
-        raise UnknownCandidateError(f"holds other modules beside {holder}: {', '.join(others)}")
+        raise UnknownCandidateError(f"holds other modules besides {holder}: {', '.join(others)}")
     own = [*module._parameters, *module._buffers]
     if own:
         raise UnknownCandidateError(f"holds parameters or buffers of its own: {', '.join(own)}")
@@ -211,7 +213,7 @@ def _refuse_other_parts(module: nn.Module, holder: str) -> None:
 
 
 def _form(module: nn.Module) -> Form:
-    """Classes, shapes and settings of all parts: modules of one form are one function of their tensors."""
+    """Classes, shapes and settings of all parts; modules of equal form compute the same function."""
     return tuple(
         (
             key,
@@ -230,7 +232,7 @@ def _check_forward(
     reasons: dict[int, str],
     holder: str,
 ) -> None:
-    """Take candidates that compute something else out of ``known``; an error if ``forward`` itself does."""
+    """Remove candidates that compute something else from ``known``; raise if ``forward`` itself does so."""
     channels = next(item.channels for item in known if item is not None and item.channels is not None)
     try:
         original = copy.deepcopy(module).double()

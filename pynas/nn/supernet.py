@@ -1,4 +1,4 @@
-"""Supernets: networks of search cells with architecture parameters, to be trained by gradient or by sampling.
+"""Supernets: networks of search cells with architecture parameters, trained by gradients or by sampling.
 
 Sources: H. Liu, K. Simonyan, Y. Yang, "DARTS", ICLR 2019, arXiv:1806.09055 (softmax); X. Dong, Y. Yang,
 "Searching for a Robust Neural Architecture in Four GPU Hours" (GDAS), CVPR 2019, arXiv:1910.04465 (hard
@@ -25,11 +25,11 @@ Mixture: TypeAlias = tuple[Tensor, ...]
 
 
 class Supernet(nn.Module, ABC):
-    """A network whose edges are mixtures; a kind of search is a way to choose the mixtures' weights.
+    """A network whose edges are mixtures; search methods differ in how they choose the mixture weights.
 
     Weights are a tuple of ``[edges, candidates]`` tensors, one for each kind of cell: (normal, reduction) in
-    DARTS, a single one in NAS-Bench-201. Rows of a single one and zeros are a path or a discrete network:
-    what has weight zero costs nothing.
+    DARTS, a single tensor in NAS-Bench-201. One-hot rows select a path or a discrete network, since
+    candidates of weight zero cost nothing.
     """
 
     candidates: tuple[str, ...]
@@ -45,10 +45,10 @@ class Supernet(nn.Module, ABC):
 
     @abstractmethod
     def choose(self, architecture: Any) -> Mixture:
-        """Weights of zeros and ones that make the network a discrete one.
+        """Weights of zeros and ones that select one discrete network.
 
         Raises:
-            ValueError: ``architecture`` is no architecture of this network.
+            ValueError: ``architecture`` is not an architecture of this network.
         """
 
     @abstractmethod
@@ -56,7 +56,7 @@ class Supernet(nn.Module, ABC):
         """Logits under these weights."""
 
     def weight_parameters(self) -> Iterator[nn.Parameter]:
-        """All parameters but the architecture's."""
+        """All parameters except those of the architecture."""
         own = {id(alpha) for alpha in self.architecture_parameters()}
         return (parameter for parameter in self.parameters() if id(parameter) not in own)
 
@@ -67,16 +67,16 @@ class Supernet(nn.Module, ABC):
         temperature: float = 1.0,
         generator: torch.Generator | None = None,
     ) -> Mixture:
-        r"""Mixture weights drawn from (or computed of) the logits alpha.
+        r"""Mixture weights drawn or computed from the logits alpha.
 
         Args:
             how: ``softmax``: ``softmax(alpha / T)`` (DARTS). ``gumbel``: ``p = softmax((alpha + G) / T)``
                 with ``G = -log(-log U)``. ``gumbel_hard``: one-hot where ``p`` is largest in the forward
                 pass, the gradient of ``p`` in the backward pass (GDAS); a candidate that was not drawn has
-                the weight zero, whose gradient is zero. ``single_path``: one candidate of each edge,
-                uniformly, without gradient to alpha (single path one-shot).
-            temperature: T above.
-            generator: Of the random numbers; torch's default one if None.
+                weight zero, and that weight has gradient zero. ``single_path``: one candidate of each edge,
+                drawn uniformly, without gradient to alpha (single path one-shot).
+            temperature: T in these formulas.
+            generator: Source of the random numbers; torch's default one if None.
 
         Raises:
             ValueError: Another ``how``, or ``temperature`` is not positive.
@@ -92,14 +92,14 @@ class Supernet(nn.Module, ABC):
 
         Args:
             x: Images.
-            weights: What :meth:`sample` returned, an architecture, or nothing for the softmax of the logits.
+            weights: Weights from :meth:`sample`, an architecture, or None for the softmax of the logits.
         """
         if weights is None:
             weights = self.sample()
         elif isinstance(weights, (Genotype, Architecture)):
             weights = self.choose(weights)
         self._check(weights)
-        # Fused edges read rows of channels; a network that starts with them never has to turn them round.
+        # Fused edges read channels_last: a network that starts in this layout never has to convert.
         with ops.strided_convolutions_of(self):
             return self._run(x.contiguous(memory_format=torch.channels_last), weights)
 
@@ -112,14 +112,13 @@ class Supernet(nn.Module, ABC):
     def export(self, architecture: Genotype | Architecture | Mixture | None = None) -> fx.GraphModule:
         """A plain PyTorch network with the weights and outputs of this one at ``architecture``.
 
-        Its layers are copies of this network's, under the same names, and all of ``torch.nn``; it holds those
-        that the architecture uses, and trains and evaluates as this network would under the same weights.
-        pynas is not needed to load it: ``torch.save(network, file)``, and anywhere
+        It holds copies of the layers that the architecture uses, under the same names and all from
+        ``torch.nn``, and trains and evaluates as this network does with these mixture weights. Loading it
+        does not need pynas: write ``torch.save(network, file)``, read
         ``torch.load(file, weights_only=False)``. ``network.code`` is the source of its forward pass.
 
         Args:
-            architecture: An architecture, weights of a mixture (kept as constants), or nothing for
-                :meth:`derive`.
+            architecture: An architecture, mixture weights (kept as constants), or None for :meth:`derive`.
         """
         if architecture is None:
             architecture = self.derive()
@@ -156,12 +155,12 @@ def _sample(alpha: Tensor, how: Sampling, temperature: float, generator: torch.G
 
 
 def initial_logits(edges: int, candidates: int) -> nn.Parameter:
-    """Architecture parameters [edges, candidates] as DARTS starts them: almost all alike."""
+    """Architecture parameters [edges, candidates] as DARTS initialises them: normal with deviation 1e-3."""
     return nn.Parameter(1e-3 * torch.randn(edges, candidates))
 
 
 def check_positive(**values: int) -> None:
-    """Raise ValueError naming the first argument that is not a positive integer."""
+    """Raise ValueError that names the first argument which is not a positive integer."""
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"{name}: expected a positive integer, got {value!r}")

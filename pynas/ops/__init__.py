@@ -10,9 +10,8 @@ import torch  # noqa: F401  (its libraries must be loaded before the core's)
 
 import pynas._C
 import pynas.ops._stages  # noqa: F401  (their shapes)
-from pynas.ops._candidates import mixed_op_norms, mixed_op_parameters
 from pynas.ops._mixed_op_reference import mixed_op_reference
-from pynas.ops._moments import MOMENTS, GradMoments, Moments
+from pynas.ops._moments import MOMENTS, MomentSums, Moments
 from pynas.ops.activation_codes import (
     activation_codes,
     activation_codes_reference,
@@ -36,6 +35,7 @@ from pynas.ops.batch_norm import (
     batch_norm_reference,
     supports_batch_norm,
 )
+from pynas.ops.candidates import mixed_op_norms, mixed_op_parameters
 from pynas.ops.conv1x1 import (
     conv1x1,
     conv1x1_backward_input,
@@ -76,7 +76,7 @@ from pynas.ops.strided_conv1x1 import (
 __all__ = [
     "ACTIVATIONS",
     "MOMENTS",
-    "GradMoments",
+    "MomentSums",
     "Moments",
     "StridedConvolutions",
     "activation_codes",

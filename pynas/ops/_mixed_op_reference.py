@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pynas.ops._candidates import Conv, Layer, Norm, Pool, Reduce, Relu, layers, norms, resolve
+from pynas.ops.candidates import Conv, Layer, Norm, Pool, Reduce, Relu, layers, norms, resolve
 from pynas.ops.strided_conv1x1 import subsampling_conv2d
 
 

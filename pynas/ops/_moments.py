@@ -34,7 +34,7 @@ class Moments:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class GradMoments:
+class MomentSums:
     """Moments of a layer's weight gradient, and of its bias gradient where there is one."""
 
     weight: Moments

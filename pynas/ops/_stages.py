@@ -10,10 +10,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pynas.ops._candidates import CODES, norms
 from pynas.ops._fakes import register_fake
 from pynas.ops._moments import accumulate_dtype
-from pynas.ops._tensors import new_image
+from pynas.ops.candidates import CODES, norms
+from pynas.ops.tensors import new_image
 
 
 def _depthwise(

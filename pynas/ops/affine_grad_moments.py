@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pynas.ops._affine import affine_group_gradients, check_affine
 from pynas.ops._fakes import register_fake
-from pynas.ops._moments import GradMoments, accumulate_dtype, count_moments, moment_mask, moments_of, unpack
+from pynas.ops._moments import MomentSums, accumulate_dtype, count_moments, moment_mask, moments_of, unpack
 
 _NAME = "affine_grad_moments"
 
@@ -22,7 +22,7 @@ def affine_grad_moments(
     *,
     moments: Iterable[str] = ("sum", "abs", "square", "sign"),
     group_size: int = 1,
-) -> GradMoments:
+) -> MomentSums:
     """Sums over sample groups b of g_b, |g_b|, g_b^2, sign(g_b), (g_b - mean g)^2 of y = gamma xhat + beta.
 
     g_gamma,b[c] = sum over the group's samples and positions t of grad_output[t, c] xhat[t, c], where
@@ -55,7 +55,7 @@ def affine_grad_moments(
     tensors = check_affine(_NAME, grad_output, input, mean, rstd, group_size)
     weight, bias = torch.ops.pynas.affine_grad_moments.default(*tensors, mask, group_size)
     count = input.shape[0] // group_size
-    return GradMoments(unpack(weight, mask, count), unpack(bias, mask, count))
+    return MomentSums(unpack(weight, mask, count), unpack(bias, mask, count))
 
 
 def affine_grad_moments_reference(
@@ -66,7 +66,7 @@ def affine_grad_moments_reference(
     *,
     moments: Iterable[str] = ("sum", "abs", "square", "sign"),
     group_size: int = 1,
-) -> GradMoments:
+) -> MomentSums:
     """The same by the definition: every group's gradient explicitly, then the sums."""
     mask = moment_mask(_NAME, moments)
     return _reference(*check_affine(_NAME, grad_output, input, mean, rstd, group_size), mask, group_size)
@@ -74,9 +74,9 @@ def affine_grad_moments_reference(
 
 def _reference(
     grad_output: Tensor, input: Tensor, mean: Tensor, rstd: Tensor, mask: int, group_size: int
-) -> GradMoments:
+) -> MomentSums:
     weight, bias = affine_group_gradients(grad_output, input, mean, rstd, group_size)
-    return GradMoments(moments_of(weight, mask), moments_of(bias, mask))
+    return MomentSums(moments_of(weight, mask), moments_of(bias, mask))
 
 
 def _fake(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pynas.ops._fakes import register_fake
-from pynas.ops._tensors import detached
+from pynas.ops.tensors import detached
 
 
 def supports_batch_norm(input: Tensor) -> bool:

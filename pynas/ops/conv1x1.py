@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pynas.ops._fakes import register_fake
-from pynas.ops._tensors import detached, new_image
+from pynas.ops.tensors import detached, new_image
 
 
 def conv1x1(input: Tensor, weight: Tensor, relu: bool = False) -> Tensor:

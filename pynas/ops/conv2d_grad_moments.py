@@ -11,7 +11,7 @@ from torch.utils.flop_counter import register_flop_formula
 from pynas.ops._checks import Pair
 from pynas.ops._conv2d import Geometry, check_conv2d, conv2d_flops, conv2d_group_gradients
 from pynas.ops._fakes import register_fake
-from pynas.ops._moments import GradMoments, accumulate_dtype, count_moments, moment_mask, moments_of, unpack
+from pynas.ops._moments import MomentSums, accumulate_dtype, count_moments, moment_mask, moments_of, unpack
 
 _NAME = "conv2d_grad_moments"
 
@@ -28,7 +28,7 @@ def conv2d_grad_moments(
     moments: Iterable[str] = ("sum", "abs", "square", "sign"),
     group_size: int = 1,
     bias: bool = False,
-) -> GradMoments:
+) -> MomentSums:
     """Sums over sample groups of g_b, |g_b|, g_b^2, sign(g_b), (g_b - mean g)^2, g_b a conv2d's gradient.
 
     g_b[o, c, i, j] = sum over the group's samples and positions t of grad_output[t, o] patch[t, c, i, j]
@@ -63,7 +63,7 @@ def conv2d_grad_moments(
         grad_output.detach(), input.detach(), *geometry, mask, group_size, bias
     )
     count = grad_output.shape[0] // group_size
-    return GradMoments(unpack(weight, mask, count), unpack(bias_rows, mask, count) if bias else None)
+    return MomentSums(unpack(weight, mask, count), unpack(bias_rows, mask, count) if bias else None)
 
 
 def conv2d_grad_moments_reference(
@@ -78,7 +78,7 @@ def conv2d_grad_moments_reference(
     moments: Iterable[str] = ("sum", "abs", "square", "sign"),
     group_size: int = 1,
     bias: bool = False,
-) -> GradMoments:
+) -> MomentSums:
     """The same by the definition: every group's gradient explicitly, then the sums."""
     mask = moment_mask(_NAME, moments)
     geometry = check_conv2d(
@@ -89,9 +89,9 @@ def conv2d_grad_moments_reference(
 
 def _reference(
     grad_output: Tensor, input: Tensor, geometry: Geometry, mask: int, group_size: int, bias: bool
-) -> GradMoments:
+) -> MomentSums:
     weight, bias_gradients = conv2d_group_gradients(grad_output, input, geometry, group_size)
-    return GradMoments(moments_of(weight, mask), moments_of(bias_gradients, mask) if bias else None)
+    return MomentSums(moments_of(weight, mask), moments_of(bias_gradients, mask) if bias else None)
 
 
 def _fake(

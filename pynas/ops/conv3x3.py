@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pynas.ops._fakes import register_fake
-from pynas.ops._tensors import detached, new_image
+from pynas.ops.tensors import detached, new_image
 
 DTYPES = (torch.float32, torch.bfloat16)
 

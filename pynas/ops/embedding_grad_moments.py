@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pynas.ops._embedding import NO_PADDING, check_embedding, embedding_group_gradients
 from pynas.ops._fakes import register_fake
-from pynas.ops._moments import GradMoments, accumulate_dtype, count_moments, moment_mask, moments_of, unpack
+from pynas.ops._moments import MomentSums, accumulate_dtype, count_moments, moment_mask, moments_of, unpack
 
 _NAME = "embedding_grad_moments"
 
@@ -22,7 +22,7 @@ def embedding_grad_moments(
     padding_idx: int | None = None,
     moments: Iterable[str] = ("sum", "abs", "square", "sign"),
     group_size: int = 1,
-) -> tuple[Tensor, GradMoments]:
+) -> tuple[Tensor, MomentSums]:
     """Sums over sample groups b of g_b, |g_b|, g_b^2, sign(g_b), (g_b - mean g)^2 of an embedding's rows.
 
     g_b[v] = sum of grad_output[t] over the group's positions t with indices[t] = v; zero where there is none.
@@ -51,7 +51,7 @@ def embedding_grad_moments(
         _NAME, grad_output, indices, num_embeddings, padding_idx, group_size
     )
     touched, values = torch.ops.pynas.embedding_grad_moments.default(delta, rows, padding, mask, group_size)
-    return touched, GradMoments(unpack(values, mask, delta.shape[0] // group_size))
+    return touched, MomentSums(unpack(values, mask, delta.shape[0] // group_size))
 
 
 def embedding_grad_moments_reference(
@@ -62,7 +62,7 @@ def embedding_grad_moments_reference(
     padding_idx: int | None = None,
     moments: Iterable[str] = ("sum", "abs", "square", "sign"),
     group_size: int = 1,
-) -> tuple[Tensor, GradMoments]:
+) -> tuple[Tensor, MomentSums]:
     """The same by the definition, through the dense [G, V, D]."""
     mask = moment_mask(_NAME, moments)
     delta, rows, padding = check_embedding(
@@ -73,12 +73,12 @@ def embedding_grad_moments_reference(
 
 def _reference(
     delta: Tensor, indices: Tensor, num_embeddings: int, padding: int, mask: int, group_size: int
-) -> tuple[Tensor, GradMoments]:
+) -> tuple[Tensor, MomentSums]:
     touched = torch.unique(indices)
     if padding != NO_PADDING:
         touched = touched[touched != padding]
     gradients = embedding_group_gradients(delta, indices, num_embeddings, padding, group_size)
-    return touched, GradMoments(moments_of(gradients[:, touched], mask))
+    return touched, MomentSums(moments_of(gradients[:, touched], mask))
 
 
 def _fake(

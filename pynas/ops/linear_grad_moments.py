@@ -10,7 +10,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from pynas.ops._fakes import register_fake
 from pynas.ops._linear import check_linear, linear_flops, linear_group_gradients
-from pynas.ops._moments import GradMoments, accumulate_dtype, count_moments, moment_mask, moments_of, unpack
+from pynas.ops._moments import MomentSums, accumulate_dtype, count_moments, moment_mask, moments_of, unpack
 
 _NAME = "linear_grad_moments"
 
@@ -22,7 +22,7 @@ def linear_grad_moments(
     moments: Iterable[str] = ("sum", "abs", "square", "sign"),
     group_size: int = 1,
     bias: bool = False,
-) -> GradMoments:
+) -> MomentSums:
     """Sums over sample groups of g, |g|, g^2, sign(g), (g - mean g)^2, g = g_b a linear layer's gradient.
 
     g_b[o, i] = sum over the group's samples and positions t of grad_output[t, o] input[t, i]
@@ -48,7 +48,7 @@ def linear_grad_moments(
     delta, rows = check_linear(_NAME, grad_output, input, group_size)
     weight, bias_rows = torch.ops.pynas.linear_grad_moments.default(delta, rows, mask, group_size, bias)
     count = delta.shape[0] // group_size
-    return GradMoments(unpack(weight, mask, count), unpack(bias_rows, mask, count) if bias else None)
+    return MomentSums(unpack(weight, mask, count), unpack(bias_rows, mask, count) if bias else None)
 
 
 def linear_grad_moments_reference(
@@ -58,16 +58,16 @@ def linear_grad_moments_reference(
     moments: Iterable[str] = ("sum", "abs", "square", "sign"),
     group_size: int = 1,
     bias: bool = False,
-) -> GradMoments:
+) -> MomentSums:
     """The same by the definition: every group's gradient explicitly, then the sums."""
     mask = moment_mask(_NAME, moments)
     delta, rows = check_linear(_NAME, grad_output, input, group_size)
     return _reference(delta, rows, mask, group_size, bias)
 
 
-def _reference(delta: Tensor, rows: Tensor, mask: int, group_size: int, bias: bool) -> GradMoments:
+def _reference(delta: Tensor, rows: Tensor, mask: int, group_size: int, bias: bool) -> MomentSums:
     weight, bias_gradients = linear_group_gradients(delta, rows, group_size)
-    return GradMoments(moments_of(weight, mask), moments_of(bias_gradients, mask) if bias else None)
+    return MomentSums(moments_of(weight, mask), moments_of(bias_gradients, mask) if bias else None)
 
 
 def _fake(

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pynas.ops._candidates import CODES, FAMILY_CODES, SAVE_CODES, norms, resolve
 from pynas.ops._checks import check_device, check_float
 from pynas.ops._fakes import register_fake
 from pynas.ops._mixed_op_reference import mixed_op_reference
 from pynas.ops._moments import accumulate_dtype
-from pynas.ops._tensors import new_image
+from pynas.ops.candidates import CODES, FAMILY_CODES, SAVE_CODES, norms, resolve
+from pynas.ops.tensors import new_image
 
 _forward = torch.ops.pynas.mixed_op.default
 _backward = torch.ops.pynas.mixed_op_backward.default

@@ -1,4 +1,4 @@
-"""What a proxy is: statistics it needs, from which probe, and a pure function of them."""
+"""The interface of a proxy: the probe, the statistics that it needs, and a pure function of them."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from torch import nn
 
 from pynas.architecture import Architecture
 from pynas.stats import Statistic, Statistics, collect
-from pynas.stats._loss import LossFn
 from pynas.stats.collect import BatchNorm
+from pynas.stats.data import LossFn
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeCall:
-    """What a probe is run on.
+    """The arguments of a probe.
 
     Attributes:
-        model: To be left bit for bit as it was.
+        model: The model, which the probe must leave bit for bit unchanged.
         inputs: Batch [B, ...], in the model's precision.
-        targets: For the loss.
+        targets: Targets of the loss.
         loss_fn: As in :func:`pynas.stats.collect`.
         needs: Statistics of all proxies that share the probe.
-        seed: For whatever draws random numbers.
-        micro_batches: The caller's number of them.
+        seed: Seed of all random numbers.
+        micro_batches: The caller's number of micro-batches.
         fallback: As in :func:`pynas.stats.collect`.
     """
 
@@ -46,25 +46,25 @@ class ProbeCall:
         batch: int,
         losses: Sequence[float] = (),
     ) -> Statistics:
-        """What a probe with a procedure of its own found, as proxies read it."""
+        """The results of a probe with its own procedure, in the form that proxies read."""
         weights = {name: p.detach() for name, p in self.model.named_parameters()}
         return Statistics(batch, 1, tuple(losses), {}, weights, values)
 
 
 class Probe(ABC):
-    """How the network is probed: a frozen, hashable value. Proxies with equal probes share one :meth:`run`.
+    """How to probe a network: a frozen, hashable value. Proxies with equal probes share one :meth:`run`.
 
-    Most proxies want the :class:`BatchProbe` and differ in their statistics. One with a procedure of its own
-    has a statistic that only names a result, and a probe that fills it in::
+    Most proxies use the :class:`BatchProbe` and differ in their statistics. A proxy with its own procedure
+    has a statistic that only names a result, and a probe that computes it::
 
         @dataclass(frozen=True)
         class FlowProbe(Probe):
             def run(self, call: ProbeCall) -> Statistics:
-                with preserved(call.model):  # pynas.stats._state
+                with preserved(call.model):  # pynas.stats.state
                     found = {"layer.weight": ...}
                 return call.statistics({Flow: found}, batch=1)
 
-    What goes wrong in the network may be raised: it becomes the score's status.
+    An exception raised in the network becomes the status of the score.
     """
 
     @abstractmethod
@@ -76,13 +76,13 @@ class Probe(ABC):
 class BatchProbe(Probe):
     """One pass of the batch through :func:`pynas.stats.collect`, in train mode.
 
-    Gradients of the loss and of the outputs' sum, saliency, input gradients and ReLU codes all come from the
-    same forward; a backward pass that no statistic wants does not run.
+    Gradients of the loss and of the sum of outputs, saliency, input gradients and ReLU codes all come from
+    the same forward pass; a backward pass that no statistic needs does not run.
 
     Attributes:
         batch_norm: As in :func:`pynas.stats.collect`.
-        group_size: Samples to a group.
-        micro_batches: Split the batch into the caller's number of micro-batches, one pass each.
+        group_size: Samples in a group.
+        micro_batches: Whether to split the batch into the caller's number of micro-batches, one pass each.
     """
 
     batch_norm: BatchNorm = "batch"
@@ -107,11 +107,11 @@ class BatchProbe(Probe):
 
 
 class Proxy(ABC):
-    """A score of an untrained network that needs no training.
+    """A score of an untrained network.
 
-    A new one is a subclass in a file of its own, registered there, and one import line in
-    ``proxies/__init__.py``. The first line of its docstring is what ``pynas proxies`` shows. Proxies with
-    equal probes share a pass; one of what goes into ReLUs costs no further one::
+    A new proxy is a subclass in its own file, registered there, and one import line in
+    ``proxies/__init__.py``. ``pynas proxies`` shows the first line of its docstring. Proxies with equal
+    probes share a pass, so this one, on the inputs of ReLUs, needs no pass of its own::
 
         @register
         class MeanActivity(Proxy):
@@ -123,14 +123,14 @@ class Proxy(ABC):
                 return {k: float(v.float().mean()) for k, v in statistics[ActiveUnits].items()}
 
     Attributes:
-        name: Unique.
-        higher_is_better: Otherwise searches maximise its negative.
-        probe: How the network is probed.
-        needs: Statistics that are taken for it.
-        whole_network: The score counts operations that cannot influence the output, as the published code
-            does, so that :class:`pynas.evaluate.ProxyEvaluator` does not leave them out.
-        needs_labels: Not defined without one class label per sample.
-        needs_floating_inputs: Not defined for inputs that are integers, such as tokens.
+        name: Unique name.
+        higher_is_better: If false, searches maximise the negative score.
+        probe: How to probe the network.
+        needs: The statistics that it needs.
+        whole_network: Whether the score, like the published code, counts operations that cannot influence the
+            output, so that :class:`pynas.evaluate.ProxyEvaluator` must not prune them.
+        needs_labels: Whether it is undefined without one class label per sample.
+        needs_floating_inputs: Whether it is undefined for integer inputs, such as tokens.
     """
 
     name: ClassVar[str]
@@ -143,14 +143,14 @@ class Proxy(ABC):
 
     @abstractmethod
     def layers(self, statistics: Statistics) -> dict[str, float]:
-        """What each layer contributes to the score, by parameter name; {} where it is no sum of any kind."""
+        """Contribution of each layer to the score, by parameter name; {} if the score is no sum."""
 
     def score(self, statistics: Statistics) -> float:
-        """The score: the sum over layers unless a proxy says otherwise."""
+        """The score; by default, the sum over layers."""
         return math.fsum(self.layers(statistics).values())
 
     def of_architecture(
         self, space: Any, architecture: Architecture, num_classes: int, inputs: Any
     ) -> float | None:
-        """The score where the space itself knows it exactly (sizes, costs); None to measure a network."""
+        """The score if the space knows it exactly (sizes, costs); None to measure a network."""
         return None

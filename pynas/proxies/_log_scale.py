@@ -1,8 +1,8 @@
-"""Tensors that carry a scale of their own, for forward passes whose values leave the range of float64.
+"""Tensors with a scale, for forward passes whose values leave the range of float64.
 
-A network of positive weights multiplies its activations by the size of its layers, thousandfold at each. Here
-a tensor stands for itself times exp(scale); only those that would overflow or vanish get a scale, so that an
-ordinary network runs as it is.
+A network with positive weights multiplies its activations by the size of each layer, often by thousands. Here
+a tensor stands for itself times exp(scale). Only tensors that would overflow or vanish get a scale, so
+ordinary networks run unchanged.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from pynas.stats._probe import without_override_check
+from pynas.stats.overrides import without_override_check
 
-LIMIT = 2.0**64  # beyond, or below its reciprocal, a product is rescaled: gradients then stay in range too
+LIMIT = 2.0**64  # products beyond this or below its reciprocal are rescaled; gradients then stay in range
 
 Func = Callable[..., Any]
 PRODUCTS: frozenset[Func] = frozenset(
     {F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d, F.linear}
 )
 BATCH_NORMS: frozenset[Func] = frozenset({F.batch_norm, torch.batch_norm})
-# f(a x) = a f(x) for a > 0, x the first argument and the only tensor.
+# Functions with f(a x) = a f(x) for a > 0, where x is the first argument and the only tensor.
 HOMOGENEOUS: frozenset[Func] = frozenset(
     {
         F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, F.leaky_relu, F.dropout,
@@ -51,19 +51,19 @@ DIVISIONS: frozenset[Func] = frozenset({torch.div, Tensor.div, Tensor.__truediv_
 
 
 class LogScale(TorchFunctionMode):
-    """Runs a model on tensors with scales. What it has no rule for gets plain numbers, which may overflow.
+    """Runs a model on tensors with scales; functions without a rule get plain numbers, which may overflow.
 
     Args:
-        batch_norm: Run batch norms; otherwise they pass their input on.
+        batch_norm: Whether to run batch norms; otherwise they are the identity.
     """
 
     def __init__(self, *, batch_norm: bool) -> None:
         super().__init__()
         self.batch_norm = batch_norm
-        self._scales: dict[int, tuple[Tensor, float]] = {}  # the tensors are kept, so that ids stay theirs
+        self._scales: dict[int, tuple[Tensor, float]] = {}  # holds the tensors, so that ids are not reused
 
     def scale(self, x: object) -> float:
-        """The logarithm that ``x`` carries; 0 for whatever carries none."""
+        """The scale of ``x``, a logarithm; 0 for objects without one."""
         return self._scales[id(x)][1] if id(x) in self._scales else 0.0
 
     def __torch_function__(
@@ -77,7 +77,7 @@ class LogScale(TorchFunctionMode):
         if func in BATCH_NORMS and not self.batch_norm:
             return args[0] if args else kwargs["input"]
         if func not in HOMOGENEOUS and _composite(func):
-            with self:  # a function of several calls, such as attention: by the rules of what it calls
+            with self:  # composite functions, such as attention, follow the rules of what they call
                 return without_override_check(func)(*args, **kwargs)
         y = self._scaled(func, args, kwargs) if self._scales else func(*args, **kwargs)
         return self._rescaled(y) if func in PRODUCTS else y
@@ -122,14 +122,14 @@ class LogScale(TorchFunctionMode):
             if func in DIVISIONS:
                 return self._with(func(first, second), own - self.scale(second))
         if _in_place(func) and own:
-            raise RuntimeError(f"synflow: {func.__name__} changes a tensor out of range in place")
+            raise RuntimeError(f"synflow: {func.__name__} changes, in place, a tensor that is out of range")
         plain = [
             [self._at(v, 0.0) for v in a] if isinstance(a, list | tuple) else self._at(a, 0.0) for a in args
         ]
         return func(*plain, **{k: self._at(v, 0.0) for k, v in kwargs.items()})
 
     def _product(self, func: Func, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
-        """W x + b with x scaled: b is brought to the same scale, the larger of the two."""
+        """W x + b with scaled x: both terms are brought to the larger scale."""
         x, weight, bias, rest = args[0], args[1], args[2] if len(args) > 2 else kwargs.get("bias"), args[3:]
         common = self.scale(x) if bias is None else max(self.scale(x), 0.0)
         options = {k: v for k, v in kwargs.items() if k != "bias"}
@@ -149,7 +149,7 @@ class LogScale(TorchFunctionMode):
 
 
 def _composite(func: Func) -> bool:
-    """Written in Python in terms of other functions: torch's functionals, and those of models."""
+    """Whether it is a Python function of other functions, such as torch's functionals or a model's own."""
     module = func.__module__ if isinstance(func, types.FunctionType) else None
     return module is not None and (module == F.__name__ or module.partition(".")[0] != "torch")
 

@@ -9,13 +9,13 @@ REGISTRY: Registry[Proxy] = Registry("proxy")
 
 
 def register(proxy: type[Proxy]) -> type[Proxy]:
-    """Class decorator: make a proxy known by its name."""
+    """Class decorator that registers a proxy under its name."""
     REGISTRY.register(proxy.name, proxy())
     return proxy
 
 
 def get(name: str) -> Proxy:
-    """The proxy called ``name``; UserError with the choices when there is none."""
+    """The proxy called ``name``; UserError with the choices if there is none."""
     return REGISTRY.get(name)
 
 

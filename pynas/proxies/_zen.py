@@ -1,4 +1,4 @@
-"""The probe of Zen scores: how much a perturbed input moves the feature map of a Gaussian network."""
+"""The probe of Zen scores: how much a perturbed input changes the feature map of a Gaussian network."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from torch.overrides import TorchFunctionMode
 from pynas._errors import UserError
 from pynas.proxies._base import Probe, ProbeCall
 from pynas.stats import Statistic, Statistics
-from pynas.stats._fast import FORWARDS
-from pynas.stats._loss import call_model, cut, leaves
-from pynas.stats._state import copied
 from pynas.stats.collect import MATRIX_LAYERS
+from pynas.stats.data import call_model, cut, leaves
+from pynas.stats.forwards import FORWARDS
+from pynas.stats.state import copied
 
 PERTURBATION = 0.01
 POOLS = {F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d}
@@ -27,7 +27,7 @@ MEANS = {torch.mean, Tensor.mean}
 
 @dataclass(frozen=True)
 class FeatureChange(Statistic[float]):
-    """D = mean over samples of ||f(x) - f(x + 0.01 x')||_1, f the map before global pooling, as one value."""
+    """D = mean over samples of ||f(x) - f(x + 0.01 x')||_1, f being the feature map before global pooling."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class NormVariance:
     """Mean over channels of a batch norm's variances.
 
     Attributes:
-        running: Of ``running_var`` after both forward passes.
-        batch: Of the batch x (unbiased).
+        running: Mean of ``running_var`` after both forward passes.
+        batch: Mean of the unbiased variances of the batch x.
     """
 
     running: float
@@ -52,12 +52,12 @@ class NormVariances(Statistic[NormVariance]):
 class ZenProbe(Probe):
     """Two forward passes in train mode, without gradients, of a copy with weights from N(0, 1).
 
-    x and x' are standard normal, of the shape of the inputs; biases are 0 and batch norms as new. f is what
-    goes into the last pooling of whole maps, else into the last linear layer, else the output. A copy of a
-    network in half precision computes in float32.
+    x and x' are standard normal with the shape of the inputs; biases are 0 and batch norms reset. f is the
+    input of the last pooling over whole maps; without one, the input of the last linear layer; without that,
+    the output. Copies of half-precision networks compute in float32.
 
     Attributes:
-        samples: As many as the inputs have, but at most these: 16 rank NAS-Bench-201 cells as 64 do.
+        samples: Largest number of samples; 16 rank NAS-Bench-201 cells as 64 do.
     """
 
     samples: int = 16
@@ -76,7 +76,7 @@ class ZenProbe(Probe):
         maps, means = [], []
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             for inputs in (x, moved):
-                torch.manual_seed(call.seed)  # the same units dropped in both
+                torch.manual_seed(call.seed)  # drop the same units in both passes
                 with _FeatureMap() as watch:
                     outputs = call_model(model, inputs)
                 maps.append(watch.found(outputs))
@@ -94,7 +94,7 @@ class ZenProbe(Probe):
 
 
 def log_terms(statistics: Statistics, variance: Callable[[NormVariance], float]) -> dict[str, float]:
-    """Logarithms of D and of each sqrt(variance); ArithmeticError where the map does not move."""
+    """Logarithms of D and of each sqrt(variance); ArithmeticError if the map does not change."""
     change = statistics[FeatureChange]["feature map"]
     if change == 0:
         raise ArithmeticError("the feature map does not depend on the input")
@@ -108,7 +108,7 @@ def log_terms(statistics: Statistics, variance: Callable[[NormVariance], float])
 
 
 class _FeatureMap(TorchFunctionMode):
-    """Notes what goes into poolings of whole maps and into linear calls. Runs what it can faster."""
+    """Records the inputs of poolings over whole maps and of linear calls, and speeds up some operators."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -135,7 +135,7 @@ class _FeatureMap(TorchFunctionMode):
         return func(*args, **kwargs) if y is None else y
 
     def found(self, outputs: Any) -> Tensor:
-        """The feature map of a forward pass that gave ``outputs``."""
+        """The feature map of the forward pass with these ``outputs``."""
         for candidate in (self.pooled, self.read):
             if candidate is not None:
                 return candidate
@@ -156,7 +156,7 @@ def _over_map(x: Tensor, dim: Any = None, **_: Any) -> bool:
 
 
 def gaussian_copy(model: nn.Module, generator: torch.Generator) -> nn.Module:
-    """A copy in train mode: weights from N(0, 1), biases 0, batch norms as new; not in half precision."""
+    """A copy in train mode: weights from N(0, 1), zero biases, reset batch norms; at least float32."""
     model = copied(model).train()
     halves = (torch.bfloat16, torch.float16)
     if any(p.dtype in halves for p in model.parameters()):
@@ -182,12 +182,12 @@ def gaussian_copy(model: nn.Module, generator: torch.Generator) -> nn.Module:
 
 
 def normal_like(inputs: Any, generator: torch.Generator) -> Any:
-    """Standard normal inputs of these shapes; UserError where they are integers."""
+    """Standard normal inputs of these shapes; UserError for integers."""
 
     def draw(value: Tensor) -> Tensor:
         if not value.is_floating_point():
             raise UserError(
-                f"inputs: they are replaced by N(0, 1), which needs floating-point inputs, got {value.dtype}"
+                f"inputs: expected floating point, since N(0, 1) replaces them, got {value.dtype}"
             )
         dtype = torch.float64 if value.dtype == torch.float64 else torch.float32
         noise = torch.randn(value.shape, generator=generator, dtype=dtype)
@@ -211,6 +211,6 @@ def _mean_variance(norm: nn.modules.batchnorm._BatchNorm) -> float:
 
 
 def _fresh(before: float, after: float, momentum: float | None) -> float:
-    """The batch's mean variance u, of ``after = (1 - momentum) before + momentum u``."""
-    rate = 1.0 if momentum is None else momentum  # a cumulative mean starts with the first batch
+    """The batch's mean variance u, solved from ``after = (1 - momentum) before + momentum u``."""
+    rate = 1.0 if momentum is None else momentum  # a cumulative mean equals the first batch's
     return (after - (1 - rate) * before) / rate if rate else math.nan

@@ -20,9 +20,9 @@ MANY_CLASSES = 100
 class EpeNas(Proxy):
     """sum_c |s_c|, s_c = sum_ij ln(|C_ij| + 1e-5), C the correlations of Jacobian rows of samples of class c.
 
-    Rows are those of ``jacob_cov``. With more than 100 outputs s_c is divided by the samples of its class,
-    and the score is the mean over c of sum_d |s_c - s_d|; classes with one sample then do not count. Targets
-    are labels [B] or probabilities [B, C].
+    Rows are those of ``jacob_cov``. With more than 100 outputs, s_c is divided by the number of samples of
+    its class, classes with one sample do not count, and the score is the mean over c of sum_d |s_c - s_d|.
+    Targets are labels [B] or probabilities [B, C].
 
     Lopes, Alirezazadeh, Alexandre: EPE-NAS: Efficient Performance Estimation Without Training for Neural
     Architecture Search, ICANN 2021; the formula is NASLib's.
@@ -33,11 +33,11 @@ class EpeNas(Proxy):
     needs_labels: ClassVar[bool] = True
 
     def layers(self, statistics: Statistics) -> dict[str, float]:
-        """None: it is a property of the whole."""
+        """Empty: the score is no sum over layers."""
         return {}
 
     def score(self, statistics: Statistics) -> float:
-        """From correlations in float64."""
+        """The score, from correlations in float64."""
         rows = statistics[InputGradients]["inputs"]
         labels = _labels(statistics.targets, len(rows))
         many = statistics.output_shape[-1] > MANY_CLASSES

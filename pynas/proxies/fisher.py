@@ -13,8 +13,8 @@ from pynas.stats import ChannelSaliency, Statistic, Statistics
 class Fisher(Proxy):
     """sum_l sum_k n_lk F_lk, F_lk = 1/2 mean_b (sum_hw y_bkhw dL/dy_bkhw)^2, y the outputs of layer l.
 
-    Layers are convolutions and linear ones, before what follows them. Channel k counts once for each of the
-    n_lk weights that make it, because the published code spreads its value over them. Turner et al.,
+    Layers are convolutions and linear layers. Channel k counts once for each of the n_lk weights that compute
+    it, because the published code assigns its value to each of them. Turner et al.,
     BlockSwap, ICLR 2020; as a proxy: Abdelfattah et al., ICLR 2021.
     """
 
@@ -22,7 +22,7 @@ class Fisher(Proxy):
     needs: ClassVar[tuple[Statistic[Any], ...]] = (ChannelSaliency(parameters="weights"),)
 
     def layers(self, statistics: Statistics) -> dict[str, float]:
-        """Sum over the weights of a layer."""
+        """The sum over the weights of each layer."""
         weights = statistics.weights
         return {
             name: weights[name].numel() / len(squares) * float(squares.sum()) / (2 * statistics.batch)

@@ -25,5 +25,5 @@ class Flops(Proxy):
     def of_architecture(
         self, space: Any, architecture: Architecture, num_classes: int, inputs: Any
     ) -> float | None:
-        """The space's own count, of the network as it would be trained."""
+        """The space's own count, for the network as it would be trained."""
         return float(space.macs(architecture, num_classes, inputs.shape[-1], inputs.shape[1]))

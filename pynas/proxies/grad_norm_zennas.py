@@ -1,4 +1,4 @@
-"""Norm of the gradient as Zen-NAS takes it: of a Gaussian network, noise and random labels."""
+"""Norm of the gradient as in Zen-NAS: of a Gaussian network on noise with random labels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pynas.proxies._base import Probe, ProbeCall, Proxy
 from pynas.proxies._registry import register
 from pynas.proxies._zen import gaussian_copy, normal_like
 from pynas.stats import Statistic, Statistics
-from pynas.stats._loss import call_model, leaves
+from pynas.stats.data import call_model, leaves
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ class NoiseGradientProbe(Probe):
 class GradNormZenNAS(Proxy):
     """||dL/dp||_2 over all parameters p at once, of a N(0, 1) network, N(0, 1) inputs and random labels.
 
-    The gradient norm of the Zen-NAS code (and of ZiCo's), which is not ``grad_norm``: one norm of all
-    parameters, biases and norms included, of a copy of the network with weights drawn from N(0, 1).
+    The gradient norm of the Zen-NAS code (and of ZiCo's) differs from ``grad_norm``: it is one norm over all
+    parameters, including biases and norm layers, of a copy of the network with weights drawn from N(0, 1).
 
     Lin et al.: Zen-NAS: A Zero-Shot NAS for High-Performance Image Recognition, ICCV 2021.
     """
@@ -68,9 +68,9 @@ class GradNormZenNAS(Proxy):
     needs_floating_inputs: ClassVar[bool] = True
 
     def layers(self, statistics: Statistics) -> dict[str, float]:
-        """Norms by parameter, the root of whose squares' sum is the score."""
+        """Norms by parameter; the score is the root of the sum of their squares."""
         return dict(statistics[NoiseGradientNorms])
 
     def score(self, statistics: Statistics) -> float:
-        """Root of the sum of squares."""
+        """The root of the sum of squares."""
         return math.hypot(*self.layers(statistics).values())

@@ -13,8 +13,8 @@ from pynas.stats import GradMoments, Statistic, Statistics
 class GradSign(Proxy):
     """sum_w |sum_i sign(dl_i/dw)|, l_i the loss of sample i forwarded alone, over conv and linear weights.
 
-    Samples are normalised one by one (``batch_norm="group"``), which is what forwarding each alone does, in
-    one pass. Zhang, Jia: GradSign: Model Performance Inference with Theoretical Insights, ICLR 2022.
+    One pass normalises samples one by one (``batch_norm="group"``), as if each were forwarded separately.
+    Zhang, Jia: GradSign: Model Performance Inference with Theoretical Insights, ICLR 2022.
     """
 
     name: ClassVar[str] = "grad_sign"

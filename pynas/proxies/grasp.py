@@ -13,7 +13,7 @@ from pynas.stats import Curvature, Statistic, Statistics
 class Grasp(Proxy):
     """sum_w -w (H g)_w, g = dL/dw, H the Hessian, over weights of convolutions and linear layers.
 
-    Gradient and Hessian are of the same batch, at temperature 1; the sign is the proxy's, not that of the
+    Gradient and Hessian are of the same batch, at temperature 1. The sign is that of the proxy, not of the
     pruning criterion. Wang, Zhang, Grosse: Picking Winning Tickets Before Training by Preserving Gradient
     Flow, ICLR 2020; as a proxy: Abdelfattah et al., ICLR 2021.
     """

@@ -18,21 +18,21 @@ EPSILON = 1e-5
 class JacobCov(Proxy):
     """-sum_i [ln(v_i + 1e-5) + 1 / (v_i + 1e-5)], v the eigenvalues of the correlations of Jacobian rows.
 
-    A row is the gradient of the sum of all logits of the batch at one sample; batch norm couples samples.
-    Samples whose rows are alike (the network does not tell them apart) give eigenvalues near 0. Not defined
-    (NaN, as in the published code) where a row is constant. Mellor, Turner, Storkey, Crowley: Neural
-    Architecture Search without Training, arXiv:2006.04647v1; Abdelfattah et al., ICLR 2021.
+    A row is the gradient, with respect to one sample, of the sum of all logits of the batch; batch norm
+    couples samples. Samples with similar rows (the network does not tell them apart) give eigenvalues near 0.
+    A constant row makes the score undefined (NaN, as in the published code). Mellor, Turner, Storkey,
+    Crowley: Neural Architecture Search without Training, arXiv:2006.04647v1; Abdelfattah et al., ICLR 2021.
     """
 
     name: ClassVar[str] = "jacob_cov"
     needs: ClassVar[tuple[Statistic[Any], ...]] = (InputGradients(),)
 
     def layers(self, statistics: Statistics) -> dict[str, float]:
-        """None: it is a property of the whole."""
+        """Empty: the score is no sum over layers."""
         return {}
 
     def score(self, statistics: Statistics) -> float:
-        """From the eigenvalues in float64."""
+        """The score, from eigenvalues in float64."""
         correlations = row_correlations(statistics[InputGradients]["inputs"])
         if not torch.isfinite(correlations).all():
             return float("nan")

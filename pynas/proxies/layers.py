@@ -12,10 +12,10 @@ from pynas.stats.weight_norms import WeightNorms
 
 @register
 class Layers(Proxy):
-    """Number of convolutions and linear layers that the output can depend on: a baseline hard to beat.
+    """Number of convolutions and linear layers that the output can depend on: a strong baseline.
 
-    Of a space's network without its dead edges, so the layers that training changes; of any other model all
-    that it has.
+    For a space's network, dead edges do not count, so these are the layers that training changes; for any
+    other model, all its layers count.
     """
 
     name: ClassVar[str] = "layers"

@@ -1,4 +1,4 @@
-"""Number of linear regions that a batch reaches."""
+"""Number of linear regions in which the samples of a batch lie."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from pynas.stats.code_agreement import CodeAgreement
 class LinearRegions(Proxy):
     """Number of distinct sign patterns of all ReLU units over the samples of the batch; at most B.
 
-    Samples with one pattern lie in one region in which the network is linear. Every sample of a wide network
-    has a pattern of its own, so the score only tells networks apart that are small for their batch: the
-    paper counts over thousands of 3x3 images of standard normal noise in networks of one channel. Pass such
-    inputs and networks to repeat that.
+    Samples with the same pattern lie in the same region, in which the network is linear. In a wide network
+    every sample has its own pattern, so the score only distinguishes networks that are small for their batch.
+    The paper counts over thousands of 3x3 images of standard normal noise in networks with one channel; pass
+    such inputs and networks to reproduce that.
 
     Chen, Gong, Wang: Neural Architecture Search on ImageNet in Four GPU Hours (TE-NAS), ICLR 2021.
     """
@@ -28,11 +28,11 @@ class LinearRegions(Proxy):
     whole_network: ClassVar[bool] = True
 
     def layers(self, statistics: Statistics) -> dict[str, float]:
-        """None: a pattern is of the whole network."""
+        """Empty: a pattern belongs to the whole network."""
         return {}
 
     def score(self, statistics: Statistics) -> float:
-        """Samples that agree with no earlier one in all units."""
+        """Number of samples whose pattern no earlier sample has."""
         found = agreement(statistics)
         alike = found.kernel == found.units
         return float((~alike.tril(-1).any(1)).sum())

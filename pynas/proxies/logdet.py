@@ -12,9 +12,9 @@ from pynas.proxies.naswot import Naswot
 class Logdet(Naswot):
     """ln det K of ReLU codes: the same number as ``naswot``, under the name that the survey uses.
 
-    Their code has the formula of ``naswot`` (as published it returns -inf, because nothing is summed without
-    a backward pass). Li, Hoang, Bhardwaj, Lin, Wang, Marculescu: Zero-Shot Neural Architecture Search:
-    Challenges, Solutions, and Opportunities, TPAMI 2024.
+    The survey's code has the formula of ``naswot`` (as published it returns -inf, because it sums nothing
+    without a backward pass). Li, Hoang, Bhardwaj, Lin, Wang, Marculescu: Zero-Shot Neural Architecture
+    Search: Challenges, Solutions, and Opportunities, TPAMI 2024.
     """
 
     name: ClassVar[str] = "logdet"

@@ -1,4 +1,4 @@
-"""NASWOT: how well ReLU codes tell samples apart."""
+"""NASWOT: how well ReLU codes distinguish samples."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from pynas._plural import counted
 from pynas.proxies._base import Proxy
 from pynas.proxies._registry import register
 from pynas.stats import Statistic, Statistics
@@ -19,9 +20,9 @@ class Naswot(Proxy):
     """ln det K, K_ij the number of ReLU units that samples i and j switch alike, summed over ReLU layers.
 
     As in the authors' code (their second version, also called nwot and logdet): one forward pass in train
-    mode, every ReLU call counted, those on dead edges included; K = sum of X X^T + (1 - X)(1 - X)^T. Two
-    samples with equal codes make K singular, which is a failure here and -inf or rounding there. Larger
-    batches have larger scores: compare at one size.
+    mode counts every ReLU call, including those on dead edges; K = sum of X X^T + (1 - X)(1 - X)^T. Two
+    samples with equal codes make K singular: here that is a failure, there it gives -inf or rounding noise.
+    Larger batches have larger scores: compare scores of one batch size.
 
     Mellor, Turner, Storkey, Crowley: Neural Architecture Search without Training, ICML 2021.
     """
@@ -31,16 +32,16 @@ class Naswot(Proxy):
     whole_network: ClassVar[bool] = True
 
     def layers(self, statistics: Statistics) -> dict[str, float]:
-        """None: a determinant of a sum."""
+        """Empty: the determinant of a sum is no sum over layers."""
         return {}
 
     def score(self, statistics: Statistics) -> float:
-        """By Cholesky in float64."""
+        """The score, by a Cholesky factorisation in float64."""
         return log_determinant(agreement(statistics).kernel)
 
 
 def agreement(statistics: Statistics) -> Agreement:
-    """The network's agreement; ValueError where nothing was switched."""
+    """The network's agreement; ValueError if no ReLU was called."""
     try:
         return statistics[CodeAgreement]["network"]
     except KeyError:
@@ -48,14 +49,15 @@ def agreement(statistics: Statistics) -> Agreement:
 
 
 def log_determinant(kernel: Tensor) -> float:
-    """Logarithm of the determinant of integers that are positive semidefinite; ArithmeticError if 0."""
+    """Log determinant of a positive semidefinite integer matrix; ArithmeticError if it is singular."""
     matrix = kernel.double()
     factor, failed = torch.linalg.cholesky_ex(matrix)
     pivots = factor.diagonal().square()
-    # A pivot is off by B eps times the largest diagonal at most; where K is regular none comes near that.
+    # The error of a pivot is at most B eps times the largest diagonal; pivots of a regular K are far larger.
     rounding = len(matrix) * torch.finfo(torch.float64).eps * float(matrix.diagonal().max())
     if int(failed) or float(pivots.min()) <= rounding:
         raise ArithmeticError(
-            f"the {len(matrix)} samples' codes are linearly dependent (K is singular), as when two are equal"
+            f"the codes of {counted(len(matrix), 'sample')} are linearly dependent (K is singular), as when "
+            "two are equal"
         )
     return math.fsum(pivots.log().tolist())

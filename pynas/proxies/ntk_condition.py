@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from pynas._plural import counted
 from pynas.proxies._base import Proxy
 from pynas.proxies._registry import register
 from pynas.stats import Statistic, Statistics
@@ -53,7 +54,7 @@ def condition(kernel: Tensor, precision: torch.dtype) -> float:
     smallest, largest = float(eigenvalues[0]), float(eigenvalues[-1])
     if not smallest > len(kernel) * torch.finfo(precision).eps * largest:
         raise ArithmeticError(
-            f"the tangent kernel of {len(kernel)} samples is singular to rounding: eigenvalues from "
-            f"{smallest:.1e} to {largest:.1e}"
+            f"the tangent kernel of {counted(len(kernel), 'sample')} is singular up to rounding: eigenvalues "
+            f"from {smallest:.1e} to {largest:.1e}"
         )
     return largest / smallest

@@ -14,9 +14,9 @@ from pynas.proxies._base import Probe, ProbeCall, Proxy
 from pynas.proxies._registry import register
 from pynas.proxies.ntk_condition import condition
 from pynas.stats import Statistic, Statistics
-from pynas.stats._loss import call_model, leaves
-from pynas.stats._rows import widen
-from pynas.stats._state import preserved
+from pynas.stats.data import call_model, leaves
+from pynas.stats.per_sample import widen
+from pynas.stats.state import preserved
 
 LARGEST_BYTES = 4 << 30
 

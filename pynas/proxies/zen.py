@@ -1,4 +1,4 @@
-"""Zen score as the field's code computes it."""
+"""Zen score as published code computes it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class Zen(Proxy):
     """ln D + sum over batch norms of ln sqrt(mean_c running_var), D the change of the feature map.
 
     D = mean over samples of ||f(x) - f(x + 0.01 x')||_1 on the map before global pooling, x and x' ~ N(0, 1),
-    of a copy of the network with weights drawn from N(0, 1), forwarded twice in train mode; 16 samples at
-    most, whose ranks are those of 64. This is what the code of Zen-NAS and of the survey does: variances are
-    what batch norms track in these two passes, from 1 with their momentum, so that momentum 0.1 dampens them.
-    ``zen_zennas`` has those of the batch.
+    of a copy of the network with weights drawn from N(0, 1), in two forward passes in train mode; at most 16
+    samples, which rank like 64. As in the code of Zen-NAS and of the survey, variances are those that batch
+    norms track in these two passes, starting from 1, so that momentum 0.1 dampens them. ``zen_zennas`` uses
+    those of the batch.
 
     Lin, Wang, Sun, Chen, Sun, Qian, Li, Jin: Zen-NAS: A Zero-Shot NAS for High-Performance Image Recognition,
     ICCV 2021.

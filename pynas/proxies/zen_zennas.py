@@ -1,4 +1,4 @@
-"""Zen score as the paper has it."""
+"""Zen score as in the paper."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pynas.stats import Statistics
 class ZenZenNAS(Zen):
     """ln D + sum over batch norms of ln sqrt(mean_c var), var the variance of the batch x itself.
 
-    The formula of the Zen-NAS paper, which undoes exactly what batch norms divide by; its code, and ``zen``,
-    take the variances that batch norms track over two passes instead. Both come from one probe.
+    The formula of the Zen-NAS paper, which exactly undoes the division by batch norms. Its code, like
+    ``zen``, uses the variances that batch norms track over two passes instead. Both scores share one probe.
     """
 
     name: ClassVar[str] = "zen_zennas"

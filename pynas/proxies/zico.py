@@ -17,9 +17,9 @@ from pynas.stats import RunningGradMoments, Statistic, Statistics
 class Zico(Proxy):
     """sum_l ln sum_w E|g_w| / std(g_w) over successive batches, weights of convolutions and linear layers.
 
-    ``std`` is the population deviation of the signed gradient, as in the authors' code (their paper writes
-    that of the absolute gradient); weights whose gradient does not vary (std exactly 0) are left out, and a
-    layer without any other contributes 0. Each batch is forwarded by itself in train mode.
+    ``std`` is the population standard deviation of the signed gradient, as in the authors' code (the paper
+    writes that of the absolute gradient). Weights whose gradient does not vary (std exactly 0) are left out;
+    a layer with only such weights contributes 0. Each batch has its own forward pass in train mode.
 
     Li, Yang, Bhardwaj, Marculescu: ZiCo: Zero-shot NAS via Inverse Coefficient of Variation on Gradients,
     ICLR 2023.

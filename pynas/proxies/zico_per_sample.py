@@ -1,4 +1,4 @@
-"""ZiCo over samples instead of batches, in one pass."""
+"""ZiCo over samples in place of batches, in one pass."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pynas.stats import GradMoments, Statistic, Statistics
 class ZicoPerSample(Proxy):
     """ZiCo's formula with one gradient per sample: one pass, hundreds of gradients instead of two.
 
-    pynas's own variant: the many gradients make the deviation a stable estimate, where two batches leave it
-    ruled by the few weights on which they nearly agree. With batch norm in train mode, samples' gradients
-    are their contributions to the gradient of the batch.
+    pynas's own variant. Many gradients make the deviation a stable estimate, whereas with two batches the few
+    weights on which they nearly agree dominate. With batch norm in train mode, the gradient of a sample is
+    its contribution to the gradient of the batch.
     """
 
     name: ClassVar[str] = "zico_per_sample"

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 _Array = NDArray[np.float64]
 
@@ -42,6 +41,7 @@ class Bootstrap:
     def __call__(
         self, statistic: Callable[[_Array, _Array, _Array], _Array], x: _Array, y: _Array
     ) -> Estimate:
+        """The statistic of all items, and the interval of what resamples give."""
         rng = np.random.default_rng(self._seed)
         value = float(statistic(x, y, np.ones((1, len(x))))[0])
         if math.isnan(value):
@@ -71,6 +71,8 @@ def kendall(x: _Array, y: _Array, weights: _Array) -> _Array:
     """
     if len(x) > _LARGEST_PAIR_MATRIX:  # N log N for each resample beats N^2 for all of them
         copies = weights.astype(np.int64)
+        from scipy import stats  # which takes a second to import
+
         taus = [stats.kendalltau(np.repeat(x, row), np.repeat(y, row)).statistic for row in copies]
         return np.array(taus, dtype=np.float64)
     signs = np.sign(x[:, None] - x) * np.sign(y[:, None] - y)

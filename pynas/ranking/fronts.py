@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from pynas._errors import UserError
-from pynas._multiobjective import hypervolume, inverted_generational_distance, pareto_front
+from pynas.ranking.pareto import hypervolume, inverted_generational_distance, pareto_front
 
 
 @dataclass(frozen=True, slots=True)

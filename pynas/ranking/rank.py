@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pynas._correlation import Bootstrap, Estimate, kendall, spearman
 from pynas._errors import UserError
-from pynas.fronts import FrontComparison, compare_fronts
+from pynas.ranking.correlation import Bootstrap, Estimate, kendall, spearman
+from pynas.ranking.fronts import FrontComparison, compare_fronts
 from pynas.trial import Trial
 
 __all__ = ["BASELINES", "Correlation", "Estimate", "Ranking", "rank_scores", "rank_trials"]

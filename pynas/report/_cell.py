@@ -1,11 +1,11 @@
-"""Drawing a cell: nodes on a line, edges as arcs over and under it, as SVG."""
+"""Draws a cell as SVG: nodes on a line, edges as arcs above and below it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from pynas.report._page import GREY, INK, MUTED, escaped
+from pynas.report.document import GREY, INK, MUTED, escaped
 
 _COLOURS = ("#2563eb", "#d97706", "#059669", "#9333ea", "#dc2626", "#0891b2", "#65a30d", "#be185d")
 _SPACING, _RADIUS, _LIFT, _CHARACTER = 230, 24, 62, 7.6
@@ -64,9 +64,9 @@ def draw_cell(edges: Sequence[Edge], labels: Sequence[str] = ()) -> str:
 
 
 def _levels(edges: Iterable[Edge]) -> list[int]:
-    """How high each edge arches, negative below the line: the lowest level where it overlaps no other arc.
+    """The height of each edge's arc, negative below the line: the lowest level that overlaps no other arc.
 
-    Short edges choose first, so longer ones arch over them; edges between neighbours are straight, level 0.
+    Short edges choose first, so longer ones arch over them. Edges between neighbours are straight: level 0.
     """
     listed = list(edges)
     levels = [0] * len(listed)
@@ -95,7 +95,7 @@ def _edge(edge: Edge, x0: float, x1: float, level: int, middle: float, colour: s
         start, end, apex = x0 + _RADIUS, x1 - _RADIUS - 4, middle
         path = f"M {start} {middle} L {end} {middle}"
     else:
-        # From one circle's upper or lower side to the other's; a cubic's apex is at 3/4 of its handles.
+        # From the upper or lower side of one circle to the other's; a cubic's apex is at 3/4 of its handles.
         side = -1 if level > 0 else 1
         start, end = x0 + 0.6 * _RADIUS, x1 - 0.6 * _RADIUS
         edge_y = middle + side * 0.8 * _RADIUS

@@ -1,4 +1,4 @@
-"""The figures of the reports. ``hover`` is HTML for the pointer, one entry a point; other text is escaped."""
+"""The figures of the reports. ``hover`` holds the HTML tooltip of each point; other text is escaped."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import ArrayLike, NDArray
 
-from pynas.report._page import AMBER, BLUE, GREEN, GREY, VIOLET, escaped
+from pynas._plural import counted
+from pynas.report.document import AMBER, BLUE, GREEN, GREY, VIOLET, escaped
 
 Floats = NDArray[np.float64]
 
@@ -171,7 +172,7 @@ def fronts(
 def bars(
     names: Sequence[str], series: Mapping[str, Sequence[tuple[float, float, float]]], value_label: str
 ) -> go.Figure:
-    """Grouped bars of (value, low, high) by name, one colour a series, the intervals as whiskers."""
+    """Grouped bars of (value, low, high) by name: one colour per series, intervals as whiskers."""
     figure = go.Figure()
     for (label, estimates), colour in zip(series.items(), (BLUE, GREEN, AMBER, VIOLET), strict=False):
         value, low, high = (np.array(column, dtype=np.float64) for column in zip(*estimates, strict=True))
@@ -198,7 +199,7 @@ def bars(
 
 
 def view(values: ArrayLike) -> dict[str, list[float]]:
-    """An axis range without the lowest 5 % where those would squeeze the rest into a third of it or less."""
+    """The axis range: without the lowest 5 % if they would squeeze the rest into a third of it or less."""
     finite = np.asarray(values, dtype=np.float64)
     lowest, low, high = finite.min(), np.quantile(finite, 0.05), finite.max()
     if low == high or low - lowest < 2 * (high - low):
@@ -208,14 +209,15 @@ def view(values: ArrayLike) -> dict[str, list[float]]:
 
 
 def hidden(*axes: ArrayLike) -> str:
-    """A sentence about the points that the first view leaves out; empty if there are none."""
+    """How many points the first view leaves out, as a sentence; empty if none."""
     outside = np.zeros(len(np.asarray(axes[0])), dtype=bool)
     for values in axes:
         bounds = view(values).get("range")
         if bounds is not None:
             outside |= np.asarray(values, dtype=np.float64) < bounds[0]
     count = int(outside.sum())
-    return f"{count:,} low points are outside the view: double-click to see all." if count else ""
+    shown = f"{counted(count, 'low point')} {'is' if count == 1 else 'are'} outside the view"
+    return f"{shown}: double-click to see all." if count else ""
 
 
 def _add_star(figure: go.Figure, x: Floats, y: Floats, hover: list[str], i: int | None) -> None:

@@ -15,8 +15,8 @@ import plotly.graph_objects as go
 from plotly.io import to_html
 from plotly.offline import get_plotlyjs
 
-from pynas._atomic import replacing
 from pynas._errors import printable
+from pynas._io.atomic import replacing
 
 INK, MUTED, GRID = "#1f2937", "#6b7280", "#e5e7eb"
 BLUE, GREEN, AMBER, VIOLET, GREY = "#2563eb", "#059669", "#d97706", "#9333ea", "#9ca3af"

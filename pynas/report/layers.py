@@ -1,4 +1,4 @@
-"""What each layer contributes to the scores of one network, as a page."""
+"""A page with the contribution of each layer to the scores of one network."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 
 import plotly.graph_objects as go
 
-from pynas.report import _page
+from pynas._plural import counted
+from pynas.report import document
 
 ROW = 17  # pixels of a layer's bar
 LARGEST = 400  # bars in a plot; more cannot be told apart
@@ -18,11 +19,11 @@ LARGEST = 400  # bars in a plot; more cannot be told apart
 
 @dataclass(frozen=True)
 class LayerScore:
-    """One proxy's verdict on a network.
+    """The score of one proxy for a network.
 
     Attributes:
         value: The score.
-        layers: Contributions by layer, in the order of the network; empty where there is no such sum.
+        layers: Contributions by layer, in the order of the network; empty if the score is no sum over layers.
         message: Why there is no score.
     """
 
@@ -39,32 +40,34 @@ def write_layers_report(
     network: str = "",
     facts: Mapping[str, str] | None = None,
 ) -> Path:
-    """Write one page with a bar of each layer's contribution for each proxy.
+    """Write one page that shows, for each proxy, the contribution of each layer as a bar.
 
     Args:
-        path: Where to.
-        scores: By name of the proxy.
-        title: Heading.
-        network: What was scored.
-        facts: What else to say about where the numbers come from, by name.
+        path: HTML file to write.
+        scores: Scores by the name of the proxy.
+        title: Heading of the page.
+        network: Name of what was scored.
+        facts: Further facts about how the numbers were obtained, by name.
 
     Returns:
         ``path``.
     """
-    return _page.write_page(path, title, network, _body(scores, facts or {}))
+    return document.write_page(path, title, network, _body(scores, facts or {}))
 
 
 def _body(scores: Mapping[str, LayerScore], facts: Mapping[str, str]) -> Iterator[str]:
     rows = [[name, _number(s.value), f"{len(s.layers):,}" if s.layers else "–"] for name, s in scores.items()]
-    table = _page.table(["proxy", "score", "layers"], rows, text_columns=["proxy"])
-    yield _page.grid([_page.card("Scores", table, wide=True)])
+    table = document.table(["proxy", "score", "layers"], rows, text_columns=["proxy"])
+    yield document.grid([document.card("Scores", table, wide=True)])
     for name, found in scores.items():
         if found.message:
-            yield _page.grid([_page.card(name, _page.note(found.message), wide=True)])
+            yield document.grid([document.card(name, document.note(found.message), wide=True)])
         elif found.layers:
-            yield _page.grid([_page.card(f"{name}: {_number(found.value)}", _bars(found.layers), wide=True)])
+            yield document.grid(
+                [document.card(f"{name}: {_number(found.value)}", _bars(found.layers), wide=True)]
+            )
     if facts:
-        yield _page.grid([_page.card("Where the numbers come from", _page.facts(facts), wide=True)])
+        yield document.grid([document.card("Where the numbers come from", document.facts(facts), wide=True)])
 
 
 def _bars(layers: Mapping[str, float]) -> str:
@@ -74,23 +77,24 @@ def _bars(layers: Mapping[str, float]) -> str:
     if len(shown) > LARGEST:
         order = sorted(range(len(shown)), key=lambda i: abs(shown[i][1]), reverse=True)
         shown = [shown[i] for i in sorted(order[:LARGEST])]
-        remark = f"The {LARGEST} layers of the largest contributions of {len(finite):,}. "
+        remark = f"The {LARGEST} largest contributions of {counted(len(finite), 'layer')}. "
     if len(finite) < len(layers):
-        remark += f"{len(layers) - len(finite):,} contributions are not finite."
-    names = [_page.escaped(name) for name, _ in shown]
+        count = len(layers) - len(finite)
+        remark += f"{counted(count, 'contribution')} {'is' if count == 1 else 'are'} not finite."
+    names = [document.escaped(name) for name, _ in shown]
     values = [value for _, value in shown]
     figure = go.Figure()
     figure.add_bar(
         x=values,
         y=names,
         orientation="h",
-        marker={"color": [_page.BLUE if value >= 0 else _page.AMBER for value in values]},
+        marker={"color": [document.BLUE if value >= 0 else document.AMBER for value in values]},
         hovertemplate="<b>%{y}</b><br>%{x:.6g}<extra></extra>",
     )
     figure.update_yaxes(autorange="reversed", automargin=True, tickfont={"size": 11}, type="category")
     figure.update_xaxes(title_text="contribution")
     figure.update_layout(bargap=0.25, showlegend=False)
-    return _page.plot(figure, height=110 + ROW * len(shown)) + _page.note(remark)
+    return document.plot(figure, height=110 + ROW * len(shown)) + document.note(remark)
 
 
 def _number(value: float) -> str:

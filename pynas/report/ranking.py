@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pynas.fronts import FrontComparison
-from pynas.ranking import BASELINES, Correlation, Estimate, Ranking
-from pynas.report import _figures, _page
+from pynas._plural import counted
+from pynas.ranking.fronts import FrontComparison
+from pynas.ranking.rank import BASELINES, Correlation, Estimate, Ranking
+from pynas.report import _figures, document
 
 
 def write_ranking_report(
@@ -21,23 +22,23 @@ def write_ranking_report(
     title: str = "How scores rank architectures",
     facts: Mapping[str, str] | None = None,
 ) -> Path:
-    """Write a page about a ranking that opens without a network.
+    """Write a page about a ranking; it opens without a network connection.
 
-    It shows the correlations with their intervals as bars and as a table, overall, within the most accurate
-    and under constraints; each score against accuracy; and for each cost the Pareto front that a score
-    chooses beside the true one.
+    It shows the correlations and their intervals as bars and as a table: overall, among the most accurate
+    architectures and under constraints. It plots each score against accuracy and, for each cost, the Pareto
+    front that a score chooses beside the true one.
 
     Args:
         path: HTML file to write.
         ranking: The ranking.
         title: Heading of the page.
-        facts: What else to say about where the numbers come from, by name.
+        facts: Further facts about how the numbers were obtained, by name.
 
     Returns:
         ``path``.
     """
-    subtitle = f"{len(ranking.accuracy):,} architectures, {ranking.accuracy_label}"
-    return _page.write_page(path, title, subtitle, _body(ranking, facts or {}))
+    subtitle = f"{counted(len(ranking.accuracy), 'architecture')}, {ranking.accuracy_label}"
+    return document.write_page(path, title, subtitle, _body(ranking, facts or {}))
 
 
 def _body(ranking: Ranking, facts: Mapping[str, str]) -> Iterator[str]:
@@ -47,12 +48,14 @@ def _body(ranking: Ranking, facts: Mapping[str, str]) -> Iterator[str]:
 
     names = sorted(ranking.correlations, key=strength, reverse=True)
     top = f"Kendall, top {ranking.top:.0%}"
-    yield _page.grid([_page.card("Rank correlation with accuracy", _bars(ranking, names, top), wide=True)])
-    yield _page.grid([_page.card("In numbers", _table(ranking, names, top), wide=True)])
+    yield document.grid(
+        [document.card("Rank correlation with accuracy", _bars(ranking, names, top), wide=True)]
+    )
+    yield document.grid([document.card("In numbers", _table(ranking, names, top), wide=True)])
     cards = [(name, _scatter(ranking, name)) for name in names]
     odd = len(cards) % 2 == 1
-    yield _page.grid(
-        _page.card(
+    yield document.grid(
+        document.card(
             f"{_named(name)}: Spearman {_value(ranking.correlations[name].spearman)}",
             content,
             wide=odd and i == len(cards) - 1,
@@ -60,20 +63,20 @@ def _body(ranking: Ranking, facts: Mapping[str, str]) -> Iterator[str]:
         for i, (name, content) in enumerate(cards)
     )
     for comparison in ranking.fronts:
-        yield _page.grid(
+        yield document.grid(
             [
-                _page.card(
+                document.card(
                     f"Pareto fronts: accuracy and {comparison.cost}", _judged(comparison, names), wide=True
                 )
             ]
         )
         charts = [
-            _page.card(f"{_named(name)} and {comparison.cost}", _front(ranking, comparison, name))
+            document.card(f"{_named(name)} and {comparison.cost}", _front(ranking, comparison, name))
             for name in names
         ]
-        yield _page.grid(charts)
+        yield document.grid(charts)
     if facts:
-        yield _page.grid([_page.card("Where the numbers come from", _page.facts(facts), wide=True)])
+        yield document.grid([document.card("Where the numbers come from", document.facts(facts), wide=True)])
 
 
 def _bars(ranking: Ranking, names: list[str], top: str) -> str:
@@ -90,13 +93,15 @@ def _bars(ranking: Ranking, names: list[str], top: str) -> str:
         series[ranking.constraint] = [triple(c.kendall_within) for c in chosen]
     figure = _figures.bars([_named(name) for name in names], series, "rank correlation")
     remark = (
-        f"Whiskers: {ranking.confidence:.0%} bootstrap intervals ({ranking.resamples:,} resamples, seed "
-        f"{ranking.seed}). The top {ranking.top:.0%} are the most accurate architectures."
+        f"Whiskers: {ranking.confidence:.0%} bootstrap intervals "
+        f"({counted(ranking.resamples, 'resample')}, seed {ranking.seed}). "
+        f"The top {ranking.top:.0%} are the most accurate architectures."
     )
     if ranking.bounds:
         count = max(c.count_within for c in chosen)
-        remark += f" Under {ranking.constraint}: Kendall over the {count:,} architectures that meet it."
-    return _page.plot(figure) + _page.note(remark)
+        met = f"{counted(count, 'architecture')} that {'meets' if count == 1 else 'meet'} it"
+        remark += f" Under {ranking.constraint}: Kendall over {met}."
+    return document.plot(figure) + document.note(remark)
 
 
 def _table(ranking: Ranking, names: list[str], top: str) -> str:
@@ -116,7 +121,7 @@ def _table(ranking: Ranking, names: list[str], top: str) -> str:
     columns = ["score", "Spearman", "Kendall", top.replace("Kendall", "Spearman"), top]
     columns += [f"{kind}, {ranking.constraint}" for kind in ("Spearman", "Kendall") if ranking.bounds]
     columns += ["architectures", "without a score"]
-    return _page.table(
+    return document.table(
         columns, [row(name, ranking.correlations[name]) for name in names], text_columns=["score"]
     )
 
@@ -125,9 +130,9 @@ def _scatter(ranking: Ranking, name: str) -> str:
     scores, accuracy = np.array(ranking.scores[name]), np.array(ranking.accuracy)
     keep = np.flatnonzero(np.isfinite(scores))
     labels = ranking.labels or [""] * len(accuracy)
-    hover = [_page.escaped(labels[i]) for i in keep]
+    hover = [document.escaped(labels[i]) for i in keep]
     figure = _figures.against_accuracy(scores[keep], accuracy[keep], name, ranking.accuracy_label, hover)
-    return _page.plot(figure, height=360) + _page.note(_figures.hidden(scores[keep], accuracy[keep]))
+    return document.plot(figure, height=360) + document.note(_figures.hidden(scores[keep], accuracy[keep]))
 
 
 def _judged(comparison: FrontComparison, names: list[str]) -> str:
@@ -142,12 +147,12 @@ def _judged(comparison: FrontComparison, names: list[str]) -> str:
     ]
     columns = ["score", "architectures on its front", "hypervolume over the true one's", "distance (IGD)"]
     remark = (
-        f"The true front has {len(comparison.truth):,} of {comparison.count:,} architectures. A score's "
-        "front is that of the score and the cost; it is judged by accuracy. Hypervolumes are above the "
-        "lowest accuracy and below the highest cost. The distance goes from each architecture on the true "
-        "front to the nearest on the score's, averaged, with accuracy and cost scaled to [0, 1]."
+        f"The true front has {len(comparison.truth):,} of {counted(comparison.count, 'architecture')}. "
+        "A score's front is that of the score and the cost, judged by accuracy. Hypervolumes count the area "
+        "above the lowest accuracy and below the highest cost. The distance is the mean over architectures "
+        "on the true front of that to the nearest on the score's, with accuracy and cost scaled to [0, 1]."
     )
-    return _page.table(columns, rows, text_columns=["score"]) + _page.note(remark)
+    return document.table(columns, rows, text_columns=["score"]) + document.note(remark)
 
 
 def _front(ranking: Ranking, comparison: FrontComparison, name: str) -> str:
@@ -161,10 +166,10 @@ def _front(ranking: Ranking, comparison: FrontComparison, name: str) -> str:
         comparison.cost,
         ranking.accuracy_label,
         name,
-        [_page.escaped(label) for label in labels],
+        [document.escaped(label) for label in labels],
         bound=ranking.bounds.get(comparison.cost),
     )
-    return _page.plot(figure, height=360) + _page.note(_figures.hidden(accuracy))
+    return document.plot(figure, height=360) + document.note(_figures.hidden(accuracy))
 
 
 def _optional(estimate: Estimate | None) -> str:

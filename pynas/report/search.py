@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pynas import spaces
-from pynas._costs import ALWAYS, PROFILED
 from pynas._errors import UserError
-from pynas._multiobjective import mean_ranks, pareto_front
-from pynas._objectives import summary
+from pynas._plural import counted
 from pynas.architecture import Architecture
-from pynas.ranking import rank_scores
-from pynas.report import _figures, _page
+from pynas.hardware.costs import ALWAYS, PROFILED
+from pynas.ranking.pareto import mean_ranks, pareto_front
+from pynas.ranking.rank import rank_scores
+from pynas.report import _figures, document
 from pynas.report._cell import draw_cell
 from pynas.report._figures import hidden
-from pynas.spaces._identity import DEFINITION, recorded_options
+from pynas.run.objectives import summary
+from pynas.spaces.identity import DEFINITION, recorded_options
 from pynas.store import Run
 from pynas.trial import Status, Trial
 
@@ -34,18 +35,18 @@ _TOP = 10
 def write_search_report(
     path: str | os.PathLike[str], run: Run, trials: Sequence[Trial], *, space: SearchSpace | None = None
 ) -> Path:
-    """Write a page about a search that opens without a network.
+    """Write a page about a search; it opens without a network connection.
 
-    It shows the best architecture and its cell, the best score so far, score against accuracy where that is
-    known, the Pareto fronts of scores and costs (of FLOPs if no cost is an objective), the ten best trials,
-    and what the search ran with.
+    It shows the best architecture and its cell, the best score over the trials, score against accuracy where
+    that is known, the Pareto fronts of scores and costs (of FLOPs if no cost is an objective), the ten best
+    trials, and the configuration of the search.
 
     Args:
         path: HTML file to write.
         run: The search.
         trials: Its trials.
-        space: The search space, which names the architectures and draws the cell; by default the registered
-            one of the run's name. Decisions stand in for the names of a space that is not registered.
+        space: The search space, which names the architectures and draws the cell. Default: the registered
+            space of the run's name; if there is none, the page shows decisions in place of names.
 
     Returns:
         ``path``.
@@ -55,11 +56,11 @@ def write_search_report(
     parts = [
         f"{config.strategy}",
         f"seed {config.seed}",
-        f"{len(trials):,} trials",
+        counted(len(trials), "trial"),
         _date(_text(run.provenance.get("started", ""))),
     ]
     title = f"Search of {config.space} for {', '.join(config.objectives)}"
-    return _page.write_page(path, title, ", ".join(filter(None, parts)), page.body())
+    return document.write_page(path, title, ", ".join(filter(None, parts)), page.body())
 
 
 class _SearchPage:
@@ -88,15 +89,15 @@ class _SearchPage:
         """The page's parts."""
         if not self.valid:
             messages = sorted({trial.evaluation.message for trial in self.trials})[:5]
-            yield _page.grid([_page.card("No trial succeeded", _page.note("; ".join(messages)), wide=True)])
+            yield document.grid(
+                [document.card("No trial succeeded", document.note("; ".join(messages)), wide=True)]
+            )
         else:
             yield self._numbers()
-            yield _page.grid([self._best()])
-            yield _page.grid(self._charts())
-            yield _page.grid(
-                [_page.card(f"The best {min(_TOP, len(self.valid))} trials", self._table(), wide=True)]
-            )
-        yield _page.grid([_page.card("What the search ran with", self._facts(), wide=True)])
+            yield document.grid([self._best()])
+            yield document.grid(self._charts())
+            yield document.grid([document.card("The best trials", self._table(), wide=True)])
+        yield document.grid([document.card("What the search ran with", self._facts(), wide=True)])
 
     def _numbers(self) -> str:
         best = self.order[0]
@@ -118,7 +119,7 @@ class _SearchPage:
             values["its FLOPs (millions of multiply-adds)"] = f"{metrics['flops'] / 1e6:.1f}"
         failed = len(self.trials) - len(self.valid)
         values[f"trials, {f'{failed:,}' if failed else 'none'} failed"] = f"{len(self.trials):,}"
-        return _page.numbers(values)
+        return document.numbers(values)
 
     def _hypervolume(self) -> float:
         if not (np.isfinite(self.mega_flops).all() or any(name.startswith("-") for name in self.objectives)):
@@ -128,10 +129,12 @@ class _SearchPage:
 
     def _best(self) -> str:
         best = self.valid[self.order[0]]
-        name = f'<p class="best"><code>{_page.escaped(self.labels[self.order[0]])}</code></p>'
+        name = f'<p class="best"><code>{document.escaped(self.labels[self.order[0]])}</code></p>'
         space = self.space
         cell = "" if space is None else draw_cell(space.graph(best.architecture), space.node_labels)
-        return _page.card(f"The best architecture, found in trial {best.number + 1}", name + cell, wide=True)
+        return document.card(
+            f"The best architecture, found in trial {best.number + 1}", name + cell, wide=True
+        )
 
     def _charts(self) -> list[str]:
         star = self.order[0]
@@ -143,19 +146,19 @@ class _SearchPage:
             scores, label = self.scores[:, k], f"{objective} score"
             numbers = [trial.number + 1 for trial in self.valid]
             figure = _figures.progress(numbers, scores, len(self.trials), label, self.hover)
-            charts = [(f"Best {objective} so far", _page.plot(figure) + _page.note(hidden(scores)))]
+            charts = [(f"Best {objective} so far", document.plot(figure) + document.note(hidden(scores)))]
             for cost, (values, cost_label, bound) in axes.items():
                 front = pareto_front(np.stack([scores, -values], axis=1))
                 figure = _figures.pareto(
                     values, scores, front, label, self.hover, star=star, bound=bound, cost_label=cost_label
                 )
-                content = _page.plot(figure) + _page.note(hidden(scores))
+                content = document.plot(figure) + document.note(hidden(scores))
                 name = cost.removeprefix("-") or "cost"
                 charts.append((f"{objective} and {name}: the Pareto front", content))
             if np.isfinite(self.accuracy).sum() >= 3:
                 charts.append(self._against_accuracy(k))
             odd, last = len(charts) % 2 == 1, len(charts) - 1
-            cards += [_page.card(*chart, wide=odd and i == last) for i, chart in enumerate(charts)]
+            cards += [document.card(*chart, wide=odd and i == last) for i, chart in enumerate(charts)]
         return cards
 
     def _cost_axes(self) -> dict[str, tuple[_figures.Floats, str, float | None]]:
@@ -193,8 +196,8 @@ class _SearchPage:
             f"{self.objectives[k]} against accuracy: Spearman {correlation.spearman.value:.2f}, "
             f"Kendall {correlation.kendall.value:.2f}"
         )
-        remarks = f"Over the {len(known):,} trials of this search, as its strategy chose them. "
-        return heading, _page.plot(figure, height=440) + _page.note(remarks + hidden(scores, accuracy))
+        remarks = f"Over {counted(len(known), 'trial')} of this search, as its strategy chose them. "
+        return heading, document.plot(figure, height=440) + document.note(remarks + hidden(scores, accuracy))
 
     def _table(self) -> str:
         known = bool(np.isfinite(self.accuracy).any())
@@ -207,7 +210,7 @@ class _SearchPage:
             row += [_fixed(self.accuracy[i], 2)] if known else []
             row += [_fixed(params[i], 3), _fixed(self.mega_flops[i], 1), str(self.valid[i].number + 1)]
             rows.append(row)
-        return _page.table(columns, rows, text_columns=["architecture"])
+        return document.table(columns, rows, text_columns=["architecture"])
 
     def _facts(self) -> str:
         config, provenance = self.run.config, self.run.provenance
@@ -227,7 +230,7 @@ class _SearchPage:
         if provenance.get("resumed"):
             values["resumed"] = ", ".join(_text(session.get("started")) for session in provenance["resumed"])
         values["seconds of evaluation"] = f"{sum(trial.evaluation.seconds for trial in self.trials):,.1f}"
-        return _page.facts({name.replace("_", " "): value for name, value in values.items()})
+        return document.facts({name.replace("_", " "): value for name, value in values.items()})
 
     def _metric(self, name: str) -> _figures.Floats:
         return np.array(
@@ -249,11 +252,11 @@ class _SearchPage:
             lines.append(f"accuracy {self.accuracy[i]:.2f}")
         if math.isfinite(self.mega_flops[i]):
             lines.append(f"{self.mega_flops[i]:.1f} M FLOPs")
-        return "<br>".join(map(_page.escaped, lines))
+        return "<br>".join(map(document.escaped, lines))
 
 
 def registered_space(run: Run) -> SearchSpace | None:
-    """The space that a run searched, where its name is a registered one's; of a subset the whole space.
+    """The space that a run searched, if it is registered under its name; for a subset, the whole space.
 
     Raises:
         UserError: The space has no such options.
@@ -263,8 +266,8 @@ def registered_space(run: Run) -> SearchSpace | None:
         return None
     try:
         return spaces.get(name, **recorded_options(options))
-    except Exception as error:  # whatever a constructor makes of values from a file
-        if DEFINITION in options:  # a user's own, of which the options are not all that it was made with
+    except Exception as error:  # a constructor may fail in any way on values from a file
+        if DEFINITION in options:  # a custom space: the options are not all that it was made with
             return None
         raise UserError(f"run {run.id}: {name} cannot be made with {_text(options)}: {error}") from error
 

@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import plotly.graph_objects as go
 
-from pynas._correlation import Estimate
+from pynas._plural import counted
 from pynas.analysis import SettingAnalysis, SharingAnalysis
-from pynas.report import _figures, _page
+from pynas.ranking.correlation import Estimate
+from pynas.report import _figures, document
 
-_COLOURS = (_page.BLUE, _page.GREEN, _page.AMBER, _page.VIOLET, _page.GREY)
+_COLOURS = (document.BLUE, document.GREEN, document.AMBER, document.VIOLET, document.GREY)
 
 
 def write_sharing_report(
@@ -24,23 +25,30 @@ def write_sharing_report(
     title: str = "How much weight sharing helps",
     facts: Mapping[str, str] | None = None,
 ) -> Path:
-    """Write a page about an analysis that opens without a network.
+    """Write a page about an analysis; it opens without a network connection.
 
-    It shows rank correlations with their intervals, estimates against the truth, what picking and pruning
-    find and lose beside chance, stability between seeds and checkpoints, and the bias of each operation.
+    It shows rank correlations with their intervals, estimates against the ground truth, what picking and
+    pruning find and lose compared with chance, stability between seeds and checkpoints, and the bias of each
+    operation.
 
     Args:
         path: HTML file to write.
         analysis: The analysis.
         title: Heading of the page.
-        facts: What else to say about where the numbers come from, by name.
+        facts: Further facts about how the numbers were obtained, by name.
 
     Returns:
         ``path``.
     """
     seeds = analysis.settings[0].estimates.shape[0]
-    subtitle = f"{len(analysis.truth):,} architectures, {len(analysis.settings)} settings, {seeds} seeds"
-    return _page.write_page(path, title, subtitle, _body(analysis, facts or {}))
+    subtitle = ", ".join(
+        (
+            counted(len(analysis.truth), "architecture"),
+            counted(len(analysis.settings), "setting"),
+            counted(seeds, "seed"),
+        )
+    )
+    return document.write_page(path, title, subtitle, _body(analysis, facts or {}))
 
 
 def _body(analysis: SharingAnalysis, facts: Mapping[str, str]) -> Iterator[str]:
@@ -53,18 +61,18 @@ def _body(analysis: SharingAnalysis, facts: Mapping[str, str]) -> Iterator[str]:
     }
     remark = (
         f"Means over seeds, last checkpoint. Whiskers: {asked.confidence:.0%} bootstrap intervals over "
-        f"architectures ({asked.resamples:,} resamples, seed {asked.seed})."
+        f"architectures ({counted(asked.resamples, 'resample')}, seed {asked.seed})."
     )
-    bars = _page.plot(_figures.bars(names, series, "rank correlation")) + _page.note(remark)
-    yield _page.grid(
-        [_page.card(f"Rank correlation with {analysis.quality.name} reached alone", bars, wide=True)]
+    bars = document.plot(_figures.bars(names, series, "rank correlation")) + document.note(remark)
+    yield document.grid(
+        [document.card(f"Rank correlation with ground-truth {analysis.quality.name}", bars, wide=True)]
     )
-    yield _page.grid([_page.card("In numbers", _numbers(analysis), wide=True)])
-    yield _page.grid(
-        _page.card(f"{s.name}: Kendall {s.kendall.value:.3f}", _scatter(analysis, s)) for s in settings
+    yield document.grid([document.card("In numbers", _numbers(analysis), wide=True)])
+    yield document.grid(
+        document.card(f"{s.name}: Kendall {s.kendall.value:.3f}", _scatter(analysis, s)) for s in settings
     )
-    yield _page.grid([_page.card("Picking the best", _picks(analysis), wide=True)])
-    yield _page.grid([_page.card("Pruning the worst", _prunings(analysis), wide=True)])
+    yield document.grid([document.card("Picking the best", _picks(analysis), wide=True)])
+    yield document.grid([document.card("Pruning the worst", _prunings(analysis), wide=True)])
     rows = list(_stability_rows(analysis))
     if rows:
         columns = [
@@ -73,20 +81,20 @@ def _body(analysis: SharingAnalysis, facts: Mapping[str, str]) -> Iterator[str]:
             "Kendall, mean",
             "lowest",
             f"std ({analysis.quality.difference})",
-            "without shifts of all",
+            "std without common shifts",
             "reliability",
-            "the best of one lacks in another",
+            "regret of one's best in another",
         ]
         remark = (
-            "Reliability is the share of one run's variance that is the architectures' (ICC). Shifts of all "
-            "architectures alike change no order."
+            "Reliability (ICC) is the share of a run's variance that the architectures explain. A common "
+            "shift of all architectures changes no order."
         )
-        content = _page.table(columns, rows, text_columns=["setting", "between"]) + _page.note(remark)
-        yield _page.grid([_page.card("Stability", content, wide=True)])
+        content = document.table(columns, rows, text_columns=["setting", "between"]) + document.note(remark)
+        yield document.grid([document.card("Stability", content, wide=True)])
     if settings[0].bias:
-        yield _page.grid([_page.card("Bias of operations", _bias(analysis), wide=True)])
+        yield document.grid([document.card("Bias of operations", _bias(analysis), wide=True)])
     if facts:
-        yield _page.grid([_page.card("Where the numbers come from", _page.facts(facts), wide=True)])
+        yield document.grid([document.card("Where the numbers come from", document.facts(facts), wide=True)])
 
 
 def _numbers(analysis: SharingAnalysis) -> str:
@@ -107,7 +115,7 @@ def _numbers(analysis: SharingAnalysis) -> str:
         for s in analysis.settings
     ]
     remark = "Averaged: Kendall of the mean estimate over all seeds and checkpoints."
-    return _page.table(columns, rows, text_columns=["setting"]) + _page.note(remark)
+    return document.table(columns, rows, text_columns=["setting"]) + document.note(remark)
 
 
 def _scatter(analysis: SharingAnalysis, setting: SettingAnalysis) -> str:
@@ -116,10 +124,10 @@ def _scatter(analysis: SharingAnalysis, setting: SettingAnalysis) -> str:
         setting.estimates[:, -1].mean(axis=0),
         analysis.truth,
         f"with shared weights ({analysis.quality.unit}), mean over seeds",
-        f"alone ({analysis.quality.unit})",
-        [_page.escaped(label) for label in labels],
+        f"ground truth ({analysis.quality.unit})",
+        [document.escaped(label) for label in labels],
     )
-    return _page.plot(figure, height=360)
+    return document.plot(figure, height=360)
 
 
 def _picks(analysis: SharingAnalysis) -> str:
@@ -131,7 +139,7 @@ def _picks(analysis: SharingAnalysis) -> str:
         for p in picks:
             found = [f"{p.found[share]:.2f}" for share in shares]
             rows.append([name, str(p.count), f"{p.regret:.2f}", f"{p.rank:.1f}", *found])
-    return _page.table(columns, rows, text_columns=["setting"])
+    return document.table(columns, rows, text_columns=["setting"])
 
 
 def _prunings(analysis: SharingAnalysis) -> str:
@@ -140,7 +148,7 @@ def _prunings(analysis: SharingAnalysis) -> str:
         figure.add_scatter(
             x=[p.share for p in setting.prunings],
             y=[p.worst_removed for p in setting.prunings],
-            name=_page.escaped(setting.name),
+            name=document.escaped(setting.name),
             mode="lines+markers",
             line={"color": colour},
         )
@@ -149,7 +157,7 @@ def _prunings(analysis: SharingAnalysis) -> str:
         y=[p.worst_removed for p in analysis.chance_prunings],
         name="chance",
         mode="lines",
-        line={"color": _page.GREY, "dash": "dash"},
+        line={"color": document.GREY, "dash": "dash"},
     )
     figure.update_xaxes(title_text="share that is removed")
     figure.update_yaxes(title_text="share of the worst that is removed", range=[0, 1.02])
@@ -165,11 +173,12 @@ def _prunings(analysis: SharingAnalysis) -> str:
             lost = [f"{p.best_lost[s]:.2f}" for s in shares]
             numbers = [f"{p.gain:+.2f}", f"{p.best_left:+.2f}"]
             rows.append([name, f"{p.share:.0%}", f"{p.worst_removed:.2f}", *lost, *numbers])
-    return _page.plot(figure, height=360) + _page.table(columns, rows, text_columns=["setting"])
+    return document.plot(figure, height=360) + document.table(columns, rows, text_columns=["setting"])
 
 
 def _stability_rows(analysis: SharingAnalysis) -> Iterator[list[str]]:
-    found = [("alone", "trainings", [analysis.truth_stability] if analysis.truth_stability else [])]
+    truth = [analysis.truth_stability] if analysis.truth_stability else []
+    found = [("stand-alone training", "repeats", truth)]
     for s in analysis.settings:
         found.append((s.name, "seeds", [s.seeds] if s.seeds else []))
         found.append((s.name, "checkpoints", list(s.checkpoints)))
@@ -204,8 +213,8 @@ def _bias(analysis: SharingAnalysis) -> str:
         "Rank errors go from -1 to 1; above zero, shared weights rank architectures with the operation too "
         "high."
     )
-    table = _page.table(columns, rows, text_columns=["setting", "operation"])
-    return _page.plot(figure) + _page.note(remark) + table
+    table = document.table(columns, rows, text_columns=["setting", "operation"])
+    return document.plot(figure) + document.note(remark) + table
 
 
 def _triple(estimate: Estimate | None) -> tuple[float, float, float]:

@@ -6,91 +6,19 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from pynas._errors import UserError, printable
+from pynas._errors import UserError
+from pynas._user_values import Unusable, cleaned, explained, number, shown
 from pynas.architecture import Architecture
-from pynas.trial import FIDELITY, Evaluation, Evaluator, Status
+from pynas.trial import FIDELITY, Evaluation, Evaluator, Proposal, Status, members_of
 
 if TYPE_CHECKING:
-    from pynas.benchmarks import Table
-
-
-class Unusable(Exception):  # noqa: N818  (what came, not what went wrong here)
-    """A value that cannot be read as what it should be; the text says what was expected and what came."""
-
-    def __str__(self) -> str:
-        return str(self.args[0])
-
-
-def explained(error: BaseException) -> str:
-    """Type and text of an exception, whatever its own text does."""
-    if isinstance(error, Unusable):
-        return cleaned(str(error))
-    name = type(error).__name__
-    try:
-        return cleaned(f"{name}: {error}")
-    except KeyboardInterrupt:
-        raise
-    except BaseException as second:
-        return f"{name}, whose text cannot be had ({type(second).__name__})"
-
-
-def cleaned(text: str) -> str:
-    """Text that every store, page and terminal takes, the same after it was stored as before."""
-    return printable(str.__str__(text).expandtabs(4), lines=True)
-
-
-def number(value: object) -> float:
-    """The one number that ``value`` is: Python's and NumPy's kinds, and arrays and tensors of one element.
-
-    Raises:
-        Unusable: It is none, or too large for a float.
-    """
-    if type(value) is float:
-        return value
-    if isinstance(value, (np.datetime64, np.timedelta64)):
-        raise Unusable(f"expected a number, got {shown(value)}")
-    item: object = value
-    try:
-        if not isinstance(value, (bool, int, float)) and callable(take := getattr(value, "item", None)):
-            item = take()
-        if isinstance(item, (str, bytes, complex)) or not (
-            hasattr(type(item), "__float__") or hasattr(type(item), "__index__")
-        ):
-            raise Unusable(f"expected a number, got {shown(value)}")
-        return float(cast(float, item))
-    except Unusable:
-        raise
-    except OverflowError:
-        raise Unusable(f"expected a number, got {shown(value)}, too large for a float") from None
-    except Exception as error:  # whatever an object's own conversion raises
-        raise Unusable(f"expected a number, got {shown(value)} ({explained(error)})") from error
-
-
-def shown(value: object) -> str:
-    """A few words about a value of any kind, without its own ``repr``, which may be long or raise."""
-    kind = type(value).__name__
-    if isinstance(value, str):
-        return f"the text {str.__str__(value)[:60]!r}"
-    if value is None or isinstance(value, bool):
-        return str(value)
-    if type(value) is int:
-        return str(value) if value.bit_length() < 64 else f"an integer of {value.bit_length()} bits"
-    if type(value) is float:
-        return str(value)
-    shape = getattr(value, "shape", None)
-    return f"{kind} of shape {list(shape)}" if isinstance(shape, tuple) else kind
+    from pynas.tables import Table
 
 
 def evaluated(
-    evaluator: Evaluator,
-    architecture: Architecture,
-    is_first: bool,
-    fidelity: float = 1.0,
-    scored: Sequence[str] = (),
+    evaluator: Evaluator, proposal: Proposal, is_first: bool, scored: Sequence[str] = ()
 ) -> Evaluation:
     """Evaluate; whatever the evaluator raises or returns is an evaluation, a failed one if need be.
 
@@ -98,24 +26,25 @@ def evaluated(
 
     Args:
         evaluator: Called with the architecture.
-        architecture: What to evaluate.
+        proposal: What to evaluate, and with which share of a full evaluation.
         is_first: Whether a UserError is raised instead: a person can act on it before anything is lost.
-        fidelity: Share of a full evaluation.
         scored: Names of the objectives that nobody but the evaluator gives; what :func:`read` needs.
 
     Raises:
         KeyboardInterrupt: Somebody wants the search to end.
     """
     start = time.perf_counter()
+    architecture, fidelity = proposal
     reduced: dict[str, float] = {}
     try:
         judge: Callable[[Architecture], object] = evaluator
-        at_fidelity = None if fidelity == 1 else getattr(evaluator, "at_fidelity", None)
+        at_fidelity = None if fidelity == 1 else members_of(evaluator).at_fidelity
         if at_fidelity is not None:
             reduced = {FIDELITY: fidelity}
-            judge = at_fidelity(fidelity)
-            if not callable(judge):
-                raise Unusable(f"at_fidelity({fidelity:.3g}): expected an evaluator, got {shown(judge)}")
+            cheaper = at_fidelity(fidelity)
+            if not callable(cheaper):
+                raise Unusable(f"at_fidelity({fidelity:.3g}): expected an evaluator, got {shown(cheaper)}")
+            judge = cheaper
         evaluation = read(judge(architecture), scored, start)
         return replace(evaluation, metrics={**evaluation.metrics, **reduced}) if reduced else evaluation
     except KeyboardInterrupt:

@@ -14,20 +14,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pynas import strategies
-from pynas._described import Described
 from pynas._errors import UserError
-from pynas._identity import brief, describe
-from pynas._plain import plain
-from pynas._source import is_installed, shortened
-from pynas.spaces._identity import DEFINITION, constructor_options, identity
+from pynas._identity.described import Described
+from pynas._identity.description import brief, describe
+from pynas._identity.plain import plain
+from pynas._identity.source import is_installed, shortened
+from pynas.spaces.identity import DEFINITION, constructor_options, identity
 from pynas.store import RunConfig, Store
 from pynas.strategies import SearchStrategy
-from pynas.trial import Evaluator
+from pynas.trial import Evaluator, members_of
 
 if TYPE_CHECKING:
-    from pynas.benchmarks import Table
     from pynas.hardware import HardwareModel
     from pynas.spaces import SearchSpace
+    from pynas.tables import Table
 
 # What versions before did not record of parts that they did record; a stored run without it can be checked
 # by its trials' costs and accuracies.
@@ -148,7 +148,7 @@ def _without(part: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
 
 def declared_config(evaluator: Evaluator) -> dict[str, Any]:
     """What an evaluator says of itself: its mapping ``config``; empty where it has none."""
-    config = getattr(evaluator, "config", None)
+    config = members_of(evaluator).config
     if not isinstance(config, Mapping):
         return {}
     declared: dict[str, Any] = plain(config, "evaluator: config")

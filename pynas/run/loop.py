@@ -13,21 +13,22 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from pynas import spaces, strategies
-from pynas._costs import Costs
 from pynas._errors import UserError
-from pynas._evaluation import evaluated, shown, with_accuracy
-from pynas._objectives import checked, completed, split, summary
-from pynas._recorder import Proposal, Recorder
-from pynas._run_identity import identity_of
+from pynas._user_values import shown
 from pynas.architecture import Architecture
+from pynas.hardware.costs import Costs
+from pynas.run.evaluation import evaluated, with_accuracy
+from pynas.run.identity import identity_of
+from pynas.run.objectives import checked, completed, split, summary
+from pynas.run.recorder import Recorder
 from pynas.store import Run, Store
 from pynas.strategies import Infeasible
-from pynas.trial import Evaluation, Evaluator, Status, Trial
+from pynas.trial import Evaluation, Evaluator, Proposal, Status, Trial, members_of
 
 if TYPE_CHECKING:
-    from pynas.benchmarks import Table
     from pynas.hardware import HardwareModel
     from pynas.spaces import SearchSpace
+    from pynas.tables import Table
 
 DEFAULT_EVALUATOR: Mapping[str, Any] = MappingProxyType(
     {"images": "digits", "batch": 256, "precision": "float32"}
@@ -134,7 +135,8 @@ def search(
     budget = _integer("budget", budget, "a positive number of trials", 1)
     workers = _integer("workers", workers, "a positive number of processes", 1)
     names = [split(text)[1] for text in objectives]
-    known = Costs(space, constraints, models=hardware).names
+    costs = Costs(space, constraints, models=hardware)
+    known = costs.names
     extra = dict(config or {})
     if evaluator is None:
         evaluator = default_evaluator(space, [name for name in names if name not in known], seed=seed)
@@ -142,8 +144,8 @@ def search(
     if workers > 1:
         extra["workers"] = workers
     task = task_of(evaluator, num_classes, image_size)
-    wanted = [name for name in names if name in known]
-    costs = Costs(space, constraints, models=hardware, wanted=wanted, **task)
+    costs.of_task(**task)
+    costs.want([name for name in names if name in known], "objective")
     chosen = dict(strategy_options or {})
     searcher = strategies.create(
         strategy, space, seed=seed, feasible=costs.feasible, objectives=objectives, **chosen
@@ -181,7 +183,7 @@ def search(
                 raise UserError(f"{error}: {costs.explain()}. Relax the constraints") from None
             if not proposals:
                 break
-            architecture = proposals[0][0]
+            architecture = proposals[0].architecture
             before = time.perf_counter()
             evaluation = evaluate(number, proposals[: budget - number])
             evaluating += time.perf_counter() - before
@@ -236,11 +238,9 @@ def _evaluations(
 ) -> Iterator[Callable[[int, Sequence[Proposal]], Evaluation]]:
     """What evaluates trial ``number``, given what is proposed for it and for those after it."""
     if workers == 1:
-        yield lambda number, proposals: evaluated(
-            evaluator, proposals[0][0], number == 0, proposals[0][1], scored
-        )
+        yield lambda number, proposals: evaluated(evaluator, proposals[0], number == 0, scored)
         return
-    from pynas._workers import Workers  # which takes a hundredth of a second to import
+    from pynas.run.workers import Workers  # which takes a hundredth of a second to import
 
     with Workers(evaluator, workers, scored) as pool:
         yield pool
@@ -259,10 +259,11 @@ def task_of(
     evaluator: Evaluator, num_classes: int | None = None, image_size: int | None = None
 ) -> dict[str, int]:
     """What costs depend on beside the architecture, from the evaluator's images where it has some."""
-    shape = tuple(getattr(getattr(evaluator, "inputs", None), "shape", ()))
+    members = members_of(evaluator)
+    shape = tuple(getattr(members.inputs, "shape", ()))
     channels, size = shape[-3] if len(shape) > 3 else 3, shape[-1] if len(shape) > 1 else 32
     if num_classes is None:
-        num_classes = getattr(evaluator, "num_classes", None)
+        num_classes = members.num_classes
     sizes = {
         "num_classes": 10 if num_classes is None else num_classes,
         "image_size": size if image_size is None else image_size,

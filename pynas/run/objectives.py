@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from pynas._costs import Costs
 from pynas._errors import UserError
-from pynas._multiobjective import hypervolume, mean_ranks, pareto_front
 from pynas.architecture import Architecture
+from pynas.hardware.costs import Costs
+from pynas.ranking.pareto import hypervolume, mean_ranks, pareto_front
 from pynas.trial import FIDELITY, Evaluation, Status, Trial
 
 

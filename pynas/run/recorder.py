@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pynas import provenance as facts
 from pynas._errors import UserError
-from pynas._run_identity import Identity
+from pynas._io import provenance as facts
 from pynas.architecture import Architecture
+from pynas.run.identity import Identity
 from pynas.store import DAMAGED, SCHEMA_VERSION, Run, Store
 from pynas.strategies import Exhausted, SearchStrategy
-from pynas.trial import Evaluation, Trial
-
-Proposal = tuple[Architecture, float]
-"""An architecture, and the share of a full evaluation that it is worth."""
+from pynas.trial import Evaluation, Proposal, Trial
 
 PROPOSALS_PER_WORKER = 2
 """How many are open for each process, so that an evaluation that takes longer does not idle the others."""
@@ -69,7 +66,7 @@ class Recorder:
                 ) from error
         for trial in self.trials[self._in_state :]:
             proposals = self.ask()
-            if not proposals or proposals[0][0] != trial.architecture:
+            if not proposals or proposals[0].architecture != trial.architecture:
                 raise UserError(
                     f"{store.location}: run {self.run.id} cannot be continued: trial {trial.number} is not "
                     "what the strategy proposes now; another version wrote it. Start a run with another seed"
@@ -87,13 +84,13 @@ class Recorder:
                 architecture = self._strategy.ask()
             except Exhausted:
                 break
-            self._open.append((architecture, self._strategy.fidelity(architecture)))
+            self._open.append(Proposal(architecture, self._strategy.fidelity(architecture)))
         return self._open
 
     def record(self, evaluation: Evaluation) -> Trial:
         """Tell and store the next trial, of what was proposed first."""
         number = len(self.trials)
-        trial = Trial(number, self._open[0][0], evaluation)
+        trial = Trial(number, self._open[0].architecture, evaluation)
         self._tell(trial)
         if self._store is not None:
             due = number + 1 - self._in_state > number // TRIALS_PER_STATE
@@ -119,7 +116,7 @@ class Recorder:
         self._strategy.load_state(state["strategy"])
         space = self._strategy.space
         self._open = [
-            (Architecture(space.name, tuple(found)), float(share)) for found, share in state["open"]
+            Proposal(Architecture(space.name, tuple(found)), float(share)) for found, share in state["open"]
         ]
-        for architecture, _ in self._open:
-            space.check(architecture)
+        for proposal in self._open:
+            space.check(proposal.architecture)

@@ -18,11 +18,12 @@ from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any
 
 from pynas._errors import UserError
-from pynas._evaluation import evaluated, explained
+from pynas._user_values import explained
+from pynas.run.evaluation import evaluated
 from pynas.trial import Evaluation, Evaluator, Status
 
 if TYPE_CHECKING:
-    from pynas._recorder import Proposal
+    from pynas.trial import Proposal
 
 _SECONDS_TO_END = 5.0
 
@@ -166,7 +167,7 @@ class Workers:
         for worker in self._workers:
             if worker.ready and worker.job is None and self._waiting:
                 job = self._waiting.popleft()
-                if self._send(worker, (*job.proposal, job.number == 0)):
+                if self._send(worker, (job.proposal, job.number == 0)):
                     worker.job = job
                 else:  # it is dead, which the next reading finds
                     self._waiting.appendleft(job)
@@ -253,10 +254,10 @@ def _serve(connection: Connection, threads: int | None, scored: Sequence[str]) -
             return
         connection.send(("ready", None))
         while True:
-            architecture, fidelity, is_first = connection.recv()
+            proposal, is_first = connection.recv()
             result: Evaluation | UserError
             try:
-                result = evaluated(evaluator, architecture, is_first, fidelity, scored)
+                result = evaluated(evaluator, proposal, is_first, scored)
             except UserError as error:
                 result = UserError(explained(error).removeprefix("UserError: "))
             except KeyboardInterrupt as error:  # of the evaluator: SIGINT is ignored

@@ -1,4 +1,4 @@
-"""Search spaces: pure descriptions of sets of architectures, and how to build each as a network.
+"""Search spaces: sets of architectures as pure data, and how to build each architecture as a network.
 
     space = pynas.spaces.get("nasbench201")
     arch = space.sample(random.Random(0))
@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from pynas.spaces._base import SPACES, Edge, SearchSpace
 from pynas.spaces._custom import CustomSpace, custom
 from pynas.spaces._open_ended import OpenEndedSpace
 from pynas.spaces._subset import Subset, subset
+from pynas.spaces.base import SPACES, Edge, SearchSpace
 from pynas.spaces.darts_cnn import DARTSCNN
 from pynas.spaces.darts_rnn import DARTSRNN
 from pynas.spaces.epnas import EPNAS
@@ -25,8 +25,7 @@ from pynas.spaces.nasbench201 import NASBench201
 from pynas.spaces.nats_size import NATSSize
 from pynas.spaces.proxylessnas import ProxylessNAS
 from pynas.spaces.spos_shufflenet import SPOSShuffleNet
-from pynas.spaces.transnas_macro import TransNASMacro
-from pynas.spaces.transnas_micro import TransNASMicro
+from pynas.spaces.transnas import TransNASMacro, TransNASMicro
 
 __all__ = [
     "DARTSCNN",
@@ -54,7 +53,7 @@ __all__ = [
 
 
 def register(space: type[SearchSpace]) -> type[SearchSpace]:
-    """Make a space known under its ``name``; usable as a class decorator. A taken name raises ValueError."""
+    """Register a space under its ``name``; also a class decorator. ValueError if the name is taken."""
     return SPACES.register(space.name, space)
 
 

@@ -1,4 +1,4 @@
-"""A user's own space: any function that makes a network, and the arguments to search over."""
+"""A custom space: any function that makes a network, and the arguments to search over."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pynas._errors import UserError
-from pynas._identity import brief, describe
-from pynas._naming import to_text
+from pynas._identity.description import brief, describe
+from pynas._identity.naming import to_text
 from pynas.architecture import Architecture
-from pynas.spaces._base import SearchSpace, check_positive
+from pynas.spaces.base import SearchSpace, check_positive
 
 if TYPE_CHECKING:
     from torch import nn
 
-_TASK = ("num_classes", "in_channels")  # what the factory is given beside the choices if it takes it
+_TASK = ("num_classes", "in_channels")  # passed to a factory that takes them, besides the choices
 
 
 class CustomSpace(SearchSpace):
-    """All combinations of named choices, each a network that a factory makes; see :func:`custom`.
+    """All combinations of named choices; a factory makes the network of each. See :func:`custom`.
 
-    Parameters and multiply-adds are counted on the network itself, made on PyTorch's meta device, which
-    allocates and computes nothing (on the CPU where a factory or its network cannot do that); both are
-    remembered. The text of an architecture is ``width=32,kernel=3,depth=2``, in the order of the choices.
+    Parameters and multiply-adds are counted on the network itself and cached. It is made on PyTorch's meta
+    device, which allocates and computes nothing, or on the CPU if it does not run on meta. The text of an
+    architecture is ``width=32,kernel=3,depth=2``, in the order of the choices.
 
     Args:
         factory: Function or class that returns a network ``[B, in_channels, H, W] -> [B, num_classes]``.
-        choices: What each of its keyword arguments is chosen from: values, or values by label.
+        choices: For each keyword argument of the factory its values, or a dictionary of values by label.
     """
 
     name: ClassVar[str] = "custom"
@@ -45,11 +45,11 @@ class CustomSpace(SearchSpace):
 
     @property
     def num_choices(self) -> tuple[int, ...]:
-        """Choices of each argument, in their order."""
+        """Number of choices of each argument, in order."""
         return tuple([len(values) for values in self.choices.values()])
 
     def arguments(self, arch: Architecture) -> dict[str, Any]:
-        """What the factory is called with for ``arch``."""
+        """The keyword arguments of the factory for ``arch``."""
         decisions = self.check(arch)
         return {
             name: list(values.values())[decision]
@@ -57,7 +57,7 @@ class CustomSpace(SearchSpace):
         }
 
     def definition(self) -> dict[str, Any]:
-        """What makes this space: the choices in their order, and the factory with all that it uses."""
+        """What identifies this space: the choices in order, and the factory with everything that it uses."""
         choices = {
             name: [_told(label, value) for label, value in values.items()]
             for name, values in self.choices.items()
@@ -101,7 +101,7 @@ class CustomSpace(SearchSpace):
     # ---- the network -----------------------------------------------------------------------------
 
     def params(self, arch: Architecture, num_classes: int = 10, in_channels: int = 3) -> int:
-        """Number of parameters of the network, shared ones once."""
+        """Number of parameters of the network; shared ones count once."""
         key = (self.check(arch), num_classes, in_channels)
         if key not in self._params:
 
@@ -114,7 +114,7 @@ class CustomSpace(SearchSpace):
     def macs(
         self, arch: Architecture, num_classes: int = 10, image_size: int = 32, in_channels: int = 3
     ) -> int:
-        """Multiply-adds of one image's forward pass, half of what torch's own counter says."""
+        """Multiply-adds of the forward pass of one image: half of the FLOPs that torch's counter reports."""
         check_positive(image_size=image_size)
         key = (self.check(arch), num_classes, image_size, in_channels)
         if key not in self._macs:
@@ -134,23 +134,23 @@ class CustomSpace(SearchSpace):
     def _on_meta(
         self, arch: Architecture, num_classes: int, in_channels: int, count: Callable[[nn.Module], int]
     ) -> int:
-        """``count`` of the network, made where nothing is computed if that is possible."""
+        """``count(network)``, on the meta device if the network can be made there."""
         import torch
 
-        with torch.random.fork_rng(devices=[]):  # counting must not change what is built next
+        with torch.random.fork_rng(devices=[]):  # counting must not change the next network's weights
             try:
                 with torch.device("meta"):
                     return count(self.build(arch, num_classes, in_channels))
             except UserError:
                 raise
             except Exception:
-                # Factories may look at numbers or read files: then there is no way around the real network.
+                # Factories that look at values or read files need the real network.
                 return count(self.build(arch, num_classes, in_channels))
 
     def build(
         self, arch: Architecture, num_classes: int = 10, in_channels: int = 3, prune: bool = False
     ) -> nn.Module:
-        """Call the factory, with ``num_classes`` and ``in_channels`` if it takes them; nothing is pruned."""
+        """Call the factory, with ``num_classes`` and ``in_channels`` if it takes them; never prunes."""
         from torch import nn
 
         arguments = self.arguments(arch)
@@ -172,27 +172,28 @@ def custom(
     name: str = "custom",
     image_size: int = 32,
 ) -> CustomSpace:
-    """Make a search space of a function that makes networks.
+    """Make a search space from a function that makes networks.
 
         def network(width, kernel, depth, in_channels=3, num_classes=10): ...
 
         space = pynas.spaces.custom(network, choices={"width": [16, 32], "kernel": [3, 5], "depth": [1, 2]})
         space.parse("width=32,kernel=3,depth=2")
 
-    If the factory has parameters ``num_classes`` and ``in_channels``, it gets those of the task; else its
-    networks have those that it gives them. ``pynas.spaces.register(type(space))`` makes the space known under
-    its name. For constraints between choices, moves of your own or a graph, subclass :class:`SearchSpace`.
+    If the factory has parameters ``num_classes`` and ``in_channels``, it gets those of the task; otherwise
+    its networks have the numbers that it chooses. ``pynas.spaces.register(type(space))`` registers the space
+    under its name. For constraints between choices, moves of your own or a graph, subclass
+    :class:`SearchSpace`.
 
     Args:
         factory: Function or class that returns an ``nn.Module`` for one value of each choice.
-        choices: By keyword argument of the factory the values to choose from, each shown as ``str`` shows it
-            (a function or class by its name); or a dictionary of values by label.
+        choices: For each keyword argument of the factory its values, or a dictionary of values by label. The
+            text of a value without label is its ``str``, or the name of a function or class.
         name: Name of the space in architectures and stores.
-        image_size: Pixels along a side of the images that checks and probes use.
+        image_size: Side, in pixels, of the images that checks and probes use.
 
     Raises:
-        UserError: the factory does not take an argument or needs others, a choice has no values or two of the
-            same text, or a text that cannot stand in ``name=value,name=value``.
+        UserError: The factory does not take one of the arguments or needs others; a choice has no values, two
+            with the same text, or a text that cannot stand in ``name=value,name=value``.
     """
     check_positive(image_size=image_size)
 
@@ -208,7 +209,7 @@ def custom(
 
 
 def _labelled(name: str, values: Iterable[Any]) -> dict[str, Any]:
-    """The values of one argument by the text that stands for each."""
+    """The values of one argument by their texts."""
     if isinstance(values, str):
         raise UserError(f"choices[{name!r}]: expected a list of values, got the text {values!r}")
     if isinstance(values, Mapping):
@@ -230,7 +231,7 @@ def _labelled(name: str, values: Iterable[Any]) -> dict[str, Any]:
 
 
 def _told(label: str, value: Any) -> str:
-    """A value of a choice, with its label where that does not say it."""
+    """A value of a choice, with its label if that is not the value's own text."""
     text = to_text(brief(value))
     return text if label == text else f"{label}: {text}"
 
@@ -240,7 +241,7 @@ def _label(value: Any) -> str:
 
 
 def _check_signature(factory: Callable[..., Any], names: tuple[str, ...]) -> tuple[str, ...]:
-    """Which of the task's arguments the factory takes; UserError if it cannot be called with ``names``."""
+    """The arguments of the task that the factory takes; UserError if it cannot be called with ``names``."""
     if not callable(factory):
         raise UserError(
             f"factory: expected a function that returns a torch.nn.Module, got {type(factory).__name__}"
@@ -250,7 +251,7 @@ def _check_signature(factory: Callable[..., Any], names: tuple[str, ...]) -> tup
         raise UserError(f"choices: {reserved[0]!r} is given by the task and cannot be a choice")
     try:
         parameters = inspect.signature(factory).parameters.values()
-    except ValueError:  # some callables of extension modules have none
+    except ValueError:  # some callables of extension modules have no signature
         return ()
     keywords = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)

@@ -1,4 +1,4 @@
-"""Reading genotypes as text: the ``Genotype(...)`` of the DARTS code, its JSON form, and the compact form."""
+"""Reads genotypes from text: the ``Genotype(...)`` of the DARTS code, its JSON form, and the compact form."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ParseError(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A piece of text; of quoted text what stands between the quotes."""
+    """A piece of the text; for quoted text, what is between the quotes."""
 
     kind: str  # "name", "quoted", "number", "mark", "end"
     text: str
@@ -29,7 +29,7 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class EdgeText:
-    """One ``(operation, source)``, and where the source stands."""
+    """One ``(operation, source)``, and the position of the source in the text."""
 
     operation: str
     source: int
@@ -42,12 +42,12 @@ _TOKEN: Final = re.compile(
 
 
 class GenotypeReader:
-    """Tokens of a text one after the other, with an error that points at the first that does not fit.
+    """Reads the tokens of a text in order; the error points at the first token that does not fit.
 
     Args:
-        text: What to read.
+        text: Text to read.
         error: Makes the error.
-        operations: Names that may stand for an operation.
+        operations: Valid names of operations.
     """
 
     def __init__(self, text: str, error: ParseError, operations: tuple[str, ...]) -> None:
@@ -70,23 +70,23 @@ class GenotypeReader:
     # ---- pieces ----------------------------------------------------------------------------------
 
     def advance(self) -> Token:
-        """The present token; the next one takes its place."""
+        """Return the current token and go to the next one."""
         token, self.token = self.token, self._scan()
         return token
 
     def error(self, expected: str, token: Token | None = None, choices: tuple[str, ...] = ()) -> UserError:
-        """The error that ``token``, or the present one, is not ``expected``."""
+        """The error that ``token`` (by default the current one) is not ``expected``."""
         token = token or self.token
         return self._error(self._text, token.start, len(token.text), expected, choices)
 
     def accept(self, *marks: str) -> str:
-        """Step over one of ``marks`` if it is next, and return it; otherwise the empty string."""
+        """Skip one of ``marks`` if it is next, and return it; otherwise return the empty string."""
         if self.token.kind == "mark" and self.token.text in marks:
             return self.advance().text
         return ""
 
     def expect(self, *marks: str) -> str:
-        """Step over one of ``marks``, which must be next."""
+        """Skip one of ``marks``, which must be next."""
         found = self.accept(*marks)
         if not found:
             raise self.error(" or ".join(map(repr, marks)))
@@ -100,7 +100,7 @@ class GenotypeReader:
         return self.advance().text
 
     def number(self, low: int, high: int, what: str) -> tuple[int, Token]:
-        """An integer in ``low..high``, and where it stands."""
+        """An integer in ``low..high``, and its token."""
         token = self.token
         if token.kind != "number" or not low <= int(token.text) <= high:
             raise self.error(f"{what} in {low}..{high}")
@@ -151,7 +151,7 @@ class GenotypeReader:
         return found
 
     def concat(self, first: int, last: int) -> None:
-        """``range(first, last + 1)`` or a list of these numbers: all nodes make the output."""
+        """``range(first, last + 1)`` or the list of these numbers: every node is part of the output."""
         expected = f"range({first}, {last + 1}): every node is part of the output"
         start = self.token
         numbers = []

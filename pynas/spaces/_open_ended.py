@@ -1,4 +1,4 @@
-"""Spaces without a finite number of decisions: networks that grow."""
+"""Spaces whose architectures vary in the number of decisions: networks that grow."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import NoReturn
 
 from pynas._errors import UserError
 from pynas.architecture import Architecture
-from pynas.spaces._base import SearchSpace
+from pynas.spaces.base import SearchSpace
 
 
 class OpenEndedSpace(SearchSpace):
-    """Architectures whose decisions vary in number, so that the space has no size and no index order.
+    """A space whose architectures vary in the number of decisions, so it has no size and no index order.
 
     ``num_choices`` is empty, ``size`` is None, and ``index``, ``from_index``, ``all`` and ``unique`` raise
     UserError. A space defines :meth:`problem` (what is wrong with decisions), ``sample``, ``mutate``,
@@ -30,7 +30,7 @@ class OpenEndedSpace(SearchSpace):
 
     @abstractmethod
     def problem(self, decisions: tuple[int, ...]) -> str:
-        """What keeps ``decisions``, any integers, out of the space, for an error message; empty if valid."""
+        """Why ``decisions``, any integers, are not in the space, for an error message; empty if they are."""
 
     def is_valid(self, decisions: tuple[int, ...]) -> bool:
         """Whether :meth:`problem` finds nothing."""

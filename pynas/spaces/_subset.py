@@ -1,4 +1,4 @@
-"""Some architectures of a space as a space of their own, for every strategy to search."""
+"""Some architectures of a space as a space of their own, which every strategy can search."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pynas._errors import UserError
 from pynas.architecture import Architecture
-from pynas.spaces._base import Edge, SearchSpace
+from pynas.spaces.base import Edge, SearchSpace
 
 if TYPE_CHECKING:
     import torch
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 class Subset(SearchSpace):
-    """The given architectures of ``parent``, and nothing else; make one by :func:`subset`.
+    """The space of given architectures of ``parent``; make one with :func:`subset`.
 
-    They stay architectures of the parent: names, texts, tables, costs and networks are its own. Indices are
-    positions in the order given. Neighbours are those of the parent that belong to the subset. A mutation
-    goes to one of these, or where there are none to one of the nearest members by the parent's ``distance``,
-    so that pockets without a bridge can be left.
+    They remain architectures of the parent, with its names, texts, tables, costs and networks. Indices are
+    positions in the given order. Neighbours are the parent's neighbours that belong to the subset. A mutation
+    goes to one of these; if there are none, to one of the nearest members by the parent's ``distance``, so
+    that a search can leave isolated members.
     """
 
     def __init__(self, parent: SearchSpace, architectures: Iterable[Architecture]) -> None:
@@ -44,7 +44,7 @@ class Subset(SearchSpace):
 
     @property
     def num_choices(self) -> tuple[int, ...]:
-        """Those of the parent; not every combination is a member."""
+        """The parent's; not every combination is a member."""
         return self.parent.num_choices
 
     @property
@@ -59,7 +59,7 @@ class Subset(SearchSpace):
 
     @property
     def order_digest(self) -> str:
-        """Sixteen hexadecimal digits of the members in their order, on which indices and draws depend."""
+        """Sixteen hexadecimal digits that also depend on the order of members, as indices and draws do."""
         return _digest(self.parent.format(architecture) for architecture in self.members)
 
     def contains(self, arch: Architecture) -> bool:
@@ -115,7 +115,7 @@ class Subset(SearchSpace):
         return self.parent.distance(a, b)
 
     def canonical(self, arch: Architecture) -> Architecture:
-        """The parent's canonical form, or the smallest member of its class where that form is not here."""
+        """The parent's canonical form; if that is no member, the smallest member of its class."""
         self.check(arch)
         return self._forms[self.parent.canonical(arch)]
 
@@ -177,10 +177,10 @@ def _digest(texts: Iterable[str]) -> str:
 
 
 def subset(parent: SearchSpace, architectures: Iterable[Architecture]) -> Subset:
-    """A space of some architectures of ``parent``, under the parent's name.
+    """The space of some architectures of ``parent``, under the parent's name.
 
     Raises:
-        UserError: One of them is not of ``parent``, or there are none.
+        UserError: There are no architectures, or one is not of ``parent``.
     """
     facts = {
         "name": parent.name,

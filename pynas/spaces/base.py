@@ -1,4 +1,4 @@
-"""What every search space can do, written once over integer decisions."""
+"""The interface of search spaces, with one generic implementation over integer decisions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pynas._errors import UserError
-from pynas._identity import brief
+from pynas._identity.description import brief
+from pynas._plural import counted
 from pynas._registry import Registry
 from pynas.architecture import Architecture
 
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-# How often a space with constraints may redraw before it gives up: a valid share of 1 % fails once in 10^43
-# draws.
+# Draws until a space with constraints gives up: if 1 % are valid, one call in 10^43 fails.
 _MAX_DRAWS = 10_000
 
 
@@ -35,9 +35,9 @@ class Edge:
 
 
 class _Noted:
-    """Notes what a user's own space is made with: it tells it from others of its name in a store.
+    """Records the arguments of a user-defined space, by which a store tells spaces of one name apart.
 
-    Above :class:`SearchSpace`, so that the signature of a space is that of its ``__init__``.
+    It is a base of :class:`SearchSpace`, so that the signature of a space is that of its ``__init__``.
     """
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
@@ -51,47 +51,51 @@ class SearchSpace(_Noted, ABC):
     """A finite set of architectures, each a tuple of ``len(num_choices)`` integer decisions.
 
     A space is pure data plus :meth:`build`: it holds no weights and imports torch only to build. A new space
-    is one file: ``name``, ``summary``, :attr:`num_choices`, :meth:`params`, :meth:`macs` and :meth:`build`
-    are enough. Override :meth:`is_valid` where decisions constrain each other, :meth:`canonical` where
-    different decisions give the same network, :meth:`parse` and :meth:`format` where the field has its own
-    notation, and ``index``/``from_index``/``size`` together where the index order is given or constraints
-    thin the product out. Where the inputs are not images or the outputs not logits, override
-    :meth:`example_inputs` and :meth:`output_shape`. Where one move changes several decisions, override
-    ``mutate``, ``neighbours`` and :meth:`distance` together. A space without a finite number of decisions is
-    an :class:`OpenEndedSpace`.
+    is one file that defines at least ``name``, ``summary``, :attr:`num_choices`, :meth:`params`, :meth:`macs`
+    and :meth:`build`. It overrides
+
+    - :meth:`is_valid` if decisions constrain each other,
+    - :meth:`canonical` if different decisions give the same network,
+    - :meth:`parse` and :meth:`format` if the field has a notation of its own,
+    - ``index``, ``from_index`` and ``size`` together if there is a published index order, or if constraints
+      exclude part of the product,
+    - :meth:`example_inputs` and :meth:`output_shape` if inputs are not images or outputs not logits,
+    - ``mutate``, ``neighbours`` and :meth:`distance` together if a move changes several decisions.
+
+    A space whose architectures vary in the number of decisions is an :class:`OpenEndedSpace`.
 
     Options of a space (channels, depth, task ...) are keyword-only arguments of its constructor, stored under
     their names, with the published values as defaults.
 
     Every method that takes an architecture raises UserError if it belongs to another space or has a decision
-    out of range. Randomness is always the caller's: the same ``rng`` state gives the same architecture.
+    out of range. All randomness comes from the caller: the same ``rng`` state gives the same architecture.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]  # one line for ``pynas spaces``
-    # Pixels along a side of :meth:`example_inputs`: as few as the network takes, since tests and probes use
-    # them. What published figures are about is the default of ``image_size`` in :meth:`macs`.
+    # Side of the images of :meth:`example_inputs`, in pixels: as small as the network allows, for tests and
+    # probes. The size that published figures refer to is the default of ``image_size`` in :meth:`macs`.
     image_size: ClassVar[int] = 32
-    # What drawings call the nodes of :meth:`graph`; by default in, 1, 2, ..., out.
+    # Labels of the nodes of :meth:`graph` in drawings; by default in, 1, 2, ..., out.
     node_labels: ClassVar[tuple[str, ...]] = ()
-    # How many moves a mutation makes at most; a mutant is at ``distance`` 1 to this from its parent.
+    # Largest ``distance`` between a mutant and its parent; the smallest is 1.
     mutation_distance: int = 1
     # Whether a neighbour's neighbours include the architecture itself.
     reversible_moves: ClassVar[bool] = True
 
     def __init__(self) -> None:
-        """A space without options; those that have some replace this."""
+        """A space without options; spaces with options override this."""
 
     @property
     @abstractmethod
     def num_choices(self) -> tuple[int, ...]:
-        """How many choices each decision has, ``0 <= decisions[i] < num_choices[i]``."""
+        """Number of choices of each decision: ``0 <= decisions[i] < num_choices[i]``."""
 
     # ---- the set ---------------------------------------------------------------------------------
 
     @property
     def size(self) -> int | None:
-        """Number of architectures: the product of ``num_choices``; None where there is no index order."""
+        """Number of architectures, by default the product of ``num_choices``; None without an index order."""
         return math.prod(self.num_choices)
 
     def is_valid(self, decisions: tuple[int, ...]) -> bool:
@@ -106,7 +110,8 @@ class SearchSpace(_Noted, ABC):
                 f"arch: expected an architecture of space {self.name!r}, got one of {arch.space!r}"
             )
         if len(decisions) != len(self.num_choices):
-            raise UserError(f"arch: {self.name} has {len(self.num_choices)} decisions, got {len(decisions)}")
+            expected = counted(len(self.num_choices), "decision")
+            raise UserError(f"arch: {self.name} has {expected}, got {len(decisions)}")
         for i, (decision, choices) in enumerate(zip(decisions, self.num_choices, strict=True)):
             if not 0 <= decision < choices:
                 raise UserError(
@@ -117,15 +122,15 @@ class SearchSpace(_Noted, ABC):
         return decisions
 
     def all(self) -> Iterator[Architecture]:
-        """Every architecture once, in index order; UserError where there is none."""
+        """Every architecture once, in index order; UserError if the space has no index order."""
         return map(self.from_index, range(self._known_size()))
 
     def unique(self) -> Iterator[Architecture]:
-        """The canonical representative of every equivalence class once, in index order."""
+        """The canonical representative of each equivalence class once, in index order."""
         return (arch for arch in self.all() if self.canonical(arch) == arch)
 
     def index(self, arch: Architecture) -> int:
-        """Position of ``arch`` in ``0 .. size - 1``: by default its decisions read as mixed-radix digits."""
+        """Position of ``arch`` in ``0 .. size - 1``; by default, its decisions as mixed-radix digits."""
         rank = 0
         for decision, choices in zip(self.check(arch), self.num_choices, strict=True):
             rank = rank * choices + decision
@@ -144,8 +149,8 @@ class SearchSpace(_Noted, ABC):
         size = self.size
         if size is None:
             raise UserError(
-                f"{self.name} has no finite number of architectures, so none has an index and they cannot be "
-                "listed: sample() and mutate() it, or search it with random search or evolution"
+                f"{self.name} has no finite number of architectures, so they have no index and cannot be "
+                "listed: use sample() and mutate(), or search with the strategies random or evolution"
             )
         return size
 
@@ -184,7 +189,7 @@ class SearchSpace(_Noted, ABC):
     def crossover(self, a: Architecture, b: Architecture, rng: random.Random) -> Architecture:
         """Uniform crossover: each decision from ``a`` or ``b`` with equal probability.
 
-        Where constraints reject every child drawn, the child is ``a``.
+        If constraints reject every child drawn, the child is ``a``.
         """
         parents = list(zip(self.check(a), self.check(b), strict=True))
         for _ in range(_MAX_DRAWS):
@@ -203,37 +208,39 @@ class SearchSpace(_Noted, ABC):
                     yield Architecture(self.name, moved)
 
     def distance(self, a: Architecture, b: Architecture) -> int:
-        """Number of moves from ``a`` to ``b``, 0 if they are equal, 1 if ``b`` is one of ``neighbours(a)``.
+        """Number of moves from ``a`` to ``b``: 0 if equal, 1 if ``b`` is one of ``neighbours(a)``.
 
-        By default the number of decisions in which they differ.
+        By default, the number of decisions in which they differ.
         """
         return sum(x != y for x, y in zip(self.check(a), self.check(b), strict=True))
 
     # ---- identity and notation -------------------------------------------------------------------
 
     def canonical(self, arch: Architecture) -> Architecture:
-        """The representative of all architectures that are the same network; by default ``arch``.
+        """The representative of all architectures that give the same network; by default ``arch`` itself.
 
-        It has no more parameters than any other of them.
+        No other of them has fewer parameters.
         """
         self.check(arch)
         return arch
 
     def format(self, arch: Architecture) -> str:
-        """One-line text of ``arch`` that :meth:`parse` reads back; by default its decisions, ``3-0-1``."""
+        """``arch`` as one line of text that :meth:`parse` reads; by default its decisions, ``3-0-1``."""
         return "-".join(map(str, self.check(arch)))
 
     def parse(self, text: str) -> Architecture:
-        """Read an architecture string; blanks around it are ignored.
+        """Read an architecture string; surrounding blanks are ignored.
 
-        A malformed string raises UserError that points at the first bad token and says what is allowed there.
+        Raises:
+            UserError: The string is malformed; the message points at the first bad token and says what is
+                allowed there.
         """
         text = text.strip()
         decisions = []
         start = 0
         for i, token in enumerate(text.split("-")):
             if i >= len(self.num_choices):
-                expected = f"the end of the text after {len(self.num_choices)} decisions"
+                expected = f"the end of the text after {counted(len(self.num_choices), 'decision')}"
                 raise self._parse_error(text, start, len(text) - start, expected)
             if not (token.isascii() and token.isdigit()) or int(token) >= self.num_choices[i]:
                 raise self._parse_error(
@@ -250,7 +257,7 @@ class SearchSpace(_Noted, ABC):
     def _parse_error(
         self, text: str, start: int, length: int, expected: str, choices: tuple[str, ...] = ()
     ) -> UserError:
-        """Explain a malformed architecture string with a caret under ``text[start : start + length]``."""
+        """The error for a malformed string, with carets under ``text[start : start + length]``."""
         token = text[start : start + length]
         found = repr(token) if token else "the end of the text" if start >= len(text) else "nothing"
         message = f"not a {self.name} architecture: at position {start} expected {expected}, found {found}"
@@ -268,7 +275,7 @@ class SearchSpace(_Noted, ABC):
         return code
 
     def graph(self, arch: Architecture) -> tuple[Edge, ...]:
-        """The labelled edges of the searched cell, its input node 0; empty where there is no cell."""
+        """The labelled edges of the searched cell, whose input is node 0; empty if there is no cell."""
         self.check(arch)
         return ()
 
@@ -286,7 +293,7 @@ class SearchSpace(_Noted, ABC):
         return torch.rand(batch, in_channels, self.image_size, self.image_size, generator=generator)
 
     def output_shape(self, batch: int, num_classes: int = 10) -> tuple[int, ...]:
-        """Shape of what the network makes of ``example_inputs(batch)``; by default logits of an image."""
+        """Shape of the network's output for ``example_inputs(batch)``; by default logits of images."""
         return (batch, num_classes)
 
     @abstractmethod
@@ -297,41 +304,42 @@ class SearchSpace(_Noted, ABC):
     def macs(
         self, arch: Architecture, num_classes: int = 10, image_size: int = 32, in_channels: int = 3
     ) -> int:
-        """Multiply-adds of the convolutions and linear layers of one forward pass of one square image.
+        """Multiply-adds of the convolutions and linear layers in the forward pass of one square image.
 
-        One multiply-add counts once; normalisation, activation, pooling and sums count nothing. This is what
-        NAS-Bench-201's tables call FLOPs, and what the constraint key ``flops`` means in pynas. It is half of
-        what torch's own counter says of one sample. A space whose inputs are not images says what
-        ``image_size`` stands for.
+        A multiply-add counts as one; normalisation, activation, pooling and sums do not count.
+        NAS-Bench-201's tables and the constraint ``flops`` of pynas call this FLOPs. It is half of the FLOPs
+        that torch's counter reports. A space whose inputs are not images documents what ``image_size`` means
+        there.
         """
 
     @abstractmethod
     def build(
         self, arch: Architecture, num_classes: int = 10, in_channels: int = 3, prune: bool = False
     ) -> nn.Module:
-        """A fresh network of plain PyTorch modules, ``[B, in_channels, H, W] -> [B, num_classes]``.
+        """A new network of plain PyTorch modules, ``[B, in_channels, H, W] -> [B, num_classes]``.
 
-        Elsewhere what :meth:`example_inputs` and :meth:`output_shape` say.
+        Spaces with other inputs or outputs have the shapes of :meth:`example_inputs` and
+        :meth:`output_shape`.
 
-        Initialisation is PyTorch's own and draws from torch's global generator: seed it before the call.
-        ``prune=True`` leaves out what cannot influence the output, so its parameters are a subset and, drawn
-        in the same order with gaps, not the same numbers.
+        Initialisation draws from torch's global generator: seed it before the call. ``prune=True`` leaves out
+        what cannot influence the output. The parameters are then a subset, with other initial values, since
+        fewer numbers are drawn.
         """
 
 
 ARGUMENTS = "_made_with"
-"""The attribute with the description of the arguments that a user's own space was made with."""
+"""Name of the attribute that describes the arguments of a user-defined space."""
 
 
 def is_published(kind: type) -> bool:
-    """Whether a space is one of pynas's own, which its name and options identify."""
+    """Whether a space is part of pynas, so that its name and options identify it."""
     return kind.__module__.startswith("pynas.spaces.")
 
 
 def _arguments(kind: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     try:
         given = inspect.signature(kind).bind(*args, **kwargs).arguments
-    except (TypeError, ValueError):  # the constructor says it better, or has no signature
+    except (TypeError, ValueError):  # the constructor's own error is better; or it has no signature
         given = {**{str(i): value for i, value in enumerate(args)}, **kwargs}
     return {name: brief(value) for name, value in given.items()}
 
@@ -340,7 +348,7 @@ SPACES: Registry[type[SearchSpace]] = Registry("search space")
 
 
 def check_positive(**arguments: int) -> None:
-    """Raise UserError naming the first argument that is not a positive integer."""
+    """Raise UserError that names the first argument which is not a positive integer."""
     for name, value in arguments.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise UserError(f"{name}: expected a positive integer, got {value!r}")

@@ -1,4 +1,4 @@
-"""What there is to say about a space, taken from its code: for ``pynas spaces NAME`` and docs/spaces.md."""
+"""Facts about a space, taken from its code, for ``pynas spaces NAME`` and docs/spaces.md."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from pynas.spaces._base import SearchSpace
+from pynas.spaces.base import SearchSpace
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +26,13 @@ class Description:
     """Facts about a space with its default options.
 
     Attributes:
-        name: As ``pynas.spaces.get`` takes it.
+        name: Name for ``pynas.spaces.get``.
         title: First line of the documentation.
         source: The paper or papers.
-        size: Number of architectures; None where there is no bound.
-        decisions: How many decisions an architecture has; None where they vary.
+        size: Number of architectures; None if unbounded.
+        decisions: Number of decisions of an architecture; None if it varies.
         example: A random architecture in the space's notation.
-        options: What can be chosen beside the architecture.
+        options: Arguments of the constructor.
     """
 
     name: str
@@ -45,14 +45,14 @@ class Description:
 
     @property
     def size_text(self) -> str:
-        """The size with thousands apart, and its order of magnitude where it is long."""
+        """The size with thousands separated, and in scientific notation if it is long."""
         if self.size is None:
             return "unbounded"
         return f"{self.size:,}" + (f" ({self.size:.2e})" if self.size >= 10**9 else "")
 
 
 def describe(space: SearchSpace) -> Description:
-    """The facts about ``space``: its documentation, and what its code says."""
+    """Facts about ``space`` from its docstrings and its code."""
     kind = type(space)
     title, *paragraphs = _paragraphs(sys.modules[kind.__module__].__doc__)
     texts = _arguments(kind)
@@ -69,13 +69,13 @@ def describe(space: SearchSpace) -> Description:
 
 
 def _paragraphs(documentation: str | None) -> list[str]:
-    """Each on one line, without the markup of references."""
+    """The paragraphs of a docstring, each on one line, without the markup of references."""
     text = re.sub(r":[a-z]+:`~?([^`]*)`", r"`\1`", inspect.cleandoc(documentation or "")).replace("``", "`")
     return [" ".join(paragraph.split()) for paragraph in text.split("\n\n")]
 
 
 def _arguments(kind: type[SearchSpace]) -> dict[str, str]:
-    """The ``Args:`` section of the documentation of a class and those it inherits from, by argument."""
+    """The ``Args:`` sections of a class and its base classes, by argument."""
     found: dict[str, str] = {}
     for ancestor in reversed(kind.__mro__):
         documentation = inspect.cleandoc(vars(ancestor).get("__doc__") or "")

@@ -1,4 +1,4 @@
-"""What tells two spaces of one name apart."""
+"""The identity of a space: what tells it from others of the same name."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from pynas._identity import brief, describe
-from pynas._naming import attributes_of
-from pynas.spaces._base import ARGUMENTS, SearchSpace, is_published
+from pynas._identity.description import brief, describe
+from pynas._identity.naming import attributes_of
 from pynas.spaces._custom import CustomSpace
 from pynas.spaces._subset import Subset
+from pynas.spaces.base import ARGUMENTS, SearchSpace, is_published
 
 DEFINITION, ORDER, SUBSET = "definition", "order", "subset"
-"""What stands beside the constructor's options: a user's own code, and which architectures in what order."""
+"""Keys besides the constructor's options: user code, and the members of a subset in order."""
 
 
 def constructor_options(space: SearchSpace) -> dict[str, Any]:
-    """The arguments that the space was made with, where it keeps them under their names."""
+    """The constructor's arguments that the space keeps under their names."""
     if isinstance(space, Subset):
         return constructor_options(space.parent) | {SUBSET: space.digest}
     names = inspect.signature(type(space)).parameters
@@ -26,11 +26,11 @@ def constructor_options(space: SearchSpace) -> dict[str, Any]:
 
 
 def identity(space: SearchSpace) -> dict[str, Any]:
-    """What decides which network an architecture of this space is: two spaces with equal ones are the same.
+    """Everything that determines which network an architecture is: spaces of equal identity are the same.
 
-    For a space of pynas these are the options of its constructor. A user's own is its code beside them: the
-    factory and the choices of a :func:`pynas.spaces.custom` one; of a class its members, the arguments that
-    it was made with and its public attributes. A subset has its members, in their order.
+    For a space of pynas: the options of its constructor. For a user-defined space also its code: the factory
+    and choices of a :func:`pynas.spaces.custom` space; the members of a class, the arguments of its
+    constructor and its public attributes. For a subset also its members in order.
     """
     if isinstance(space, Subset):
         return identity(space.parent) | {SUBSET: space.digest, ORDER: space.order_digest}
@@ -39,7 +39,7 @@ def identity(space: SearchSpace) -> dict[str, Any]:
 
 
 def recorded_options(known: Mapping[str, Any]) -> dict[str, Any]:
-    """The constructor's options in what :func:`identity` gave."""
+    """The constructor's options in a result of :func:`identity`."""
     return {name: value for name, value in known.items() if name not in (DEFINITION, ORDER, SUBSET)}
 
 
@@ -63,6 +63,6 @@ def _definition(space: SearchSpace) -> dict[str, Any]:
             "arguments": getattr(space, ARGUMENTS, {}),
             "attributes": attributes,
         }
-    # Methods that an instance has of its own, in place of those of its class.
+    # Methods that an instance itself has, in place of those of its class.
     own = {name: brief(value) for name, value in vars(space).items() if callable(getattr(kind, name, None))}
     return definition | ({"methods": own} if own else {})

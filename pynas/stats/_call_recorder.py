@@ -17,6 +17,7 @@ from pynas.stats._base import Statistic
 from pynas.stats._calls import Call, Delivery, record
 from pynas.stats._collector import Collector
 from pynas.stats._fast import Memo
+from pynas.stats.overrides import without_override_check
 
 
 class UnsupportedLayerError(UserError):
@@ -27,7 +28,7 @@ class AmbiguousLayoutError(Exception):
     """Two dimensions have the size of the batch: only a pass with another batch size tells them apart."""
 
 
-class Probe(TorchFunctionMode):
+class CallRecorder(TorchFunctionMode):
     """Replaces calls whose weight or bias *is* a trainable parameter by nodes that report to a collector.
 
     It sees functional calls, not modules: attention projections, tied weights and modules called twice need
@@ -42,6 +43,7 @@ class Probe(TorchFunctionMode):
         batch: Number of samples B.
         batch_norm: ``"batch"``, ``"group"`` or ``"frozen"``.
         observers: Statistics that watch ReLUs or the model's inputs.
+        rules: What to do instead of a call, ``rule(recorder, function, *arguments)``, by function.
 
     Attributes:
         shapes: Input shape of every recorded call so far, in order.
@@ -62,11 +64,11 @@ class Probe(TorchFunctionMode):
         batch: int,
         batch_norm: str,
         observers: Sequence[Statistic[Any]] = (),
+        *,
+        rules: Mapping[Callable[..., Any], Callable[..., Any]],
     ) -> None:
         super().__init__()
-        from pynas.stats._rules import RULES  # the rules are functions of this class
-
-        self.rules: Mapping[Callable[..., Any], Callable[..., Any]] = RULES
+        self.rules = rules
         self.collector = collector
         self.model = model
         self.strict = strict
@@ -267,13 +269,3 @@ def _mover(dim: int, batch: int, folded: bool) -> Callable[[Tensor], Tensor]:
         return x.movedim(dim, 0)
 
     return move
-
-
-def without_override_check(func: Callable[..., Any]) -> Callable[..., Any]:
-    """A copy of a function written in Python that does not hand itself over to the active mode."""
-    assert isinstance(func, types.FunctionType)
-    checks = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
-    scope = {**func.__globals__, **dict.fromkeys(checks, lambda *_: False)}
-    copy = types.FunctionType(func.__code__, scope, func.__name__, func.__defaults__, func.__closure__)
-    copy.__kwdefaults__ = func.__kwdefaults__
-    return copy

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pynas import _C
+import pynas._C as _C
 from pynas.stats._base import ParameterInfo, Statistic
 from pynas.stats._combine import combine
 from pynas.stats._products import GradientProduct, RowsProduct

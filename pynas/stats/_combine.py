@@ -61,7 +61,7 @@ class _Interleaved(Conv2dProduct):
     def bias_rows(self, group_size: int) -> Tensor:
         return super().bias_rows(group_size * self.uses)
 
-    def moments(self, moments: Sequence[str], group_size: int, *, bias: bool) -> ops.GradMoments:
+    def moments(self, moments: Sequence[str], group_size: int, *, bias: bool) -> ops.MomentSums:
         return super().moments(moments, group_size * self.uses, bias=bias)
 
     def norms(self, group_size: int) -> Tensor:

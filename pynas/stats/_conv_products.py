@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pynas import ops
-from pynas.stats import _rows
+from pynas.stats import per_sample
 from pynas.stats._fast import fuses_conv3x3
 from pynas.stats._products import GradientProduct
 
@@ -135,22 +135,22 @@ class Conv2dProduct(GradientProduct):
 
     def bias_rows(self, group_size: int) -> Tensor:
         grad = self.grad_output if self.bias_grad is None else self.bias_grad
-        per_sample = _rows.widen(grad.flatten(2).sum(2, dtype=_rows.wide(grad.dtype)))
-        return torch.unflatten(per_sample, 0, (-1, group_size)).sum(1)
+        samples = per_sample.widen(grad.flatten(2).sum(2, dtype=per_sample.wide(grad.dtype)))
+        return torch.unflatten(samples, 0, (-1, group_size)).sum(1)
 
-    def moments(self, moments: Sequence[str], group_size: int, *, bias: bool) -> ops.GradMoments:
+    def moments(self, moments: Sequence[str], group_size: int, *, bias: bool) -> ops.MomentSums:
         found = self._moments(moments, group_size, bias=bias)
         if found.weight.sum is not None:
             self._whole[:] = [found.weight.sum]
         return found
 
-    def _moments(self, moments: Sequence[str], group_size: int, *, bias: bool) -> ops.GradMoments:
+    def _moments(self, moments: Sequence[str], group_size: int, *, bias: bool) -> ops.MomentSums:
         rows = self._rows(group_size)
         if rows is not None:
             ones = rows.new_ones(len(rows), 1, 1)
             weight = ops.linear_grad_moments(ones, rows.unsqueeze(1), moments=tuple(moments)).weight
             beside = self.bias_moments(moments, group_size) if bias else None
-            return ops.GradMoments(_rows.map_moments(weight, self._unpacked), beside)
+            return ops.MomentSums(per_sample.map_moments(weight, self._unpacked), beside)
         fused_bias = bias and self.bias_grad is None
         found = ops.conv2d_grad_moments(
             self.grad_output, self._activated, self.geometry.kernel_size, **self._geometry(),
@@ -159,7 +159,7 @@ class Conv2dProduct(GradientProduct):
         beside = self.bias_moments(moments, group_size) if bias and not fused_bias else found.bias
         if beside is found.bias and len(self.shape) == 4:
             return found
-        return ops.GradMoments(_rows.reshape(found.weight, self.shape), beside)
+        return ops.MomentSums(per_sample.reshape(found.weight, self.shape), beside)
 
     def norms(self, group_size: int) -> Tensor:
         return ops.conv2d_grad_norms(

@@ -20,22 +20,22 @@ from torch.utils import _pytree
 from pynas import ops
 from pynas._errors import UserError
 from pynas.stats import _products
+from pynas.stats._call_recorder import CallRecorder
 from pynas.stats._collector import Use
-from pynas.stats._probe import Probe
 from pynas.stats._products import GradientProduct
 
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-2}  # relative; half precisions get 0.2
 
 
 @contextmanager
-def installed(probe: Probe, names: Sequence[str]) -> Iterator[None]:
-    """Run the named layers of the probed model as recorded wholes while the context lasts."""
+def installed(recorder: CallRecorder, names: Sequence[str]) -> Iterator[None]:
+    """Run the named layers of the model as recorded wholes while the context lasts."""
     with ExitStack() as stack:
         for name in names:
-            module = probe.model.get_submodule(name)
+            module = recorder.model.get_submodule(name)
             original = module.forward
             had = "forward" in module.__dict__
-            module.__dict__["forward"] = _wrapper(probe, name, module, original)
+            module.__dict__["forward"] = _wrapper(recorder, name, module, original)
             stack.callback(
                 module.__dict__.__setitem__ if had else module.__dict__.pop,
                 *(("forward", original) if had else ("forward",)),
@@ -43,18 +43,20 @@ def installed(probe: Probe, names: Sequence[str]) -> Iterator[None]:
         yield
 
 
-def _wrapper(probe: Probe, name: str, module: nn.Module, original: Callable[..., Any]) -> Callable[..., Any]:
+def _wrapper(
+    recorder: CallRecorder, name: str, module: nn.Module, original: Callable[..., Any]
+) -> Callable[..., Any]:
     def forward(*args: Any, **kwargs: Any) -> Any:
         with torch._C.DisableTorchFunction():
             uses = {}
             for key, parameter in module.named_parameters():
-                use = probe.collector.use(type(module).__name__, parameter, None, matrix=False)
+                use = recorder.collector.use(type(module).__name__, parameter, None, matrix=False)
                 if use is not None:
                     uses[key] = use
             flat, spec = _pytree.tree_flatten((args, kwargs))
-            layer = _Layer(name, module, original, uses, probe, flat, spec)
+            layer = _Layer(name, module, original, uses, recorder, flat, spec)
             tensors = [flat[i] for i in layer.positions]
-            outputs = _Fallback.apply(probe.anchor, layer, *tensors)  # type: ignore[no-untyped-call]
+            outputs = _Fallback.apply(recorder.anchor, layer, *tensors)  # type: ignore[no-untyped-call]
             return _pytree.tree_unflatten(list(outputs), layer.output_spec)
 
     return forward
@@ -68,7 +70,7 @@ class _Layer:
     module: nn.Module
     original: Callable[..., Any]
     uses: Mapping[str, Use]
-    probe: Probe
+    recorder: CallRecorder
     flat: list[Any]
     spec: Any
     output_spec: Any = None
@@ -97,7 +99,7 @@ class _Layer:
 
     def sample_dim(self, t: Tensor) -> int | None:
         """Which dimension counts samples: by the layer's own ``batch_first``, else by its size."""
-        batch = self.probe.batch
+        batch = self.recorder.batch
         first = 1 if getattr(self.module, "batch_first", None) is False else 0
         for dim in (first, *range(t.dim())):
             if dim < t.dim() and t.shape[dim] == batch:
@@ -142,7 +144,7 @@ class _Fallback(torch.autograd.Function):
         rest = iter(found[len(parameters) :])
         source = _Source(layer, parameters, tensors, grads, weights)
         for key, use in layer.uses.items():
-            layer.probe.collector.deliver(use, FallbackProduct(source, key))
+            layer.recorder.collector.deliver(use, FallbackProduct(source, key))
         return None, None, *(next(rest) if w else None for w in wanted)
 
 
@@ -184,7 +186,7 @@ class _Source:
         if group_size in self.cache:
             yield from self.cache[group_size]
             return
-        groups = self.layer.probe.batch // group_size
+        groups = self.layer.recorder.batch // group_size
         row = sum(p.numel() * p.element_size() for p in self.parameters.values())
         length = max(1, min(groups, _products.ROW_BYTES // max(row, 1)))
         sums: dict[str, Tensor] = {}
@@ -206,7 +208,7 @@ class _Source:
         if self.batched:
             try:
                 rows = self._vmapped(start, groups, size)
-                if groups * size == self.layer.probe.batch:
+                if groups * size == self.layer.recorder.batch:
                     self._verify({k: v.sum(0) for k, v in rows.items()})
                 return rows
             except (RuntimeError, UserError, UserWarning):
@@ -267,7 +269,7 @@ class FallbackProduct(GradientProduct):
 
     @property
     def batch(self) -> int:
-        return self.source.layer.probe.batch
+        return self.source.layer.recorder.batch
 
     def narrow(self, start: int, length: int) -> GradientProduct:
         raise NotImplementedError

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.weak import TensorWeakRef
@@ -18,9 +17,6 @@ from torch.utils.weak import TensorWeakRef
 from pynas import ops
 
 Pair = tuple[int, int]
-# What runs a functional call faster in a forward pass in train mode without gradients, tracked statistics of
-# batch norms included; None where it does not take the arguments. Spaces add calls of theirs.
-FORWARDS: dict[Callable[..., Any], Callable[..., Tensor | None]] = {}
 
 
 def fuses_batch_norm(x: Tensor, *affine: Tensor | None) -> bool:
@@ -108,7 +104,7 @@ def avg_pool2d(x: Tensor, window: Pair, stride: Pair, padding: Pair, whole: bool
     return cast(Tensor, _AvgPool2d.apply(x, window, stride, padding, whole))  # type: ignore[no-untyped-call]
 
 
-def _conv2d(
+def conv2d(
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
@@ -122,6 +118,3 @@ def _conv2d(
         return ops.subsampling_conv2d(input, weight, bias, stride, padding, dilation, groups)
     y = ops.conv3x3(input, weight)
     return y if bias is None else y.add_(bias.view(-1, 1, 1))
-
-
-FORWARDS[F.conv2d] = _conv2d

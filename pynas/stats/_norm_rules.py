@@ -10,17 +10,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pynas._errors import UserError
-from pynas.ops._tensors import detached
+from pynas.ops.tensors import detached
+from pynas.stats._call_recorder import CallRecorder
 from pynas.stats._fast import fuses_batch_norm
 from pynas.stats._norm_calls import BatchNormCall, GroupNormCall, LayerNormCall
-from pynas.stats._probe import Probe
 
 Func = Callable[..., Any]
 Sizes = int | tuple[int, ...]
 
 
 def batch_norm(
-    probe: Probe,
+    recorder: CallRecorder,
     func: Func,
     input: Tensor,
     running_mean: Tensor | None,
@@ -32,14 +32,14 @@ def batch_norm(
     eps: float = 1e-5,
     *_: Any,
 ) -> Any:
-    """How to normalise is the probe's choice, whatever the module's mode; running statistics stay."""
-    check_batched(probe, "batch_norm", input, weight)
+    """How to normalise is the recorder's choice, whatever the module's mode; running statistics stay."""
+    check_batched(recorder, "batch_norm", input, weight)
     running = None
-    if probe.batch_norm == "frozen":
+    if recorder.batch_norm == "frozen":
         if running_mean is None or running_var is None:
             raise UserError('batch_norm="frozen": the model has a batch norm without running statistics')
         running = (running_mean, running_var)
-    groups = probe.num_groups if probe.batch_norm == "group" else 1
+    groups = recorder.num_groups if recorder.batch_norm == "group" else 1
     if running is None and input.numel() // input.shape[1] // groups < 2:
         raise UserError(
             f"inputs: batch norm has one value per channel ({tuple(input.shape)} in {groups} group(s)); "
@@ -49,10 +49,10 @@ def batch_norm(
     def call(w: Tensor | None, b: Tensor | None) -> BatchNormCall:
         return BatchNormCall(w, b, eps, groups, running)
 
-    y = probe.record("batch_norm", input, weight, bias, call)
+    y = recorder.record("batch_norm", input, weight, bias, call)
     w, b = detached(weight), detached(bias)
     if y is None and (groups > 1 or (running is None and fuses_batch_norm(input, w, b))):
-        y = probe.through(input, call(w, b))
+        y = recorder.through(input, call(w, b))
     if y is None:
         mean, variance = running or (None, None)
         y = torch.batch_norm(
@@ -63,7 +63,7 @@ def batch_norm(
 
 
 def torch_batch_norm(
-    probe: Probe,
+    recorder: CallRecorder,
     func: Func,
     input: Tensor,
     weight: Tensor | None,
@@ -75,11 +75,11 @@ def torch_batch_norm(
     eps: float,
     *_: Any,
 ) -> Any:
-    return batch_norm(probe, func, input, running_mean, running_var, weight, bias, training, momentum, eps)
+    return batch_norm(recorder, func, input, running_mean, running_var, weight, bias, training, momentum, eps)
 
 
 def layer_norm(
-    probe: Probe,
+    recorder: CallRecorder,
     func: Func,
     input: Tensor,
     normalized_shape: tuple[int, ...],
@@ -90,15 +90,15 @@ def layer_norm(
 ) -> Any:
     def call(w: Tensor | None, b: Tensor | None) -> LayerNormCall:
         return LayerNormCall(
-            w, b, eps, tuple(normalized_shape), probe.samples_first("layer_norm", weight, input)
+            w, b, eps, tuple(normalized_shape), recorder.samples_first("layer_norm", weight, input)
         )
 
-    y = probe.record("layer_norm", input, weight, bias, call)
+    y = recorder.record("layer_norm", input, weight, bias, call)
     return func(input, normalized_shape, detached(weight), detached(bias), eps) if y is None else y
 
 
 def rms_norm(
-    probe: Probe,
+    recorder: CallRecorder,
     func: Func,
     input: Tensor,
     normalized_shape: tuple[int, ...],
@@ -106,16 +106,16 @@ def rms_norm(
     eps: float | None = None,
 ) -> Any:
     def call(w: Tensor | None, b: Tensor | None) -> LayerNormCall:
-        arrange = probe.samples_first("rms_norm", weight, input)
+        arrange = recorder.samples_first("rms_norm", weight, input)
         smallest = torch.finfo(input.dtype).eps if eps is None else eps
         return LayerNormCall(w, None, smallest, tuple(normalized_shape), arrange, rms=True)
 
-    y = probe.record("rms_norm", input, weight, None, call)
+    y = recorder.record("rms_norm", input, weight, None, call)
     return func(input, normalized_shape, detached(weight), eps) if y is None else y
 
 
 def group_norm(
-    probe: Probe,
+    recorder: CallRecorder,
     func: Func,
     input: Tensor,
     num_groups: int,
@@ -127,12 +127,12 @@ def group_norm(
     def call(w: Tensor | None, b: Tensor | None) -> GroupNormCall:
         return GroupNormCall(w, b, eps, num_groups)
 
-    y = probe.record("group_norm", input, weight, bias, call)
+    y = recorder.record("group_norm", input, weight, bias, call)
     return func(input, num_groups, detached(weight), detached(bias), eps) if y is None else y
 
 
 def instance_norm(
-    probe: Probe,
+    recorder: CallRecorder,
     func: Func,
     input: Tensor,
     running_mean: Tensor | None = None,
@@ -145,7 +145,7 @@ def instance_norm(
     *_: Any,
 ) -> Any:
     """Samples do not mix here, so the choice for batch norm has no say; running statistics stay."""
-    check_batched(probe, "instance_norm", input, weight)
+    check_batched(recorder, "instance_norm", input, weight)
 
     def call(w: Tensor | None, b: Tensor | None) -> GroupNormCall | BatchNormCall:
         if use_input_stats:
@@ -154,13 +154,13 @@ def instance_norm(
         assert running_var is not None
         return BatchNormCall(w, b, eps, running=(running_mean, running_var))
 
-    y = probe.record("instance_norm", input, weight, bias, call)
+    y = recorder.record("instance_norm", input, weight, bias, call)
     if y is None:
         given = (None, None) if use_input_stats else (running_mean, running_var)
         y = F.instance_norm(input, *given, detached(weight), detached(bias), use_input_stats, 0.0, eps)
     return y
 
 
-def check_batched(probe: Probe, operator: str, x: Tensor, weight: Tensor | None) -> None:
-    if x.shape[0] != probe.batch:
-        probe.samples_first(operator, weight, x.new_empty(0).expand(x.shape[0], 0))
+def check_batched(recorder: CallRecorder, operator: str, x: Tensor, weight: Tensor | None) -> None:
+    if x.shape[0] != recorder.batch:
+        recorder.samples_first(operator, weight, x.new_empty(0).expand(x.shape[0], 0))

@@ -1,4 +1,4 @@
-"""One forward pass under a probe, and the backward passes that statistics ask for."""
+"""One forward pass under a recorder, and the backward passes that statistics ask for."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils import _pytree as pytree
 
 from pynas._errors import UserError
 from pynas.stats import _fallback
 from pynas.stats._base import Statistic
-from pynas.stats._loss import LossFn, call_model, leaves, loss_of
-from pynas.stats._probe import Probe
-from pynas.stats._twice import TwiceProbe
+from pynas.stats._call_recorder import CallRecorder
+from pynas.stats._second_order import SecondOrderRecorder
+from pynas.stats.data import LossFn, call_model, leaves, loss_of
 
 
 def run(
-    probe: Probe,
+    recorder: CallRecorder,
     inputs: Any,
     targets: Any,
     loss_fn: LossFn | None,
@@ -28,97 +29,99 @@ def run(
 ) -> list[float]:
     """One forward and the backward passes that ``needs`` ask for; the loss, where there is one."""
     passes = [of for of in ("outputs", "loss") if any(s.gradient_of == of for s in _differentiated(needs))]
-    model, groups = probe.model, probe.num_groups if probe.batch_norm == "group" else 1
+    model, groups = recorder.model, recorder.num_groups if recorder.batch_norm == "group" else 1
     watchers = [s for s in needs if s.watches == "inputs"]
     if watchers:
-        inputs = _watched(probe, inputs)
+        inputs = _watched(recorder, inputs)
     # Fused attention has no second derivative.
-    attention = sdpa_kernel(SDPBackend.MATH) if isinstance(probe, TwiceProbe) else nullcontext()
-    with torch.set_grad_enabled(bool(passes)), _fallback.installed(probe, fallback), attention, probe:
+    attention = sdpa_kernel(SDPBackend.MATH) if isinstance(recorder, SecondOrderRecorder) else nullcontext()
+    with torch.set_grad_enabled(bool(passes)), _fallback.installed(recorder, fallback), attention, recorder:
         outputs = call_model(model, inputs)
     first = _first(outputs)
-    probe.output_shape = tuple(first.shape)
+    recorder.output_shape = tuple(first.shape)
     losses, totals = [], {}
     if "outputs" in passes:
         totals["outputs"] = first.sum(dtype=torch.float64)
     if "loss" in passes:
-        totals["loss"] = loss_of(outputs, targets, loss_fn, probe.batch, groups)
+        totals["loss"] = loss_of(outputs, targets, loss_fn, recorder.batch, groups)
         losses.append(float(totals["loss"].detach()))
     del outputs, first  # or the logits would live through the backward pass
     try:
         for of in passes:
-            _pass(probe, of, totals.pop(of), [s for s in watchers if s.gradient_of == of], of != passes[-1])
+            _pass(
+                recorder, of, totals.pop(of), [s for s in watchers if s.gradient_of == of], of != passes[-1]
+            )
     finally:
-        if isinstance(probe, TwiceProbe):
-            probe.forget()
+        if isinstance(recorder, SecondOrderRecorder):
+            recorder.forget()
     return losses
 
 
-def _pass(probe: Probe, of: str, total: Tensor, watching: Sequence[Statistic[Any]], retain: bool) -> None:
+def _pass(
+    recorder: CallRecorder, of: str, total: Tensor, watching: Sequence[Statistic[Any]], retain: bool
+) -> None:
     """A backward pass of ``total``, the sum of ``of``, and what those see who watch the inputs."""
-    twice = isinstance(probe, TwiceProbe) and of == "loss"
-    probe.collector.gradient_of, probe.retain = of, twice or retain
-    if watching and not probe.sources:
+    twice = isinstance(recorder, SecondOrderRecorder) and of == "loss"
+    recorder.collector.gradient_of, recorder.retain = of, twice or retain
+    if watching and not recorder.sources:
         raise UserError("inputs: none of them is floating-point or embedded, so there is no gradient of them")
     if total.requires_grad:
-        rows = _backward(probe, total, watched=bool(watching), twice=twice)
+        rows = _backward(recorder, total, watched=bool(watching), twice=twice)
         for statistic in watching:
-            statistic.observe_inputs(rows, probe.collector.results[type(statistic)])
+            statistic.observe_inputs(rows, recorder.collector.results[type(statistic)])
 
 
-def _backward(probe: Probe, total: Tensor, *, watched: bool, twice: bool) -> Tensor:
+def _backward(recorder: CallRecorder, total: Tensor, *, watched: bool, twice: bool) -> Tensor:
     """A backward pass of ``total``, and if ``twice`` one of that along the gradient of the weights.
 
     Returns the gradient of the inputs, [B, features], if ``watched``.
     """
-    strict = {name: p for name, p in probe.parameters.items() if id(p) in probe.strict}
-    sources = probe.sources if watched else []
+    strict = {name: p for name, p in recorder.parameters.items() if id(p) in recorder.strict}
+    sources = recorder.sources if watched else []
     # Recorded calls cut the path to their parameters, so any gradient found here came by another way.
     with torch.autocast(total.device.type, enabled=False):  # statistics keep the precision they accumulate in
         found = torch.autograd.grad(
             total,
-            [probe.anchor, *strict.values(), *(x for x, _ in sources)],
-            retain_graph=probe.retain,
+            [recorder.anchor, *strict.values(), *(x for x, _ in sources)],
+            retain_graph=recorder.retain,
             create_graph=twice,
             allow_unused=True,
         )
     for name, gradient in zip(strict, found[1:], strict=False):
         if gradient is not None:
-            raise probe.unsupported(name, "an operator that could not be intercepted (compiled or scripted)")
-    probe.collector.flush()
+            raise recorder.unsupported(
+                name, "an operator that could not be intercepted (compiled or scripted)"
+            )
+    recorder.collector.flush()
     rows = [
         arrange(torch.zeros_like(x) if g is None else g.detach()).flatten(1)
         for (x, arrange), g in zip(sources, found[1 + len(strict) :], strict=True)
     ]
     if twice:
-        assert isinstance(probe, TwiceProbe)
+        assert isinstance(recorder, SecondOrderRecorder)
         found = ()  # they know the graph
         with torch.autocast(total.device.type, enabled=False):
-            curvature = probe.differentiate_again()
-        for statistic, results in probe.collector.results.items():
+            curvature = recorder.differentiate_again()
+        for statistic, results in recorder.collector.results.items():
             if statistic.watches == "curvature":
                 results.update(curvature)
     return torch.cat(rows, 1) if watched else total
 
 
-def _watched(probe: Probe, inputs: Any) -> Any:
+def _watched(recorder: CallRecorder, inputs: Any) -> Any:
     """The inputs, floating-point ones as leaves whose gradients can be asked for."""
-    probe.storages = frozenset(
+    recorder.storages = frozenset(
         t.untyped_storage().data_ptr() for t in leaves(inputs) if not t.is_floating_point()
     )
 
-    def leaf(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            if not value.is_floating_point():
-                return value
-            x = value.detach().requires_grad_()
-            probe.sources.append((x, lambda t: t))
-            return x
-        if isinstance(value, dict):
-            return {k: leaf(v) for k, v in value.items()}
-        return type(value)(map(leaf, value)) if isinstance(value, tuple | list) else value
+    def leaf(value: Tensor) -> Tensor:
+        if not value.is_floating_point():
+            return value
+        x = value.detach().requires_grad_()
+        recorder.sources.append((x, lambda t: t))
+        return x
 
-    return leaf(inputs)
+    return pytree.tree_map_only(Tensor, leaf, inputs)
 
 
 def _first(outputs: Any) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pynas import ops
-from pynas.stats import _rows
+from pynas.stats import per_sample
 
 ROW_BYTES = 64 << 20  # explicit rows of gradients are formed in chunks of at most this many bytes
 
@@ -46,7 +46,7 @@ class GradientProduct(ABC):
 
     def wide_gradient(self) -> Tensor:
         """The same in the dtype that sums are taken in."""
-        return _rows.widen(self.gradient())
+        return per_sample.widen(self.gradient())
 
     @abstractmethod
     def bias_rows(self, group_size: int) -> Tensor:
@@ -58,22 +58,22 @@ class GradientProduct(ABC):
             self.narrow(start, group_size).gradient() for start in range(0, self.batch, group_size)
         )
 
-    def moments(self, moments: Sequence[str], group_size: int, *, bias: bool) -> ops.GradMoments:
+    def moments(self, moments: Sequence[str], group_size: int, *, bias: bool) -> ops.MomentSums:
         """Sums over sample groups of g, |g|, g^2, sign(g), (g - mean g)^2 for weight and bias."""
-        weight = _rows.moments(self.rows(group_size), moments)
-        return ops.GradMoments(weight, self.bias_moments(moments, group_size) if bias else None)
+        weight = per_sample.moments(self.rows(group_size), moments)
+        return ops.MomentSums(weight, self.bias_moments(moments, group_size) if bias else None)
 
     def bias_moments(self, moments: Sequence[str], group_size: int) -> ops.Moments:
         """The same sums for the bias alone."""
-        return _rows.moments([self.bias_rows(group_size)], moments)
+        return per_sample.moments([self.bias_rows(group_size)], moments)
 
     def norms(self, group_size: int) -> Tensor:
         """Squared norms ||g||^2 of the weight's gradients by sample group, [G]."""
-        return torch.cat([_rows.norms(chunk) for chunk in self.rows(group_size)])
+        return torch.cat([per_sample.norms(chunk) for chunk in self.rows(group_size)])
 
     def gram(self, group_size: int) -> Tensor:
         """Inner products <g_i, g_j> of the weight's gradients by sample group, [G, G]."""
-        return _rows.gram(lambda: self.rows(group_size))
+        return per_sample.gram(lambda: self.rows(group_size))
 
 
 @dataclass(frozen=True)
@@ -96,9 +96,9 @@ class LinearProduct(GradientProduct):
 
     def bias_rows(self, group_size: int) -> Tensor:
         rows = torch.unflatten(self.grad_output, 0, (-1, group_size))
-        return _rows.widen(rows).flatten(1, -2).sum(1)
+        return per_sample.widen(rows).flatten(1, -2).sum(1)
 
-    def moments(self, moments: Sequence[str], group_size: int, *, bias: bool) -> ops.GradMoments:
+    def moments(self, moments: Sequence[str], group_size: int, *, bias: bool) -> ops.MomentSums:
         return ops.linear_grad_moments(
             self.grad_output, self.input, moments=tuple(moments), group_size=group_size, bias=bias
         )
@@ -138,12 +138,12 @@ class AffineProduct(GradientProduct):
     def weight_rows(self, group_size: int) -> Tensor:
         """The scale's gradients by sample group, [G, C]: no larger than the output of the call."""
         B, C, T = self.input.shape
-        dtype = _rows.wide(self.input.dtype)
+        dtype = per_sample.wide(self.input.dtype)
         groups = self.mean.shape[1]
         x = self.input.to(dtype).reshape(B, groups, C // groups, T)
         normalised = (x - self.mean.to(dtype).unsqueeze(2)) * self.rstd.to(dtype).unsqueeze(2)
-        per_sample = (self.grad_output.to(dtype) * normalised.view(B, C, T)).sum(2)
-        return torch.unflatten(per_sample, 0, (-1, group_size)).sum(1)
+        samples = (self.grad_output.to(dtype) * normalised.view(B, C, T)).sum(2)
+        return torch.unflatten(samples, 0, (-1, group_size)).sum(1)
 
     def rows(self, group_size: int) -> Iterator[Tensor]:
         yield torch.unflatten(self.weight_rows(group_size), 1, self.shape)
@@ -152,17 +152,17 @@ class AffineProduct(GradientProduct):
         return self.weight_rows(self.batch)[0].to(self.input.dtype).reshape(self.shape)
 
     def bias_rows(self, group_size: int) -> Tensor:
-        per_sample = self.grad_output.sum(2, dtype=_rows.wide(self.grad_output.dtype))
-        return torch.unflatten(torch.unflatten(per_sample, 0, (-1, group_size)).sum(1), 1, self.shape)
+        samples = self.grad_output.sum(2, dtype=per_sample.wide(self.grad_output.dtype))
+        return torch.unflatten(torch.unflatten(samples, 0, (-1, group_size)).sum(1), 1, self.shape)
 
-    def moments(self, moments: Sequence[str], group_size: int, *, bias: bool) -> ops.GradMoments:
+    def moments(self, moments: Sequence[str], group_size: int, *, bias: bool) -> ops.MomentSums:
         found = ops.affine_grad_moments(
             self.grad_output, self.input, self.mean, self.rstd, moments=tuple(moments), group_size=group_size
         )
         if len(self.shape) == 1:
             return found
-        beside = _rows.reshape(found.bias, self.shape) if bias and found.bias is not None else None
-        return ops.GradMoments(_rows.reshape(found.weight, self.shape), beside)
+        beside = per_sample.reshape(found.bias, self.shape) if bias and found.bias is not None else None
+        return ops.MomentSums(per_sample.reshape(found.weight, self.shape), beside)
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ class EmbeddingProduct(GradientProduct):
     def bias_rows(self, group_size: int) -> Tensor:
         raise NotImplementedError("an embedding has no bias")
 
-    def moments(self, moments: Sequence[str], group_size: int, *, bias: bool) -> ops.GradMoments:
+    def moments(self, moments: Sequence[str], group_size: int, *, bias: bool) -> ops.MomentSums:
         grad_output, indices, size, padding_idx = self._arguments()
         rows, found = ops.embedding_grad_moments(
             grad_output, indices, size, padding_idx=padding_idx, moments=tuple(moments), group_size=group_size
@@ -205,7 +205,7 @@ class EmbeddingProduct(GradientProduct):
             # is 0.
             return values.new_zeros(self.num_embeddings, values.shape[1]).index_copy_(0, rows, values)
 
-        return ops.GradMoments(_rows.map_moments(found.weight, scatter), None)
+        return ops.MomentSums(per_sample.map_moments(found.weight, scatter), None)
 
     def norms(self, group_size: int) -> Tensor:
         d, i, n, p = self._arguments()

@@ -1,6 +1,6 @@
 """Which functional calls are understood, and how each becomes a recorded call.
 
-A rule has the signature of the function it stands for, after the probe and the function itself.
+A rule has the signature of the function it stands for, after the recorder and the function itself.
 """
 
 from __future__ import annotations
@@ -14,44 +14,48 @@ from torch import Tensor
 
 from pynas import ops
 from pynas._errors import UserError
-from pynas.ops._tensors import detached
+from pynas.nn.nasbench201_cell import run_cell
+from pynas.ops.tensors import detached
 from pynas.stats import _norm_rules
+from pynas.stats._call_recorder import CallRecorder
 from pynas.stats._calls import ConvCall, EmbeddingCall, LinearCall, MatmulCall
 from pynas.stats._fast import avg_pool2d
-from pynas.stats._probe import Probe
+from pynas.stats.nasbench201.rule import cell_rule
 
 Func = Callable[..., Any]
 Sizes = int | tuple[int, ...]
 
 
-def _linear(probe: Probe, func: Func, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
+def _linear(
+    recorder: CallRecorder, func: Func, input: Tensor, weight: Tensor, bias: Tensor | None = None
+) -> Any:
     def call(w: Tensor | None, b: Tensor | None) -> LinearCall:
         assert w is not None
-        return LinearCall(w, b, probe.samples_first("linear", weight, input))
+        return LinearCall(w, b, recorder.samples_first("linear", weight, input))
 
-    y = probe.record("linear", input, weight, bias, call, matrix=True)
+    y = recorder.record("linear", input, weight, bias, call, matrix=True)
     return func(input, weight, bias) if y is None else y
 
 
-def _matmul(probe: Probe, func: Func, *args: Any, **kwargs: Any) -> Any:
+def _matmul(recorder: CallRecorder, func: Func, *args: Any, **kwargs: Any) -> Any:
     """``x W`` with a matrix of parameters on the right, as recurrent cells write it."""
-    touched = [a for a in (*args, *kwargs.values()) if id(a) in probe.own]
+    touched = [a for a in (*args, *kwargs.values()) if id(a) in recorder.own]
     if not touched:
         return func(*args, **kwargs)
     if kwargs or len(touched) > 1 or touched[0] is args[0] or touched[0].dim() != 2 or args[0].dim() < 2:
-        return probe._other(func, args, kwargs, touched)
+        return recorder._other(func, args, kwargs, touched)
     input, weight = args
 
     def call(w: Tensor | None, b: Tensor | None) -> MatmulCall:
         assert w is not None
-        return MatmulCall(w, probe.samples_first("matmul", weight, input))
+        return MatmulCall(w, recorder.samples_first("matmul", weight, input))
 
-    y = probe.record("matmul", input, weight, None, call, matrix=True)
+    y = recorder.record("matmul", input, weight, None, call, matrix=True)
     return func(input, weight) if y is None else y
 
 
 def _conv(
-    probe: Probe,
+    recorder: CallRecorder,
     func: Func,
     input: Tensor,
     weight: Tensor,
@@ -75,8 +79,8 @@ def _conv(
     x, amount = input, padding
     if isinstance(padding, str):
         x, amount = _explicit_padding(input, weight, padding, _sizes(dilation, dims))
-    _norm_rules.check_batched(probe, f"conv{dims}d", x, weight)
-    y = probe.record(f"conv{dims}d", x, weight, bias, call, matrix=True)
+    _norm_rules.check_batched(recorder, f"conv{dims}d", x, weight)
+    y = recorder.record(f"conv{dims}d", x, weight, bias, call, matrix=True)
     return func(input, weight, bias, stride, padding, dilation, groups) if y is None else y
 
 
@@ -93,7 +97,7 @@ def _explicit_padding(
 
 
 def _conv_transpose(
-    probe: Probe,
+    recorder: CallRecorder,
     func: Func,
     input: Tensor,
     weight: Tensor,
@@ -113,13 +117,13 @@ def _conv_transpose(
             transposed=True, output_padding=_sizes(output_padding, dims),
         )  # fmt: skip
 
-    _norm_rules.check_batched(probe, f"conv_transpose{dims}d", input, weight)
-    y = probe.record(f"conv_transpose{dims}d", input, weight, bias, call, matrix=True)
+    _norm_rules.check_batched(recorder, f"conv_transpose{dims}d", input, weight)
+    y = recorder.record(f"conv_transpose{dims}d", input, weight, bias, call, matrix=True)
     return func(input, weight, bias, stride, padding, output_padding, groups, dilation) if y is None else y
 
 
 def _embedding(
-    probe: Probe,
+    recorder: CallRecorder,
     func: Func,
     input: Tensor,
     weight: Tensor,
@@ -129,7 +133,7 @@ def _embedding(
     scale_grad_by_freq: bool = False,
     sparse: bool = False,
 ) -> Any:
-    name = probe.own.get(id(weight), "a table")
+    name = recorder.own.get(id(weight), "a table")
     if max_norm is not None:
         raise UserError(
             f"model: embedding {name!r} has max_norm, which rescales its rows in forward; unset it"
@@ -142,32 +146,32 @@ def _embedding(
             raise UserError(
                 f"model: embedding {name!r} scales gradients by frequency, which couples samples; unset it"
             )
-        return EmbeddingCall(w, index, probe.samples_first("embedding", weight, input.unsqueeze(-1)))
+        return EmbeddingCall(w, index, recorder.samples_first("embedding", weight, input.unsqueeze(-1)))
 
-    y = probe.record("embedding", input, weight, None, call)
+    y = recorder.record("embedding", input, weight, None, call)
     if y is None:
         y = F.embedding(input, detached(weight), padding_idx)  # type: ignore[arg-type]
-    return probe.embedded(input, y)
+    return recorder.embedded(input, y)
 
 
-def _relu(probe: Probe, func: Func, input: Tensor, inplace: bool = False) -> Any:
-    probe.saw_relu(input)
+def _relu(recorder: CallRecorder, func: Func, input: Tensor, inplace: bool = False) -> Any:
+    recorder.saw_relu(input)
     # Sharing the result is safe: backward needs it, so changing it in place is an error with or without us.
     if inplace or not input.requires_grad:
         return func(input, inplace) if inplace else func(input)
-    return probe.memo(("relu",), input, lambda: torch.relu(input))
+    return recorder.memo(("relu",), input, lambda: torch.relu(input))
 
 
-def _like_relu(probe: Probe, func: Func, input: Tensor, *bounds: Any, **options: Any) -> Any:
+def _like_relu(recorder: CallRecorder, func: Func, input: Tensor, *bounds: Any, **options: Any) -> Any:
     """In place, or clipped above as well: ReLU6, and hardtanh from 0, as which its module calls it."""
     lowest = options.get("min_val", bounds[0] if bounds else -1.0)
     if func is not F.hardtanh or lowest == 0:
-        probe.saw_relu(input)
+        recorder.saw_relu(input)
     return func(input, *bounds, **options)
 
 
 def _avg_pool2d(
-    probe: Probe,
+    recorder: CallRecorder,
     func: Func,
     input: Tensor,
     kernel_size: Sizes,
@@ -186,13 +190,13 @@ def _avg_pool2d(
     return func(input, window, steps, pads, False, count_include_pad) if y is None else y
 
 
-def _attention(probe: Probe, func: Func, query: Tensor, *args: Any, **kwargs: Any) -> Any:
+def _attention(recorder: CallRecorder, func: Func, query: Tensor, *args: Any, **kwargs: Any) -> Any:
     """Inside, queries, keys and values are [T, B, E] and the output projection sees [T * B, E]."""
-    outer, probe.sample_dim = probe.sample_dim, 1
+    outer, recorder.sample_dim = recorder.sample_dim, 1
     try:
-        return probe.descend(func, (query, *args), kwargs)
+        return recorder.descend(func, (query, *args), kwargs)
     finally:
-        probe.sample_dim = outer
+        recorder.sample_dim = outer
 
 
 def _sizes(value: Any, dims: int) -> tuple[int, ...]:
@@ -235,4 +239,5 @@ RULES: dict[Func, Func] = {
     F.hardtanh: _like_relu,
     F.avg_pool2d: _avg_pool2d,
     F.multi_head_attention_forward: _attention,
+    run_cell: cell_rule,
 }

@@ -1,4 +1,4 @@
-"""A probe whose passes can be differentiated once more, along the gradient that the loss pass finds.
+"""A recorder whose passes can be differentiated once more, along the gradient that the loss pass finds.
 
 The first backward pass is itself a graph of calls: each convolution or linear call y = W x has a partner
 dx = W^T dy. Differentiated once more along the gradient G of the weights, both hand back adjoints y', dx' of
@@ -18,12 +18,12 @@ from torch.autograd.function import once_differentiable
 
 from pynas import ops
 from pynas.stats._base import Statistic
+from pynas.stats._call_recorder import CallRecorder
 from pynas.stats._calls import Call, ConvCall, Delivery, EmbeddingCall, LinearCall, MatmulCall
 from pynas.stats._collector import Collector
 from pynas.stats._norm_calls import BatchNormCall
-from pynas.stats._probe import Probe
 from pynas.stats._products import GradientProduct
-from pynas.stats._rows import widen
+from pynas.stats.per_sample import widen
 
 MatrixCall = ConvCall | LinearCall | MatmulCall | EmbeddingCall
 
@@ -186,11 +186,11 @@ class _BatchNormBackward(torch.autograd.Function):
         return of_grad, of_x, None, None, None
 
 
-class TwiceProbe(Probe):
+class SecondOrderRecorder(CallRecorder):
     """Runs calls that use a weight so that the pass of the loss can be differentiated twice.
 
-    Statistics of weights and outputs are served by its first pass as by any other probe's; those of scales,
-    shifts and biases beside a normalisation are not.
+    Its first pass serves statistics of weights and outputs as any other recorder's does; not those of scales,
+    shifts and biases beside a normalisation.
     """
 
     def __init__(
@@ -202,8 +202,10 @@ class TwiceProbe(Probe):
         batch: int,
         batch_norm: str,
         observers: Sequence[Statistic[Any]] = (),
+        *,
+        rules: Mapping[Callable[..., Any], Callable[..., Any]],
     ) -> None:
-        super().__init__(collector, model, parameters, strict, batch, batch_norm, observers)
+        super().__init__(collector, model, parameters, strict, batch, batch_norm, observers, rules=rules)
         self.passes = Passes()
 
     def record(

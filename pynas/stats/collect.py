@@ -12,14 +12,15 @@ from torch import nn
 
 from pynas._errors import UserError
 from pynas.stats._base import Statistic, Statistics
+from pynas.stats._call_recorder import AmbiguousLayoutError, CallRecorder
 from pynas.stats._collector import Collector
-from pynas.stats._loss import LossFn, call_model, check_data, cut, ordinary
 from pynas.stats._passes import run
-from pynas.stats._probe import AmbiguousLayoutError, Probe
-from pynas.stats._state import preserved
-from pynas.stats._twice import TwiceProbe
+from pynas.stats._rules import RULES
+from pynas.stats._second_order import SecondOrderRecorder
+from pynas.stats.data import LossFn, call_model, check_data, cut, ordinary
 from pynas.stats.grad_moments import GradMoments
 from pynas.stats.gradients import Gradients
+from pynas.stats.state import preserved
 
 BatchNorm = Literal["batch", "group", "frozen"]
 MATRIX_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.Conv3d)
@@ -115,28 +116,28 @@ def collect(
         for p in parameters.values():
             p.requires_grad_(id(p) in strict)
 
-        def probing() -> Probe:
+        def recording() -> CallRecorder:
             collector = Collector(taken, group_size, trainable, matrices, values)
-            kind = TwiceProbe if curved else Probe
-            return kind(collector, model, parameters, strict, size, batch_norm, taken)
+            kind = SecondOrderRecorder if curved else CallRecorder
+            return kind(collector, model, parameters, strict, size, batch_norm, taken, rules=RULES)
 
         for i in range(passes if taken else 0):
-            probe = probing()
+            recorder = recording()
             part = (
                 (cut(inputs, i * size, size), cut(targets, i * size, size))
                 if passes > 1
                 else (inputs, targets)
             )
             try:
-                losses += run(probe, *part, loss_fn, fallback, taken)
+                losses += run(recorder, *part, loss_fn, fallback, taken)
             except AmbiguousLayoutError:
-                shapes = few_shapes(probe, part[0])
+                shapes = few_shapes(recorder, part[0])
                 values |= {type(s): {} for s in taken if not s.successive}
-                probe = probing()
-                probe.few_shapes = shapes
-                losses += run(probe, *part, loss_fn, fallback, taken)
-            seen.update(probe.collector.seen)
-            shape = probe.output_shape
+                recorder = recording()
+                recorder.few_shapes = shapes
+                losses += run(recorder, *part, loss_fn, fallback, taken)
+            seen.update(recorder.collector.seen)
+            shape = recorder.output_shape
         for statistic in needs:
             if not statistic.needs_pass:
                 values[type(statistic)] = statistic.observe_model(model, inputs)
@@ -146,14 +147,16 @@ def collect(
     return Statistics(size, group_size, tuple(losses), seen, weights, values, targets, shape)
 
 
-def few_shapes(probe: Probe, inputs: Any) -> list[torch.Size]:
+def few_shapes(recorder: CallRecorder, inputs: Any) -> list[torch.Size]:
     """Input shapes of all calls in a forward pass of a few samples; leaves no trace."""
-    few = probe.few
+    few = recorder.few
     mode = "batch" if few > 1 else "frozen"
-    watch = Probe(probe.collector, probe.model, probe.parameters, frozenset(), few, mode)
+    watch = CallRecorder(
+        recorder.collector, recorder.model, recorder.parameters, frozenset(), few, mode, rules=recorder.rules
+    )
     watch.watching = True
-    with preserved(probe.model), torch.no_grad(), watch:
-        call_model(probe.model, cut(inputs, 0, few))
+    with preserved(recorder.model), torch.no_grad(), watch:
+        call_model(recorder.model, cut(inputs, 0, few))
     return watch.shapes
 
 

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 from torch import nn
 
 from pynas.stats._base import Statistic, Watched
-from pynas.stats._loss import LossFn
 from pynas.stats.collect import collect
+from pynas.stats.data import LossFn
 
 
 @dataclass(frozen=True)

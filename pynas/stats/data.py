@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils import _pytree as pytree
+from torch.utils.weak import WeakIdKeyDictionary
 
 from pynas._errors import UserError
 
@@ -22,7 +24,7 @@ def check_data(inputs: Any, targets: Any) -> int:
             if tensor.dim() == 0:
                 raise UserError(f"{argument}: expected a batch of samples, got a scalar tensor")
             sizes.add(tensor.shape[0])
-            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            if tensor.is_floating_point() and not _is_finite(tensor):
                 bad = int((~torch.isfinite(tensor)).sum())
                 raise UserError(
                     f"{argument}: {bad} of {tensor.numel()} values are NaN or infinite; clean the data"
@@ -34,31 +36,33 @@ def check_data(inputs: Any, targets: Any) -> int:
     return sizes.pop()
 
 
+# Tensors that were found finite, and the version of their content: a search scores many networks on one.
+_finite: MutableMapping[Tensor, int] = WeakIdKeyDictionary()
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    if tensor.is_inference():  # which count no versions
+        return bool(torch.isfinite(tensor).all())
+    if _finite.get(tensor) != tensor._version:
+        if not torch.isfinite(tensor).all():
+            return False
+        _finite[tensor] = tensor._version
+    return True
+
+
 def leaves(value: Any) -> list[Tensor]:
-    """The tensors of a tensor, a tuple or list of them, or a dictionary of them."""
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, dict):
-        value = list(value.values())
-    return [t for v in value for t in leaves(v)] if isinstance(value, tuple | list) else []
+    """The tensors of a tensor, or of tuples, lists and dictionaries of them."""
+    return [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, Tensor)]
 
 
 def ordinary(value: Any) -> Any:
     """The same data as tensors that autograd may save: inference tensors are copied."""
-    if isinstance(value, Tensor):
-        return value.clone() if value.is_inference() else value
-    if isinstance(value, dict):
-        return {k: ordinary(v) for k, v in value.items()}
-    return type(value)(map(ordinary, value)) if isinstance(value, tuple | list) else value
+    return pytree.tree_map_only(Tensor, lambda t: t.clone() if t.is_inference() else t, value)
 
 
 def cut(value: Any, start: int, length: int) -> Any:
     """Samples ``start`` to ``start + length`` of inputs or targets."""
-    if isinstance(value, Tensor):
-        return value.narrow(0, start, length)
-    if isinstance(value, dict):
-        return {k: cut(v, start, length) for k, v in value.items()}
-    return type(value)(cut(v, start, length) for v in value) if isinstance(value, tuple | list) else value
+    return pytree.tree_map_only(Tensor, lambda t: t.narrow(0, start, length), value)
 
 
 def call_model(model: Callable[..., Any], inputs: Any) -> Any:

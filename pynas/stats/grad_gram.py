@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from pynas.stats import _rows
+from pynas.stats import per_sample
 from pynas.stats._base import Statistic
 from pynas.stats._products import GradientProduct
 
@@ -31,4 +31,4 @@ class GradGram(Statistic[Tensor]):
             results[weight] = product.gram(group_size)
         if bias is not None:
             rows = product.bias_rows(group_size)
-            results[bias] = _rows.gram(lambda: iter([rows]))
+            results[bias] = per_sample.gram(lambda: iter([rows]))

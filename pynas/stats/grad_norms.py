@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from pynas.stats import _rows
+from pynas.stats import per_sample
 from pynas.stats._base import Statistic
 from pynas.stats._products import GradientProduct
 
@@ -32,4 +32,4 @@ class GradNorms(Statistic[Tensor]):
         if weight is not None:
             results[weight] = product.norms(group_size)
         if bias is not None:
-            results[bias] = _rows.norms(product.bias_rows(group_size))
+            results[bias] = per_sample.norms(product.bias_rows(group_size))

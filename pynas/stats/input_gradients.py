@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from pynas.stats._base import Statistic, Watched
-from pynas.stats._rows import widen
+from pynas.stats.per_sample import widen
 
 
 @dataclass(frozen=True)

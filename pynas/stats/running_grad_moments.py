@@ -12,7 +12,7 @@ from pynas import ops
 from pynas._errors import UserError
 from pynas.stats._base import Statistic
 from pynas.stats._products import GradientProduct
-from pynas.stats._rows import widen
+from pynas.stats.per_sample import widen
 
 
 @dataclass

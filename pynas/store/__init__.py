@@ -1,9 +1,9 @@
-"""Where searches are kept: runs, their trials and the state to continue from, in a database.
+"""The database of searches: runs, their trials, and the state to resume from.
 
 A trial and the strategy's state after it are committed in one transaction, so a search that is killed at any
-moment continues from its store as if it had not been. SQLite runs in write-ahead mode with
-``synchronous=NORMAL``: a committed trial survives the death of the process (SIGKILL included) without a disk
-flush for each trial; a power cut can take the last few trials, never the consistency of the store.
+moment resumes bit for bit. SQLite runs in write-ahead mode with ``synchronous=NORMAL``: a committed trial
+survives the death of the process (also by SIGKILL) without a disk flush per trial; a power cut can lose the
+last few trials, but never the consistency of the store.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a person can do about a database's errors."""
+"""Advice for errors of databases."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pynas.store._location import Location
 
 KEPT = "every trial up to here is kept"
 
-# What databases say, in the words of SQLite, PostgreSQL and psycopg, and what to do about it.
+# Parts of error messages of SQLite, PostgreSQL and psycopg, and what to do about them.
 _ADVICE = {
     "disk is full": f"the disk is full; {KEPT}: free some space, then resume",
     "No space left": f"the disk is full; {KEPT}: free some space, then resume",
@@ -45,11 +45,11 @@ _NO_ANSWER = (
 
 
 class ConnectionLostError(UserError):
-    """The connection broke; whether what was going on is done is not known."""
+    """The connection was lost; it is unknown whether the current operation was completed."""
 
 
 def explained(error: exc.SQLAlchemyError, location: Location) -> UserError:
-    """The error as one line for people, without passwords."""
+    """The error as one readable line, without passwords."""
     original = getattr(error, "orig", None)
     said = location.hide(str(error if original is None else original))
     if isinstance(error, exc.DBAPIError) and error.connection_invalidated:

@@ -1,4 +1,4 @@
-"""Tables, the connection, and whether a database is a whole store."""
+"""The tables, the connection, and the check that a database is an intact store."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from urllib.parse import quote
 import sqlalchemy as sa
 from sqlalchemy import exc
 
-from pynas._atomic import check_output
 from pynas._errors import UserError
+from pynas._io.atomic import check_output
 from pynas.store._location import Location
 
 SCHEMA_VERSION = 1
@@ -49,8 +49,8 @@ STATES = sa.Table(
 
 DAMAGED = "the store is damaged: restore a copy, or use another store"
 
-_MAKING_TABLES = 0x70796E6173  # "pynas"; whoever has this lock of a PostgreSQL database makes the tables
-# A network that is gone shows after two minutes, not after hours.
+_MAKING_TABLES = 0x70796E6173  # "pynas": advisory lock of the process that creates the PostgreSQL tables
+# Detect a lost network after two minutes, not after hours.
 _PATIENCE = {
     "connect_timeout": "10",
     "keepalives_idle": "60",
@@ -73,7 +73,7 @@ def open_engine(location: Location, read_only: bool) -> sa.Engine:
     elif url.drivername == "postgresql+psycopg":
         url = url.update_query_dict({key: value for key, value in _PATIENCE.items() if key not in url.query})
     try:
-        # One connection, taken once: there is nothing to pool, and nothing to reset.
+        # There is a single connection, so no pool is needed.
         engine = sa.create_engine(url, poolclass=sa.NullPool, pool_reset_on_return=None)
     except (exc.NoSuchModuleError, ModuleNotFoundError) as error:
         hint = ": pip install 'pynas-torch[postgresql]'" if url.get_backend_name() == "postgresql" else ""
@@ -81,9 +81,9 @@ def open_engine(location: Location, read_only: bool) -> sa.Engine:
     except (exc.SQLAlchemyError, TypeError, ValueError) as error:
         raise UserError(f"{name}: the URL cannot be used: {location.hide(str(error))}") from None
     if location.is_sqlite:
-        # Python's sqlite3 starts transactions late, and none before CREATE TABLE, so they are started here.
-        # Writers take the write lock at once: upgrading a read transaction fails when another process has
-        # written since.
+        # Begin transactions explicitly: Python's sqlite3 begins them late, and not before CREATE TABLE.
+        # Writers take the write lock at once, since upgrading a read transaction fails if another process has
+        # written.
         begin = "BEGIN" if read_only else "BEGIN IMMEDIATE"
         sa.event.listen(engine, "connect", _configure_reader if read_only else _configure_writer)
         sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
@@ -95,12 +95,12 @@ def open_engine(location: Location, read_only: bool) -> sa.Engine:
 def connect(location: Location, read_only: bool) -> tuple[sa.Engine, sa.Connection]:
     """Open an engine and its connection.
 
-    A reader of an SQLite file in write-ahead mode makes files beside it. Where it may not, and nobody writes,
-    the file is read as one that does not change.
+    A reader of an SQLite file in write-ahead mode creates files next to it. If it may not, and nobody writes,
+    it opens the file as immutable.
 
     Raises:
         UserError: There cannot be an engine.
-        SQLAlchemyError: The database does not answer, or is none.
+        SQLAlchemyError: The database does not answer, or it is not a database.
     """
     engine = open_engine(location, read_only)
     try:
@@ -125,15 +125,15 @@ def connect(location: Location, read_only: bool) -> tuple[sa.Engine, sa.Connecti
 
 
 def prepare(connection: sa.Connection, location: Location, read_only: bool) -> None:
-    """Make the tables in an empty database; refuse one that is not ours, is damaged or from the future.
+    """Create the tables in an empty database, or check the existing ones.
 
     Raises:
-        UserError: See above.
+        UserError: The database is not a store of pynas, is damaged, or was written by a newer version.
     """
     with connection.begin():
         names = sa.inspect(connection).get_table_names()
         if not names and not read_only:
-            if connection.dialect.name == "postgresql":  # SQLite's transactions have locked it already
+            if connection.dialect.name == "postgresql":  # an SQLite transaction already holds the lock
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MAKING_TABLES)))
                 names = sa.inspect(connection).get_table_names()  # another process may have made them
             if not names:
@@ -182,8 +182,8 @@ def _check_file(file: Path, name: str, must_exist: bool) -> None:
 
 
 def _reading(url: sa.URL, file: Path, *, unchanging: bool) -> sa.URL:
-    """The URL to read a file by, which never makes one."""
-    options = {"uri": "true", "mode": "rw"}  # without permission to write, SQLite takes that as "ro"
+    """The URL that reads a file and never creates one."""
+    options = {"uri": "true", "mode": "rw"}  # without write permission, SQLite treats this as "ro"
     if unchanging:
         options |= {"mode": "ro", "immutable": "1"}
     return url.set(database=f"file:{quote(os.fsencode(file.absolute()))}").update_query_dict(options)
@@ -231,7 +231,7 @@ def _configure_reader(connection: Any, record: object) -> None:
 def _configure_writer(connection: Any, record: object) -> None:
     connection.isolation_level = None
     connection.execute("PRAGMA busy_timeout = 30000")
-    # In write-ahead mode a commit survives the death of the process without a flush; a power cut can take the
-    # last.
+    # In write-ahead mode a commit survives the death of the process without a flush; a power cut can lose the
+    # last ones.
     for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON"):
         connection.execute(f"PRAGMA {pragma}")

@@ -1,4 +1,4 @@
-"""Where a store is: paths and URLs, the name by which messages call it, and what no message may say of it."""
+"""The location of a store: path or URL, its name in messages, and the secrets to hide in them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from urllib.parse import quote, quote_plus
 import sqlalchemy as sa
 from sqlalchemy import exc
 
-from pynas._atomic import check_output
 from pynas._errors import UserError
+from pynas._io.atomic import check_output
 
-# What a URL may say of its options; all else, such as "password" or a slip of the pen, is hidden.
+# Options of a URL that messages may show; all others, such as "password" or misspelt ones, are hidden.
 _OPEN = ("host", "hostaddr", "port", "dbname", "user", "sslmode", "application_name", "connect_timeout")
 _PASSWORD = re.compile(":(.*)@", re.DOTALL)
-_SHORT = 4  # characters of a secret that are many words' part
+_SHORT = 4  # secrets of so few characters occur inside ordinary words
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,10 @@ class Location:
     """A store's URL.
 
     Attributes:
-        url: As the engine takes it.
+        url: URL for the engine.
         file: The file of an SQLite store; None in memory and on a server.
-        name: For messages, without passwords.
-        secrets: What has to be hidden in messages of others: the URL's passwords, as written and as meant.
+        name: Name in messages, without passwords.
+        secrets: What to hide in foreign messages: the URL's passwords, as written and decoded.
     """
 
     url: sa.URL
@@ -38,11 +38,11 @@ class Location:
 
     @property
     def is_sqlite(self) -> bool:
-        """Whether it is a file or in memory, and not on a server."""
+        """Whether it is in a file or in memory, not on a server."""
         return self.url.get_backend_name() == "sqlite"
 
     def hide(self, message: str) -> str:
-        """``message`` of a database as one line, without the URL's passwords."""
+        """A database's ``message`` as one line, without the URL's passwords."""
         line = "; ".join(filter(None, map(str.strip, message.splitlines())))
         for secret in self.secrets:
             if len(secret) >= _SHORT:
@@ -65,7 +65,7 @@ def locate(location: str | os.PathLike[str]) -> Location:
     if url.get_backend_name() == "sqlite":
         path = url.database or ""
         has_file = path not in ("", ":memory:") and not path.startswith("file:")  # SQLite's own URLs
-        # Somebody's URL without its "://" is a path.
+        # A URL that lacks "://" counts as a path.
         secrets = {form for secret in _PASSWORD.findall(path) for form in (secret, str(Path(secret)))}
         name = f"store {_redacted(path) or 'in memory'}"
         return Location(url, Path(path) if has_file else None, name, tuple(filter(None, secrets)))
@@ -77,7 +77,7 @@ def locate(location: str | os.PathLike[str]) -> Location:
 
 
 def check_location(location: str | os.PathLike[str], argument: str) -> None:
-    """Raise UserError, before any work is done, if nothing can be written there; a server is not asked."""
+    """Raise UserError, before any work is done, if the location is not writable; does not contact servers."""
     found = locate(location)
     if found.file is not None:
         check_output(found.file, argument)
@@ -88,7 +88,7 @@ def _url(text: str) -> sa.URL:
         return sa.URL.create("sqlite", database=text)
     try:
         url = sa.make_url(text)
-    except (exc.ArgumentError, ValueError):  # whose message may hold the password
+    except (exc.ArgumentError, ValueError):  # its message may contain the password
         raise UserError(
             f"store: expected a path or a URL such as sqlite:///runs.db, got {_redacted(text)!r}"
         ) from None
@@ -98,7 +98,7 @@ def _url(text: str) -> sa.URL:
 
 
 def _redacted(text: str) -> str:
-    """A text that may have been meant as a URL, without what may have been meant as a password."""
+    """A text that may be a malformed URL, without what may be a password."""
     scheme, separator, rest = text.partition("://")
     rest = rest if separator else text
     rest = _PASSWORD.sub(":***@", rest)
@@ -112,4 +112,6 @@ def _secrets(url: sa.URL, names: dict[str, str]) -> tuple[str, ...]:
         value = url.query[name]
         found += [value] if isinstance(value, str) else value
     written = {form for secret in found for form in (secret, quote(secret, safe=""), quote_plus(secret))}
-    return tuple(sorted(filter(None, written), key=len, reverse=True))  # a part of another after that one
+    return tuple(
+        sorted(filter(None, written), key=len, reverse=True)
+    )  # longest first: one may contain another

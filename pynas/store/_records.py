@@ -1,7 +1,7 @@
-"""Rows of the database and the values that they stand for; reading one trusts nothing of it.
+"""Converts values to database rows and back; reading a row validates all of it.
 
-The JSON objects have a sum over themselves and what they belong to, so that a changed digit shows; what an
-earlier version wrote has none. A run has its key, the hash of its configuration.
+JSON objects contain a checksum over themselves and what they belong to, so that a changed digit is noticed;
+those of earlier versions have none. A run has its key, the hash of its configuration.
 """
 
 from __future__ import annotations
@@ -12,18 +12,19 @@ import reprlib
 from collections.abc import Mapping
 from typing import Any, cast
 
-from pynas import _json
 from pynas._errors import UserError
+from pynas._io import strict_json
+from pynas._plural import counted
 from pynas.architecture import Architecture
 from pynas.store._values import Run, RunConfig, to_json
 from pynas.trial import Evaluation, Status, Trial
 
 _SUM = "pynas_sum"
-_LARGEST = 2**63 - 1  # of a column of 64 bits
+_LARGEST = 2**63 - 1  # largest value of a 64-bit column
 
 
 class DamageError(ValueError):
-    """What is wrong with a row; the store adds where that is and what to do."""
+    """A row is damaged; the store adds where it is and what to do."""
 
 
 def run_columns(config: RunConfig, provenance: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,7 +55,7 @@ def run_of(row: Any) -> Run:
     """The run of a row of ``runs``.
 
     Raises:
-        DamageError: The row cannot be one that was written.
+        DamageError: The row is not as it was written.
     """
     config = RunConfig(
         space=_text(row.space, "space"),
@@ -82,8 +83,8 @@ def trial_columns(run: Run, trial: Trial) -> dict[str, Any]:
     """The columns of a trial.
 
     Raises:
-        ValueError: It could not be read again: a trial of another space, or without a score that it says it
-            has.
+        ValueError: It could not be read again: the trial is of another space, or lacks a score although its
+            status is ok.
     """
     _check_trial(trial.number, trial.architecture, trial.evaluation, run.config)
     architecture = trial.architecture.to_json()
@@ -96,10 +97,10 @@ def trial_columns(run: Run, trial: Trial) -> dict[str, Any]:
 
 
 def trial_of(row: Any, expected: int, config: RunConfig) -> Trial:
-    """The trial of a row of ``trials``, which has to be that with the number ``expected``.
+    """The trial of a row of ``trials``, which must have the number ``expected``.
 
     Raises:
-        DamageError: The row cannot be one that was written, or is that of another trial.
+        DamageError: The row is not as it was written, or is of another trial.
     """
     number = _integer(row.number, "number")
     if number != expected:
@@ -115,19 +116,19 @@ def trial_of(row: Any, expected: int, config: RunConfig) -> Trial:
 
 
 def state_columns(run: Run, number: int, state: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns of a strategy's state after ``number`` trials; ValueError if it is no JSON."""
+    """The columns of a strategy's state after ``number`` trials; ValueError if it is not a JSON value."""
     return {"run": run.id, "number": number, "state": _with_sum(state, number)}
 
 
 def state_of(row: Any) -> tuple[int, dict[str, Any]]:
-    """Number of trials and state of a row of ``states`` that also has the number of ``trials``.
+    """Number of trials, and state, of a row of ``states`` joined with the number of ``trials``.
 
     Raises:
-        DamageError: The row cannot be one that was written.
+        DamageError: The row is not as it was written.
     """
     number = _integer(row.number, "number of trials")
     if not 0 < number <= row.trials:
-        raise DamageError(f"it is that after {number} trials, and there are {row.trials}")
+        raise DamageError(f"it is the state after {counted(number, 'trial')}, but there are {row.trials:,}")
     return number, _summed(row.state, "state", number)
 
 
@@ -161,12 +162,12 @@ def _evaluation(record: Mapping[str, Any]) -> Evaluation:
 
 
 def _with_sum(record: Mapping[str, Any], *belongs_to: object) -> str:
-    """JSON of the record and a sum over it and the values that it belongs to."""
+    """JSON of the record with a checksum over it and the values that it belongs to."""
     return to_json({**record, _SUM: _sum(to_json(record), belongs_to)})
 
 
 def _summed(text: object, what: str, *belongs_to: object) -> dict[str, Any]:
-    """The record that :func:`_with_sum` wrote, without its sum; one of an earlier version as it is."""
+    """The record that :func:`_with_sum` wrote, without its checksum; earlier versions have none."""
     record: dict[str, Any] = _value(text, what, dict)
     if _SUM in record and record.pop(_SUM) != _sum(to_json(record), belongs_to):
         raise DamageError(f"its {what} does not have the sum that it was written with")
@@ -180,7 +181,7 @@ def _sum(text: str, belongs_to: tuple[object, ...]) -> str:
 def _value(text: object, what: str, kind: type[Any]) -> Any:
     content = _text(text, what)
     try:
-        value = _json.loads(content)
+        value = strict_json.loads(content)
     except ValueError as error:
         raise DamageError(f"its {what} is no JSON: {error}") from error
     if not isinstance(value, kind):
@@ -189,7 +190,7 @@ def _value(text: object, what: str, kind: type[Any]) -> Any:
 
 
 def _finite(value: object, what: str) -> float:
-    """A number as it is, int or float."""
+    """Return a finite int or float unchanged."""
     try:
         if type(value) in (int, float) and math.isfinite(cast(float, value)):
             return cast(float, value)

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 
 from pynas._errors import UserError
+from pynas._plural import counted
 from pynas.architecture import Architecture
 from pynas.store import _records
 from pynas.store._advice import ConnectionLostError, explained
@@ -29,16 +30,16 @@ _DELETE_STATE = STATES.delete().where(STATES.c.run == sa.bindparam("of_run"))
 class Store:
     """A database of searches. Use it as a context manager, or call :meth:`close`.
 
-    One process writes a run at a time; others may read it meanwhile, and write other runs. Not for use by
-    several threads at once.
+    Only one process may write a run at a time; others may read it meanwhile, and write other runs. It is not
+    thread-safe.
 
     Args:
         location: Path of an SQLite file, or a database URL such as ``sqlite:///runs.db``.
-        read_only: Nothing is written, and a file that does not exist is an error instead of a new store.
+        read_only: Never write; a file that does not exist is then an error instead of a new store.
 
     Raises:
-        UserError: the location cannot be opened, is something else than a store of pynas, or was written by a
-            newer version. Methods raise it when the disk is full or another process writes the same run.
+        UserError: The location cannot be opened, is not a store of pynas, or was written by a newer version.
+            Methods raise it if the disk is full or another process writes the same run.
     """
 
     def __init__(self, location: str | os.PathLike[str], *, read_only: bool = False) -> None:
@@ -48,12 +49,12 @@ class Store:
 
     @property
     def location(self) -> str:
-        """What messages call the store: its path, or its URL without passwords."""
+        """Name of the store in messages: its path, or its URL without passwords."""
         return self._place.name
 
     def close(self) -> None:
-        """Close the connection; what was appended is safe already."""
-        with contextlib.suppress(exc.SQLAlchemyError):  # of a connection that is lost
+        """Close the connection; everything appended is already committed."""
+        with contextlib.suppress(exc.SQLAlchemyError):  # the connection may be lost
             self._connection.close()
         self._engine.dispose()
 
@@ -88,14 +89,14 @@ class Store:
         """Register a new run, or find the one to continue.
 
         Args:
-            config: Identifies the run.
-            provenance: Facts about this session (versions, device), kept with the run; those of later
+            config: Configuration, which identifies the run.
+            provenance: Facts about this session (versions, device), stored with the run; those of later
                 sessions are appended under ``"resumed"``.
-            resume: Continue the run with this configuration; in an empty store that is a new one.
+            resume: Resume the run with this configuration; in an empty store, start a new one.
 
         Raises:
-            UserError: without ``resume``, the run is there already; with it, only runs with other
-                configurations are. Or a database cannot hold the seed or a name.
+            UserError: Without ``resume``, the run already exists; with it, there are only runs with other
+                configurations. Or the database cannot hold the seed or a name.
         """
         values = _records.run_columns(config, provenance)
         with self._transaction() as connection:
@@ -110,7 +111,7 @@ class Store:
         if found is not None and not resume:
             raise UserError(
                 f"{self.location}: run {found.id} has this configuration already, with "
-                f"{len(self.trials(found))} trials: resume it, or use another store or seed"
+                f"{counted(len(self.trials(found)), 'trial')}: resume it, or use another store or seed"
             )
         with self._transaction() as connection:
             if found is None:
@@ -128,15 +129,15 @@ class Store:
     def trials(
         self, run: Run, *, check: Callable[[Architecture], object] = lambda architecture: None
     ) -> tuple[Trial, ...]:
-        """The trials of a run, by number: all from 0 on, or none.
+        """The trials of a run, by number, without gaps from 0.
 
         Args:
             run: A run of this store.
-            check: Raises UserError for an architecture that its search space does not have, as
-                :meth:`SearchSpace.check` does.
+            check: Raises UserError for an architecture that is not in the search space, such as
+                :meth:`SearchSpace.check`.
 
         Raises:
-            UserError: One of them is damaged or missing.
+            UserError: A trial is damaged or missing.
         """
         query = sa.select(TRIALS).where(TRIALS.c.run == run.id).order_by(TRIALS.c.number)
         with self._transaction() as connection:
@@ -152,7 +153,7 @@ class Store:
         return tuple(trials)
 
     def state(self, run: Run) -> tuple[int, dict[str, Any]] | None:
-        """The latest strategy state of a run and how many trials it knows; None if there is none."""
+        """The latest strategy state of a run, with its number of trials; None if there is none."""
         count = sa.select(sa.func.count()).where(TRIALS.c.run == run.id).scalar_subquery().label("trials")
         query = sa.select(STATES.c.number, STATES.c.state, count).where(STATES.c.run == run.id)
         with self._transaction() as connection:
@@ -163,10 +164,10 @@ class Store:
             return _records.state_of(rows[0]) if rows else None
 
     def append(self, run: Run, trial: Trial, state: Mapping[str, Any] | None = None) -> None:
-        """Write a trial and, if given, the strategy's state after it; both or, on any error, neither.
+        """Write a trial and, if given, the strategy's state after it, in one transaction.
 
-        Where the connection is lost, a new one is tried once: a trial whose commit was not answered counts as
-        written if it is there.
+        If the connection is lost, it reconnects once; a trial whose commit was not confirmed counts as
+        written if the database has it.
         """
         values = _records.trial_columns(run, trial)
         saved = None if state is None else _records.state_columns(run, trial.number + 1, state)
@@ -186,7 +187,7 @@ class Store:
                 connection.execute(_INSERT_STATE, state)
 
     def _has(self, trial: Mapping[str, Any]) -> bool:
-        """Whether this trial was written; UserError if another was, or those before it are not all there."""
+        """Whether this trial was written; UserError if another one was, or if earlier trials are missing."""
         columns = (TRIALS.c.number, TRIALS.c.architecture, TRIALS.c.evaluation)
         after = sa.select(*columns).where(TRIALS.c.run == trial["run"], TRIALS.c.number >= trial["number"])
         before = sa.select(sa.func.count()).where(
@@ -197,8 +198,8 @@ class Store:
             count = connection.execute(before).scalar_one()
         if count != trial["number"]:
             raise UserError(
-                f"{self.location}: the database came back with {count} of {trial['number']} trials of run "
-                f"{trial['run']}: resume to go on from these"
+                f"{self.location}: the database came back with {count:,} of "
+                f"{counted(trial['number'], 'trial')} of run {trial['run']}: resume to continue from these"
             )
         if not rows:
             return False
@@ -226,18 +227,18 @@ class Store:
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-        """Turn what the database says into a UserError."""
+        """Convert errors of the database to UserError."""
         try:
             yield
         except exc.SQLAlchemyError as error:
-            # Not as the cause where there may be a password in its text, which a traceback would show.
+            # Not as the cause if its text may contain a password, which a traceback would show.
             raise explained(error, self._place) from (error if self._place.is_sqlite else None)
         except UnicodeDecodeError as error:
             raise UserError(f"{self.location}: {error}; {DAMAGED}") from error
 
     @contextlib.contextmanager
     def _located(self, where: str) -> Iterator[None]:
-        """Say where in the store the damage is."""
+        """Add the place of the damage to the error."""
         try:
             yield
         except DamageError as error:

@@ -1,4 +1,4 @@
-"""What the store holds, as values."""
+"""The values in a store."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-_ESCAPE = re.compile(r"\\(?:ud[89ab]..\\ud[c-f]..|u(d[89a-f]..)|.)")  # in JSON: a pair, a half, any other
+# Escapes in JSON: a surrogate pair, half a pair, any other.
+_ESCAPE = re.compile(r"\\(?:ud[89ab]..\\ud[c-f]..|u(d[89a-f]..)|.)")
 
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:
-    """What makes a search this search: two with equal configurations give the same trials.
+    """The configuration of a search, which identifies it: equal configurations give the same trials.
 
     Attributes:
         space: Name of the search space.
         strategy: Name of the search strategy.
         seed: Seed of the strategy.
-        objectives: Names of the scores that are maximised.
+        objectives: Names of the scores to maximise.
         constraints: Upper bounds by name of the cost.
         config: Everything else that proposals or scores depend on, as a JSON object: options of the space and
             of the strategy, the evaluator's settings, data, table.
@@ -34,15 +35,15 @@ class RunConfig:
     config: Mapping[str, Any] = field(default_factory=dict)
 
     def key(self) -> str:
-        """A hash of the configuration, the same after a store has held it."""
-        kept = json.loads(to_json(self._record()))  # where keys are texts, which are sorted as such
+        """A hash of the configuration, unchanged by storing and loading."""
+        kept = json.loads(to_json(self._record()))  # in JSON, keys are texts, and sorted as such
         return hashlib.sha256(to_json(kept).encode()).hexdigest()
 
     def _record(self) -> dict[str, Any]:
         return {each.name: getattr(self, each.name) for each in fields(self)}
 
     def differences(self, other: RunConfig) -> list[str]:
-        """One phrase for each setting that differs, ``seed: 1 instead of 0``, in alphabetical order."""
+        """One phrase per different setting, such as ``seed: 1 instead of 0``, in alphabetical order."""
         mine, theirs = (dict(_leaves(json.loads(to_json(c._record())))) for c in (self, other))
         return [
             f"{name}: {json.dumps(mine.get(name))} instead of {json.dumps(theirs.get(name))}"
@@ -53,7 +54,7 @@ class RunConfig:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A search: its configuration, what it ran with, and its number in the store (None outside one)."""
+    """A search: its configuration, its provenance, and its number in the store (None outside one)."""
 
     id: int | None
     config: RunConfig
@@ -63,7 +64,7 @@ class Run:
 def to_json(value: object) -> str:
     """Compact JSON in ASCII with sorted keys; ValueError for NaN and infinity.
 
-    Half a surrogate pair, as a file name that is no UTF-8 has, is spelled out: few readers of JSON take it.
+    Half a surrogate pair, as in a file name that is not UTF-8, is spelled out: few JSON readers accept it.
     """
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     if "\\ud" not in text:

@@ -41,7 +41,7 @@ _SHARED_ARGUMENTS = frozenset(inspect.signature(SearchStrategy).parameters)
 
 
 def get(name: str) -> type[SearchStrategy]:
-    """The strategy class called ``name``; an unknown name raises UserError with the choices."""
+    """The strategy class called ``name``; UserError with the choices if there is none."""
     return REGISTRY.get(name)
 
 
@@ -51,7 +51,7 @@ def names() -> tuple[str, ...]:
 
 
 def options(name: str) -> dict[str, Any]:
-    """The options that the strategy called ``name`` takes, with their defaults."""
+    """The options of the strategy called ``name``, with their defaults."""
     parameters = inspect.signature(get(name)).parameters.items()
     return {key: parameter.default for key, parameter in parameters if key not in _SHARED_ARGUMENTS}
 
@@ -65,7 +65,7 @@ def create(
     objectives: Sequence[str] = (),
     **chosen: Any,
 ) -> SearchStrategy:
-    """Make the strategy called ``name``; options that it does not take raise UserError with those it does."""
+    """Make the strategy called ``name``; UserError with its options if it does not take one of these."""
     known = options(name)
     for key in chosen:
         if key not in known:

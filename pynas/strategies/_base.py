@@ -1,4 +1,4 @@
-"""The ask/tell protocol of search strategies, and what they share: seeds, constraints, duplicates, state."""
+"""The ask/tell protocol of search strategies, with seeds, constraints, duplicates and state."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pynas._errors import UserError
+from pynas._plural import counted
 from pynas.architecture import Architecture
 from pynas.trial import Trial
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 Feasible = Callable[[Architecture], bool]
 
 ENUMERATION_LIMIT = 100_000
-"""Spaces up to this size are searched exactly when sampling finds nothing new (seconds at most)."""
+"""Spaces up to this size are enumerated when sampling finds nothing new; that takes seconds at most."""
 
 SAMPLES_BEFORE_ENUMERATION = 200
 SAMPLES_WITHOUT_ENUMERATION = 10_000
@@ -40,21 +41,19 @@ class Infeasible(UserError):  # noqa: N818
 class SearchStrategy(ABC):
     """Proposes architectures and learns from their evaluations.
 
-    The life of a trial: ``ask()`` proposes an architecture, somebody evaluates it, ``tell()`` hands the trial
-    back. Several asks may be open at a time. No two proposals have the same canonical form, unless the first
-    was evaluated at a lower fidelity, and all of them are feasible.
+    ``ask()`` proposes an architecture; the caller evaluates it and returns the trial by ``tell()``. Several
+    asks may be open at a time. All proposals are feasible, and no two have the same canonical form, unless
+    the first was evaluated at a lower fidelity.
 
-    ``state()`` is a JSON value that holds everything, the random generator included: a strategy made with the
-    same arguments and given that state by ``load_state()`` continues with exactly the proposals the first one
-    would make.
+    ``state()`` is a JSON value that holds everything, including the random generator: a strategy made with
+    the same arguments that loads this state by ``load_state()`` continues with exactly the same proposals.
 
-    To add a strategy: subclass this in a file of its own, implement ``_propose`` (through ``_claim`` and
-    ``_sample``), override ``tell``, ``state`` and ``load_state`` where there is more to remember, and
-    register it in ``pynas/strategies/__init__.py``. ``pynas.testing.strategies`` holds the checks that it
-    must pass.
+    To add a strategy: subclass this in a file of its own, implement ``_propose`` (with ``_claim`` and
+    ``_sample``), override ``tell``, ``state`` and ``load_state`` if there is more state, and register it in
+    ``pynas/strategies/__init__.py``. It has to pass the checks of ``pynas.testing.strategies``.
 
     Args:
-        space: Where to search.
+        space: The space to search.
         seed: Seed of the strategy's own random generator.
         feasible: The hard constraints as a predicate; None allows every architecture.
         objectives: Names of the scores to maximise; empty means all scores of each evaluation.
@@ -72,22 +71,23 @@ class SearchStrategy(ABC):
         self.objectives = tuple(objectives)
         self._rng = random.Random(seed)
         self._feasible = feasible or (lambda architecture: True)
-        # Keys of everything proposed or told; a dict, whose order is repeatable, as a set.
+        # Keys of everything proposed or told; a dict as a set, because its order is reproducible.
         self._seen: dict[tuple[int, ...], None] = {}
-        # What is left of the space, by key; None until sampling has become too slow.
+        # The rest of the space, by key; None until sampling has become too slow.
         self._remaining: dict[tuple[int, ...], Architecture] | None = None
 
     costs: Sequence[str] = ()
     """Names of costs that the strategy reads from the metrics of trials."""
 
     def _depends_on(self) -> Mapping[str, Any]:
-        """What proposals depend on beside the options, such as the content of a file: a JSON object."""
+        """A JSON object of what proposals depend on besides the options, such as the content of a file."""
         return {}
 
     def fidelity(self, architecture: Architecture) -> float:
-        """The share of a full evaluation that a proposal is worth, in (0, 1]; by default all of it.
+        """The fidelity at which to evaluate a proposal: a share of a full evaluation in (0, 1], by default 1.
 
-        Asked after ``ask()`` and before the trial is told, whose metric ``fidelity`` then says what it got.
+        Called between ``ask()`` and ``tell()``. The trial's metric ``fidelity`` is the one it was evaluated
+        at.
         """
         return 1.0
 
@@ -95,14 +95,14 @@ class SearchStrategy(ABC):
         """Propose an architecture to evaluate.
 
         Raises:
-            Exhausted: every feasible architecture has been proposed.
-            Infeasible: no architecture meets the constraints (exact for spaces of up to ``ENUMERATION_LIMIT``
-                architectures, else after ``SAMPLES_WITHOUT_ENUMERATION`` samples).
+            Exhausted: Every feasible architecture has been proposed.
+            Infeasible: No architecture meets the constraints. Exact for spaces of up to ``ENUMERATION_LIMIT``
+                architectures, otherwise concluded after ``SAMPLES_WITHOUT_ENUMERATION`` samples.
         """
         return self._propose()
 
     def tell(self, trial: Trial) -> None:
-        """Learn from a trial, failed ones included; it need not come from ``ask``."""
+        """Learn from a trial, also a failed one; it need not come from ``ask``."""
         self._remember(self._key(trial.architecture))
 
     def state(self) -> dict[str, Any]:
@@ -118,7 +118,7 @@ class SearchStrategy(ABC):
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Continue from what ``state()`` returned to a strategy made with the same arguments."""
+        """Continue from the ``state()`` of a strategy that was made with the same arguments."""
         version, encoded, gauss = state["rng"]
         words = base64.b64decode(encoded)
         self._rng.setstate((version, struct.unpack(f"<{len(words) // 4}I", words), gauss))
@@ -127,14 +127,14 @@ class SearchStrategy(ABC):
 
     @abstractmethod
     def _propose(self) -> Architecture:
-        """Return an architecture that ``_claim`` accepted, or raise as ``ask`` does."""
+        """Return an architecture that ``_claim`` accepted, or raise an exception of ``ask``."""
 
     def _key(self, architecture: Architecture) -> tuple[int, ...]:
-        """What two architectures share if only one of them should be proposed."""
+        """The key of an architecture; of those with equal keys only one is proposed."""
         return self.space.canonical(architecture).decisions
 
     def _claim(self, architecture: Architecture) -> bool:
-        """Take ``architecture`` as the next proposal if it is new and feasible (the dearer check)."""
+        """Take ``architecture`` as the next proposal if it is new and, the more expensive check, feasible."""
         key = self._key(architecture)
         if key in self._seen or not self._feasible(architecture):
             return False
@@ -142,10 +142,10 @@ class SearchStrategy(ABC):
         return True
 
     def _claim_child(self, breed: Callable[[int], Architecture]) -> Architecture:
-        """Claim a child; a random architecture after ``ATTEMPTS`` that were infeasible or proposed before.
+        """Claim a child, or a random architecture after ``ATTEMPTS`` infeasible or repeated children.
 
-        Around a well-explored optimum that happens often, so every ``ATTEMPTS_PER_MUTATION`` attempts
-        ``breed``, which takes the number of mutations, is asked for one more.
+        These are frequent around a well-explored optimum. So ``breed``, which takes the number of mutations,
+        gets one more after every ``ATTEMPTS_PER_MUTATION`` attempts.
         """
         for attempt in range(ATTEMPTS):
             child = breed(1 + attempt // ATTEMPTS_PER_MUTATION)
@@ -154,7 +154,7 @@ class SearchStrategy(ABC):
         return self._sample()
 
     def _sample(self) -> Architecture:
-        """Claim a random architecture: by sampling while that finds new ones, then by enumeration."""
+        """Claim a random architecture: by sampling as long as that finds new ones, then by enumeration."""
         if self._remaining is None:
             size = self.space.size
             enumerable = size is not None and size <= ENUMERATION_LIMIT
@@ -163,7 +163,7 @@ class SearchStrategy(ABC):
                 if self._claim(architecture):
                     return architecture
             if not enumerable:
-                raise self._nothing_left(f"{SAMPLES_WITHOUT_ENUMERATION:,} samples tried")
+                raise self._nothing_left(f"tried {counted(SAMPLES_WITHOUT_ENUMERATION, 'sample')}")
             self._remaining = self._enumerate()
         if not self._remaining:
             raise self._nothing_left(f"all {self.space.size or 0:,} checked")
@@ -178,7 +178,7 @@ class SearchStrategy(ABC):
             self._remaining.pop(key, None)
 
     def _enumerate(self) -> dict[tuple[int, ...], Architecture]:
-        """The first feasible architecture of each key not seen yet, in the space's order."""
+        """The first feasible architecture of each new key, in the order of the space."""
         remaining: dict[tuple[int, ...], Architecture] = {}
         for architecture in self.space.all():
             key = self._key(architecture)

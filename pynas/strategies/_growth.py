@@ -1,4 +1,4 @@
-"""A policy for spaces whose architectures grow, one layer after another."""
+"""A policy for spaces whose architectures grow layer by layer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pynas.spaces import SearchSpace
 
 BUCKETS = 4096
-"""Parameters; a feature's is found by hashing, so that neither depth nor choices need a bound."""
+"""Number of parameters; hashing maps features to them, so neither depth nor choices need a bound."""
 
 SAMPLES_FOR_ROOTS = 256
 CACHED = 4096
@@ -26,30 +26,30 @@ CACHED = 4096
 
 @runtime_checkable
 class Grows(Protocol):
-    """A space with a method that lists an architecture's continuations by one layer."""
+    """A space with a method that lists the continuations of an architecture by one layer."""
 
     def grow(self, arch: Architecture) -> Iterator[Architecture]:
-        """Every architecture that is ``arch`` and one layer more."""
+        """Every architecture that appends one layer to ``arch``."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """What may follow a beginning: longer beginnings, or (last, itself) the end."""
+    """The options after a prefix: longer prefixes and, as the last option, the prefix itself: the end."""
 
     options: tuple[Decisions, ...]
-    features: NDArray[np.int64]  # [options, features of each]; BUCKETS stands for none
+    features: NDArray[np.int64]  # [options, features of each]; BUCKETS means no feature
 
 
 class GrowthPolicy(Policy):
-    """Layer after layer: softmax over what ``grow`` lists, and over stopping; the logit sums features.
+    """Adds layer after layer by a softmax over what ``grow`` lists and over stopping; a logit sums features.
 
-    Features of a layer are its decisions alone, at its depth, beside their successors in the layer, and
-    beside the same decision of the layer before; stopping has the depth. The first layers are the shortest
-    valid beginnings of some hundred samples of the space, the same ones for every seed.
+    The features of a layer are its decisions: each alone, with the depth, with its successor in the layer,
+    and with the same decision of the previous layer. Stopping has the depth as its feature. The first layers
+    are the shortest valid prefixes of some hundred samples of the space, the same ones for every seed.
 
     Args:
-        space: Has a method ``grow``.
+        space: A space with a method ``grow``.
         learning_rate: As in :class:`Policy`.
         entropy_weight: As in :class:`Policy`.
     """
@@ -65,16 +65,16 @@ class GrowthPolicy(Policy):
         super().__init__(BUCKETS + 1, learning_rate, entropy_weight)
 
     def beginnings(self, decisions: Decisions) -> list[Decisions]:
-        """The empty tuple and every valid beginning of ``decisions``, the whole of them last."""
+        """The empty tuple and every valid prefix of ``decisions``, which itself is the last."""
         lengths = range(1, len(decisions) + 1)
         return [(), *(decisions[:n] for n in lengths if self._space.is_valid(decisions[:n]))]
 
     def propose(self, rng: np.random.Generator, start: Decisions, most: int) -> Decisions:
-        """Add layers to ``start``, at least one (if ``grow`` lists any) and at most ``most``."""
+        """Add at least one layer to ``start`` (if ``grow`` lists any) and at most ``most``."""
         current, added = start, 0
         while added < most:
             step = self._step(current)
-            count = len(step.options) - (added == 0)  # the end is the last option
+            count = len(step.options) - (added == 0)  # the last option is to stop
             if count == 0:
                 break
             shares = np.cumsum(_softmax(self._logits(step)[:count]))
@@ -86,13 +86,13 @@ class GrowthPolicy(Policy):
         return current
 
     def gradient(self, decisions: Sequence[Decisions], advantages: Array) -> Array:
-        """The gradient of whole architectures, the empty one their beginning."""
+        """The gradient for whole architectures, grown from the empty one."""
         slope = np.zeros_like(self._weights)
         for whole, advantage in zip(decisions, advantages, strict=True):
             path = self.beginnings(whole)
             for before, after in zip(path, [*path[1:], whole], strict=True):
                 step = self._step(before)
-                if after not in step.options:  # a first layer that no sample had
+                if after not in step.options:  # a first layer that occurred in no sample
                     continue
                 shares = _softmax(self._logits(step))[None, :]
                 chosen = np.array([step.options.index(after)])

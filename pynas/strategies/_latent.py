@@ -1,4 +1,4 @@
-"""Searching among vectors: a pool of architectures, where each lies, and which are left."""
+"""Search in an embedding: a pool of architectures, their vectors, and which are left."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pynas._errors import UserError
-from pynas._multiobjective import mean_ranks
 from pynas.architecture import Architecture
+from pynas.ranking.pareto import mean_ranks
 from pynas.strategies._base import ENUMERATION_LIMIT, Feasible, SearchStrategy
 from pynas.strategies._members import Member, from_json, member_of, to_json
 from pynas.trial import Trial
@@ -36,9 +36,9 @@ class Pool:
     """Architectures with their vectors.
 
     Attributes:
-        architectures: Canonical forms, all different.
-        vectors: ``[N, D]``, each column of mean 0; all together of standard deviation 1.
-        rows: Row by the decisions of the canonical form.
+        architectures: Distinct canonical forms.
+        vectors: ``[N, D]``; each column has mean 0, the whole array standard deviation 1.
+        rows: Row of each architecture, by the decisions of its canonical form.
     """
 
     architectures: tuple[Architecture, ...]
@@ -50,21 +50,21 @@ _POOLS: weakref.WeakKeyDictionary[SearchSpace, dict[tuple[str, int, int], Pool]]
 
 
 class LatentStrategy(SearchStrategy):
-    """What searches in an embedding share.
+    """Base of searches in an embedding.
 
-    The pool is the space's canonical forms where it has at most ``ENUMERATION_LIMIT`` architectures, else
-    ``pool_size`` drawn ones. Their vectors are those of an arch2vec embedding, or, for spaces that have no
-    graph encoding, of the space's own ``encode``, shorter ones filled up with zeros. When the pool is used up
-    random architectures follow.
+    The pool holds all canonical forms of a space with at most ``ENUMERATION_LIMIT`` architectures, otherwise
+    ``pool_size`` random ones. Their vectors come from an arch2vec embedding or, for spaces without a graph
+    encoding, from the space's ``encode``, with shorter vectors zero-padded. When the pool is used up,
+    proposals are random.
 
     Args:
-        space: Where to search.
+        space: The space to search.
         seed: Seed of the strategy's own random generator.
         feasible: The hard constraints as a predicate; None allows every architecture.
         objectives: Names of the scores to maximise; empty means all scores of each evaluation.
-        embedding: A file of ``pynas embed --save``; ``""`` trains one at the first need and keeps it in the
-            user's cache folder; ``"encoding"`` takes the space's ``encode`` also where there is a graph.
-        pool_size: Architectures drawn from a space too large to list.
+        embedding: A file of ``pynas embed --save``; ``""`` trains an embedding when first needed and keeps it
+            in the user's cache folder; ``"encoding"`` uses the space's ``encode`` even if it has graphs.
+        pool_size: Number of architectures drawn from a space too large to list.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class LatentStrategy(SearchStrategy):
             )
         self.embedding, self.pool_size = embedding, pool_size
         self._model_seed = seed
-        self._members: list[Member] = []  # what succeeded, in the order told
+        self._members: list[Member] = []  # successful trials, in the order told
         self._pool_made: Pool | None = None
         self._left: NDArray[np.bool_] = np.zeros(0, dtype=np.bool_)  # rows neither proposed nor infeasible
 
@@ -119,7 +119,7 @@ class LatentStrategy(SearchStrategy):
 
     @property
     def _pool(self) -> Pool:
-        """The pool, made when first needed: that takes seconds, with an embedding to train a minute."""
+        """The pool, made when first needed in some seconds, or a minute if an embedding has to be trained."""
         if self._pool_made is None:
             listed = self.space.size is not None and self.space.size <= ENUMERATION_LIMIT
             seed = 0 if listed else self._model_seed
@@ -135,10 +135,10 @@ class LatentStrategy(SearchStrategy):
         return self._pool_made
 
     def _claim_best(self, preference: Floats) -> Architecture:
-        """Claim the feasible architecture left of the highest preference [N], or a random one."""
+        """Claim the remaining feasible architecture of highest preference [N], or a random one."""
         pool = self._pool
         order = np.flatnonzero(self._left)
-        # Only as many as are likely to be looked at are put in order; the rest if constraints refuse them.
+        # Sort only as many as are likely to be needed; the rest if constraints refuse these.
         first = order
         if len(order) > 64:
             first = order[np.argpartition(-preference[order], 63)[:64]]
@@ -154,7 +154,7 @@ class LatentStrategy(SearchStrategy):
     def _located(self) -> tuple[Floats, Floats]:
         """Vectors ``[n, D]`` and values ``[n]`` of the members in the pool, in the order told.
 
-        A value is the score, or with several objectives the mean rank.
+        A value is the score or, with several objectives, the mean rank.
         """
         pool = self._pool
         values = _scalars(self._members)
@@ -202,12 +202,12 @@ def _vectors(space: SearchSpace, architectures: Sequence[Architecture], embeddin
     for row, code in zip(vectors, codes, strict=True):
         row[: len(code)] = code
     spread = vectors.std(axis=0)
-    kept = spread > 0  # columns in which architectures differ, all of one scale
+    kept = spread > 0  # columns in which architectures differ; all share one scale
     return np.asarray(vectors[:, kept] / spread[kept]) if kept.any() else vectors
 
 
 def _model(space: SearchSpace, embedding: str) -> Arch2Vec | None:
-    """The embedding of the file, of the cache, or trained; None where the space has no graph encoding."""
+    """The embedding from the file, from the cache, or trained; None if the space has no graph encoding."""
     import pynas.embedding as embeddings
 
     if embedding:

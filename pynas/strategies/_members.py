@@ -1,4 +1,4 @@
-"""Evaluated architectures, as populations hold them and as JSON keeps them."""
+"""Evaluated architectures in populations, and their JSON form."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from pynas._multiobjective import mean_ranks
 from pynas.architecture import Architecture
+from pynas.ranking.pareto import mean_ranks
 from pynas.trial import Status, Trial
 
 Fitness = tuple[float, ...]
@@ -18,8 +18,8 @@ def member_of(trial: Trial, objectives: Sequence[str]) -> Member | None:
     """Architecture and scores of a trial; None if it failed or has a score that is not finite.
 
     Args:
-        trial: What was evaluated.
-        objectives: Names of the scores; empty means all that the evaluation has, sorted by name.
+        trial: An evaluated trial.
+        objectives: Names of the scores; empty means all scores of the evaluation, sorted by name.
     """
     scores = trial.evaluation.scores
     fitness = tuple([float(scores.get(name, math.nan)) for name in objectives or tuple(sorted(scores))])
@@ -29,7 +29,7 @@ def member_of(trial: Trial, objectives: Sequence[str]) -> Member | None:
 
 
 def ranked(members: Sequence[Member]) -> list[Member]:
-    """Members by their mean rank over all scores, the best first; equal ones stay in their order."""
+    """Members sorted by their mean rank over all scores, best first; equal ones keep their order."""
     ranks = mean_ranks([fitness for _, fitness in members])
     return [members[i] for i in sorted(range(len(members)), key=lambda i: -ranks[i])]
 

@@ -1,4 +1,4 @@
-"""Policies that write architectures one decision after another, trained by REINFORCE.
+"""Policies that generate architectures one decision after another, trained by REINFORCE.
 
 R. J. Williams, "Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement Learning",
 Machine Learning 8, 1992.
@@ -22,13 +22,13 @@ Decisions = tuple[int, ...]
 class Policy(ABC):
     """A distribution pi over decisions, with parameters that follow the gradient of the expected reward.
 
-    A step is Adam's (D. P. Kingma, J. Ba, ICLR 2015) on
+    A step is one of Adam (D. P. Kingma, J. Ba, ICLR 2015) on
     ``mean_k [advantage_k grad log pi(decisions_k)] + entropy_weight * grad H``, H the entropy of each choice.
 
     Args:
-        count: Number of parameters; all begin at zero, where every choice is equally likely.
-        learning_rate: Of Adam.
-        entropy_weight: What keeps the policy from settling on one architecture.
+        count: Number of parameters; all are initially zero, which makes every choice equally likely.
+        learning_rate: Learning rate of Adam.
+        entropy_weight: Weight of the entropy bonus, which keeps the policy from settling early.
     """
 
     def __init__(self, count: int, learning_rate: float, entropy_weight: float) -> None:
@@ -41,10 +41,10 @@ class Policy(ABC):
 
     @abstractmethod
     def gradient(self, decisions: Sequence[Decisions], advantages: Array) -> Array:
-        """The gradient above at the present parameters."""
+        """The gradient above at the current parameters."""
 
     def learn(self, decisions: Sequence[Decisions], advantages: Sequence[float] | Array) -> None:
-        """One step towards decisions with an advantage above zero, and away from the others."""
+        """Take a step towards decisions with a positive advantage, and away from the others."""
         if not decisions:
             return
         slope = self.gradient(decisions, np.asarray(advantages, dtype=np.float64))
@@ -61,23 +61,23 @@ class Policy(ABC):
         return {"steps": self._steps, "arrays": [_encoded(array) for array in arrays]}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Continue from what :meth:`state` returned."""
+        """Continue from a :meth:`state`."""
         self._steps = int(state["steps"])
         self._weights, self._first_moment, self._second_moment = map(_decoded, state["arrays"])
 
 
 class DecisionPolicy(Policy):
-    """Decision t given those before it: softmax(b_t + sum_{s<t} W_ts[x_s]), a log-linear chain.
+    """A log-linear chain: decision t given those before it has softmax(b_t + sum_{s<t} W_ts[x_s]).
 
     Args:
-        num_choices: How many choices each decision has.
+        num_choices: Number of choices of each decision.
         learning_rate: As in :class:`Policy`.
         entropy_weight: As in :class:`Policy`.
     """
 
     def __init__(self, num_choices: Sequence[int], learning_rate: float, entropy_weight: float) -> None:
         self._num_choices = tuple(num_choices)
-        # Column 0 of the one-hot matrix is the bias; those of decision s begin at starts[s].
+        # Column 0 of the one-hot matrix is the bias; the columns of decision s begin at starts[s].
         self._starts = [1, *itertools.accumulate(self._num_choices, initial=1)][1:]
         sizes = [start * choices for start, choices in zip(self._starts, self._num_choices, strict=False)]
         self._blocks = [0, *itertools.accumulate(sizes)]
@@ -90,7 +90,7 @@ class DecisionPolicy(Policy):
         chosen = np.zeros((count, len(self._num_choices)), dtype=np.int64)
         for t, start in enumerate(self._starts[:-1]):
             shares = np.cumsum(_softmax(bits[:, :start] @ self._block(self._weights, t)), axis=1)
-            # Rounding may leave the last share a little below 1.
+            # Rounding may leave the last cumulative share slightly below 1.
             below = (shares[:, :-1] < rng.random((count, 1))).sum(axis=1)
             chosen[:, t] = below
             bits[np.arange(count), start + below] = 1
@@ -124,7 +124,7 @@ def _softmax(logits: Array) -> Array:
 def _logit_gradient(
     shares: Array, chosen: NDArray[np.int64], advantages: Array, entropy_weight: float
 ) -> Array:
-    """Gradient of ``advantage * log pi(chosen) + entropy_weight * H`` to the logits, row by row."""
+    """Gradient of ``advantage * log pi(chosen) + entropy_weight * H`` with respect to the logits, by row."""
     slope: Array = -shares * advantages[:, None]
     slope[np.arange(len(shares)), chosen] += advantages
     logs = np.log(np.maximum(shares, 1e-300))

@@ -1,4 +1,4 @@
-"""What is learned from trials: scores and costs of architectures not evaluated yet."""
+"""Predicts scores and costs of new architectures from trials."""
 
 from __future__ import annotations
 
@@ -9,35 +9,35 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from pynas._multiobjective import mean_ranks
+from pynas.ranking.pareto import mean_ranks
 
 Array = NDArray[np.float64]
 
 RIDGE = 0.05
-"""Added to the kernel matrix's diagonal of ones."""
+"""Added to the diagonal of the kernel matrix, which is one."""
 
 MAX_POINTS = 1000
-"""The latest trials that a fit takes: more would make each fit take seconds."""
+"""A fit uses at most so many trials, the latest; more would take seconds per fit."""
 
 
 class Predictor:
     """Kernel ridge regression: y(x) = m + k(x)' (K + r I)^-1 (Y - m), k(x, z) = exp(-|x - z|^2 / s).
 
-    ``s`` is the median squared distance of the points, ``r`` is :data:`RIDGE`, ``m`` the columns' means.
+    ``s`` is the median squared distance of the points, ``r`` is :data:`RIDGE`, ``m`` the means of columns.
     Trained on 30, 100 and 250 random cells of NAS-Bench-201 (12-epoch validation accuracies as normal
-    scores), its rank correlation with the others was .53, .77 and .85; other widths and ridges, from half to
-    twice ``s`` and from .01 to .3, gave no more.
+    scores), its rank correlation on the other cells was .53, .77 and .85. Other widths, from ``s / 2`` to
+    ``2 s``, and ridges from .01 to .3 were no better.
 
     Args:
-        points: One vector per architecture; shorter ones end in zeros.
-        targets: ``[N, M]``; a NaN is what is not known, and counts as its column's mean.
+        points: One vector per architecture; shorter ones are zero-padded.
+        targets: ``[N, M]``; NaN means unknown and counts as the mean of its column.
     """
 
     def __init__(self, points: Sequence[Sequence[float]], targets: Array) -> None:
         self._width = max(map(len, points))
         matrix = padded(points, self._width)
         spread = matrix.std(axis=0)
-        # Columns count alike, be they bits or channels; those without information count nothing.
+        # Scale columns alike, whether bits or channels; constant columns do not count.
         self._scale = np.where(spread > 0, 1 / np.where(spread > 0, spread, 1), 0)
         self._points = matrix * self._scale
         distances = _squared_distances(self._points, self._points)
@@ -59,7 +59,7 @@ class Predictor:
 
 
 def padded(rows: Sequence[Sequence[float]], width: int) -> Array:
-    """``[len(rows), width]``: rows cut, or filled up with zeros."""
+    """``[len(rows), width]``: rows truncated or zero-padded."""
     matrix = np.zeros((len(rows), width))
     for row, values in zip(matrix, rows, strict=True):
         count = min(len(values), width)
@@ -70,8 +70,8 @@ def padded(rows: Sequence[Sequence[float]], width: int) -> Array:
 def normal_scores(scores: Sequence[Sequence[float]]) -> Array:
     """Scores as quantiles of N(0, 1): z_i = Phi^-1((r_i + 1/2) / n), r the mean rank over the objectives.
 
-    So neither the scale of a score matters nor how far off the worst are, which take up most of the range of
-    an accuracy; between the best there remains a distance.
+    Neither the scale of a score matters, nor the distance of the worst architectures, which take up most of
+    the range of an accuracy; the best remain apart.
     """
     normal, count = NormalDist(), len(scores)
     return np.array([normal.inv_cdf((rank + 0.5) / count) for rank in mean_ranks(scores)])

@@ -1,4 +1,4 @@
-"""Models of scores over vectors. Loaded when one is fitted: this is where strategies meet torch."""
+"""Models of scores over vectors; imported only when one is fitted, because fitting needs torch."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _JITTER = 1e-6
 
 
 class GaussianProcess:
-    """A Gaussian process with a constant mean and a Matern 5/2 kernel of its own length scale per column.
+    """A Gaussian process with constant mean and Matern 5/2 kernel, with one length scale per column.
 
     Args:
         lengths: Length scales, ``[D]``.
-        noise: Variance of the observations about the process.
-        constant: The mean.
+        noise: Variance of the observation noise.
+        constant: Mean of the process.
         outputscale: Variance of the process.
-        fitted: Observations that the fit saw. They are conditioned on at once, later ones one by one, so that
-            a search that goes on from its state finds the same bits as one that was not interrupted.
+        fitted: Number of observations in the fit. The model is conditioned on these at once and on later ones
+            one by one, so that a search that resumes from its state does so bit for bit.
     """
 
     def __init__(
@@ -36,11 +36,11 @@ class GaussianProcess:
 
     @classmethod
     def fit(cls, x: Floats, y: Floats) -> GaussianProcess:
-        """The hyper-parameters of largest marginal likelihood, under the priors of botorch."""
+        """Fit the hyperparameters by marginal likelihood, with the priors of botorch."""
         import torch
 
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch.jit's deprecation at import; fits that stop early
+            warnings.simplefilter("ignore")  # deprecation of torch.jit at import; fits that stop early
             from botorch.fit import fit_gpytorch_mll
             from botorch.models import SingleTaskGP
             from gpytorch.kernels import MaternKernel, ScaleKernel
@@ -48,7 +48,7 @@ class GaussianProcess:
             from gpytorch.priors import GammaPrior, LogNormalPrior
 
             width = x.shape[1]
-            # botorch's dimension-scaled prior: lengths grow with the root of the number of columns.
+            # botorch's dimension-scaled prior: lengths grow with the square root of the number of columns.
             prior = LogNormalPrior(loc=np.sqrt(2.0) + 0.5 * np.log(width), scale=np.sqrt(3.0))
             kernel = ScaleKernel(
                 MaternKernel(nu=2.5, ard_num_dims=width, lengthscale_prior=prior),
@@ -79,10 +79,10 @@ class GaussianProcess:
         return np.asarray(self.outputscale * (1 + r + r**2 / 3) * np.exp(-r))
 
     def predict(self, x: Floats, y: Floats, points: Floats) -> tuple[Floats, Floats]:
-        """Exact posterior of the process itself, without noise, at ``points``.
+        """Exact posterior mean and standard deviation of the noise-free process at ``points``.
 
-        What the last call knew is not computed again where ``x`` has only grown at its end and ``points`` are
-        the same array: one more observation of n costs O(n M), not O(n^2 M).
+        If ``x`` has only been appended to since the last call and ``points`` is the same array, earlier
+        results are reused: one more observation after n costs O(n M) instead of O(n^2 M).
         """
         grown = self._posterior
         if grown is None or not grown.begins(x, points):
@@ -101,7 +101,7 @@ class _Posterior:
         self.process, self.points = process, points
         self.x: Floats = np.zeros((0, points.shape[1]))
         self.factor: Floats = np.zeros((0, 0))
-        self.across: Floats = np.zeros((0, len(points)))  # its first rows; it has room for more
+        self.across: Floats = np.zeros((0, len(points)))  # only the first rows are used: room to grow
         self.explained: Floats = np.zeros(len(points))
 
     @property
@@ -110,7 +110,7 @@ class _Posterior:
         return len(self.x)
 
     def begins(self, x: Floats, points: Floats) -> bool:
-        """Whether this is the posterior of the first of ``x`` at these points."""
+        """Whether this is the posterior for a prefix of ``x`` at these points."""
         return points is self.points and self.count <= len(x) and np.array_equal(x[: self.count], self.x)
 
     def observe(self, new: Floats) -> None:
@@ -148,14 +148,14 @@ class _Posterior:
 
 
 class DNGO:
-    """Bayesian linear regression on what the hidden layer of a network learned to compute.
+    """Bayesian linear regression on the learned features of a network's hidden layer.
 
     Args:
-        weight: Of the hidden layer, ``[D, H]``.
-        bias: ``[H]``.
-        mean: Of the columns of the vectors the network was trained on.
-        deviation: Their standard deviation.
-        alpha: Precision of the regression's weights.
+        weight: Weight of the hidden layer, ``[D, H]``.
+        bias: Bias of the hidden layer, ``[H]``.
+        mean: Column means of the vectors that the network was trained on.
+        deviation: Standard deviations of these columns.
+        alpha: Precision of the regression weights.
         beta: Precision of the observations.
     """
 
@@ -177,7 +177,7 @@ class DNGO:
         batch_size: int = 10,
         learning_rate: float = 0.01,
     ) -> DNGO:
-        """Train the network by Adam, then choose both precisions by marginal likelihood."""
+        """Train the network with Adam, then choose both precisions by marginal likelihood."""
         import torch
         from torch import nn
 
@@ -204,14 +204,14 @@ class DNGO:
             100.0,
         )
         features = made.features(x)
-        # The eigenbasis of the features turns the evidence into sums over H numbers.
+        # In the eigenbasis of the features, the evidence is a sum over H numbers.
         left, singular, _ = np.linalg.svd(features, full_matrices=False)
         energy, projected = singular**2, (left.T @ y) ** 2
         rest = max(float(y @ y - projected.sum()), 0.0)
 
         def negative_evidence(logarithms: Floats) -> float:
             alpha, beta = np.exp(np.clip(logarithms, -12, 12))
-            variance = energy / alpha + 1 / beta  # of y along each singular vector
+            variance = energy / alpha + 1 / beta  # variance of y along each singular vector
             outside = len(y) - len(energy)
             return float(
                 0.5 * (np.log(variance) + projected / variance).sum()
@@ -223,7 +223,7 @@ class DNGO:
         return made
 
     def features(self, x: Floats) -> Floats:
-        """The hidden layer's outputs and a one, ``[n, H + 1]``."""
+        """Outputs of the hidden layer with a column of ones, ``[n, H + 1]``."""
         hidden = np.tanh((x - self.mean) / self.deviation @ self.weight + self.bias)
         return np.concatenate([hidden, np.ones((len(x), 1))], axis=1)
 

@@ -1,4 +1,4 @@
-"""Soft constraints on costs, and what they make of a reward."""
+"""Soft constraints on costs, and their effect on a reward."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _CONDITION = re.compile(r"\s*([^\s<>=,]+)\s*([<>])=?\s*([^\s<>=,]+)\s*")
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """``cost <= bound``, or ``cost >= bound`` where ``upper`` is False."""
+    """``cost <= bound``, or ``cost >= bound`` if ``upper`` is False."""
 
     cost: str
     bound: float
     upper: bool
 
     def violation(self, cost: float) -> float:
-        """How far beyond the bound, relative to it; 0 where the condition holds or the cost is not known."""
+        """Relative excess over the bound; 0 if the condition holds or the cost is unknown."""
         if math.isnan(cost):
             return 0.0
         ratio = cost / self.bound if self.upper else self.bound / max(cost, 1e-300)
@@ -30,25 +30,25 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Conditions that should all hold; none is a search for the score alone.
+    """Conditions that should all hold; without conditions, only the score counts.
 
     The reward of a score u >= 0 is ``u * prod_i penalty^violation_i``, the multiplicative form of RENA
-    (Y. Zhou et al., "Resource-Efficient Neural Architect", 2018, arXiv:1806.07912): untouched while all hold,
-    ``penalty`` times as much where one cost is twice its bound.
+    (Y. Zhou et al., "Resource-Efficient Neural Architect", 2018, arXiv:1806.07912): unchanged if all
+    conditions hold, multiplied by ``penalty`` if one cost is 2 times its bound.
     """
 
     conditions: tuple[Condition, ...]
 
     def factor(self, costs: Mapping[str, float], penalty: float) -> float:
-        """What the reward is multiplied with, in [0, 1]."""
+        """The factor of the reward, in [0, 1]."""
         total = sum(each.violation(costs.get(each.cost, math.nan)) for each in self.conditions)
         return float(penalty**total)
 
 
 def read_targets(texts: str | Sequence[str]) -> tuple[Target, ...]:
-    """Targets from texts such as ``"params<=1e6, intensity>=20"``; UserError says what is wrong with one.
+    """Targets from texts such as ``"params<=1e6, intensity>=20"``; UserError if one is malformed.
 
-    Targets in one text are separated by ``;``. No targets are one without conditions.
+    ``;`` separates the targets of one text. No text means one target without conditions.
     """
     listed = texts.split(";") if isinstance(texts, str) else list(texts)
     return tuple(_target(text) for text in listed) or (Target(()),)

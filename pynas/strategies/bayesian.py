@@ -1,4 +1,4 @@
-"""Bayesian optimisation in an embedding: a model of the scores, and the largest expected improvement.
+"""Bayesian optimisation in an embedding: maximise the expected improvement under a model of the scores.
 
 S. Yan, Y. Zheng, W. Ao, X. Zeng, M. Zhang, "Does Unsupervised Architecture Representation Learning Help
 Neural Architecture Search?", NeurIPS 2020, arXiv:2006.06936.
@@ -24,41 +24,42 @@ MODELS = ("gp", "dngo")
 
 
 class Surrogate(Protocol):
-    """A model fitted to some scores that can be conditioned on more of them."""
+    """A model fitted to some scores that can be conditioned on further ones."""
 
     def predict(self, x: Floats, y: Floats, points: Floats) -> tuple[Floats, Floats]:
         """Mean and standard deviation at ``points`` [M, D], given ``y`` [n] at ``x`` [n, D]."""
 
 
 class BayesianOptimization(LatentStrategy):
-    r"""Asks next for the architecture of the pool with the largest expected improvement.
+    r"""Proposes the architecture of the pool with the largest expected improvement.
 
-    ``EI(z) = s (u Phi(u) + phi(u)), u = (mu(z) - y_best) / s``, under the model's mean mu and standard
-    deviation s. Scores enter as normal quantiles of their ranks, so that neither their scale nor
-    architectures that hardly learn anything matter; with several objectives these are ranks of mean ranks.
-    The first ``initial`` architectures are random.
+    ``EI(z) = s (u Phi(u) + phi(u)), u = (mu(z) - y_best) / s``, with the model's mean mu and standard
+    deviation s. Scores enter as normal quantiles of their ranks, so that neither their scale matters nor
+    architectures that hardly learn anything; with several objectives they are ranked by mean rank. The first
+    ``initial`` architectures are random.
 
-    The ``gp`` is a Gaussian process with a Matern 5/2 kernel, fitted by botorch (one length scale for each
-    column, marginal likelihood with botorch's priors). ``dngo`` is the paper's: Bayesian linear regression on
+    ``gp`` is a Gaussian process with a Matern 5/2 kernel, fitted by botorch (one length scale per column,
+    marginal likelihood with botorch's priors). ``dngo`` is the paper's model: Bayesian linear regression on
     the features of a network with one hidden layer of 128 tanh units (J. Snoek et al., ICML 2015), trained
-    for 100 epochs of batches of 10. Where the paper's code takes a fixed incumbent, and the variance for the
-    standard deviation, this takes the best seen and the deviation. What is fitted is fitted again when
-    ``refit_every`` more scores are known; in between the model is conditioned exactly on every new score.
+    for 100 epochs with batches of 10. The paper's code uses a fixed incumbent and the variance in place of
+    the standard deviation; this strategy uses the best score so far and the standard deviation. The model is
+    fitted again after every ``refit_every`` new scores; in between it is conditioned exactly on every new
+    score.
 
     Args:
-        space: Where to search.
+        space: The space to search.
         seed: Seed of the strategy's own random generator.
         feasible: The hard constraints as a predicate; None allows every architecture.
         objectives: Names of the scores to maximise; empty means all scores of each evaluation.
         model: ``gp`` or ``dngo``.
-        initial: Random architectures to begin with.
-        refit_every: Scores from one fit to the next.
-        embedding: A file of ``pynas embed --save``; ``""`` trains one at the first need and keeps it in the
-            user's cache folder; ``"encoding"`` takes the space's ``encode`` also where there is a graph.
-        pool_size: Architectures drawn from a space too large to list.
+        initial: Number of random architectures at the start.
+        refit_every: Number of scores between fits.
+        embedding: A file of ``pynas embed --save``; ``""`` trains an embedding when first needed and keeps it
+            in the user's cache folder; ``"encoding"`` uses the space's ``encode`` even if it has graphs.
+        pool_size: Number of architectures drawn from a space too large to list.
 
     Raises:
-        UserError: botorch is not installed (the message has the command that does), or a bad option.
+        UserError: botorch is not installed (the message has the command to install it), or a bad option.
     """
 
     def __init__(
@@ -93,11 +94,11 @@ class BayesianOptimization(LatentStrategy):
                 "strategy bayesian needs botorch: pip install 'pynas-torch[botorch]', or choose model=dngo"
             )
         self.model, self.initial, self.refit_every = model, initial, refit_every
-        self._fitted = 0  # how many members the present fit has seen
+        self._fitted = 0  # number of members in the current fit
         self._surrogate: Surrogate | None = None
 
     def state(self) -> dict[str, Any]:  # noqa: D102
-        # Not the fit itself: it follows from the first members and the seed.
+        # The fit itself is not stored: it follows from the first members and the seed.
         return super().state() | {"fitted": self._fitted}
 
     def load_state(self, state: Mapping[str, Any]) -> None:  # noqa: D102
@@ -106,7 +107,7 @@ class BayesianOptimization(LatentStrategy):
         self._surrogate = None
 
     def _propose(self) -> Architecture:
-        # Where nothing succeeds random architectures go on, and the initial ones count failures too.
+        # Initial architectures include failed ones; without any success, proposals remain random.
         if len(self._seen) < self.initial or len(self._members) < 2:
             return self._sample()
         pool = self._pool
@@ -139,7 +140,7 @@ class BayesianOptimization(LatentStrategy):
 
 
 def expected_improvement(mean: Floats, deviation: Floats, best: float) -> Floats:
-    """``log E[max(0, f - best)]`` for f ~ N(mean, deviation^2); the logarithm orders also the tiniest."""
+    """``log E[max(0, f - best)]`` for f ~ N(mean, deviation^2); the logarithm also orders tiny values."""
     from scipy.stats import norm
 
     u = (mean - best) / deviation
@@ -152,7 +153,7 @@ def expected_improvement(mean: Floats, deviation: Floats, best: float) -> Floats
 
 
 def _quantiles(values: Floats) -> Floats:
-    """Normal quantiles of ranks, ties sharing theirs: ``Phi^-1((r - 1/2) / n)``."""
+    """Normal quantiles of mid-ranks: ``Phi^-1((r - 1/2) / n)``."""
     from scipy.stats import norm, rankdata
 
     return np.asarray(norm.ppf((rankdata(values) - 0.5) / len(values)))

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 BASELINE_MEMORY = 0.9
 TRIALS_PER_FIT = 32
-"""The predictor is fitted anew every ``1 + n // TRIALS_PER_FIT`` trials."""
+"""The predictor is fitted again every ``1 + n // TRIALS_PER_FIT`` trials."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,42 +39,41 @@ class _Record:
 
 
 class EPNAS(SearchStrategy):
-    """A policy writes a pool of architectures, a predictor picks from it the one that is worth a trial.
+    """A policy generates a pool of architectures; a predictor picks the one to evaluate.
 
-    The policy takes one decision after another, each given those before it; in a space with a method
-    ``grow`` it adds layer after layer to the beginnings of the best networks so far, by which the longest
-    grow by one layer at a time. Half of a pool are moves away from the best few instead, and where a space
-    has neither a fixed number of decisions nor ``grow`` all of it, so that there is no policy. The policy
-    learns by REINFORCE twice: from every pool by predicted rewards, and from every trial by its own. What
-    fits nowhere in a pool, for being known or infeasible, is passed over; where nothing is left, an
-    architecture is drawn at random.
+    The policy makes one decision after another, each given the previous ones. In a space with a method
+    ``grow`` it adds layers to prefixes of the best networks so far, so that the longest grow by one layer at
+    a time. The share ``edits`` of the pool are moves away from the best architectures instead; in a space
+    with neither a fixed number of decisions nor ``grow`` there is no policy, and all of the pool is. The
+    policy learns by REINFORCE from predicted rewards of every pool and from the reward of every trial. Known
+    and infeasible members of a pool are skipped; if none is left, the proposal is random.
 
-    The reward of an architecture is the share of trials that score lower (mean ranks, with several
-    objectives), times ``penalty`` to the power of the relative violation of each soft constraint. There may
-    be several targets, sets of such constraints, which take turns: each has a policy of its own, and all
-    learn from all trials by one predictor, which predicts the costs too. Costs come from the metrics of
-    trials; one that no trial has counts as met. Hard constraints are those of every strategy.
+    The reward of an architecture is the share of trials that score lower (by mean rank, with several
+    objectives), times ``penalty`` to the power of the relative violation of each soft constraint. Several
+    targets, which are sets of such constraints, take turns: each has its own policy, and all share one
+    predictor of scores and costs, which learns from all trials. Costs come from the metrics of trials; one
+    that no trial has counts as met. Hard constraints work as in every strategy.
 
     On NAS-Bench-201, searched by the 12-epoch validation accuracy on CIFAR-10, the mean regret in test
-    accuracy after 50, 100 and 200 trials was .31, .15 and .07 points over 50 seeds, that of regularised
-    evolution .52, .21 and .12 with the same seeds, of random search .93, .61 and .47. The policy alone,
-    without predictor and edits, had .65, .38 and .14 over 20 seeds.
+    accuracy after 50, 100 and 200 trials was .31, .15 and .07 points over 50 seeds. With the same seeds it
+    was .52, .21 and .12 for regularised evolution and .93, .61 and .47 for random search. The policy without
+    predictor and edits had .65, .38 and .14 over 20 seeds.
 
     Args:
-        space: Where to search.
+        space: The space to search.
         seed: Seed of the strategy's own random generator.
         feasible: The hard constraints as a predicate; None allows every architecture.
         objectives: Names of the scores to maximise; empty means all scores of each evaluation.
         targets: Soft constraints such as ``"params<=1e6, intensity>=20"``, one text per target, or one text
             with ``;`` between targets; a target may be empty.
-        penalty: What a reward is multiplied with when one cost is twice its bound (or, of a lower bound,
-            half), in (0, 1].
-        first: Trials before the predictor is asked.
-        pool_size: Candidates for each proposal.
-        edits: Share of the pool that are one or two moves away from the best, in [0, 1].
-        top: How many count as the best.
-        learning_rate: Of the policy.
-        entropy_weight: What keeps the policy from settling on one architecture.
+        penalty: Factor of the reward, in (0, 1], if one cost is 2 times its upper bound or half its lower
+            one.
+        first: Number of trials before the predictor is used.
+        pool_size: Number of candidates for each proposal.
+        edits: Share of the pool that is one or two moves away from the best, in [0, 1].
+        top: How many architectures count as the best.
+        learning_rate: Learning rate of the policy.
+        entropy_weight: Weight of the entropy bonus, which keeps the policy from settling early.
     """
 
     def __init__(
@@ -116,10 +115,10 @@ class EPNAS(SearchStrategy):
         self._turn = 0
         self._open: dict[tuple[int, ...], int] = {}  # the target that a proposal was made for
         self._records: list[_Record] = []
-        self._fitted = 0  # the predictor knows that many records
+        self._fitted = 0  # number of records in the predictor's fit
         self._predictor: Predictor | None = None
         self._points: list[list[float]] = []
-        self._shares: list[float] | None = None  # of the records, until there is another
+        self._shares: list[float] | None = None  # share of lower scores for each record; None if outdated
 
     def tell(self, trial: Trial) -> None:  # noqa: D102
         super().tell(trial)
@@ -181,7 +180,7 @@ class EPNAS(SearchStrategy):
         return self._sample()
 
     def _pool(self, target: int) -> dict[tuple[int, ...], Architecture]:
-        """Valid candidates by their form, each once; known ones too, for the policy learns from them."""
+        """Distinct valid candidates by their form, including known ones: the policy learns from them."""
         elite = self._elite(target)
         policy = self._policies[target]
         edited = 0 if not elite else self.pool_size if policy is None else round(self.edits * self.pool_size)
@@ -205,7 +204,7 @@ class EPNAS(SearchStrategy):
             written = policy.propose(rng, count)
         else:
             begun = [policy.beginnings(architecture.decisions) for architecture in elite]
-            most = max(map(len, begun), default=1)  # layers: one more than the longest has
+            most = max(map(len, begun), default=1)  # number of layers: one more than the longest has
             written = []
             for _ in range(count):
                 start = self._rng.choice(self._rng.choice(begun)) if begun else ()
@@ -229,7 +228,7 @@ class EPNAS(SearchStrategy):
         return [self._records[i].architecture for i in best]
 
     def _rewards(self, target: int) -> list[float]:
-        """The reward of each trial by now: others may come to lie below it."""
+        """The current reward of each trial; it changes as others score lower or higher."""
         if self._shares is None:
             scores = normal_scores([record.fitness for record in self._records])
             self._shares = [share_below(score) for score in scores.tolist()]

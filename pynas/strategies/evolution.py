@@ -21,24 +21,25 @@ if TYPE_CHECKING:
 
 
 class RegularizedEvolution(SearchStrategy):
-    """Mutates the best of a random sample of the population; the oldest member dies with each birth.
+    """Mutates the best of a random sample of the population; each child replaces the oldest member.
 
-    The population starts with random architectures. Children that are infeasible or whose canonical form was
-    proposed before are bred again; around a well-explored optimum that can fail often, so every
-    ``ATTEMPTS_PER_MUTATION`` attempts the child gets one mutation more, and after ``ATTEMPTS`` a random
-    architecture takes its place. Trials that failed or have a non-finite score never enter the population.
-    With several objectives the best of a sample is the one of the highest mean rank within the sample.
+    The population starts with random architectures. A child that is infeasible or whose canonical form was
+    proposed before is bred again. That is frequent around a well-explored optimum, so the child gets one more
+    mutation after every ``ATTEMPTS_PER_MUTATION`` attempts, and after ``ATTEMPTS`` a random architecture
+    takes its place. Trials that failed or have a non-finite score never enter the population. With several
+    objectives, the best of a sample has the highest mean rank within the sample.
 
     Args:
-        space: Where to search.
+        space: The space to search.
         seed: Seed of the strategy's own random generator.
         feasible: The hard constraints as a predicate; None allows every architecture.
         objectives: Names of the scores to maximise; empty means all scores of each evaluation.
-        population_size: Members alive at a time (P in the paper, there 100). The default suits budgets of 60
-            to 500 trials: the best of 100 on NAS-Bench-201 then ranked 8th in the space on average over
-            proxies and seeds, 56th with 50 members, 168th at random. Take more for thousands of trials.
-        sample_size: Candidates drawn, with replacement, for each choice of a parent (S in the paper).
-        crossover: Probability that a child has two parents, in [0, 1]; the paper has none.
+        population_size: Size of the population (P in the paper, there 100). The default suits budgets of 60
+            to 500 trials: on NAS-Bench-201 the best of 100 trials then ranked 8th in the space on average
+            over proxies and seeds, 56th with a population of 50, 168th with random search. Use more for
+            thousands of trials.
+        sample_size: Candidates drawn, with replacement, to choose a parent (S in the paper).
+        crossover: Probability that a child has two parents, in [0, 1]; the paper has no crossover.
     """
 
     def __init__(

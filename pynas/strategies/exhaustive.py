@@ -1,4 +1,4 @@
-"""Every architecture once."""
+"""Exhaustive search: every architecture once."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 
 class ExhaustiveSearch(SearchStrategy):
-    """Walks through the space in its own order; proposes the first feasible member of each canonical form.
+    """Enumerates the space in index order; proposes the first feasible architecture of each canonical form.
 
-    An open-ended space has no such order: UserError.
+    Raises:
+        UserError: The space is open-ended, so it has no index order.
     """
 
     _position = 0
@@ -33,7 +34,7 @@ class ExhaustiveSearch(SearchStrategy):
     ) -> None:
         if space.size is None:
             raise UserError(
-                f"strategy: exhaustive search cannot list {space.name}, which has no end; take random or "
+                f"strategy: exhaustive search cannot list the open-ended space {space.name}; use random or "
                 "evolution"
             )
         super().__init__(space, seed=seed, feasible=feasible, objectives=objectives)
@@ -41,12 +42,12 @@ class ExhaustiveSearch(SearchStrategy):
     def _propose(self) -> Architecture:
         if self._walk is None:
             self._walk = itertools.islice(self.space.all(), self._position, None)
-        # A space too large to walk to its end must not hang a search whose constraints nothing meets.
+        # If no architecture meets the constraints, a search of a very large space must not hang.
         for architecture in itertools.islice(self._walk, ENUMERATION_LIMIT):
             self._position += 1
             if self._claim(architecture):
                 return architecture
-        raise self._nothing_left(f"the first {self._position:,} of {self.space.size:,} checked")
+        raise self._nothing_left(f"checked the first {self._position:,} of {self.space.size:,}")
 
     def state(self) -> dict[str, Any]:  # noqa: D102
         return super().state() | {"position": self._position}

@@ -1,4 +1,4 @@
-"""Local search: walk to better neighbours until there are none, then start elsewhere.
+"""Local search: move to better neighbours until there are none, then restart elsewhere.
 
 C. White, S. Nolen, Y. Savani: Exploring the Loss Landscape in Neural Architecture Search. UAI 2021, arXiv
 2005.02960.
@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pynas._multiobjective import mean_ranks
 from pynas.architecture import Architecture
+from pynas.ranking.pareto import mean_ranks
 from pynas.strategies._base import Feasible, SearchStrategy
 from pynas.strategies._members import Member, from_json, member_of, to_json
 from pynas.trial import Trial
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
 
 class LocalSearch(SearchStrategy):
-    """Proposes the neighbours of the best architecture of the present walk, in random order.
+    """Proposes the neighbours of the best architecture of the current walk, in random order.
 
-    A neighbour that is better becomes the place to stand. The walk ends where no untried neighbour is left;
-    the next begins at a random architecture. With ``whole_neighbourhood`` every neighbour is tried before the
-    walk moves, to the best of them (the paper's variant); without, it moves to the first that is better (the
-    paper's "query until lower"), which takes fewer trials where most neighbours are worse than a good one.
-    With several objectives an architecture is better if it is better in more of them.
+    The walk moves to a better neighbour. It ends if no untried neighbour is left, and the next walk starts at
+    a random architecture. With ``whole_neighbourhood`` it tries every neighbour and then moves to the best of
+    them (the paper's variant). Without, it moves to the first better one (the paper's "query until lower"),
+    which takes fewer trials if most neighbours of a good architecture are worse. With several objectives, an
+    architecture is better if it is better in more of them.
 
     Args:
-        space: Where to search.
+        space: The space to search.
         seed: Seed of the strategy's own random generator.
         feasible: The hard constraints as a predicate; None allows every architecture.
         objectives: Names of the scores to maximise; empty means all scores of each evaluation.
@@ -47,9 +47,9 @@ class LocalSearch(SearchStrategy):
     ) -> None:
         super().__init__(space, seed=seed, feasible=feasible, objectives=objectives)
         self.whole_neighbourhood = whole_neighbourhood
-        self._place: Member | None = None  # where the walk stands
-        self._best: Member | None = None  # where it would go next
-        self._untried: list[Architecture] | None = None  # neighbours of the place, last first
+        self._place: Member | None = None  # where the walk is
+        self._best: Member | None = None  # where it would move next
+        self._untried: list[Architecture] | None = None  # its neighbours, in reverse order
 
     def tell(self, trial: Trial) -> None:  # noqa: D102
         super().tell(trial)

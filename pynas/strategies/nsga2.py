@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 class NSGA2(SearchStrategy):
     """Generations of ``population_size``; the best of parents and children together are the next parents.
 
-    Best means: of a lower non-dominated front, and within the last front that fits in, of a larger crowding
-    distance. Parents are chosen by binary tournaments in the same order; a child is their uniform crossover
-    (or a copy), mutated once. A child that is infeasible or whose canonical form was proposed before is bred
-    again, with one mutation more every ``ATTEMPTS_PER_MUTATION`` attempts, and after ``ATTEMPTS`` a random
-    architecture takes its place. Trials that failed or have a non-finite score count for their generation
-    but never enter the population. With a single objective this is an elitist genetic algorithm.
+    An architecture is better if it is in a lower non-dominated front or, within a front, has a larger
+    crowding distance. Binary tournaments in this order choose the parents; a child is their uniform crossover
+    (or a copy of one), mutated once. A child that is infeasible or whose canonical form was proposed before
+    is bred again, with one more mutation after every ``ATTEMPTS_PER_MUTATION`` attempts; after ``ATTEMPTS`` a
+    random architecture takes its place. Trials that failed or have a non-finite score count for their
+    generation but never enter the population. With a single objective this is an elitist genetic algorithm.
 
     Args:
-        space: Where to search.
+        space: The space to search.
         seed: Seed of the strategy's own random generator.
         feasible: The hard constraints as a predicate; None allows every architecture.
         objectives: Names of the scores to maximise; empty means all scores of each evaluation.
@@ -41,7 +41,7 @@ class NSGA2(SearchStrategy):
         crossover: Probability that a child has two parents, in [0, 1]; .9 in the paper.
 
     Raises:
-        UserError: pymoo is not installed (the message has the command that does), or a bad option.
+        UserError: pymoo is not installed (the message has the command to install it), or a bad option.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class NSGA2(SearchStrategy):
         self._sort, self._crowd = _pymoo()
         self._parents: list[Member] = []  # best first
         self._children: list[Member] = []
-        self._told = 0  # trials of this generation, failed ones included
+        self._told = 0  # trials of this generation, including failed ones
 
     def tell(self, trial: Trial) -> None:  # noqa: D102
         super().tell(trial)
@@ -93,7 +93,7 @@ class NSGA2(SearchStrategy):
         losses = -np.array([fitness for _, fitness in members], dtype=np.float64)
         chosen: list[Member] = []
         for front in self._sort(losses):
-            indices = np.sort(np.asarray(front))  # pymoo's order is no one's promise
+            indices = np.sort(np.asarray(front))  # pymoo does not guarantee an order
             distance = self._crowd(losses[indices])
             for i in indices[np.argsort(-distance, kind="stable")].tolist():
                 chosen.append(members[i])

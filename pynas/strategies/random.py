@@ -13,18 +13,18 @@ if TYPE_CHECKING:
 
 
 class RandomSearch(SearchStrategy):
-    """Samples the space and skips architectures whose canonical form it has proposed before.
+    """Samples the space and skips architectures whose canonical form was proposed before.
 
-    A canonical form comes up with the probability of its members in ``space.sample`` until so few are left
-    that the space is enumerated; from then on all that are left are equally likely.
+    A canonical form is drawn with the probability of its members in ``space.sample``. When few are left, the
+    space is enumerated, and all remaining ones are equally likely.
 
     Args:
-        space: Where to search.
+        space: The space to search.
         seed: Seed of the strategy's own random generator.
         feasible: The hard constraints as a predicate; None allows every architecture.
-        objectives: Kept for symmetry; a random search has no use for scores.
-        distinct: Whether architectures of one canonical form count as one. With False every architecture can
-            come up once: an unbiased sample of the space, for statistics over it.
+        objectives: Ignored: random search does not use scores.
+        distinct: Whether architectures of equal canonical form count as one. If False, every architecture can
+            be drawn once: an unbiased sample of the space for statistics.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""REINFORCE in an embedding: a recurrent policy that says where to look next.
+"""REINFORCE in an embedding: a recurrent policy chooses where to evaluate next.
 
 R. J. Williams, Machine Learning 8, 1992; in a latent space as S. Yan, Y. Zheng, W. Ao, X. Zeng, M. Zhang,
 "Does Unsupervised Architecture Representation Learning Help Neural Architecture Search?", NeurIPS 2020,
@@ -20,40 +20,40 @@ from pynas.strategies._latent import Floats, LatentStrategy, _scalars
 from pynas.trial import Trial
 
 if TYPE_CHECKING:
-    from pynas.embedding._policy import Policy
+    from pynas.embedding.policy import Policy
     from pynas.spaces import SearchSpace
 
 
 class Reinforce(LatentStrategy):
-    r"""Episodes of ``batch_size`` steps from one architecture's vector towards the next, then one update.
+    r"""Episodes of ``batch_size`` steps from architecture to architecture; one update after each episode.
 
-    An LSTM cell of 128 units reads the vector z_t of the last architecture and gives the mean m_t of a
-    Gaussian of unit covariance; the next architecture is the feasible one not yet proposed that lies nearest
-    to a sample a_t ~ N(m_t, I). After the episode Adam takes a step on
-    ``-mean_t advantage_t log N(a_t; m_t, I)``. Returns are not discounted.
+    An LSTM cell of 128 units reads the vector z_t of the last architecture and outputs the mean m_t of a
+    Gaussian with unit covariance. The next architecture is the feasible, not yet proposed one nearest to a
+    sample a_t ~ N(m_t, I). After the episode, Adam takes a step on ``-mean_t advantage_t log N(a_t; m_t,
+    I)``. Returns are not discounted.
 
-    As in the paper an episode goes on where the last one ended, the LSTM's memory begins anew, and the first
-    architecture of all is random. The paper's reward is the accuracy less a fixed baseline; scores of other
-    scales have no such number, so that without ``baseline`` the advantage is the normal quantile of the
-    score's rank among all known ones. Failed trials count for their episode with the advantage of the worst.
+    As in the paper, an episode starts where the last one ended, with a new LSTM state, and the very first
+    architecture is random. The paper's reward is the accuracy minus a fixed baseline. Scores on other scales
+    have no such number: without ``baseline``, the advantage is the normal quantile of the score's rank among
+    all known ones. A failed trial gets the advantage of the worst in its episode.
 
-    Vectors are scaled so that their standard deviation is ``spread``. With the noise of the policy fixed to
-    one, this is what balances looking around against staying; the paper takes the vectors as they come. Both
-    defaults were chosen by the regret after 300 queries on NAS-Bench-201, on CIFAR-10 and CIFAR-100: of
-    spreads from 0.125 to 3, and of episodes of 4, 8 and 16.
+    Vectors are scaled to standard deviation ``spread``. Since the policy's noise has standard deviation one,
+    this balances exploration against exploitation; the paper does not scale the vectors. Both defaults were
+    chosen by the regret after 300 queries on NAS-Bench-201, on CIFAR-10 and CIFAR-100, from spreads between
+    0.125 and 3 and episodes of 4, 8 and 16 steps.
 
     Args:
-        space: Where to search.
-        seed: Seed of the strategy's own random generator, of the policy's weights and of its noise.
+        space: The space to search.
+        seed: Seed of the strategy's own random generator, the policy's weights and its noise.
         feasible: The hard constraints as a predicate; None allows every architecture.
         objectives: Names of the scores to maximise; empty means all scores of each evaluation.
         batch_size: Steps of an episode; 16 in the paper.
-        learning_rate: Of Adam; .01 in the paper.
-        baseline: Advantages are scores less this number.
+        learning_rate: Learning rate of Adam; .01 in the paper.
+        baseline: If given, advantages are scores minus this number.
         spread: Standard deviation of the vectors, in units of the policy's noise.
-        embedding: A file of ``pynas embed --save``; ``""`` trains one at the first need and keeps it in the
-            user's cache folder; ``"encoding"`` takes the space's ``encode`` also where there is a graph.
-        pool_size: Architectures drawn from a space too large to list.
+        embedding: A file of ``pynas embed --save``; ``""`` trains an embedding when first needed and keeps it
+            in the user's cache folder; ``"encoding"`` uses the space's ``encode`` even if it has graphs.
+        pool_size: Number of architectures drawn from a space too large to list.
 
     Raises:
         UserError: A bad option.
@@ -90,9 +90,9 @@ class Reinforce(LatentStrategy):
         self.baseline, self.spread = baseline, spread
         self._policy: Policy | None = None
         self._episodes: list[_Episode] = []
-        # Advantages of the episodes that ended, with their numbers, in the order in which they did.
+        # Numbers and advantages of the completed episodes, in the order of completion.
         self._ended: list[tuple[int, list[float]]] = []
-        self._open: dict[tuple[int, ...], tuple[int, int]] = {}  # what is being evaluated: episode and step
+        self._open: dict[tuple[int, ...], tuple[int, int]] = {}  # episode and step of pending proposals
 
     def tell(self, trial: Trial) -> None:  # noqa: D102
         super().tell(trial)
@@ -107,7 +107,7 @@ class Reinforce(LatentStrategy):
             self._ended.append((number, self._advantages(episode)))
 
     def state(self) -> dict[str, Any]:  # noqa: D102
-        # Not the weights, which follow from the seed and these numbers.
+        # Weights are not stored: they follow from the seed and these numbers.
         return super().state() | {
             "episodes": [[e.start, e.updates, e.rows, e.scores] for e in self._episodes],
             "ended": [[number, advantages] for number, advantages in self._ended],
@@ -151,7 +151,7 @@ class Reinforce(LatentStrategy):
         distance = ((self._vectors - action) ** 2).sum(axis=1)
         claimed = self._claim_best(-distance)
         key = self._key(claimed)
-        # Beside the pool, which is used up: no place to go from.
+        # The pool is used up: a random architecture outside it has no vector to continue from.
         row = pool.rows.get(key, episode.rows[-1] if episode.rows else episode.start)
         self._open[key] = (number, len(episode.rows))
         episode.rows.append(row)
@@ -163,7 +163,7 @@ class Reinforce(LatentStrategy):
         return self._pool.vectors * self.spread
 
     def _begin(self) -> None:
-        """A new episode, with all that is known by now learned."""
+        """Start a new episode, after learning from all completed ones."""
         if self._episodes:
             start = self._episodes[-1].rows[-1]
         else:
@@ -172,14 +172,14 @@ class Reinforce(LatentStrategy):
         self._learn(len(self._episodes) - 1)
 
     def _learn(self, number: int) -> None:
-        """Bring the policy to where it stood when episode ``number`` began."""
+        """Bring the policy to its state at the start of episode ``number``."""
         policy = self._made_policy()
         while policy.updates < self._episodes[number].updates:
             learned, advantages = self._ended[policy.updates]
             policy.update(self._inputs(learned)[:-1], self._episodes[learned].actions, advantages)
 
     def _replay(self) -> None:
-        """Repeat every update and action of the past: the same numbers again."""
+        """Repeat every past update and action, which gives the same numbers again."""
         for number, episode in enumerate(self._episodes):
             self._learn(number)
             rows, episode.rows = episode.rows, []
@@ -197,24 +197,24 @@ class Reinforce(LatentStrategy):
         return np.asarray(action)
 
     def _inputs(self, number: int) -> Floats:
-        """What the policy read in episode ``number``: the start, and each architecture since."""
+        """Inputs of the policy in episode ``number``: the start, and each architecture since."""
         episode = self._episodes[number]
         return np.asarray(self._pool.vectors[[episode.start, *episode.rows]] * self.spread)
 
     def _made_policy(self) -> Policy:
         if self._policy is None:
-            from pynas.embedding._policy import Policy
+            from pynas.embedding.policy import Policy
 
             width = self._pool.vectors.shape[1]
             self._policy = Policy(width, learning_rate=self.learning_rate, seed=self._model_seed)
         return self._policy
 
 
-_OPEN, _FAILED = -1, -2  # in place of a member's number
+_OPEN, _FAILED = -1, -2  # in place of the number of a member
 
 
 class _Episode:
-    """Where it started, how many updates the policy had by then, the rows it went to, whose scores."""
+    """Start row, number of updates before it, rows visited, and members whose scores these have."""
 
     def __init__(self, start: int, updates: int, rows: Sequence[int], scores: Sequence[int]) -> None:
         self.start, self.updates = int(start), int(updates)

@@ -22,16 +22,16 @@ ATTEMPTS_PER_CHILD = 10
 
 
 class SPOSEvolution(SearchStrategy):
-    """Generations of mutants and crossovers of the best few seen so far; no architecture twice.
+    """Generations of mutants and crossovers of the best architectures so far; never repeats one.
 
     The first generation is random. Each following one has ``mutations`` mutants and ``crossovers`` uniform
-    crossovers of random members of the best ``top``, filled up with random architectures where too few of
-    them are new and feasible. A mutant takes each decision anew with ``mutation_probability``: as many moves
-    of the space, at least one. The best are of all generations, as in the authors' code, whose parents never
-    age. With several objectives they are those of the highest mean rank.
+    crossovers of random members of the best ``top``. Random architectures fill it up if too few of these are
+    new and feasible. A mutant changes each decision with ``mutation_probability``, at least one, by as many
+    moves of the space. As in the authors' code, the best are taken from all generations: parents never age.
+    With several objectives, they have the highest mean rank.
 
     Args:
-        space: Where to search.
+        space: The space to search.
         seed: Seed of the strategy's own random generator.
         feasible: The hard constraints as a predicate; None allows every architecture.
         objectives: Names of the scores to maximise; empty means all scores of each evaluation.
@@ -39,7 +39,7 @@ class SPOSEvolution(SearchStrategy):
         top: Parents kept (10).
         mutations: Mutants in a generation (25).
         crossovers: Crossovers in a generation (25).
-        mutation_probability: Of each decision (0.1).
+        mutation_probability: Probability of changing a decision (0.1).
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class SPOSEvolution(SearchStrategy):
         self.mutation_probability = mutation_probability
         self._parents: list[Member] = []
         self._generation: list[Member] = []
-        self._proposed = 0  # in this generation
+        self._proposed = 0  # number of proposals in this generation
         self._told = 0
 
     def tell(self, trial: Trial) -> None:  # noqa: D102

@@ -1,4 +1,4 @@
-"""Successive halving: many architectures evaluated cheaply, the best of them again at a higher fidelity.
+"""Successive halving: evaluate many architectures cheaply, and the best of them again at higher fidelity.
 
 K. Jamieson, A. Talwalkar: Non-stochastic Best Arm Identification and Hyperparameter Optimization. AISTATS
 2016, arXiv 1502.07943. Promotions are asynchronous: L. Li et al.: A System for Massively Parallel
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 
 
 class SuccessiveHalving(SearchStrategy):
-    """Random architectures at the lowest fidelity; the best ``1 / eta`` of each rung go on to the next.
+    """Random architectures at the lowest fidelity; the best ``1 / eta`` of each rung move to the next.
 
-    Rung k of ``rungs`` evaluates at the fidelity ``eta^(k - rungs + 1)``, the last one in full. An
-    architecture is promoted as soon as it is in the best ``1 / eta`` of those evaluated in its rung, so that
-    no proposal waits for others; of ``n`` trials about ``n (1 - 1 / eta)`` are at the lowest fidelity. The
-    only strategy that proposes an architecture more than once: once in each rung that it reaches. What is
-    told without a fidelity was evaluated in full; where no evaluator heeds fidelities, this is random search.
+    Rung k of ``rungs`` evaluates at fidelity ``eta^(k - rungs + 1)``, the last rung in full. An architecture
+    is promoted as soon as it is among the best ``1 / eta`` of those evaluated in its rung, so no proposal
+    waits for others; of ``n`` trials about ``n (1 - 1 / eta)`` are at the lowest fidelity. This is the only
+    strategy that proposes an architecture more than once: once in each rung that it reaches. A trial without
+    a fidelity counts as evaluated in full; if the evaluator ignores fidelities, this is random search.
 
     Args:
-        space: Where to search.
+        space: The space to search.
         seed: Seed of the strategy's own random generator.
         feasible: The hard constraints as a predicate; None allows every architecture.
         objectives: Names of the scores to maximise; empty means all scores of each evaluation.
-        eta: Of how many one is promoted, and how many times dearer the next rung is.
+        eta: One of ``eta`` is promoted, and the next rung is ``eta`` times more expensive.
         rungs: Number of fidelities.
     """
 
@@ -56,7 +56,7 @@ class SuccessiveHalving(SearchStrategy):
         self.eta = eta
         self.fidelities = tuple(float(eta) ** (k - rungs + 1) for k in range(rungs))
         self._rungs: list[list[Member]] = [[] for _ in range(rungs)]
-        # The highest rung that each architecture was proposed for, the lowest where it is not listed.
+        # The highest rung that each architecture was proposed for; unlisted ones are in the lowest.
         self._reached: dict[tuple[int, ...], int] = {}
 
     def fidelity(self, architecture: Architecture) -> float:  # noqa: D102
@@ -68,7 +68,7 @@ class SuccessiveHalving(SearchStrategy):
         if member is None:
             return
         fidelity = trial.evaluation.metrics.get(FIDELITY, 1.0)
-        # Half a step below a rung still counts as it: an evaluator may round.
+        # An evaluator may round, so fidelities up to half a step below a rung count as that rung.
         rung = sum(fidelity * self.eta**0.5 >= each for each in self.fidelities) - 1
         self._rungs[max(rung, 0)].append(member)
 

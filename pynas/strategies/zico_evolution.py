@@ -1,4 +1,4 @@
-"""The evolutionary search of Zen-NAS and ZiCo: a pool that only ever loses its worst.
+"""The evolutionary search of Zen-NAS and ZiCo: a pool that drops only its worst member.
 
 M. Lin et al.: Zen-NAS: A Zero-Shot NAS for High-Performance Image Recognition. ICCV 2021, arXiv 2102.01063.
 G. Li, Y. Yang, K. Bhardwaj, R. Marculescu: ZiCo: Zero-shot NAS via Inverse Coefficient of Variation on
@@ -23,22 +23,22 @@ ATTEMPTS = 256
 
 
 class ZiCoEvolution(SearchStrategy):
-    """Mutates a random member of the pool; what is evaluated joins it, and the worst leaves a full one.
+    """Mutates a random member of the pool; the child joins the pool, and the worst leaves it if it is full.
 
     While the pool has at most ``first`` members, proposals are one mutation away from the initial
-    architecture; afterwards ``mutations`` away from a member drawn uniformly. There is no crossover and no
-    ageing. Infeasible children and those proposed before are bred again without costing a trial; the authors
-    count the former against their 100,000 iterations and keep the latter. With several objectives the worst
-    is the one of the lowest mean rank.
+    architecture; afterwards they are ``mutations`` away from a member drawn uniformly. There is no crossover
+    and no ageing. Infeasible and repeated children are bred again without costing a trial; the authors count
+    the former among their 100,000 iterations and keep the latter. With several objectives, the worst has the
+    lowest mean rank.
 
     Args:
-        space: Where to search.
+        space: The space to search.
         seed: Seed of the strategy's own random generator.
         feasible: The hard constraints as a predicate; None allows every architecture.
         objectives: Names of the scores to maximise; empty means all scores of each evaluation.
-        pool_size: Members at most (512).
-        first: Members bred from the initial architecture (10).
-        mutations: Moves from a member to its child (2).
+        pool_size: Maximum size of the pool (512).
+        first: Number of members bred from the initial architecture (10).
+        mutations: Number of moves from a member to its child (2).
         initial: Text of the initial architecture; by default a random feasible one.
     """
 

@@ -1,4 +1,4 @@
-"""Shared weights: one network for all architectures of a space, and its training.
+"""Shared weights: one network for all architectures of a space, its training and evaluation.
 
 space = pynas.spaces.NASBench201(channels=16, num_cells=1)
 model = pynas.supernet.build(space, num_classes=10)
@@ -14,6 +14,7 @@ from pynas.supernet.cells import CellWeights
 from pynas.supernet.chains import ProxylessNASSupernet, SPOSSupernet
 from pynas.supernet.checkpoint import Checkpoint, CheckpointFolder
 from pynas.supernet.evaluation import SubnetEvaluator, SubnetScore, score_network
+from pynas.supernet.language_training import TextSchedule, TextStep, perplexity, train_language_model
 from pynas.supernet.methods import Differentiable, Method, SinglePath
 from pynas.supernet.nasbench101 import NASBench101Supernet
 from pynas.supernet.options import TrainingOptions
@@ -39,6 +40,8 @@ __all__ = [
     "SinglePath",
     "SubnetEvaluator",
     "SubnetScore",
+    "TextSchedule",
+    "TextStep",
     "Trainer",
     "TrainingOptions",
     "TrainingResult",
@@ -46,5 +49,7 @@ __all__ = [
     "UniformSampler",
     "build",
     "distributed",
+    "perplexity",
     "score_network",
+    "train_language_model",
 ]

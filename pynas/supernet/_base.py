@@ -21,9 +21,9 @@ class Segment:
     """A piece of one architecture's forward pass.
 
     Attributes:
-        key: What the piece depends on: where all keys up to here are equal, so is what comes out.
-        run: From what the piece before returned (images or words, for the first) to what the next one takes.
-        modules: What it runs, so where its parameters and batch norms are.
+        key: Identifies the segment: architectures with equal keys up to here have equal outputs here.
+        run: Maps the output of the previous segment (for the first, images or words) to this one's output.
+        modules: The modules that it runs, with its parameters and batch norms.
     """
 
     key: Hashable
@@ -34,10 +34,10 @@ class Segment:
 class SharedWeights(nn.Module, ABC):
     """A network that holds weights for every architecture of a space, and runs one of them at a time.
 
-    ``model(x, arch)`` are the logits of ``arch``; so are ``model(x)`` after ``model.select(arch)``.
+    ``model(x, arch)`` returns the logits of ``arch``; so does ``model(x)`` after ``model.select(arch)``.
 
     Attributes:
-        space: Whose architectures it runs.
+        space: Space of the architectures.
     """
 
     space: SearchSpace
@@ -45,7 +45,7 @@ class SharedWeights(nn.Module, ABC):
 
     @abstractmethod
     def segments(self, arch: Architecture) -> tuple[Segment, ...]:
-        """The forward pass of ``arch``, in pieces; UserError says why it is not in the space."""
+        """The forward pass of ``arch`` in segments; UserError if it is not in the space."""
 
     @abstractmethod
     def classifier(self) -> nn.Linear:
@@ -53,38 +53,38 @@ class SharedWeights(nn.Module, ABC):
 
     @abstractmethod
     def _replace_classifier(self, layer: nn.Linear) -> None:
-        """Put ``layer`` in its place."""
+        """Replace the classifier by ``layer``."""
 
     def select(self, arch: Architecture | None) -> None:
-        """Make ``arch`` the one that ``model(x)`` runs; None takes that back."""
+        """Select the architecture that ``model(x)`` runs; None deselects."""
         if arch is not None:
             self.space.check(arch)
         self._selected = arch
 
     def forward(self, x: Tensor, arch: Architecture | None = None) -> Tensor:
-        """Logits ``[N, num_classes]`` of images ``[N, in_channels, H, W]``; of words as the space says.
+        """Logits ``[N, num_classes]`` of images ``[N, in_channels, H, W]``; for words, see the space.
 
         Args:
             x: Images, or words ``[N, T]``.
             arch: The architecture; the selected one if None.
 
         Raises:
-            UserError: There is none, or it is not in the space.
+            UserError: No architecture is given or selected, or it is not in the space.
         """
         arch = arch or self._selected
         if arch is None:
-            raise UserError("arch: expected an architecture, here or by select(), got none")
+            raise UserError("arch: expected an architecture, as an argument or by select(), got none")
         with ops.strided_convolutions_of(self):
             for segment in self.segments(arch):
                 x = segment.run(x)
         return x
 
     def classifier_parameters(self) -> Iterator[nn.Parameter]:
-        """Parameters of the last layer; all others are reused on another data set."""
+        """Parameters of the last layer; all others can be transferred to another data set."""
         return self.classifier().parameters()
 
     def reset_classifier(self, num_classes: int) -> None:
-        """A new last layer: weights drawn from N(0, 0.01^2), a bias of zero where there was one."""
+        """Replace the last layer: weights from N(0, 0.01^2), and a zero bias if there was a bias."""
         if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
             raise UserError(f"num_classes: expected a positive integer, got {num_classes!r}")
         old = self.classifier()
@@ -108,12 +108,12 @@ def call(module: nn.Module) -> Callable[[Any], Any]:
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """Images in rows of channels: a network that starts with them never has to turn them round."""
+    """Images as channels_last: a network that starts in this layout never has to convert."""
     return x.contiguous(memory_format=torch.channels_last)
 
 
 def without_affine(module: nn.Module) -> None:
-    """Take weight and bias from all batch norms: paths that share a layer would pull them to and fro."""
+    """Remove weight and bias of all batch norms: the paths that share a layer would need different ones."""
     for norm in module.modules():
         if isinstance(norm, nn.BatchNorm2d):
             norm.affine = False

@@ -1,4 +1,4 @@
-"""The shared weights that fit a space."""
+"""Builds the supernet of a space."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ SPACES = ("nasbench101", "nasbench201", "darts_cnn", "darts_rnn", "proxylessnas"
 
 
 def build(space: SearchSpace, num_classes: int = 10, in_channels: int = 3, **options: Any) -> SharedWeights:
-    """Weights for all architectures of ``space``, drawn with torch's global random numbers.
+    """Weights for all architectures of ``space``, initialised with torch's global generator.
 
     Args:
         space: One of ``nasbench101``, ``nasbench201``, ``darts_cnn``, ``darts_rnn``, ``proxylessnas``,
             ``spos_shufflenet``.
-        num_classes: Logits; of ``darts_rnn`` words of the vocabulary.
-        in_channels: Channels of images; without meaning for words.
-        options: As of the class: :class:`NASBench101Supernet`, :class:`~pynas.nn.NASBench201Supernet`,
+        num_classes: Number of classes; for ``darts_rnn``, size of the vocabulary.
+        in_channels: Channels of images; ignored for words.
+        options: Options of the class: :class:`NASBench101Supernet`, :class:`~pynas.nn.NASBench201Supernet`,
             :class:`~pynas.nn.DARTSSupernet`, :class:`RecurrentSupernet`, :class:`ProxylessNASSupernet`,
             :class:`SPOSSupernet`.
 
     Raises:
-        UserError: No supernet of that space is known.
+        UserError: There is no supernet of that space.
     """
     if isinstance(space, NASBench201):
         network = NASBench201Supernet(

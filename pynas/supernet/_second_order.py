@@ -1,4 +1,4 @@
-"""The gradient of DARTS of second order, by a finite difference.
+"""The second-order gradient of DARTS, by a finite difference.
 
 Source: H. Liu, K. Simonyan, Y. Yang, "DARTS: Differentiable Architecture Search", ICLR 2019, equations 7, 8.
 """
@@ -28,8 +28,8 @@ def second_order_gradient(
 
         grad_alpha L_val(w') - r [grad_alpha L_train(w + e v) - grad_alpha L_train(w - e v)] / (2 e)
 
-    Weights and buffers are afterwards as before: running statistics of batch norms see none of these passes.
-    Among several processes gradients of w are means; those of alpha are left to the caller.
+    Restores weights and buffers, so these passes do not change the running statistics of batch norms. With
+    several processes, gradients of w are averaged here; those of alpha are left to the caller.
     """
     weights = list(network.weight_parameters())
     alphas = list(network.architecture_parameters())

@@ -1,4 +1,4 @@
-"""Settings and results of Supernet Shifting, and how it proposes."""
+"""Settings, results and search strategy of Supernet Shifting."""
 
 from __future__ import annotations
 
@@ -19,20 +19,22 @@ class ShiftingOptions:
     """Settings of :class:`Shifting`; the defaults are those of the authors' code.
 
     Attributes:
-        variant: ``code``: each candidate takes ``steps`` steps of SGD of its own, then is judged. ``paper``:
-            all candidates of a generation are judged with the same weights, the gradients of their losses
-            are averaged, each over ``steps`` batches, and one step of SGD ends the generation.
-        generations: After the first, random one.
+        variant: ``code``: each candidate takes ``steps`` SGD steps of its own and is then evaluated.
+            ``paper``: all candidates of a generation are evaluated with the same weights; their gradients,
+                each
+            over ``steps`` batches, are averaged, and one SGD step ends the generation.
+        generations: Number of generations after the first, which is random.
         steps: Batches of each candidate.
-        batch_size: Images of a batch.
-        learning_rate: Of SGD, constant.
-        classifier_learning_rate: Of the last layer; ``learning_rate`` if None. A new classifier needs more.
-        momentum: Of SGD.
-        weight_decay: Of the weights that a step uses.
-        label_smoothing: Of the cross-entropy.
+        batch_size: Images in a batch.
+        learning_rate: Constant learning rate of SGD.
+        classifier_learning_rate: Learning rate of the last layer; ``learning_rate`` if None. A new classifier
+            needs a higher one.
+        momentum: Momentum of SGD.
+        weight_decay: Weight decay of the weights that a step uses.
+        label_smoothing: Label smoothing of the cross-entropy.
 
     Raises:
-        UserError: A setting is out of its range.
+        UserError: A setting is out of range.
     """
 
     variant: Variant = "code"
@@ -77,7 +79,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class ShiftingResult:
-    """What a search found; ``damaged`` says what was wrong with later checkpoints than the one used."""
+    """The result of a search; ``damaged`` describes damaged checkpoints later than the one used."""
 
     candidates: tuple[Candidate, ...]
     resumed_from: int = 0
@@ -85,18 +87,18 @@ class ShiftingResult:
 
     @property
     def best(self) -> Candidate:
-        """The one of the highest accuracy; of the last generation among equal ones."""
+        """The candidate with the highest accuracy; of equal ones, that of the last generation."""
         finite = [c for c in self.candidates if math.isfinite(c.accuracy)]
         if not finite:
-            raise UserError("shifting: every candidate failed: its loss was not finite")
+            raise UserError("shifting: every candidate failed: the losses were not finite")
         return max(finite, key=lambda c: (c.accuracy, c.generation))
 
 
 class ShiftingEvolution(SPOSEvolution):
-    """SPOS's evolution, but an architecture may come again in a later generation, and is judged anew.
+    """SPOS's evolution, but a later generation may propose an architecture again, which is evaluated again.
 
-    As in the authors' code: what was measured with older weights does not hold for ever. Parents keep their
-    older accuracy until they come again.
+    As in the authors' code: accuracies measured with older weights become outdated. Parents keep their older
+    accuracy until they are proposed again.
     """
 
     def tell(self, trial: Trial) -> None:

@@ -19,8 +19,8 @@ class CellWeights(SharedWeights):
     """A :class:`~pynas.nn.NASBench201Supernet` or :class:`~pynas.nn.DARTSSupernet` as weights of its space.
 
     Args:
-        network: Trained in place; it stays usable on its own, also with mixtures.
-        space: ``nasbench201`` or ``darts_cnn`` with the network's channels and cells if None.
+        network: The network, which is trained in place and remains usable by itself, also with mixtures.
+        space: The space; if None, ``nasbench201`` or ``darts_cnn`` with the network's channels and cells.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class CellWeights(SharedWeights):
         return (*found, Segment("head", head, (network.classifier,)))
 
     def classifier(self) -> nn.Linear:
-        """The network's."""
+        """The network's classifier."""
         return self.network.classifier
 
     def _replace_classifier(self, layer: nn.Linear) -> None:

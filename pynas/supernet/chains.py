@@ -1,4 +1,4 @@
-"""Supernets of spaces that are a chain of blocks with a choice each: all choices of all blocks side by side.
+"""Supernets of spaces that are chains of blocks: they hold every choice of every block.
 
 Source: Z. Guo et al., "Single Path One-Shot Neural Architecture Search with Uniform Sampling", ECCV 2020,
 arXiv:1904.00420.
@@ -16,22 +16,22 @@ from torch import Tensor, nn
 from pynas._errors import UserError
 from pynas.architecture import Architecture
 from pynas.spaces import ProxylessNAS, SPOSShuffleNet
-from pynas.spaces._base import check_positive
-from pynas.spaces._proxylessnas_network import ProxylessNASNetwork
-from pynas.spaces._spos_shufflenet_network import ChoiceBlock
-from pynas.spaces.proxylessnas import OPERATIONS
-from pynas.spaces.spos_shufflenet import LAST_CHANNELS, STEM_CHANNELS, Block
+from pynas.spaces.base import check_positive
+from pynas.spaces.proxylessnas.network import ProxylessNASNetwork
+from pynas.spaces.proxylessnas.space import OPERATIONS
+from pynas.spaces.spos_shufflenet.network import ChoiceBlock
+from pynas.spaces.spos_shufflenet.space import LAST_CHANNELS, STEM_CHANNELS, Block
 from pynas.supernet._base import Segment, SharedWeights, call, without_affine
 
 
 class ChainWeights(SharedWeights):
-    """A stem, blocks with choices, a head; a subclass says which, and names them as its authors do."""
+    """A stem, blocks with choices, a head; subclasses define these under the names of the authors' code."""
 
     def _stem(self) -> tuple[nn.Module, ...]:
         raise NotImplementedError
 
     def _choices(self) -> Sequence[Sequence[nn.Module]]:
-        """Of each decision the modules, in order."""
+        """The modules of each decision, in order."""
         raise NotImplementedError
 
     def _head(self, x: Tensor) -> Any:
@@ -52,14 +52,14 @@ class ChainWeights(SharedWeights):
 
 
 class SPOSSupernet(ChainWeights):
-    """The supernet of Single Path One-Shot's ShuffleNetV2 space; state dicts of the authors' one load.
+    """The supernet of Single Path One-Shot's ShuffleNetV2 space; the authors' state dicts load.
 
     Args:
-        space: ``spos_shufflenet`` as published if None.
-        num_classes: Logits.
+        space: The space; if None, ``spos_shufflenet`` as published.
+        num_classes: Number of classes.
         in_channels: Channels of images.
-        width: All numbers of channels are multiplied by this, and rounded up to multiples of four.
-        affine: Whether batch norms have a weight and a bias; the authors' have none.
+        width: Factor of all numbers of channels, which are rounded up to multiples of four.
+        affine: Whether batch norms have a weight and a bias; the authors' have neither.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class SPOSSupernet(ChainWeights):
             without_affine(self)
 
     def _blocks(self, choice: int, width: float) -> tuple[Block, ...]:
-        """With ``choice`` everywhere, at this width."""
+        """The blocks with ``choice`` everywhere, at this width."""
         assert isinstance(self.space, SPOSShuffleNet)
         blocks = self.space.blocks(Architecture(self.space.name, (choice,) * len(self.space.num_choices)))
         found: list[Block] = []
@@ -138,11 +138,11 @@ class SPOSSupernet(ChainWeights):
 
 
 class ProxylessNASSupernet(ChainWeights):
-    """The blocks of ``proxylessnas`` with all operations each; ``Zero`` has no weights.
+    """The supernet of ``proxylessnas``: blocks with all operations each; ``Zero`` has no weights.
 
     Args:
-        space: Its numbers of channels; ``proxylessnas`` as published if None.
-        num_classes: Logits.
+        space: The space, which defines the numbers of channels; if None, ``proxylessnas`` as published.
+        num_classes: Number of classes.
         in_channels: Channels of images.
         affine: Whether batch norms have a weight and a bias.
     """

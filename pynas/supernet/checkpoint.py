@@ -1,4 +1,4 @@
-"""Checkpoints of a training: one file of safetensors each, complete or known not to be."""
+"""Checkpoints of a training: one safetensors file each, either complete or recognisably damaged."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
-from pynas import _json, _weights
 from pynas._errors import UserError
+from pynas._io import strict_json, weights
 
 _NAME = re.compile(r"step-([0-9]{8,18})\.safetensors")
 _FORMAT = "pynas-checkpoint-2"
@@ -22,9 +22,9 @@ class Checkpoint:
     """The state of a training after a step.
 
     Attributes:
-        step: Steps done.
-        tensors: Weights, buffers, optimiser state by name.
-        record: All else, as JSON has it.
+        step: Number of completed steps.
+        tensors: Weights, buffers and optimiser state, by name.
+        record: All else, as a JSON value.
     """
 
     step: int
@@ -35,13 +35,13 @@ class Checkpoint:
 class CheckpointFolder:
     """Checkpoints of one training, named ``step-N.safetensors``.
 
-    A file is written under another name, flushed to the disk and then renamed, so one that has its name is
-    complete. Its header has a SHA-256 sum over names, dtypes, shapes, bytes and the JSON record; without a
-    right one it is damaged.
+    A file is written under a temporary name, flushed to the disk and then renamed, so a file under its final
+    name is complete. Its header has a SHA-256 sum over names, dtypes, shapes, bytes and the JSON record; a
+    file whose sum does not match is damaged.
 
     Args:
-        folder: Made if it is absent (its parent must exist).
-        keep: How many of the last ones stay; at least 2, so that there is one to fall back on.
+        folder: Created if absent (its parent must exist).
+        keep: Number of last checkpoints to keep; at least 2, so that there is one to fall back on.
     """
 
     def __init__(self, folder: Path, *, keep: int = 2) -> None:
@@ -54,7 +54,7 @@ class CheckpointFolder:
             raise UserError(f"{self.folder}: cannot make a folder of checkpoints: {error}") from error
 
     def steps(self) -> list[int]:
-        """Of which there is a file, ascending."""
+        """Steps that have a checkpoint, ascending."""
         try:
             names = [path.name for path in self.folder.iterdir()]
         except OSError as error:
@@ -63,14 +63,14 @@ class CheckpointFolder:
         return sorted(step for step in steps if self.path(step).name in names)
 
     def path(self, step: int) -> Path:
-        """Where the checkpoint after ``step`` steps is."""
-        return self.folder / f"step-{step:08d}{_weights.SUFFIX}"
+        """Path of the checkpoint after ``step`` steps."""
+        return self.folder / f"step-{step:08d}{weights.SUFFIX}"
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Write one, and delete those that are too many.
+        """Write a checkpoint, and delete the oldest ones beyond ``keep``.
 
         Raises:
-            UserError: The disk is full, or the folder may not be written.
+            UserError: The disk is full, or the folder is not writable.
         """
         metadata = {
             "format": _FORMAT,
@@ -78,7 +78,7 @@ class CheckpointFolder:
             "record": json.dumps(checkpoint.record, sort_keys=True),
         }
         path = self.path(checkpoint.step)
-        _weights.save(path, checkpoint.tensors, metadata)
+        weights.save(path, checkpoint.tensors, metadata)
         try:
             for step in self.steps()[: -self.keep]:
                 self.path(step).unlink()
@@ -88,32 +88,32 @@ class CheckpointFolder:
             raise UserError(f"{self.folder}: cannot delete old checkpoints: {error}") from error
 
     def load(self, step: int) -> Checkpoint:
-        """Read one.
+        """Read the checkpoint after ``step`` steps.
 
         Raises:
             UserError: It is absent or damaged.
         """
         path = self.path(step)
-        tensors, metadata = _weights.load(path)
+        tensors, metadata = weights.load(path)
         if metadata.get("format") != _FORMAT:
             raise UserError(f"{path}: not a checkpoint of a supernet's training")
         if metadata.get("step") != str(step):
             raise UserError(
-                f"{path}: damaged: it is named after step {step}, and is of {metadata.get('step')}"
+                f"{path}: damaged: its name says step {step}, its header says {metadata.get('step')}"
             )
         try:
-            record = _json.loads(metadata.get("record", ""))
+            record = strict_json.loads(metadata.get("record", ""))
         except ValueError as error:
-            raise UserError(f"{path}: damaged: its record is no JSON: {error}") from None
+            raise UserError(f"{path}: damaged: its record is not JSON: {error}") from None
         if not isinstance(record, dict):
-            raise UserError(f"{path}: damaged: its record is no JSON object")
+            raise UserError(f"{path}: damaged: its record is not a JSON object")
         return Checkpoint(step, tensors, record)
 
     def load_latest(self) -> tuple[Checkpoint | None, list[str]]:
-        """The last one that is whole, or None where nothing was saved yet; and what is wrong with later ones.
+        """The last intact checkpoint, or None if there are none, and what is wrong with later ones.
 
         Raises:
-            UserError: There are checkpoints, all damaged.
+            UserError: All checkpoints are damaged.
         """
         damaged: list[str] = []
         for step in reversed(self.steps()):
@@ -122,5 +122,5 @@ class CheckpointFolder:
             except UserError as error:
                 damaged.append(str(error))
         if damaged:
-            raise UserError(f"{self.folder}: no checkpoint is whole: {'; '.join(damaged)}")
+            raise UserError(f"{self.folder}: no checkpoint is intact: {'; '.join(damaged)}")
         return None, []

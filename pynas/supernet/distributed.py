@@ -1,7 +1,7 @@
-"""Training in several processes that ``torchrun`` started: each takes its part of every batch.
+"""Training in several processes under ``torchrun``: each takes its part of every batch.
 
-All draw the same architectures, because these depend on seed and step alone. Gradients are averaged, and so
-are the running statistics of batch norms; the weights stay equal, bit for bit.
+All processes draw the same architectures, since these depend only on seed and step. Gradients and running
+statistics of batch norms are averaged; weights stay equal bit for bit.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from torch import Tensor, distributed, nn
 
 
 def rank() -> int:
-    """This process's number, 0 where there is one."""
+    """Rank of this process; 0 if there is only one."""
     return distributed.get_rank() if _active() else 0
 
 
 def world() -> int:
-    """How many processes there are."""
+    """Number of processes."""
     return distributed.get_world_size() if _active() else 1
 
 
@@ -30,9 +30,9 @@ def _active() -> bool:
 
 @contextmanager
 def torchrun() -> Iterator[None]:
-    """Join the processes of ``torchrun`` for a while; without it, nothing happens.
+    """Context that joins the processes of ``torchrun``; does nothing without it.
 
-    gloo on the CPU; NCCL where there are GPUs, of which each process takes that of its local number.
+    The backend is gloo on the CPU and NCCL on GPUs, where each process uses the GPU of its local rank.
     """
     if _active() or int(os.environ.get("WORLD_SIZE", "1")) < 2:
         yield
@@ -48,7 +48,7 @@ def torchrun() -> Iterator[None]:
 
 @torch.no_grad()
 def average(tensors: Sequence[Tensor]) -> None:
-    """Put the mean over all processes into each of ``tensors``, which all of them pass in the same order."""
+    """Replace each tensor by its mean over all processes, which have to pass them in the same order."""
     if world() == 1:
         return
     groups: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
@@ -65,7 +65,7 @@ def average(tensors: Sequence[Tensor]) -> None:
 
 @torch.no_grad()
 def start_alike(model: nn.Module) -> None:
-    """Give every process the parameters and buffers of the first."""
+    """Broadcast the parameters and buffers of the first process."""
     if world() > 1:
         for tensor in model.state_dict().values():
             whole = tensor.contiguous()
@@ -74,6 +74,6 @@ def start_alike(model: nn.Module) -> None:
 
 
 def barrier() -> None:
-    """Wait for all."""
+    """Wait for all processes."""
     if world() > 1:
         distributed.barrier()

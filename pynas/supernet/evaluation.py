@@ -27,14 +27,14 @@ _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 
 @dataclass(frozen=True)
 class SubnetScore:
-    """How one architecture does on the images.
+    """Scores of one architecture.
 
-    Where each image has one target, or, for language models, each window of words as many as it has words.
+    An image has one target; a window of words, for language models, has one target per word.
 
     Attributes:
         accuracy: Fraction of targets that have the largest logit.
-        top5: Fraction of targets that are among the five largest logits (all, if there are fewer).
-        loss: Mean cross-entropy in nats; NaN or infinite where the logits are.
+        top5: Fraction of targets among the five largest logits (all, if there are fewer classes).
+        loss: Mean cross-entropy in nats; NaN or infinite if logits are.
     """
 
     accuracy: float
@@ -44,7 +44,7 @@ class SubnetScore:
 
 @dataclass
 class _Node:
-    """What a prefix of segments ends with: a segment, and its own batch norm statistics."""
+    """The end of a prefix of segments: the last segment, with the batch norm statistics of this prefix."""
 
     segment: Segment | None = None
     children: dict[Hashable, _Node] = field(default_factory=dict)
@@ -53,7 +53,7 @@ class _Node:
     statistics: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)
 
     def put_statistics(self) -> None:
-        """Let the batch norms read and write what is this prefix's."""
+        """Make the batch norms use the statistics of this prefix."""
         for norm, values in zip(self.norms, self.statistics, strict=True):
             for name, value in zip(_BUFFERS, values, strict=True):
                 norm._buffers[name] = value
@@ -62,30 +62,29 @@ class _Node:
 class SubnetEvaluator:
     """Scores architectures of one supernet on one set of images.
 
-    ``accuracy(a) = 1/N sum_n [argmax f(x_n; w, a, s(a)) = y_n]``, where the batch norm statistics s(a) are
-    the means over ``calibration`` batches of each batch's mean and (unbiased) variance, in a forward pass of
-    ``a`` that itself normalises by each batch; or the running ones that the supernet has.
+    ``accuracy(a) = 1/N sum_n [argmax f(x_n; w, a, s(a)) = y_n]``. The batch norm statistics s(a) are the
+    means, over ``calibration`` batches, of batch mean and (unbiased) variance in a forward pass of ``a`` that
+    normalises by each batch; without calibration, they are the supernet's running statistics.
 
-    What architectures have in common from the first layer on is computed once: both what a layer puts out and
-    the statistics found there depend on the layers before it alone. Results are those of one architecture at
-    a time, bit for bit. Scores are kept, under the architecture and a digest of all weights, so that a change
-    of a weight, however it came about, is noticed.
+    Common prefixes of architectures are computed once: the output of a layer and its statistics depend only
+    on the layers before it. Results are bit for bit those of one architecture at a time. Scores are cached by
+    architecture and a digest of all weights, so any change of a weight is noticed.
 
-    Memory: of one batch, at most one output of each layer; statistics of the prefixes of ``group_size``
-    architectures; ``cache_size`` scores. Modes, statistics and weights of the supernet stay as they are.
+    Memory: at most one output of each layer for one batch; statistics of the prefixes of ``group_size``
+    architectures; ``cache_size`` scores. Leaves modes, statistics and weights of the supernet unchanged.
 
     Args:
         model: The supernet.
         inputs: ``[N, C, H, W]``, or words ``[N, T]``.
         targets: ``[N]`` int64, or the next words ``[N, T]``.
-        calibration: Batches of images for batch norm statistics, each with at least two; None takes the
-            running statistics, as the code of Supernet Shifting does.
-        batch_size: Images of a forward pass.
-        group_size: Architectures whose statistics are held at a time.
-        cache_size: Scores that are kept; 0 keeps none.
+        calibration: Batches of at least two images for batch norm statistics; None uses the running
+            statistics, as the code of Supernet Shifting does.
+        batch_size: Images in a forward pass.
+        group_size: Number of architectures whose statistics are in memory at a time.
+        cache_size: Number of cached scores; 0 disables the cache.
 
     Raises:
-        UserError: Something does not fit something else.
+        UserError: Arguments do not fit together.
     """
 
     def __init__(
@@ -101,7 +100,8 @@ class SubnetEvaluator:
     ) -> None:
         if not len(inputs) or len(inputs) != len(targets):
             raise UserError(
-                f"inputs, targets: expected as many of both, at least one, got {len(inputs)}, {len(targets)}"
+                "inputs, targets: expected equally many, at least one, "
+                f"got {len(inputs):,} and {len(targets):,}"
             )
         if min(batch_size, group_size) < 1 or cache_size < 0:
             raise UserError(
@@ -117,10 +117,10 @@ class SubnetEvaluator:
         self._cache: OrderedDict[tuple[str, tuple[int, ...]], SubnetScore] = OrderedDict()
 
     def __call__(self, architectures: Sequence[Architecture]) -> list[SubnetScore]:
-        """Scores of ``architectures``, in their order; one that comes twice is computed once.
+        """Scores of ``architectures`` in order; duplicates are computed once.
 
         Raises:
-            UserError: One is not in the supernet's space.
+            UserError: An architecture is not in the supernet's space.
         """
         for arch in architectures:
             self.model.space.check(arch)
@@ -134,7 +134,7 @@ class SubnetEvaluator:
             else:
                 self._cache.move_to_end((version, arch.decisions))
                 found[arch.decisions] = known
-        ordered = [missing[decisions] for decisions in sorted(missing)]  # so a group has long prefixes
+        ordered = [missing[decisions] for decisions in sorted(missing)]  # gives groups long common prefixes
         for start in range(0, len(ordered), self.group_size):
             group = ordered[start : start + self.group_size]
             for arch, score in zip(group, self._evaluate(group), strict=True):
@@ -165,7 +165,7 @@ class SubnetEvaluator:
         return [SubnetScore(*row) for row in (totals / self.targets.numel()).tolist()]
 
     def _prefixes(self, architectures: Sequence[Architecture]) -> _Node:
-        """A tree with a path for each architecture; equal beginnings are one path."""
+        """A prefix tree of the architectures' segments."""
         root = _Node()
         for index, arch in enumerate(architectures):
             node = root
@@ -190,7 +190,7 @@ class SubnetEvaluator:
         return _Node(segment, norms=norms, statistics=statistics)
 
     def _walk(self, node: _Node, x: Any, leaf: Callable[[int, Tensor], None]) -> None:
-        """Run everything below ``node``, whose segment is run on ``x``; what is not needed again is freed."""
+        """Run the segment of ``node`` on ``x``, then everything below it; frees what is not needed again."""
         while True:
             if node.segment is not None:
                 node.put_statistics()
@@ -209,14 +209,14 @@ class SubnetEvaluator:
 def score_network(
     network: Callable[[Tensor], Tensor], inputs: Tensor, targets: Tensor, batch_size: int = 256
 ) -> SubnetScore:
-    """How a network alone, as it is, does on the images or words."""
+    """Scores of a single network, without recalibration, on images or words."""
     parts = zip(torch.split(inputs, batch_size), torch.split(targets, batch_size), strict=True)
     totals = torch.stack([_counts(network(x), y) for x, y in parts]).sum(0)
     return SubnetScore(*(totals / targets.numel()).tolist())
 
 
 def _counts(logits: Tensor, labels: Tensor) -> Tensor:
-    """Targets that are right, those right within five, and the sum of losses."""
+    """Number of correct targets, of those within the five largest logits, and the sum of losses."""
     logits = logits.double()
     best = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
     loss = F.cross_entropy(logits, labels, reduction="sum")
@@ -224,13 +224,13 @@ def _counts(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def batch_norms(module: nn.Module) -> list[_Norm]:
-    """Those of ``module`` that keep running statistics."""
+    """The batch norms of ``module`` that keep running statistics."""
     return [m for m in module.modules() if isinstance(m, _Norm) and m.running_mean is not None]
 
 
 @contextmanager
 def _borrowed(model: nn.Module) -> Iterator[list[_Norm]]:
-    """Evaluation mode; modes, buffers and momenta come back afterwards, whatever happens."""
+    """Context in evaluation mode; restores modes, buffers and momenta, also after an error."""
     norms = batch_norms(model)
     modes = [(module, module.training) for module in model.modules()]
     kept = [(norm, norm.momentum, [norm._buffers[name] for name in _BUFFERS]) for norm in norms]

@@ -1,4 +1,4 @@
-"""What recurrent cells reach alone: small language models trained from scratch."""
+"""Stand-alone training of recurrent cells: small language models trained from scratch."""
 
 from __future__ import annotations
 
@@ -7,8 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pynas.nn.language_training import TextSchedule, initial_language_model, perplexity, train_language_model
 from pynas.nn.recurrent import RecurrentGenotype
+from pynas.supernet.language_training import (
+    TextSchedule,
+    initial_language_model,
+    perplexity,
+    train_language_model,
+)
 
 
 def train_cell_alone(
@@ -22,19 +27,20 @@ def train_cell_alone(
     dropout: float = 0.2,
     seed: int = 0,
 ) -> tuple[float, ...]:
-    """Train a discrete cell from scratch; its perplexities on the held texts.
+    """Train a discrete cell from scratch and return its perplexities on held-out texts.
 
-    Weights and dropout depend on ``seed`` alone: cells of as many nodes start with the same matrices.
+    Initial weights and dropout depend only on ``seed``: cells with equally many nodes start with the same
+    matrices.
 
     Args:
         genotype: The cell.
-        tokens: ``[n]`` int64 to train on.
-        held: Texts ``[m]`` int64, read in as many streams as the schedule's.
+        tokens: ``[n]`` int64, the training text.
+        held: Texts ``[m]`` int64, read in as many streams as the schedule has.
         words: Size of the vocabulary.
-        schedule: How long and how fast; what it says of alpha has no meaning here.
-        features: Of embeddings and states.
-        dropout: As of :func:`~pynas.nn.language_training.initial_language_model`.
-        seed: Of everything that is drawn.
+        schedule: Length and rates of the training; settings of alpha are ignored.
+        features: Size of embeddings and states.
+        dropout: As in :func:`~pynas.supernet.language_training.initial_language_model`.
+        seed: Seed of all random numbers.
 
     Raises:
         ValueError: A text is too short for the schedule, or the loss is not finite.

@@ -1,4 +1,4 @@
-"""Searching a recurrent cell by gradient: weights and architecture in turn, over streams of text.
+"""Gradient-based search of a recurrent cell: alternates weights and architecture on streams of text.
 
 Source: H. Liu, K. Simonyan, Y. Yang, "DARTS: Differentiable Architecture Search", ICLR 2019, algorithm 1,
 first order.
@@ -14,26 +14,27 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pynas._plural import counted
 from pynas.nn.language_model import RecurrentLanguageModel
 from pynas.nn.recurrent import RecurrentGenotype
 
 
 @dataclass(frozen=True)
 class TextSchedule:
-    """How weights w and logits alpha are trained.
+    """The training of weights w and logits alpha.
 
-    The paper trains w by SGD at a rate of 20 for 50 epochs; Adam gets further in the few that one waits for.
+    The paper trains w by SGD with rate 20 for 50 epochs; in a few epochs, Adam gets further.
 
     Attributes:
-        epochs: Passes over the text of the weights.
-        batch_size: Streams that are read side by side.
-        steps: Words of each that a gradient goes back through (bptt).
-        learning_rate: Of w: Adam, along a half cosine to a tenth.
-        weight_decay: Of w.
-        clip: Largest norm of the gradient of w.
-        alpha_learning_rate: Of alpha: Adam, betas (0.9, 0.999).
-        alpha_weight_decay: Of alpha.
-        alpha_warm_up: Fraction of the steps, from the first on, in which alpha stays as it is.
+        epochs: Passes over the text that trains the weights.
+        batch_size: Number of streams that are read in parallel.
+        steps: Words of backpropagation through time (bptt).
+        learning_rate: Initial learning rate of w (Adam); it follows a half cosine down to a tenth.
+        weight_decay: Weight decay of w.
+        clip: Largest gradient norm of w.
+        alpha_learning_rate: Learning rate of alpha (Adam, betas (0.9, 0.999)).
+        alpha_weight_decay: Weight decay of alpha.
+        alpha_warm_up: Fraction of the steps, from the first on, that do not train alpha.
     """
 
     epochs: int = 3
@@ -55,12 +56,12 @@ class TextSchedule:
 
 @dataclass(frozen=True)
 class TextStep:
-    """One step of weights and one of the architecture.
+    """One step of the weights and one of the architecture.
 
     Attributes:
-        number: From 0, through all epochs.
-        total: Steps of the whole training.
-        loss: Mean cross-entropy per word of w's batch, before the step.
+        number: Number of the step over all epochs, from 0.
+        total: Number of steps of the whole training.
+        loss: Mean cross-entropy per word of the batch for w, before the step.
     """
 
     number: int
@@ -72,7 +73,7 @@ class TextStep:
 def start_from_frequencies(model: RecurrentLanguageModel, tokens: Tensor) -> None:
     """Set the decoder's bias to the words' log frequencies, ln (count(w) + 1) - ln (n + words).
 
-    Training then starts near the unigram's perplexity instead of learning the bias first, step by step.
+    Training then starts near the perplexity of a unigram model instead of first having to learn the bias.
     """
     bias = model.decoder.bias
     counts = torch.bincount(tokens, minlength=bias.numel()).to(bias) + 1
@@ -81,17 +82,16 @@ def start_from_frequencies(model: RecurrentLanguageModel, tokens: Tensor) -> Non
 
 @torch.no_grad()
 def start_at_unit_scale(model: RecurrentLanguageModel, spread: float = 0.1) -> None:
-    """Draw embeddings and the cell's matrices anew, so that every product starts at a variance near one.
+    """Reinitialise embeddings and the cell's matrices, so that every product has a variance near one.
 
-    Embeddings are uniform in +-r, r = ``spread``; states of n features take matrices uniform in
-    +-sqrt(3 / n), and the rows of W_0 that take embeddings are larger by sqrt(3) / r, which makes up for
-    the embeddings' size. From the published +-0.04 everywhere, the share of s_0 that comes from the word is
-    about a hundredth of the share that comes from the normalised state before it: the cell cannot see what
-    it reads, and the first hundreds of updates go by before embeddings and W_0 have grown. Published searches
-    make thousands of them.
+    Embeddings are uniform in [-r, r] with r = ``spread``. Matrices on states of n features are uniform in
+    [-sqrt(3 / n), sqrt(3 / n)]; the rows of W_0 that multiply embeddings are larger by sqrt(3) / r, to
+    compensate for the size of embeddings. With the published +-0.04 everywhere, the word contributes about a
+    hundredth as much to s_0 as the normalised previous state does. The cell then hardly sees its input until,
+    after hundreds of updates, embeddings and W_0 have grown; published searches make thousands of updates.
 
     Args:
-        model: Changed in place, with torch's global random numbers; its decoder shares the embeddings.
+        model: Changed in place with torch's global generator; its decoder shares the embeddings.
         spread: Largest absolute value of an embedding.
 
     Raises:
@@ -117,17 +117,17 @@ def initial_language_model(
     dropout: float = 0.2,
     seed: int = 0,
 ) -> RecurrentLanguageModel:
-    """A model ready for :func:`train_language_model`: at unit scale, biased to the words' frequencies.
+    """A model ready for :func:`train_language_model`: at unit scale, with a bias of word frequencies.
 
     Args:
         tokens: [n] int64, the training text.
         words: Size of the vocabulary.
-        features: Of embeddings and states.
+        features: Size of embeddings and states.
         genotype: A discrete cell; None for the search cell.
-        nodes: Of the search cell.
-        dropout: Of the cell's inputs and outputs; embeddings have at most 0.2 of it, states 0.25, as in the
-            paper.
-        seed: Of the parameters. Cells of as many nodes start with the same ones.
+        nodes: Nodes of the search cell.
+        dropout: Dropout of the cell's inputs and outputs; at most 0.2 for embeddings and 0.25 for states, as
+            in the paper.
+        seed: Seed of the parameters; cells with equally many nodes start with the same ones.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -141,20 +141,20 @@ def initial_language_model(
             dropout_embedding=min(dropout, 0.2),
             dropout_hidden=min(dropout, 0.25),
         )
-        torch.manual_seed(seed)  # the search cell has drawn its logits too
+        torch.manual_seed(seed)  # seed again: a search cell has also drawn its logits
         start_at_unit_scale(model)
     start_from_frequencies(model, tokens)
     return model
 
 
 def streams(tokens: Tensor, batch_size: int) -> Tensor:
-    """[n] as [n // batch_size, batch_size]: stream b is the b-th piece of the text, the rest is left off."""
+    """[n] as [n // batch_size, batch_size]: stream b is the b-th piece of the text; drops the remainder."""
     length = tokens.numel() // batch_size
     return tokens[: length * batch_size].view(batch_size, length).t().contiguous()
 
 
 def _pieces(columns: Tensor, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Words and their successors, ``steps`` of each at a time."""
+    """Words and their successors, in pieces of ``steps`` rows."""
     last = columns.shape[0] - 1
     for begin in range(0, last, steps):
         end = min(begin + steps, last)
@@ -175,17 +175,17 @@ def train_language_model(
     schedule: TextSchedule,
     on_step: Callable[[TextStep], None] | None = None,
 ) -> None:
-    """Train w on ``weight_tokens``; before each step, alpha on the next piece of ``alpha_tokens``.
+    """Train w on ``weight_tokens`` and, before each step, alpha on the next piece of ``alpha_tokens``.
 
     Args:
         model: Changed in place, left in training mode.
         weight_tokens: [n] int64.
-        alpha_tokens: [m] int64, read again from the start when it ends; None trains w alone.
+        alpha_tokens: [m] int64, read again from the start when it ends; None trains only w.
         schedule: Sizes and rates.
         on_step: Called after each step.
 
     Raises:
-        ValueError: a text is too short for the schedule, or a loss is not finite.
+        ValueError: A text is too short for the schedule, or a loss is not finite.
     """
     columns = _columns("weight_tokens", weight_tokens, schedule)
     total = schedule.epochs * math.ceil((columns.shape[0] - 1) / schedule.steps)
@@ -253,8 +253,8 @@ def _columns(name: str, tokens: Tensor, schedule: TextSchedule) -> Tensor:
     columns = streams(tokens, schedule.batch_size)
     if columns.shape[0] < 2:
         raise ValueError(
-            f"{name}: expected at least {2 * schedule.batch_size} words for {schedule.batch_size} streams, "
-            f"got {tokens.numel()}"
+            f"{name}: expected at least {2 * schedule.batch_size:,} words for "
+            f"{counted(schedule.batch_size, 'stream')}, got {tokens.numel():,}"
         )
     return columns
 
@@ -266,13 +266,13 @@ def perplexity(
     """Exp of the mean cross-entropy per word, in evaluation mode.
 
     Args:
-        model: Its mode is put back.
-        tokens: [n] int64; read in ``batch_size`` streams, so the first word of each is not predicted.
-        batch_size: Fewer where the text is short.
-        steps: Words at a time; the result does not depend on them.
+        model: The model; its mode is restored.
+        tokens: [n] int64, read in ``batch_size`` streams; the first word of each is not predicted.
+        batch_size: Number of streams; fewer for a short text.
+        steps: Words per forward pass; the result does not depend on it.
 
     Raises:
-        ValueError: fewer than two words.
+        ValueError: There are fewer than two words.
     """
     columns = streams(tokens, max(1, min(batch_size, tokens.numel() // 2)))
     if columns.shape[0] < 2:

@@ -1,4 +1,4 @@
-"""What a step of training is: paths through the supernet, or mixtures of all of it.
+"""Methods to train a supernet: what one step does, on sampled paths or on mixtures.
 
 Sources: Z. Guo et al., SPOS, ECCV 2020, arXiv:1904.00420; X. Chu et al., FairNAS, ICCV 2021,
 arXiv:1907.01845; H. Liu, K. Simonyan, Y. Yang, "DARTS: Differentiable Architecture Search", ICLR 2019,
@@ -37,17 +37,17 @@ class NotFiniteError(ArithmeticError):
 
 @dataclass(frozen=True)
 class StepContext:
-    """What a method may use in one step.
+    """What a method can use in one step.
 
     Attributes:
-        progress: Steps done over all steps, in [0, 1).
-        rng: Of this step, the same in all processes.
+        progress: Completed steps over all steps, in [0, 1).
+        rng: Random numbers of this step, the same in all processes.
         generator: The same for tensors on the CPU.
-        optimizers: Of ``weights``, and what :meth:`Method.optimizers` added.
-        batch: Images and targets of this step for ``weights`` or ``architecture``: this process's part.
-        loss: Of logits and targets.
-        autocast: In which the forward pass runs.
-        update: Clip the gradients, and step the optimiser of the weights.
+        optimizers: The optimiser of ``weights``, and those from :meth:`Method.optimizers`.
+        batch: This process's part of the images and targets for ``weights`` or ``architecture``.
+        loss: Loss of logits and targets.
+        autocast: Context of the forward pass.
+        update: Clips the gradients and steps the optimiser of the weights.
     """
 
     progress: float
@@ -62,7 +62,7 @@ class StepContext:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Loss and fraction that was right of the weights' batch (means over its architectures), and these."""
+    """Loss and accuracy on the weights' batch (means over its architectures), and the architectures."""
 
     loss: Tensor
     accuracy: Tensor
@@ -70,11 +70,11 @@ class Outcome:
 
 
 class Method(ABC):
-    """One step of training.
+    """A method: defines one step of training.
 
     Attributes:
-        halves: Whether weights and architecture have a half of the images each.
-        sparse: Whether weights that a step does not use stay as they are, without decay and momentum.
+        halves: Whether weights and architecture each get one half of the images.
+        sparse: Whether weights that a step does not use remain unchanged, without decay and momentum.
     """
 
     halves = False
@@ -82,30 +82,30 @@ class Method(ABC):
 
     @abstractmethod
     def check(self, model: nn.Module) -> None:
-        """Raise UserError where ``model`` is none that the method trains."""
+        """Raise UserError if the method cannot train ``model``."""
 
     def weights(self, model: nn.Module) -> Iterable[nn.Parameter]:
-        """What the optimiser of the weights has."""
+        """Parameters of the weights' optimiser."""
         return model.parameters()
 
     def optimizers(self, model: nn.Module) -> dict[str, Optimizer]:
-        """Further ones, by name."""
+        """Further optimisers, by name."""
         return {}
 
     @abstractmethod
     def step(self, model: nn.Module, context: StepContext) -> Outcome:
-        """Gradients and updates of one step."""
+        """Compute gradients and update, for one step."""
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """Name and settings, as JSON has them."""
+        """Name and settings as a JSON value."""
 
 
 class SinglePath(Method):
     """``w <- w - r sum_a grad L(w, a)`` over the architectures a that a sampler draws for the step.
 
     Args:
-        sampler: Uniform, fair, by FLOPs, or one's own.
+        sampler: Uniform, fair, by FLOPs, or a sampler of your own.
     """
 
     sparse = True
@@ -114,23 +114,23 @@ class SinglePath(Method):
         self.sampler = sampler
 
     def check(self, model: nn.Module) -> None:
-        """A :class:`SharedWeights` of the sampler's space."""
+        """Raise UserError unless ``model`` is a :class:`SharedWeights` of the sampler's space."""
         if not isinstance(model, SharedWeights):
             raise UserError(f"model: expected SharedWeights to sample in, got {type(model).__name__}")
         if model.space.name != self.sampler.space.name:
             raise UserError(
-                f"sampler: expected one of {model.space.name}, as the model is, "
-                f"got one of {self.sampler.space.name}"
+                f"sampler: expected one for {model.space.name}, the space of the model, "
+                f"got one for {self.sampler.space.name}"
             )
 
     def weights(self, model: nn.Module) -> Iterable[nn.Parameter]:
-        """All but the architecture parameters, where there are some."""
+        """All parameters except those of the architecture."""
         if isinstance(model, CellWeights):
             return model.network.weight_parameters()
         return model.parameters()
 
     def step(self, model: nn.Module, context: StepContext) -> Outcome:
-        """The sampled architectures one after the other, then one update."""
+        """Run the sampled architectures one after the other, then update once."""
         inputs, targets = context.batch("weights")
         architectures = self.sampler.sample(context.rng)
         context.optimizers["weights"].zero_grad()
@@ -146,29 +146,28 @@ class SinglePath(Method):
         return Outcome(torch.stack(losses).mean(), torch.stack(right).mean(), architectures)
 
     def describe(self) -> dict[str, Any]:
-        """The sampler's."""
+        """Name of the method and settings of the sampler."""
         return {"method": "single path", **self.sampler.describe()}
 
 
 class Differentiable(Method):
-    """Weights and architecture parameters in turn, on a half of the images each.
+    """Alternates weights and architecture parameters, each on one half of the images.
 
-    ``alpha <- alpha - r_a grad_alpha L_val(w', alpha)``, then ``w <- w - r grad_w L_train(w, alpha)``. Of
-    first order w' is w; of second order (DARTS) it is w after one step of SGD on the training batch, whose
-    dependence on alpha counts too, by a finite difference.
+    ``alpha <- alpha - r_a grad_alpha L_val(w', alpha)``, then ``w <- w - r grad_w L_train(w, alpha)``. In
+    first order, w' is w. In second order (DARTS), w' is w after one SGD step on the training batch, and its
+    dependence on alpha is included by a finite difference.
 
-    At the start the gradient of alpha says which operations learn fastest, which those without weights win:
-    later methods (P-DARTS, Chen et al., ICCV 2019; PC-DARTS, Xu et al., ICLR 2020) train w alone at first,
-    which is ``warm_up``.
+    Early on, the gradient of alpha favours the operations that learn fastest, which are those without
+    weights. So later methods (P-DARTS, Chen et al., ICCV 2019; PC-DARTS, Xu et al., ICLR 2020) first train
+    only w: see ``warm_up``.
 
     Args:
         mixing: ``softmax`` is DARTS, ``gumbel_hard`` GDAS, ``gumbel`` its smooth form.
-        order: 1 or 2; 2 with ``softmax`` only, as its passes must see one mixture.
-        learning_rate: Of alpha: Adam, betas (0.5, 0.999).
-        weight_decay: Of alpha.
-        temperature: T of the mixture in the first and after the last step, linear between; GDAS goes from
-            10 to 0.1.
-        warm_up: Fraction of the steps, from the first on, in which alpha stays as it is; 0.3 in PC-DARTS.
+        order: 1 or 2; 2 only with ``softmax``, since all its passes need the same mixture.
+        learning_rate: Learning rate of alpha (Adam, betas (0.5, 0.999)).
+        weight_decay: Weight decay of alpha.
+        temperature: T of the mixture in the first and after the last step, linear between; 10 to 0.1 in GDAS.
+        warm_up: Fraction of the steps, from the first on, that do not train alpha; 0.3 in PC-DARTS.
     """
 
     halves = True
@@ -200,15 +199,15 @@ class Differentiable(Method):
         self.learning_rate, self.weight_decay, self.warm_up = learning_rate, weight_decay, warm_up
 
     def check(self, model: nn.Module) -> None:
-        """A network with architecture parameters."""
+        """Raise UserError unless ``model`` has architecture parameters."""
         _supernet(model)
 
     def weights(self, model: nn.Module) -> Iterable[nn.Parameter]:
-        """All but alpha."""
+        """All parameters except alpha."""
         return _supernet(model).weight_parameters()
 
     def optimizers(self, model: nn.Module) -> dict[str, Optimizer]:
-        """Adam of alpha."""
+        """Adam for alpha."""
         alphas = _supernet(model).architecture_parameters()
         return {
             "architecture": torch.optim.Adam(
@@ -227,7 +226,7 @@ class Differentiable(Method):
         return network.sample(self.mixing, temperature=temperature, generator=generator)
 
     def step(self, model: nn.Module, context: StepContext) -> Outcome:
-        """Alpha, but for the warm-up, then w."""
+        """Update alpha, after the warm-up, then w."""
         network = _supernet(model)
         inputs, targets = context.batch("weights")
         if context.progress >= self.warm_up:
@@ -244,7 +243,7 @@ class Differentiable(Method):
     def _step_architecture(
         self, network: Supernet, context: StepContext, inputs: Tensor, targets: Tensor
     ) -> None:
-        """Descend the held images' loss along alpha; second order looks a step on ``inputs`` ahead."""
+        """Step alpha on the loss of the held images; second order first takes a trial step on ``inputs``."""
         weights, alphas = list(network.weight_parameters()), list(network.architecture_parameters())
 
         def loss_of(x: Tensor, y: Tensor) -> Tensor:
@@ -261,7 +260,7 @@ class Differentiable(Method):
                 context.optimizers["weights"],
             )
         else:
-            for weight in weights:  # their gradients are not needed, and the fused backward leaves them out
+            for weight in weights:  # no gradients needed: the fused backward then skips them
                 weight.requires_grad_(False)
             try:
                 torch.autograd.backward(loss_of(held_x, held_y))

@@ -1,4 +1,4 @@
-"""The supernet of NAS-Bench-101: the widest layers of every vertex, of which a cell takes the first channels.
+"""The supernet of NAS-Bench-101: layers of maximum width, of which a cell uses the first channels.
 
 Source of the cells: C. Ying et al., "NAS-Bench-101: Towards Reproducible Neural Architecture Search", ICML
 2019, arXiv:1902.09635; supernets of them: Y. Zhang, Q. Zhang, Y. Yang, "How Does Weight Sharing Help in
@@ -19,33 +19,32 @@ from torch.nn import functional as F
 from pynas._errors import UserError
 from pynas.architecture import Architecture
 from pynas.spaces import NASBench101
-from pynas.spaces._base import check_positive
-from pynas.spaces._nasbench101_cell import INTERIOR, OPERATIONS
-from pynas.spaces._nasbench101_network import conv_bn_relu, operation
+from pynas.spaces.base import check_positive
+from pynas.spaces.nasbench101.cell import INTERIOR, OPERATIONS
+from pynas.spaces.nasbench101.network import conv_bn_relu, operation
 from pynas.supernet._base import Segment, SharedWeights, channels_last, without_affine
 
 
 class NASBench101Supernet(SharedWeights):
-    r"""Layers for all cells of NAS-Bench-101; a vertex of c channels runs the first c of its layers'.
+    r"""Layers for all cells of NAS-Bench-101; a vertex with c channels uses the first c of its layers.
 
-    Each cell of the network has, for vertices 1 to 5, a projection of the cell's input, a 3x3 and a 1x1
-    convolution, all as wide as the cell's output, the widest that a vertex can be; and a projection to the
-    output. Vertex t of c_t channels runs ``relu(BN(W[:c_t, :c_in] * x))``, BN with its first c_t means,
+    For vertices 1 to 5, each cell of the network has a projection of the cell's input, a 3x3 and a 1x1
+    convolution, all as wide as the cell's output, the maximum for a vertex; and it has a projection to the
+    output. Vertex t with c_t channels runs ``relu(BN(W[:c_t, :c_in] * x))``, BN with its first c_t means,
     variances, weights and biases; c_in is c_t for an operation, the channels of the cell's input for a
     projection. Sums, truncation and concatenation are those of :class:`~pynas.spaces.NASBench101`. So logits
-    are those of the space's own network with these slices for its weights.
+    equal those of the space's own network with these slices as its weights.
 
-    Vertices are numbered as in that network, after pruning: architectures that differ only in what lies on no
-    path from input to output run the same layers. The order of vertices matters. Training by
-    ``space.sample`` sees every cell in its :meth:`~pynas.spaces.NASBench101.canonical` order only, so judge
-    cells in this order.
+    Vertices are numbered as in that network, after pruning: architectures that differ only in unused parts
+    run the same layers. The order of vertices matters. Training with ``space.sample`` sees every cell only in
+    its :meth:`~pynas.spaces.NASBench101.canonical` order, so evaluate cells in this order.
 
-    Where a step of training uses some channels of a layer, the others have a gradient of zero: they decay
-    and go on by their momentum. Layers that it does not use at all stay as they are.
+    If a training step uses some channels of a layer, the others have gradient zero, but weight decay and
+    momentum still change them. Layers that it does not use at all remain unchanged.
 
     Args:
-        space: ``nasbench101`` as published if None.
-        num_classes: Logits.
+        space: The space; if None, ``nasbench101`` as published.
+        num_classes: Number of classes.
         in_channels: Channels of images.
         affine: Whether batch norms have a weight and a bias.
     """
@@ -79,7 +78,7 @@ class NASBench101Supernet(SharedWeights):
             without_affine(self)
 
     def segments(self, arch: Architecture) -> tuple[Segment, ...]:
-        """Stem, cells (the first of a stack after its pooling), head; keys of cells are the pruned cell."""
+        """Stem, cells (the first of a stack with its pooling), head; the key of a cell is the pruned cell."""
         rows, operations = self.space.matrix(arch)
         vertices = range(len(rows))
         wiring = Wiring(tuple(tuple(s for s in range(t) if rows[s][t]) for t in vertices), operations)
@@ -108,13 +107,13 @@ class NASBench101Supernet(SharedWeights):
 
 @dataclass(frozen=True)
 class Wiring:
-    """A pruned cell: which vertices each vertex reads, in ascending order, and what it does."""
+    """A pruned cell: the vertices that each vertex reads, ascending, and its operation."""
 
     sources: tuple[tuple[int, ...], ...]
     operations: tuple[str, ...]
 
     def channels(self, out: int) -> list[int]:
-        """Of vertices 1, 2, ... and the output, where this has ``out``; see :class:`NASBench101`."""
+        """Channels of vertices 1, 2, ... and the output, which has ``out``; see :class:`NASBench101`."""
         last = len(self.sources) - 1
         found = [0] * last + [out]
         joined = [s for s in self.sources[last] if s > 0]
@@ -128,7 +127,7 @@ class Wiring:
 
 
 class WidestCell(nn.Module):
-    """All layers of one cell: ``in_channels`` to ``channels``, the most that a vertex or the output has."""
+    """All layers of one cell, ``in_channels`` to ``channels``: the maximum of vertices and output."""
 
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
@@ -159,7 +158,7 @@ class WidestCell(nn.Module):
         return [_first(self._layer(name, "projection"), x, width)] if 0 in sources else []
 
     def layers(self, wiring: Wiring) -> tuple[nn.Module, ...]:
-        """Those that the cell of ``wiring`` runs."""
+        """The layers that the cell of ``wiring`` runs."""
         last = len(wiring.sources) - 1
         found = []
         for vertex in range(1, last + 1):
@@ -180,7 +179,7 @@ def _sum(terms: Sequence[Tensor]) -> Tensor:
 
 
 def _first(layer: nn.Module, x: Tensor, channels: int) -> Tensor:
-    """Convolution, batch norm and ReLU, of each the first ``channels``, on as many channels as ``x`` has."""
+    """The first ``channels`` of convolution, batch norm and ReLU, on as many input channels as ``x`` has."""
     conv, norm = cast(nn.Conv2d, layer.conv), cast(nn.BatchNorm2d, layer.bn)
     y = F.conv2d(x, conv.weight[:channels, : x.shape[1]], padding=cast(tuple[int, int], conv.padding))
     mean, variance, weight, bias = (

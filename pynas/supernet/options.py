@@ -1,4 +1,4 @@
-"""How long and how fast shared weights are trained."""
+"""Options of the training of shared weights."""
 
 from __future__ import annotations
 
@@ -14,26 +14,27 @@ Precision = Literal["float32", "bfloat16"]
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """Settings of a :class:`Trainer`; the defaults are those of DARTS, 50 epochs as there.
+    """Settings of a :class:`Trainer`; the defaults are those of DARTS, including its 50 epochs.
 
     Attributes:
-        epochs: Passes over the images of the weights.
-        steps: Steps in all, instead of ``epochs``.
-        batch_size: Images of a step, over all processes.
-        learning_rate: Of the weights at the start: SGD.
-        final_learning_rate: At the end.
-        decay: Between them: half a cosine, a line, or neither.
-        warm_up: Steps in which the rate grows from zero.
-        momentum: Of SGD.
-        weight_decay: Of all weights.
-        clip: Largest norm of the gradient; None for any.
-        label_smoothing: Of the cross-entropy.
-        precision: Of products: ``bfloat16`` runs the forward pass under autocast. Weights are float32 anyway.
-        max_restarts: How often, between two checkpoints, a loss or gradient that is not finite takes the
-            training back to the state before.
+        epochs: Passes over the images that train the weights.
+        steps: Total number of steps, in place of ``epochs``.
+        batch_size: Images in a step, over all processes.
+        learning_rate: Initial learning rate of the weights (SGD).
+        final_learning_rate: Learning rate at the end.
+        decay: Schedule between them: half a cosine, linear, or constant.
+        warm_up: Number of steps in which the rate grows from zero.
+        momentum: Momentum of SGD.
+        weight_decay: Weight decay of all weights.
+        clip: Largest gradient norm; None for no clipping.
+        label_smoothing: Label smoothing of the cross-entropy.
+        precision: Precision of products; ``bfloat16`` runs the forward pass under autocast. Weights are
+            always float32.
+        max_restarts: How often, between two checkpoints, a loss or gradient that is not finite may reset the
+            training to the last checkpoint.
 
     Raises:
-        UserError: A setting is out of its range.
+        UserError: A setting is out of range.
     """
 
     epochs: int = 50

@@ -1,4 +1,4 @@
-"""How far shared weights keep the order of architectures: Kendall's tau with known accuracies."""
+"""How well shared weights preserve the order of architectures: Kendall's tau with known accuracies."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pynas._correlation import kendall
 from pynas._errors import UserError
 from pynas.architecture import Architecture
+from pynas.ranking.correlation import kendall
 from pynas.supernet.evaluation import SubnetEvaluator
 
 
@@ -24,10 +24,10 @@ class OrderPreservation:
 
 @dataclass(frozen=True)
 class OrderReference:
-    """Architectures with known accuracies to rank.
+    """Architectures to rank, with known accuracies.
 
     Attributes:
-        random: Drawn uniformly from all that are known.
+        random: Drawn uniformly from all known architectures.
         top: Drawn uniformly from the most accurate of them.
     """
 
@@ -38,11 +38,11 @@ class OrderReference:
     def draw(
         cls, known: Mapping[Architecture, float], count: int = 50, *, top: float = 0.05, seed: int = 0
     ) -> OrderReference:
-        """Draw ``count`` of all and ``count`` of the best fraction ``top`` of ``known`` accuracies."""
+        """Draw ``count`` known architectures, and ``count`` of the most accurate ``top`` share of them."""
         best = sorted(known, key=lambda arch: (-known[arch], arch.decisions))
         best = best[: max(2, round(top * len(best)))]
         if len(known) < 2 or count < 2:
-            raise UserError(f"known, count: expected at least two of both, got {len(known)} and {count}")
+            raise UserError(f"known, count: expected at least 2 of both, got {len(known):,} and {count:,}")
         rng = random.Random(seed)
         every = sorted(known, key=lambda arch: arch.decisions)
 
@@ -52,7 +52,7 @@ class OrderReference:
         return cls(some(every), some(best))
 
     def measure(self, evaluate: SubnetEvaluator) -> OrderPreservation:
-        """Tau of accuracies with shared weights and the known ones; NaN where all of them tie."""
+        """Tau between accuracies with shared weights and the known ones; NaN if all of them tie."""
         return OrderPreservation(_tau(evaluate, self.random), _tau(evaluate, self.top))
 
 

@@ -14,25 +14,25 @@ from torch import Tensor, nn
 from pynas._errors import UserError
 from pynas.architecture import Architecture
 from pynas.nn.language_model import RecurrentLanguageModel
-from pynas.nn.language_training import start_at_unit_scale, start_from_frequencies
 from pynas.nn.recurrent import RecurrentCell
 from pynas.spaces import DARTSRNN
-from pynas.spaces._darts_rnn_network import NextWords
+from pynas.spaces.darts_rnn.network import NextWords
 from pynas.supernet._base import Segment, SharedWeights
+from pynas.supernet.language_training import start_at_unit_scale, start_from_frequencies
 
 
 class RecurrentSupernet(SharedWeights):
     r"""Words ``[N, T]`` int64 to logits ``[N, words, T]`` of each next one, by any cell of ``darts_rnn``.
 
-    Cells share all that they have: embedding and decoder (one matrix), ``W_0``, and the matrix ``W_i`` of
-    each node, whatever its predecessor and activation. One runs as it would alone, without the mixtures and
-    the batch norms that a search by gradient needs; so there are no statistics to recalibrate.
+    Cells share all weights: embedding and decoder (one matrix), ``W_0``, and the matrix ``W_i`` of each node,
+    whatever its predecessor and activation. A cell runs exactly as by itself, without the mixtures and batch
+    norms of a gradient-based search; so there are no statistics to recalibrate.
 
-    ``T`` words are a window of the text that starts afresh, from a state of zeros. With the next words
-    ``[N, T]`` as targets, ``cross_entropy`` of the logits is the mean over all words, in nats.
+    ``T`` words are a window of the text, which starts from a state of zeros. With the next words ``[N, T]``
+    as targets, ``cross_entropy`` of the logits is the mean over all words, in nats.
 
     Args:
-        space: ``darts_rnn`` as published if None; it has the features, nodes and dropouts.
+        space: The space, with its features, nodes and dropouts; if None, ``darts_rnn`` as published.
         words: Size of the vocabulary.
     """
 
@@ -45,7 +45,7 @@ class RecurrentSupernet(SharedWeights):
         self.network = cast(NextWords, self.space.build(some, words))
 
     def segments(self, arch: Architecture) -> tuple[Segment, ...]:
-        """One: the decoder's weights are the embedding's, so nothing before the cell is apart from it."""
+        """A single segment: the decoder shares the embedding's weights, so they cannot be separated."""
         genotype = self.space.genotype(arch)
         network = self.network
 
@@ -56,29 +56,29 @@ class RecurrentSupernet(SharedWeights):
         return (Segment(genotype.recurrent, run, (network,)),)
 
     def classifier(self) -> nn.Linear:
-        """The decoder, whose weight is the embedding's."""
+        """The decoder, which shares the embedding's weight."""
         return self.network.model.decoder
 
     def _replace_classifier(self, layer: nn.Linear) -> None:
         raise UserError(
-            "reset_classifier: the decoder's weights are the embedding's; another vocabulary needs another "
+            "reset_classifier: the decoder shares the embedding's weights; another vocabulary needs another "
             "model"
         )
 
 
 @torch.no_grad()
 def start_language_model(network: nn.Module, words: Tensor) -> None:
-    """Weights from which a short training of a language model gets somewhere.
+    """Initialise a language model so that a short training makes progress.
 
-    See :func:`~pynas.nn.language_training.start_at_unit_scale` and ``start_from_frequencies``.
+    See :func:`~pynas.supernet.language_training.start_at_unit_scale` and ``start_from_frequencies``.
 
     Args:
-        network: Holds a :class:`~pynas.nn.RecurrentLanguageModel`, which is changed in place, with torch's
-            global random numbers.
-        words: Of the training text, int64 of any shape, for their frequencies.
+        network: A network with a :class:`~pynas.nn.RecurrentLanguageModel`, which is changed in place with
+            torch's global generator.
+        words: The training text, int64 of any shape, for word frequencies.
 
     Raises:
-        UserError: It holds none.
+        UserError: The network has no such model.
     """
     for model in network.modules():
         if isinstance(model, RecurrentLanguageModel):

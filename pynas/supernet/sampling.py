@@ -1,4 +1,4 @@
-"""Which architectures a step of training runs.
+"""Samplers of the architectures of a training step.
 
 Sources: Z. Guo et al., "Single Path One-Shot Neural Architecture Search with Uniform Sampling", ECCV 2020,
 arXiv:1904.00420; X. Chu, B. Zhang, R. Xu, "FairNAS: Rethinking Evaluation Fairness of Weight Sharing Neural
@@ -13,15 +13,16 @@ from abc import ABC, abstractmethod
 from typing import ClassVar
 
 from pynas._errors import UserError
+from pynas._plural import counted
 from pynas.architecture import Architecture
 from pynas.spaces import SearchSpace
 
 
 class Sampler(ABC):
-    """Draws architectures; what it draws depends on its settings and on the random numbers alone.
+    """Draws architectures; the draws depend only on its settings and the random numbers.
 
     Attributes:
-        space: Whose architectures.
+        space: Space of the architectures.
     """
 
     name: ClassVar[str]
@@ -31,34 +32,33 @@ class Sampler(ABC):
 
     @abstractmethod
     def sample(self, rng: random.Random) -> tuple[Architecture, ...]:
-        """The architectures of one step, whose gradients are added."""
+        """The architectures of one step; their gradients are added."""
 
     def describe(self) -> dict[str, str | int | float]:
-        """Name and settings, by which a training that goes on knows that nothing has changed."""
+        """Name and settings, by which a resumed training checks that they are unchanged."""
         return {"sampler": self.name, "space": self.space.name}
 
 
 class UniformSampler(Sampler):
-    """One architecture, all alike probable: ``p(a) = 1 / size``."""
+    """One architecture, drawn uniformly: ``p(a) = 1 / size``."""
 
     name = "uniform"
 
     def sample(self, rng: random.Random) -> tuple[Architecture, ...]:
-        """One."""
+        """One architecture."""
         return (self.space.sample(rng),)
 
 
 class FairSampler(Sampler):
-    r"""As many architectures as the largest number of choices K: every choice of every decision alike often.
+    r"""K architectures with equally frequent choices of every decision; K is the largest number of choices.
 
-    Of each decision the choices are permuted, and architecture k takes the k-th (strict fairness). A decision
-    of fewer choices n than K takes permutation after permutation, so in one step its choices occur
-    ``floor(K / n)`` or ``ceil(K / n)`` times. In a space with constraints the permutations are drawn until
-    all architectures are valid.
+    The choices of each decision are permuted, and architecture k takes the k-th (strict fairness). A decision
+    with n < K choices uses several permutations, so its choices occur ``floor(K / n)`` or ``ceil(K / n)``
+    times in a step. In a space with constraints, permutations are drawn until all architectures are valid.
 
     Args:
-        space: With a fixed number of decisions.
-        tries: Draws until giving up.
+        space: A space with a fixed number of decisions.
+        tries: Number of draws before giving up.
     """
 
     name = "fair"
@@ -70,7 +70,7 @@ class FairSampler(Sampler):
         self.tries = tries
 
     def sample(self, rng: random.Random) -> tuple[Architecture, ...]:
-        """K, in which every choice occurs."""
+        """K architectures in which every choice occurs."""
         count = max(self.space.num_choices)
         for _ in range(self.tries):
             columns = []
@@ -83,27 +83,27 @@ class FairSampler(Sampler):
             if all(map(self.space.is_valid, rows)):
                 return tuple(Architecture(self.space.name, row) for row in rows)
         raise UserError(
-            f"space: the constraints of {self.space.name} refused {self.tries} fair samples; "
+            f"space: the constraints of {self.space.name} refused {counted(self.tries, 'fair sample')}; "
             "use uniform sampling"
         )
 
 
 class FlopsBinSampler(Sampler):
-    """One architecture whose multiply-adds are in a bin that was drawn first: costs are met alike often.
+    """One architecture from a uniformly drawn bin of multiply-adds, so that all costs are equally frequent.
 
-    Uniform sampling concentrates where most architectures are; this is what the code of Single Path One-Shot
-    trains ImageNet's supernet with (290 to 360 million in bins of 10 million). A bin is drawn uniformly, then
-    architectures until one is inside; after ``tries`` the nearest that was seen is taken.
+    Uniform sampling over architectures concentrates at the most frequent costs. The code of Single Path
+    One-Shot trains the ImageNet supernet with this sampler, from 290 to 360 million in bins of 10 million. A
+    bin is drawn uniformly, then architectures until one is inside; after ``tries`` the nearest one is taken.
 
     Args:
-        space: Which knows its multiply-adds.
-        low: Where the first bin begins; None for the 5 % quantile of 200 architectures.
-        high: Where the last bin ends; None for the 95 % quantile.
-        width: Of a bin; None for a seventh of the range.
-        num_classes: As of the networks.
-        image_size: As of the images.
-        in_channels: As of the images.
-        tries: Architectures drawn for a bin.
+        space: A space with known multiply-adds.
+        low: Start of the first bin; None for the 5 % quantile of 200 architectures.
+        high: End of the last bin; None for the 95 % quantile.
+        width: Width of a bin; None for a seventh of the range.
+        num_classes: Number of classes of the networks.
+        image_size: Size of the images.
+        in_channels: Channels of the images.
+        tries: Number of architectures drawn for a bin.
 
     Raises:
         UserError: The range is empty.
@@ -140,16 +140,16 @@ class FlopsBinSampler(Sampler):
         self.low, self.high, self.width, self.tries = low, high, width, tries
 
     def macs(self, arch: Architecture) -> int:
-        """Multiply-adds of ``arch`` at the sizes of this sampler."""
+        """Multiply-adds of ``arch`` at this sampler's sizes."""
         return self.space.macs(arch, *self._arguments)
 
     @property
     def bins(self) -> int:
-        """How many there are."""
+        """Number of bins."""
         return math.ceil((self.high - self.low) / self.width - 1e-9)
 
     def sample(self, rng: random.Random) -> tuple[Architecture, ...]:
-        """One."""
+        """One architecture."""
         begin = self.low + rng.randrange(self.bins) * self.width
         end = min(begin + self.width, self.high)
         best: tuple[float, Architecture] | None = None
@@ -165,6 +165,6 @@ class FlopsBinSampler(Sampler):
         return (best[1],)
 
     def describe(self) -> dict[str, str | int | float]:
-        """With the bins."""
+        """Name and settings, including the bins."""
         bins: dict[str, str | int | float] = {"low": self.low, "high": self.high, "width": self.width}
         return super().describe() | bins | {"tries": self.tries}

@@ -1,4 +1,4 @@
-"""Random numbers that depend on a seed and a place in the training alone, so that going on is going back."""
+"""Random numbers that depend only on a seed and the position in the training, so that resuming is exact."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from torch import Tensor
 
 
 def derive(*parts: int | str) -> int:
-    """A number of 63 bits for each tuple of numbers and names."""
+    """A 63-bit seed derived from numbers and names."""
     digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
 class Batches:
-    """Full batches of ``count`` items, permuted anew in each epoch; batch ``step`` can be had at any time.
+    """Full batches of items in a new permutation for each epoch, with random access to batch ``step``.
 
     Args:
         positions: The items.
-        batch_size: Of each; what is left over in an epoch is left out of it.
-        seed: Of the permutations.
+        batch_size: Size of a batch; an epoch drops the remainder.
+        seed: Seed of the permutations.
     """
 
     def __init__(self, positions: Tensor, batch_size: int, seed: int) -> None:

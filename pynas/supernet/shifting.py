@@ -1,4 +1,4 @@
-"""Supernet Shifting: an evolutionary search whose candidates train the shared weights that judge them.
+"""Supernet Shifting: an evolutionary search that fine-tunes the shared weights on its candidates.
 
 Source: B. Zhang, X. Wang, X. Qin, J. Yan, "Boosting Order-Preserving and Transferability for Neural
 Architecture Search: a Joint Architecture Refined Search and Fine-tuning Approach", CVPR 2024,
@@ -20,12 +20,12 @@ from torch.nn import functional as F
 from pynas._errors import UserError
 from pynas.architecture import Architecture
 from pynas.strategies.spos_evolution import SPOSEvolution
-from pynas.supernet import _state
+from pynas.supernet import training_state
 from pynas.supernet._base import SharedWeights
-from pynas.supernet._random import Batches, derive
 from pynas.supernet._shifting_parts import Candidate, ShiftingEvolution, ShiftingOptions, ShiftingResult
 from pynas.supernet.checkpoint import Checkpoint, CheckpointFolder
 from pynas.supernet.evaluation import SubnetEvaluator, SubnetScore
+from pynas.supernet.seeds import Batches, derive
 from pynas.trial import Evaluation, Status, Trial
 
 __all__ = [
@@ -39,29 +39,29 @@ __all__ = [
 
 
 class Shifting:
-    """Searches and trains at once, in place.
+    """Searches and trains at the same time, in place.
 
-    Everything drawn in generation g depends on ``(seed, g)`` and the state before it, which a checkpoint
-    holds: a search that was killed goes on to the same bits. A candidate whose loss is not finite fails; the
-    weights are then those from before it, and the search goes on.
+    All random numbers of generation g depend on ``(seed, g)`` and the state before it, which a checkpoint
+    holds: an interrupted search resumes bit for bit. A candidate whose loss is not finite fails; the weights
+    are reset to those before it, and the search continues.
 
-    Weights that an architecture does not use stay as they are, without decay or momentum (in the authors'
-    code these go on); running statistics are those of all paths together, as there. Whether the evaluator
-    recalibrates them is its affair: the authors' code does not.
+    Weights that an architecture does not use remain unchanged, without decay or momentum; in the authors'
+    code both continue. Running statistics are shared by all paths, as there. The evaluator may recalibrate
+    them; the authors' code does not.
 
     Args:
         model: The supernet, on its device.
         inputs: Training images ``[N, C, H, W]``.
         targets: ``[N]`` int64.
-        evaluate: Of ``model``, on other images.
-        options: How long and how fast.
-        strategy: :class:`ShiftingEvolution` with its defaults if None; any one with the sizes wanted.
-        seed: Of all that is drawn.
-        checkpoints: A folder of checkpoints, one after each generation; None for none.
+        evaluate: Evaluator of ``model`` on other images.
+        options: Length and rates of the training.
+        strategy: A strategy with the desired sizes; if None, :class:`ShiftingEvolution` with its defaults.
+        seed: Seed of all random numbers.
+        checkpoints: Folder of checkpoints, one after each generation; None for none.
         on_generation: Called after each generation with its number and candidates.
 
     Raises:
-        UserError: Something does not fit something else.
+        UserError: Arguments do not fit together.
     """
 
     def __init__(
@@ -82,8 +82,8 @@ class Shifting:
             raise UserError("evaluate: expected an evaluator of the same model")
         if len(inputs) != len(targets) or len(inputs) < self.options.batch_size:
             raise UserError(
-                f"inputs, targets: expected as many of both, at least batch_size={self.options.batch_size}, "
-                f"got {len(inputs)} and {len(targets)}"
+                "inputs, targets: expected equally many, at least "
+                f"batch_size={self.options.batch_size}, got {len(inputs):,} and {len(targets):,}"
             )
         self.model, self.inputs, self.targets, self.evaluate = model, inputs, targets, evaluate
         self.strategy = strategy or ShiftingEvolution(model.space, seed=seed)
@@ -107,7 +107,7 @@ class Shifting:
         """Search to the end.
 
         Args:
-            resume: Go on from the last whole checkpoint of the folder, from the start if there is none.
+            resume: Continue from the last intact checkpoint of the folder, or start if there is none.
 
         Raises:
             UserError: The folder holds another search, or this one and ``resume`` is false, or only damaged
@@ -138,10 +138,10 @@ class Shifting:
     def _shift_each(
         self, generation: int, architectures: Sequence[Architecture]
     ) -> list[tuple[Architecture, SubnetScore, float]]:
-        """Steps of each, then its score."""
+        """Train, then score, each candidate in turn."""
         found = []
         for place, arch in enumerate(architectures):
-            before = _state.collect(self.model, {"weights": self._optimizer})
+            before = training_state.collect(self.model, {"weights": self._optimizer})
             losses = []
             for step in range(self.options.steps):
                 self._optimizer.zero_grad()
@@ -157,14 +157,14 @@ class Shifting:
                 (score,) = self.evaluate([arch])
             if not math.isfinite(score.loss):
                 self._optimizer.state.clear()
-                _state.restore(before, self.model, {"weights": self._optimizer})
+                training_state.restore(before, self.model, {"weights": self._optimizer})
             found.append((arch, score, loss))
         return found
 
     def _shift_together(
         self, generation: int, architectures: Sequence[Architecture]
     ) -> list[tuple[Architecture, SubnetScore, float]]:
-        """Scores of all, the mean of their gradients, one step."""
+        """Score all candidates, average their gradients, take one step."""
         scores = self.evaluate(architectures)
         totals = [torch.zeros_like(p) for p in self._parameters]
         losses, counted = [], 0
@@ -189,7 +189,7 @@ class Shifting:
         return list(zip(architectures, scores, losses, strict=True))
 
     def _backward(self, arch: Architecture, generation: int, place: int, step: int) -> float:
-        """Add the gradient of one batch; the loss."""
+        """Add the gradient of one batch and return its loss."""
         number = (generation * self.strategy.population_size + place) * self.options.steps + step
         positions = self._batches.at(number)
         x = self.inputs[positions.to(self.inputs.device)].to(self.device)
@@ -205,7 +205,7 @@ class Shifting:
         return all(bool(n.isfinite()) for n in torch._foreach_norm(gradients)) if gradients else True
 
     def _update(self) -> None:
-        for parameter in self._parameters:  # fused edges give zeros to the candidates that did not run
+        for parameter in self._parameters:  # fused edges give zero gradients to candidates that did not run
             if parameter.grad is not None and not bool(parameter.grad.any()):
                 parameter.grad = None
         self._optimizer.step()
@@ -220,8 +220,8 @@ class Shifting:
             "options": asdict(self.options),
             "space": self.model.space.name,
             "population": self.strategy.population_size,
-            "images": _state.digest(self.inputs, self.targets),
-            "validation": _state.digest(self.evaluate.inputs, self.evaluate.targets),
+            "images": training_state.digest(self.inputs, self.targets),
+            "validation": training_state.digest(self.evaluate.inputs, self.evaluate.targets),
             "calibration": None if calibration is None else len(calibration),
         }
 
@@ -233,7 +233,7 @@ class Shifting:
             for c in found
         ]
         record = {"search": self._identity(), "strategy": self.strategy.state(), "candidates": history}
-        tensors = _state.collect(self.model, {"weights": self._optimizer})
+        tensors = training_state.collect(self.model, {"weights": self._optimizer})
         self.folder.save(Checkpoint(generations, tensors, record))
 
     def _begin(self, resume: bool) -> tuple[int, list[Candidate], list[str]]:
@@ -245,14 +245,11 @@ class Shifting:
         if state is None:
             return 0, [], damaged
         if not resume:
-            raise UserError(
-                f"{self.folder.folder}: holds a search already; go on with it by resume, or "
-                "take another folder"
-            )
+            raise UserError(f"{self.folder.folder}: already holds a search; resume it, or use another folder")
         holds = f"{self.folder.folder}: holds a search"
-        _state.check_same(state.record.get("search"), self._identity(), holds)
+        training_state.check_same(state.record.get("search"), self._identity(), holds)
         where = str(self.folder.path(state.step))
-        _state.restore(state.tensors, self.model, {"weights": self._optimizer}, where)
+        training_state.restore(state.tensors, self.model, {"weights": self._optimizer}, where)
         self.strategy.load_state(state.record["strategy"])
         name = self.model.space.name
         found = [
@@ -263,7 +260,7 @@ class Shifting:
 
 
 def transfer(model: SharedWeights, num_classes: int, seed: int = 0) -> None:
-    """Give a supernet a new classifier, N(0, 0.01^2), for another data set; all else stays."""
+    """Give a supernet a new classifier, N(0, 0.01^2), for another data set; all else is kept."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "classifier"))
         model.reset_classifier(num_classes)

@@ -1,4 +1,4 @@
-"""What a training says to TensorBoard, where that is installed (the ``tensorboard`` extra)."""
+"""Logs a training to TensorBoard, if that is installed (the ``tensorboard`` extra)."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 @contextmanager
 def open_log(folder: Path | None) -> Iterator[Callable[[TrainingStep], None]]:
-    """A function for :class:`Trainer`'s ``on_step`` that writes scalars; one that does nothing for None.
+    """A function for :class:`Trainer`'s ``on_step`` that writes scalars; for None it does nothing.
 
     Args:
-        folder: Of event files, as ``tensorboard --logdir`` takes it.
+        folder: Folder of event files, for ``tensorboard --logdir``.
 
     Raises:
         UserError: TensorBoard is not installed.
@@ -30,7 +30,7 @@ def open_log(folder: Path | None) -> Iterator[Callable[[TrainingStep], None]]:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise UserError(
-            "tensorboard: is not installed; pip install 'pynas-torch[tensorboard]', or leave the log out"
+            "tensorboard: is not installed; pip install 'pynas-torch[tensorboard]', or leave out the log"
         ) from error
     writer = SummaryWriter(str(folder))
 

@@ -1,4 +1,4 @@
-"""Training shared weights, so that a kill at any moment costs only the time since the last checkpoint."""
+"""Trains shared weights; a kill at any moment costs only the time since the last checkpoint."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from pynas._errors import UserError
-from pynas.supernet import _state, distributed
-from pynas.supernet._random import Batches, derive
-from pynas.supernet._trainer_parts import TrainingResult, TrainingStep, describe_transform
+from pynas._plural import counted
+from pynas.supernet import distributed, training_state
 from pynas.supernet.checkpoint import Checkpoint, CheckpointFolder
 from pynas.supernet.methods import Method, NotFiniteError, Outcome, StepContext
 from pynas.supernet.options import TrainingOptions
+from pynas.supernet.seeds import Batches, derive
+from pynas.supernet.trainer_parts import TrainingResult, TrainingStep, describe_transform
 
 __all__ = ["Trainer", "TrainingResult", "TrainingStep"]
 
@@ -30,34 +31,34 @@ _log = logging.getLogger(__name__)
 
 
 class Trainer:
-    """Trains a model in place by a method, in steps that depend on seed and number alone.
+    """Trains a model in place by a method, in steps whose random numbers depend only on seed and number.
 
-    Order of images, sampled architectures and dropout of step n are drawn anew from ``(seed, n)``; weights,
-    buffers and the state of the optimisers are in the checkpoint. So a training that was killed and goes on
-    ends with the same bits as one that was not (on one machine, with one number of threads).
+    Order of images, sampled architectures and dropout of step n are drawn from ``(seed, n)``; weights,
+    buffers and optimiser states are in the checkpoint. So an interrupted training resumes bit for bit (on the
+    same machine, with the same number of threads).
 
-    A loss or gradient that is NaN or infinite takes everything back to the last checkpoint (a copy in memory
-    where there is no folder), from where other images and architectures are drawn.
+    A loss or gradient that is NaN or infinite resets everything to the last checkpoint (a copy in memory if
+    there is no folder); other images and architectures are then drawn.
 
     Under ``torchrun`` (:func:`distributed.torchrun`) each process takes its part of every batch.
 
     Args:
         model: :class:`SharedWeights`, or a :class:`~pynas.nn.Supernet` for :class:`Differentiable`; on its
             device.
-        inputs: Images ``[N, C, H, W]``, or windows of words ``[N, T]`` int64; may lie on another device.
-        targets: ``[N]`` int64, of words ``[N, T]``.
-        method: What a step is.
-        options: How long and how fast.
-        seed: Of everything that is drawn.
-        checkpoints: A folder of checkpoints; None for none.
-        checkpoint_every: Steps between two.
-        keep: How many of the last checkpoints stay.
-        transform: Applied to each batch of images of the weights, such as :class:`pynas.data.CropAndFlip`;
-            draws from torch's global generator.
-        on_step: Called after each step. A step that was taken back comes again.
+        inputs: Images ``[N, C, H, W]``, or windows of words ``[N, T]`` int64; may be on another device.
+        targets: ``[N]`` int64, or ``[N, T]`` for words.
+        method: Defines a step.
+        options: Length and rates of the training.
+        seed: Seed of all random numbers.
+        checkpoints: Folder of checkpoints; None for none.
+        checkpoint_every: Steps between checkpoints.
+        keep: Number of last checkpoints to keep.
+        transform: Augmentation of each batch that trains the weights, such as
+            :class:`pynas.data.CropAndFlip`; it draws from torch's global generator.
+        on_step: Called after each step, again for steps that are repeated after a reset.
 
     Raises:
-        UserError: Something does not fit something else.
+        UserError: Arguments do not fit together.
     """
 
     def __init__(
@@ -104,11 +105,13 @@ class Trainer:
         parts = 2 if self.method.halves else 1
         if len(self.inputs) != count or count // parts < size:
             raise UserError(
-                f"inputs, targets: expected as many of both, at least {parts} batches of {size}, "
-                f"got {len(self.inputs)} and {count}"
+                f"inputs, targets: expected equally many, at least {counted(parts, 'batch', 'batches')} "
+                f"of {size:,}, got {len(self.inputs):,} and {count:,}"
             )
         if size % distributed.world():
-            raise UserError(f"batch_size: expected a multiple of {distributed.world()} processes, got {size}")
+            raise UserError(
+                f"batch_size: expected a multiple of the {distributed.world()} processes, got {size:,}"
+            )
         generator = torch.Generator().manual_seed(derive(self.seed, "halves"))
         order = torch.randperm(count, generator=generator)
         half = count // parts
@@ -121,11 +124,11 @@ class Trainer:
         """Train to the end.
 
         Args:
-            resume: Go on from the last whole checkpoint of the folder, from the start if there is none.
+            resume: Continue from the last intact checkpoint of the folder, or start if there is none.
 
         Raises:
             UserError: The folder holds another training, or this one and ``resume`` is false, or only damaged
-                checkpoints; or the training does not get past losses that are not finite.
+                checkpoints; or losses keep being not finite.
         """
         distributed.start_alike(self.model)
         state, damaged = self._begin(resume)
@@ -143,9 +146,9 @@ class Trainer:
                     self._restore(state)
                     if failures > self.options.max_restarts:
                         raise UserError(
-                            f"training: step {number} of {self.total}: {reason}, {failures} times since step "
-                            f"{state.step}; the weights are those of then. A smaller learning_rate or clip "
-                            "may help; so may looking for NaN among the images"
+                            f"training: step {number} of {self.total}: {reason}, "
+                            f"{counted(failures, 'failure')} since step {state.step}; the weights were reset "
+                            "to that step. Try a smaller learning_rate or clip; look for NaN in the images"
                         ) from reason
                     _log.warning("step %d: %s; back to step %d", number, reason, state.step)
                     number, salt = state.step, salt + 1
@@ -169,7 +172,7 @@ class Trainer:
         rate = self.options.rate(number, self.total)
         for group in self._optimizers["weights"].param_groups:
             group["lr"] = rate
-        # Dropout differs between processes; what is sampled must not.
+        # Dropout differs between processes; sampled architectures must not.
         torch.manual_seed(derive(self.seed, salt, number, "layers", distributed.rank()))
         common = derive(self.seed, salt, number, "step")
         context = StepContext(
@@ -211,7 +214,7 @@ class Trainer:
         if not math.isfinite(norm):
             raise NotFiniteError(f"the gradient's norm is {norm}")
         if self.method.sparse:
-            # Fused edges give zeros to the candidates that did not run; plain modules give none.
+            # Fused edges give zero gradients to candidates that did not run; plain modules give None.
             zero = torch.stack(norms).eq(0).tolist() if norms else []
             for weight, is_zero in zip(used, zero, strict=True):
                 if is_zero:
@@ -231,7 +234,7 @@ class Trainer:
     # ---- state -----------------------------------------------------------------------------------
 
     def _identity(self) -> dict[str, Any]:
-        """What must be the same for a training to go on to the same end."""
+        """What must be unchanged for a training to resume bit for bit."""
         return {
             "seed": self.seed,
             "options": asdict(self.options),
@@ -239,18 +242,18 @@ class Trainer:
             "model": type(self.model).__name__,
             "processes": distributed.world(),
             "checkpoint_every": self.every,
-            "images": _state.digest(self.inputs, self.targets),
+            "images": training_state.digest(self.inputs, self.targets),
             "transform": describe_transform(self.transform),
         }
 
     def _state(self, number: int, salt: int, history: list[list[float]]) -> Checkpoint:
-        tensors = _state.collect(self.model, self._optimizers)
+        tensors = training_state.collect(self.model, self._optimizers)
         tensors["history"] = torch.tensor(history, dtype=torch.float64).view(-1, 2)
         return Checkpoint(number, tensors, {"restarts": salt, "training": self._identity()})
 
     def _restore(self, state: Checkpoint) -> None:
         where = "checkpoint" if self.folder is None else str(self.folder.path(state.step))
-        _state.restore(state.tensors, self.model, self._optimizers, where)
+        training_state.restore(state.tensors, self.model, self._optimizers, where)
 
     def _begin(self, resume: bool) -> tuple[Checkpoint, list[str]]:
         if resume and self.folder is None:
@@ -258,18 +261,17 @@ class Trainer:
         if self.folder is not None and self.folder.steps():
             if not resume:
                 raise UserError(
-                    f"{self.folder.folder}: holds a training already; go on with it by resume, or take "
-                    "another folder"
+                    f"{self.folder.folder}: already holds a training; resume it, or use another folder"
                 )
             found, damaged = self.folder.load_latest()
             for message in damaged:
                 _log.warning("%s", message)
             assert found is not None
             holds = f"{self.folder.folder}: holds a training"
-            _state.check_same(found.record.get("training"), self._identity(), holds)
+            training_state.check_same(found.record.get("training"), self._identity(), holds)
             history, restarts = found.tensors.get("history"), found.record.get("restarts")
             if history is None or history.shape != (found.step, 2) or type(restarts) is not int:
-                raise UserError(f"{self.folder.path(found.step)}: not the checkpoint of a training")
+                raise UserError(f"{self.folder.path(found.step)}: not a checkpoint of a training")
             self._restore(found)
             return found, damaged
         return self._state(0, 0, []), []

@@ -1,4 +1,4 @@
-"""What a training reports: its steps one by one, and all of it."""
+"""What a training reports: each step, and the whole training."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from pynas.architecture import Architecture
 
 @dataclass(frozen=True)
 class TrainingStep:
-    """What a step of training was.
+    """One step of a training.
 
     Attributes:
-        number: From 0.
-        total: Steps of the whole training.
-        loss: Cross-entropy of the batch of the weights, before the step.
-        accuracy: Fraction of that batch that was right.
-        learning_rate: Of the weights.
-        architectures: That were trained, where the method samples some.
+        number: Number of the step, from 0.
+        total: Number of steps of the whole training.
+        loss: Cross-entropy on the weights' batch, before the step.
+        accuracy: Accuracy on that batch, in [0, 1].
+        learning_rate: Learning rate of the weights.
+        architectures: The architectures that were trained, if the method samples them.
     """
 
     number: int
@@ -34,14 +34,14 @@ class TrainingStep:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """A whole training, also where it was interrupted.
+    """A whole training, including the steps before an interruption.
 
     Attributes:
-        losses: Of each step.
-        accuracies: Of each step.
-        resumed_from: Steps that a checkpoint had done already.
-        restarts: How often a loss or gradient that was not finite took it back.
-        damaged: What was wrong with later checkpoints than the one that was used.
+        losses: Loss of each step.
+        accuracies: Accuracy of each step.
+        resumed_from: Number of steps in the checkpoint that it resumed from.
+        restarts: How often a loss or gradient that was not finite reset it.
+        damaged: What was wrong with checkpoints later than the one used.
     """
 
     losses: tuple[float, ...]
@@ -52,10 +52,10 @@ class TrainingResult:
 
 
 def describe_transform(transform: Callable[[Tensor], Tensor] | None) -> str | None:
-    """What tells one way to change images from another, and is the same in another process."""
+    """An identification of a transform that is the same in every process."""
     if transform is None:
         return None
     if is_dataclass(type(transform)):
         return repr(transform)
     named: Any = transform if hasattr(transform, "__qualname__") else type(transform)
-    return str(named.__qualname__)  # not the module: a script's is __main__ or its own name
+    return str(named.__qualname__)  # without the module: in a script that is __main__ or its own name

@@ -1,4 +1,4 @@
-"""All tensors of a training, by name, and back; and how one training is told from another."""
+"""Collects and restores all tensors of a training, and checks that a checkpoint is of the same training."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from pynas import _weights
 from pynas._errors import UserError
+from pynas._io import weights
 
 
 def collect(model: nn.Module, optimizers: Mapping[str, Optimizer]) -> dict[str, Tensor]:
-    """Copies, on the CPU, of weights, buffers and what optimisers keep of each parameter."""
+    """Copies, on the CPU, of weights, buffers and the optimisers' states, by name."""
     found = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     for which, optimizer in optimizers.items():
         for index, state in optimizer.state_dict()["state"].items():
@@ -31,23 +31,23 @@ def restore(
     optimizers: Mapping[str, Optimizer],
     where: str = "checkpoint",
 ) -> None:
-    """Put them back: all of them, or none.
+    """Restore all tensors, or none if one does not fit.
 
     Args:
-        tensors: What :func:`collect` gave.
-        model: Of which they are.
-        optimizers: Likewise; none to put back the model alone.
-        where: Begins messages: the file.
+        tensors: A result of :func:`collect`.
+        model: The model to restore.
+        optimizers: The optimisers to restore; none to restore only the model.
+        where: Start of error messages: the file.
 
     Raises:
-        UserError: They are of another model, or of other optimisers.
+        UserError: The tensors are of another model or of other optimisers.
     """
-    weights = {
+    of_model = {
         name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")
     }
-    _weights.check_fits(weights, model.state_dict(), f"{where}: of another model")
+    weights.check_fits(of_model, model.state_dict(), f"{where}: of another model")
     states = _optimizer_states(tensors, optimizers, where)
-    model.load_state_dict(weights, strict=True)
+    model.load_state_dict(of_model, strict=True)
     for which, optimizer in optimizers.items():
         groups = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": states[which], "param_groups": groups})
@@ -56,7 +56,7 @@ def restore(
 def _optimizer_states(
     tensors: Mapping[str, Tensor], optimizers: Mapping[str, Optimizer], where: str
 ) -> dict[str, dict[int, dict[str, Tensor]]]:
-    """By optimiser, number of the parameter and name; a parameter without a gradient so far has none."""
+    """States by optimiser, number of the parameter and name; parameters without a gradient have none yet."""
     parameters = {
         which: [parameter for group in optimizer.param_groups for parameter in group["params"]]
         for which, optimizer in optimizers.items()
@@ -66,18 +66,20 @@ def _optimizer_states(
         match name.split("."):
             case ["optimizer", which, number, key] if which in parameters and number.isdecimal():
                 like = parameters[which][int(number) :][:1]
-                if like and tensor.shape == like[0].shape:  # in the memory format of the parameter, as it was
+                if like and tensor.shape == like[0].shape:  # restore the memory format of the parameter
                     tensor = torch.empty_like(like[0], dtype=tensor.dtype).copy_(tensor)
                 elif not like:
                     raise UserError(f"{where}: of another model: its {name} fits no parameter")
                 states[which].setdefault(int(number), {})[key] = tensor.clone()
             case ["optimizer", *_] if optimizers:
-                raise UserError(f"{where}: of another training: it has {name}, here is no such optimiser")
+                raise UserError(
+                    f"{where}: of another training: it has {name}, for which there is no optimiser"
+                )
     return states
 
 
 def digest(inputs: Tensor, targets: Tensor) -> str:
-    """A SHA-256 sum of shape, dtype, all targets and some 64 of the images."""
+    """A SHA-256 sum over shape, dtype, all targets and about 64 of the images."""
     found = hashlib.sha256(repr((list(inputs.shape), str(inputs.dtype))).encode())
     found.update(targets.cpu().contiguous().numpy().data)
     sample = inputs[:: max(1, len(inputs) // 64)].float().cpu().contiguous()
@@ -86,12 +88,12 @@ def digest(inputs: Tensor, targets: Tensor) -> str:
 
 
 def check_same(there: Any, here: Mapping[str, Any], holds: str) -> None:
-    """Raise UserError where a checkpoint's record is not of what is to go on from it.
+    """Raise UserError if a checkpoint has other settings than the training that should resume from it.
 
     Args:
-        there: What the checkpoint says of its settings.
-        here: The settings now, as JSON has them.
-        holds: For the message: where it is and what, such as ``run1: holds a training``.
+        there: Settings in the checkpoint.
+        here: Current settings, as a JSON value.
+        holds: Start of the message, such as ``run1: holds a training``.
     """
     known = there if isinstance(there, dict) else {}
     for key, value in here.items():
@@ -100,6 +102,5 @@ def check_same(there: Any, here: Mapping[str, Any], holds: str) -> None:
             check_same(found, value, holds)
         if found != value:
             raise UserError(
-                f"{holds} with another {key}: {found}, here {value}; go on with the same settings, or take "
-                "another folder"
+                f"{holds} with another {key}: {found}, here {value}; use the same settings, or another folder"
             )

@@ -1,16 +1,16 @@
-"""Tabular benchmarks: the accuracy that trained architectures really reached.
+"""Tabular benchmarks: ground-truth accuracies and costs of trained architectures.
 
-    benchmark = pynas.benchmarks.open("nats-tss.npz")
+    benchmark = pynas.tables.open("nats-tss.npz")
     benchmark.query(arch, "test_accuracy", dataset="cifar100", epochs=200)
-    table = pynas.benchmarks.load("nats:nats-tss.npz#test_accuracy@200", "nasbench201", dataset="cifar100")
+    table = pynas.tables.load("nats:nats-tss.npz#test_accuracy@200", "nasbench201", dataset="cifar100")
     table.accuracy(arch)
 
-A :class:`Benchmark` knows all metrics, data sets, training lengths and runs of a file, a :class:`Table` one
-of them, which is what a search or a ranking needs. :func:`convert` makes the files from those that the
-authors of NAS-Bench-101, NAS-Bench-201, NATS-Bench, TransNAS-Bench-101 and HW-NAS-Bench publish.
+A :class:`Benchmark` holds all metrics, data sets, training lengths and runs of a file; a :class:`Table` holds
+one of them, as a search or a ranking needs. :func:`convert` makes these files from those that the authors of
+NAS-Bench-101, NAS-Bench-201, NATS-Bench, TransNAS-Bench-101 and HW-NAS-Bench publish.
 
-To add a kind of table: one file with a reader ``(rest of the spec, space, metric) -> Table``, its import
-below and its line in the registry.
+To add a kind of table, write one file with a reader ``(rest of the spec, space, metric) -> Table``, import it
+below and add it to the registry.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ import os
 from pynas import spaces
 from pynas._errors import UserError
 from pynas._registry import Registry
-from pynas.benchmarks import analog, compact, npz
-from pynas.benchmarks._base import Reader, Table
-from pynas.benchmarks._benchmark import Benchmark
-from pynas.benchmarks._columns import Column
-from pynas.benchmarks._convert import convert
-from pynas.benchmarks._families import FAMILIES
-from pynas.benchmarks._open import load_content, open
 from pynas.spaces import SearchSpace
+from pynas.tables import analog, compact, npz
+from pynas.tables._base import Reader, Table
+from pynas.tables._benchmark import Benchmark
+from pynas.tables._columns import Column
+from pynas.tables._families import FAMILIES
+from pynas.tables._open import load_content, open
+from pynas.tables.conversion import convert
 
 __all__ = ["FAMILIES", "Benchmark", "Column", "Table", "convert", "kinds", "load", "load_content", "open"]
 
@@ -35,7 +35,7 @@ _READERS: Registry[Reader | None] = Registry("kind of table")
 _READERS.register("analog", analog.read)
 _READERS.register("npz", npz.read)
 for _kind in compact.KINDS:
-    _READERS.register(_kind, None)  # they take a data set too
+    _READERS.register(_kind, None)  # read separately: these also take a data set
 
 
 def kinds() -> tuple[str, ...]:
@@ -52,14 +52,12 @@ def load(
         spec: ``analog`` (NAS-Bench-201 on CIFAR-10, from the package analog-nasbench); ``npz:FILE`` (keys
             ``arch_str`` and one array of accuracies per metric); ``table:FILE`` (a file that ``pynas tables
             convert`` wrote, or another archive with conventional keys), or ``nb101:FILE``, ``nb201:FILE``,
-            ``nats:FILE``, ``transnas:FILE``, ``hw:FILE``, which also say what it must be. Each may end in
+            ``nats:FILE``, ``transnas:FILE``, ``hw:FILE``, which also require that benchmark. Each may end in
             ``#METRIC``, where METRIC may end in ``@EPOCHS``.
-        space: The search space that the architectures belong to.
-        metric: Which of the table's metrics, if ``spec`` does not say. By default ``baseline_accuracy`` of
-            ``analog``, ``test200_cifar10`` of ``npz``, and the test accuracy after the longest training of
-            the others.
-        dataset: What the architectures were trained on, or their task; by default CIFAR-10 where there is
-            such a one.
+        space: The search space of the architectures.
+        metric: Metric of the table, if ``spec`` names none. Default: ``baseline_accuracy`` for ``analog``,
+            ``test200_cifar10`` for ``npz``, otherwise the test accuracy after the longest training.
+        dataset: Data set or task that the architectures were trained on; by default CIFAR-10 if available.
 
     Raises:
         UserError: The table is unknown, absent, damaged, or of another space.

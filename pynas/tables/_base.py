@@ -13,11 +13,11 @@ from pynas._errors import UserError
 from pynas.architecture import Architecture
 from pynas.spaces import SearchSpace
 
-LARGEST_ARRAY = 10**8  # architectures of a space that can be listed
+LARGEST_ARRAY = 10**8  # largest space, in architectures, whose values can be listed
 
 
 class Rows(Protocol):
-    """Which architecture stands in which row of a table."""
+    """The architecture of each row of a table."""
 
     def row(self, arch: Architecture) -> int | None:
         """The row of ``arch``, None if there is none."""
@@ -35,14 +35,14 @@ class Table:
     Accuracies are percent, times seconds, latencies milliseconds, energies millijoules.
 
     Attributes:
-        name: Where it comes from.
-        metric: Which of the source's metrics.
-        dataset: What the architectures were trained on.
+        name: Source of the table.
+        metric: Name of the metric in the source.
+        dataset: Data set that the architectures were trained on.
         space: The search space.
-        values: Value by index of the space, or by row of ``rows``; an architecture without a value is absent.
-        unit: Of the values.
+        values: Values by index in the space, or by row of ``rows``; architectures without a value are absent.
+        unit: Unit of the values.
         higher_is_better: Whether :meth:`best` is the largest value.
-        rows: Where architectures are found by something else than their index.
+        rows: Maps architectures to rows, if they are not identified by their index.
     """
 
     name: str
@@ -55,19 +55,19 @@ class Table:
     rows: Rows | None = None
 
     def accuracy(self, arch: Architecture) -> float | None:
-        """The value of ``arch``, None where the table has none."""
+        """The value of ``arch``; None if the table has none."""
         row = self.space.index(arch) if self.rows is None else self.rows.row(arch)
         return None if row is None else self.values.get(row)
 
     def accuracies(self) -> NDArray[np.float64]:
-        """All values in the index order of the space, ``[space.size]``, NaN where the table has none.
+        """All values in the index order of the space, ``[space.size]``; NaN if the table has none.
 
         Raises:
             UserError: The space is too large to list, or its architectures have no index in this table.
         """
         size = self.space.size
         if size is None or size > LARGEST_ARRAY:
-            raise UserError(f"{self.space.name} is too large to list: ask for accuracy(arch) instead")
+            raise UserError(f"{self.space.name} is too large to list: use accuracy(arch) instead")
         result = np.full(size, np.nan)
         if self.rows is None:
             result[list(self.values)] = list(self.values.values())
@@ -82,7 +82,7 @@ class Table:
         return (of(place) for place in self.values)
 
     def best(self) -> tuple[Architecture, float]:
-        """The architecture with the best value, the first of equals, and that value."""
+        """The first architecture with the best value, and that value."""
         sign = 1 if self.higher_is_better else -1
         index = max(sorted(self.values), key=lambda index: sign * self.values[index])
         arch = self.space.from_index(index) if self.rows is None else self.rows.architecture(index)

@@ -12,31 +12,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pynas._errors import UserError
-from pynas._files import listed
+from pynas._io.files import listed
 from pynas.architecture import Architecture
-from pynas.benchmarks._base import Rows, Table
-from pynas.benchmarks._columns import Column
-from pynas.benchmarks._families import FAMILIES, Family
-from pynas.benchmarks._numbers import checked
-from pynas.benchmarks._rows import IndexRows
 from pynas.spaces import SearchSpace
+from pynas.tables._base import Rows, Table
+from pynas.tables._columns import Column
+from pynas.tables._families import FAMILIES, Family
+from pynas.tables._numbers import checked
+from pynas.tables._rows import IndexRows
 
 
 class Benchmark:
-    """What trained networks reached, and what their training and use cost.
+    """Accuracies and costs of trained networks.
 
-        benchmark = pynas.benchmarks.open("nats-tss.npz")
+        benchmark = pynas.tables.open("nats-tss.npz")
         benchmark.query(arch, "test_accuracy", dataset="cifar100", epochs=200)
 
-    A metric is named as in the official file (``x-test_accuracy``) or by an alias (``test_accuracy``), which
-    means on each dataset what the official API means by it: :meth:`resolve` says what.
+    A metric has the name of the official file (``x-test_accuracy``) or an alias (``test_accuracy``), which
+    has the meaning of the official API on each data set; :meth:`resolve` tells which.
 
     Args:
-        family: Which benchmark it is, a key of ``FAMILIES``.
+        family: The benchmark, a key of ``FAMILIES``.
         space: Space of the architectures.
-        rows: Which architecture stands in which row.
-        columns: Values of each column, ``[N]`` or ``[N, runs]``, NaN where there is none.
-        source: Where the values come from, for messages and tables.
+        rows: The architecture of each row.
+        columns: Values of each column, ``[N]`` or ``[N, runs]``; NaN means unknown.
+        source: Source of the values, for messages and tables.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Benchmark:
     def __repr__(self) -> str:
         return f"Benchmark({self.family.name}, {self.source}: {len(self)} of {self.space.name})"
 
-    # ---- what there is -----------------------------------------------------------------------------
+    # ---- columns -----------------------------------------------------------------------------------
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -75,7 +75,7 @@ class Benchmark:
         return tuple(dict.fromkeys(c.metric for c in self._columns if dataset in (None, c.dataset)))
 
     def epochs(self, metric: str, dataset: str | None = None) -> tuple[int, ...]:
-        """The training lengths for which the metric is known, shortest first."""
+        """The training lengths with this metric, shortest first."""
         chosen, name = self.family.resolve(dataset or self._default_dataset(), metric)
         lengths = {c.epochs for c in self._columns if (c.dataset, c.metric) == (chosen, name)}
         return tuple(sorted(length for length in lengths if length is not None))
@@ -83,15 +83,15 @@ class Benchmark:
     def resolve(
         self, metric: str | None = None, dataset: str | None = None, epochs: int | None = None
     ) -> Column:
-        """The column that a query means.
+        """The column of a query.
 
         Args:
-            metric: Name or alias, ``NAME@EPOCHS`` gives the epochs too; by default the family's usual target.
-            dataset: By default CIFAR-10; of TransNAS-Bench-101 the task that the space was made for.
+            metric: Name or alias; ``NAME@EPOCHS`` also gives the epochs. Default: the usual target.
+            dataset: Data set; by default CIFAR-10, for TransNAS-Bench-101 the task of the space.
             epochs: Length of the training; by default the longest.
 
         Raises:
-            UserError: There is no such column; the message lists what there is.
+            UserError: There is no such column; the message lists the choices.
         """
         if metric is not None and "@" in metric:
             metric, _, text = metric.partition("@")
@@ -112,9 +112,7 @@ class Benchmark:
                 return max(fitting, key=lambda c: c.epochs or 0)
             if lengths:
                 known = listed(c.epochs for c in lengths)
-                raise UserError(
-                    f"{self.source}: {lengths[0].metric} is known after {known} epochs, not {epochs}"
-                )
+                raise UserError(f"{self.source}: {lengths[0].metric}: expected epochs {known}, got {epochs}")
         raise UserError(f"{self.source}: {self._unknown(names[0] if metric else None, dataset)}")
 
     def _default_dataset(self) -> str:
@@ -129,17 +127,17 @@ class Benchmark:
         metrics = sorted(self.metrics(dataset or None))
         choices = f"it has: {listed(metrics) or 'none'}"
         if metric is None:
-            return f"say which metric (--metric, or #METRIC after the file); {choices}"
+            return f"give a metric (--metric, or #METRIC after the file); {choices}"
         where = "" if dataset is None else f" on {dataset}"
         return f"no metric {metric!r}{where}{_hint(metric, metrics)}; {choices}"
 
     # ---- values ------------------------------------------------------------------------------------
 
     def values(self, column: Column, seed: int | None = None) -> NDArray[np.float64]:
-        """The column by row, ``[N]``: one run's values, or the mean of the runs that there are; NaN: none.
+        """The column by row, ``[N]``: the values of one run, or the mean over known runs; NaN means unknown.
 
         Raises:
-            UserError: No run of the column has this seed, or one of its values is none that can be.
+            UserError: No run of the column has this seed, or a value is impossible.
         """
         if seed is not None:
             if seed not in column.seeds:
@@ -163,14 +161,14 @@ class Benchmark:
         epochs: int | None = None,
         seed: int | None = None,
     ) -> float | None:
-        """One number of one architecture, None where the benchmark has none.
+        """One number of one architecture; None if the benchmark has none.
 
         Args:
             arch: An architecture of the space.
-            metric: As for :meth:`resolve`.
-            dataset: As for :meth:`resolve`.
-            epochs: As for :meth:`resolve`.
-            seed: Of one run; by default the mean over the runs that there are.
+            metric: As in :meth:`resolve`.
+            dataset: As in :meth:`resolve`.
+            epochs: As in :meth:`resolve`.
+            seed: Seed of one run; by default the mean over known runs.
         """
         column = self.resolve(metric, dataset, epochs)
         row = self.rows.row(arch)
@@ -187,11 +185,11 @@ class Benchmark:
         epochs: int | None = None,
         seed: int | None = None,
     ) -> float | None:
-        """Seconds that a search which trains ``arch`` would have spent: training and one validation pass.
+        """Seconds that a search would spend on ``arch``: training and one validation pass.
 
-        This is the clock of a simulated search: query a validation accuracy, add this. On CIFAR-10,
-        NAS-Bench-201 and NATS-Bench take the training on the half that leaves a validation set, as their
-        API does. Where the benchmark has no time for the validation pass, the training alone counts.
+        This is the clock of a simulated search: query a validation accuracy, add this cost. On CIFAR-10,
+        NAS-Bench-201 and NATS-Bench use the training on the half that leaves a validation set, like their
+        API. If the benchmark has no time of the validation pass, only the training counts.
         """
         family = self.family
         chosen, _ = family.resolve(dataset or self._default_dataset(), family.validation)
@@ -206,7 +204,7 @@ class Benchmark:
     def missing(
         self, metric: str | None = None, *, dataset: str | None = None, epochs: int | None = None
     ) -> list[Architecture]:
-        """The architectures among the rows for which the metric is not known, not even from one run."""
+        """The architectures of the rows for which no run has the metric."""
         values = self.values(self.resolve(metric, dataset, epochs))
         return [self.rows.architecture(int(row)) for row in np.flatnonzero(~np.isfinite(values))]
 
@@ -218,10 +216,10 @@ class Benchmark:
         epochs: int | None = None,
         seed: int | None = None,
     ) -> Table:
-        """One metric as a :class:`Table`, the arguments as for :meth:`query`; unknown values are absent.
+        """One metric as a :class:`Table`; arguments as in :meth:`query`; unknown values are absent.
 
         Raises:
-            UserError: There is no such metric, or it holds no number.
+            UserError: There is no such metric, or it has no values.
         """
         column = self.resolve(metric, dataset, epochs)
         values = self.values(column, seed)
@@ -244,7 +242,7 @@ class Benchmark:
 
 
 def _mean_of_known(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean along the last axis of what is finite, NaN where nothing is."""
+    """Mean of the finite values along the last axis; NaN if there are none."""
     known = np.isfinite(numbers)
     count = known.sum(axis=1)
     total = np.where(known, numbers, 0.0).sum(axis=1)

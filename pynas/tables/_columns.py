@@ -1,4 +1,4 @@
-"""What a column of a table holds, by its name: ``DATASET/METRIC@EPOCHS``."""
+"""The meaning of a column's name, ``DATASET/METRIC@EPOCHS``."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import re
 from dataclasses import dataclass
 
 from pynas._errors import printable
-from pynas._files import shortened
+from pynas._io.files import shortened
 
 _KEY = re.compile(r"(?P<dataset>[^/@]+)/(?P<metric>[^/@]+)(@(?P<epochs>\d{1,6}))?", re.ASCII)
 _LONGEST_NAME = 100
-_UNITS = (("time", "s"), ("latency", "ms"), ("energy", "mJ"))  # the first that ends the metric's name
-# What the words of a metric's name say.
+_UNITS = (("time", "s"), ("latency", "ms"), ("energy", "mJ"))  # by the end of the metric's name
+# Meanings of words in a metric's name.
 _ACCURACIES = frozenset({"accuracy", "acc", "top1", "top5", "miou"})
 _MEASURED = frozenset({"latency", "energy"})  # never zero
 _COSTS = _MEASURED | {
     "time", "times", "seconds", "runtime", "params", "parameters", "flops", "macs", "memory", "bytes",
 }  # fmt: skip
-_FAULTS = frozenset({"err", "error", "perplexity"})  # like losses, without a range of their own
+_FAULTS = frozenset({"err", "error", "perplexity"})  # lower is better, as for losses; no fixed range
 _DERIVED = frozenset({
     "log", "log2", "log10", "ln", "neg", "negative", "rank", "norm", "normalized", "normalised", "std",
     "diff", "delta", "gap", "relative", "score",
@@ -30,10 +30,11 @@ class Column:
     """One number per architecture, or one per architecture and training run.
 
     Attributes:
-        dataset: What the architectures were trained on, ``cifar10``; the task, for TransNAS-Bench-101.
+        dataset: Data set that the architectures were trained on, such as ``cifar10``; for
+            TransNAS-Bench-101 the task.
         metric: ``ori-test_accuracy``, ``train_time``, ``edgegpu_latency``, ...
-        epochs: Epochs of the training, None where there is none (``params``, latencies).
-        seeds: Of the runs, in the order of the values; ``()`` for a single value.
+        epochs: Epochs of the training; None without a training (``params``, latencies).
+        seeds: Seeds of the runs, in the order of the values; ``()`` for a single value.
     """
 
     dataset: str
@@ -55,24 +56,24 @@ class Column:
 
     @property
     def higher_is_better(self) -> bool:
-        """Whether a larger value is a better one."""
+        """Whether larger values are better."""
         is_worse = bool(self._words & (_COSTS | _FAULTS)) or "loss" in self.metric.lower()
         return is_worse == bool(self._words & {"neg", "negative"})
 
     @property
     def is_accuracy(self) -> bool:
-        """Whether its values are percent of right answers."""
+        """Whether its values are accuracies in percent."""
         words = [word for word in _split(self.metric) if word not in _TRAILING]
         return bool(words) and words[-1] in _ACCURACIES and not self._words & _DERIVED
 
     @property
     def is_cost(self) -> bool:
-        """Whether its values are amounts, of which none is negative: -1 says that there is no value."""
+        """Whether its values are amounts, which are never negative, so that -1 means unknown."""
         return bool(self._words & _COSTS) and not self._words & (_DERIVED | _ACCURACIES)
 
     @property
     def is_measured(self) -> bool:
-        """Whether its values are amounts of which none is zero."""
+        """Whether its values are amounts that are never zero."""
         return self.is_cost and bool(self._words & _MEASURED)
 
     @property
@@ -85,7 +86,7 @@ def _split(metric: str) -> list[str]:
 
 
 def check_names(*names: object) -> None:
-    """ValueError unless each can be the dataset or the metric of a column."""
+    """Raise ValueError unless each name can be the data set or the metric of a column."""
     for name in names:
         if not isinstance(name, str) or not name or len(name) > _LONGEST_NAME or set(name) & {"/", "@"}:
             raise ValueError(f"{shortened(repr(name)) if isinstance(name, str) else 'what'} is no name")
@@ -94,7 +95,7 @@ def check_names(*names: object) -> None:
 
 
 def parse_key(key: str, seeds: tuple[int, ...] = ()) -> Column | None:
-    """The column that ``key`` names, None if it names none."""
+    """The column called ``key``; None if that is no column's name."""
     match = _KEY.fullmatch(key)
     if match is None:
         return None

@@ -1,8 +1,9 @@
-"""The one compact file that every published table is converted to.
+"""The compact file format of all converted tables.
 
-A NumPy archive: ``pynas_table``, a JSON text (format, family, source, seeds by column); what names the
-rows (``arch_str``; for NAS-Bench-101 ``hash``, ``num_vertices``, ``adjacency``, ``ops``, ``op_names``); one
-array per column, named ``DATASET/METRIC@EPOCHS``, ``[N]`` or ``[N, runs]``, NaN where there is no value.
+It is a NumPy archive of ``pynas_table``, a JSON text (format, family, source, seeds by column); the names of
+the rows (``arch_str``; for NAS-Bench-101 ``hash``, ``num_vertices``, ``adjacency``, ``ops``, ``op_names``);
+and one array per column, named ``DATASET/METRIC@EPOCHS``, ``[N]`` or ``[N, runs]``, in which NaN means
+unknown.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pynas._atomic import replacing
 from pynas._errors import UserError
-from pynas._files import shortened
-from pynas.benchmarks._columns import Column, parse_key
-from pynas.benchmarks._families import FAMILIES
+from pynas._io.atomic import replacing
+from pynas._io.files import shortened
+from pynas.tables._columns import Column, parse_key
+from pynas.tables._families import FAMILIES
 
 HEADER = "pynas_table"
 HASH_NAMES = ("hash", "num_vertices", "adjacency", "ops", "op_names")
@@ -30,13 +31,13 @@ _LARGEST_HEADER = 1 << 22
 
 @dataclass(frozen=True)
 class Content:
-    """A table as a file holds it.
+    """The content of a table's file.
 
     Attributes:
-        family: Which benchmark.
+        family: The benchmark.
         source: Name of the file that it was made from.
-        names: The arrays that name the rows.
-        columns: The values.
+        names: Arrays with the names of the rows.
+        columns: Values by column.
     """
 
     family: str
@@ -49,7 +50,7 @@ class Content:
 
 
 def write(path: Path, content: Content) -> None:
-    """Write ``path``, or nothing: it appears when it is complete, and an old one stays until then.
+    """Write ``path`` atomically: the old file, if any, stays until the new one is complete.
 
     Raises:
         UserError: The file cannot be written.
@@ -76,7 +77,7 @@ def read(arrays: Mapping[str, NDArray[Any]], path: Path) -> Content:
     """The content of an archive that :func:`write` wrote.
 
     Raises:
-        UserError: The header is none, of a later format, or does not fit the arrays.
+        UserError: The header is malformed, of a later format, or does not fit the arrays.
     """
     version, family, source, seeds = _header(arrays[HEADER], path)
     if version != _FORMAT or family not in FAMILIES:
@@ -113,7 +114,7 @@ def _header(array: NDArray[Any], path: Path) -> tuple[Any, str, str, dict[str, t
         header = json.loads(str(array))
         seeds = {key: tuple(values) for key, values in header["seeds"].items()}
         if not all(type(seed) is int for runs in seeds.values() for seed in runs):
-            raise ValueError("a seed that is no integer")
+            raise ValueError("a seed that is not an integer")
         if any(len(set(runs)) < len(runs) for runs in seeds.values()):
             raise ValueError("a seed twice")
         return header["format"], str(header["family"]), shortened(header["source"]), seeds

@@ -1,14 +1,14 @@
-"""NumPy archives that other people made: what their keys are taken to mean.
+"""NumPy archives from other sources: the meaning of their keys.
 
 - Rows: ``arch_str``, architecture strings; or ``hash``, ``adjacency`` and ``ops`` of NAS-Bench-101; or none,
   if every array has one number per architecture in the index order of the space.
 - ``DATASET/METRIC`` and ``DATASET/METRIC@EPOCHS``: as in a compact file.
 - ``test200_cifar10``, ``val12_cifar10``, ``train200_cifar10``: accuracies in percent after 200 or 12 epochs;
   with ``_per_seed`` one column per run.
-- ``val_acc_108ep``, ``test_acc_108ep``: accuracies of CIFAR-10 as fractions.
+- ``val_acc_108ep``, ``test_acc_108ep``: accuracies on CIFAR-10 as fractions.
 - ``params_m_cifar10``, ``macs_m_cifar10``: millions of parameters and multiply-adds.
-- ``trainable_parameters``, ``training_time_s``: of CIFAR-10.
-- Any other array with one number per row is a metric of its own name, of the dataset ``unknown``.
+- ``trainable_parameters``, ``training_time_s``: for CIFAR-10.
+- Any other array with one number per row: a metric of that name, on the data set ``unknown``.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pynas._errors import UserError
-from pynas._files import listed
-from pynas.benchmarks._base import LARGEST_ARRAY
-from pynas.benchmarks._columns import Column, parse_key
-from pynas.benchmarks._compact import HASH_NAMES, Content
-from pynas.benchmarks._numbers import NO_VALUE
+from pynas._io.files import listed
 from pynas.spaces import SearchSpace
+from pynas.tables._base import LARGEST_ARRAY
+from pynas.tables._columns import Column, parse_key
+from pynas.tables._compact import HASH_NAMES, Content
+from pynas.tables._numbers import NO_VALUE
 
 _NAMES = frozenset({"arch_str", *HASH_NAMES, "unique_id", "edges"})
 _SPLITS = {"test": "test", "val": "valid", "valid": "valid", "train": "train"}
@@ -35,15 +35,15 @@ _TRAINED = re.compile(r"(test|val|valid|train)([0-9]{1,6})_(\w+?)(_per_seed)?")
 _EPOCHS = re.compile(r"(test|val|valid|train)_acc_([0-9]{1,6})ep")
 _MILLIONS = re.compile(r"(params|macs|flops)_m_(\w+)")
 _FRACTION = 100
-UNKNOWN = "unknown"  # dataset of a metric that says none
+UNKNOWN = "unknown"  # data set of a metric whose name has none
 _OF_NASBENCH101 = {"trainable_parameters": "params", "training_time_s": "train_time"}
 
 
 def read(arrays: Mapping[str, NDArray[Any]], path: Path, space: SearchSpace) -> Content:
-    """Understand an archive by the names of its arrays; ``space`` says of which architectures.
+    """Interpret an archive by the names of its arrays; ``space`` is that of its architectures.
 
     Raises:
-        UserError: Nothing names the rows, or no array has a number per row.
+        UserError: No array names the rows, or none has a number per row.
     """
     family = "npz"
     if (naming := next((key for key in ("hash", "arch_str") if key in arrays), None)) is not None:
@@ -80,10 +80,10 @@ def read(arrays: Mapping[str, NDArray[Any]], path: Path, space: SearchSpace) -> 
 
 
 def column_of(key: str, array: NDArray[Any], path: Path) -> tuple[Column, NDArray[Any]]:
-    """What ``key`` means, and the array in the units of a table.
+    """The column that ``key`` means, and the array in the units of a table.
 
     Raises:
-        UserError: It should hold fractions and does not.
+        UserError: The values should be fractions and are not.
     """
     column, scale = _column(key, array)
     if scale == 1:
@@ -95,7 +95,7 @@ def column_of(key: str, array: NDArray[Any], path: Path) -> tuple[Column, NDArra
 
 
 def _column(key: str, array: NDArray[Any]) -> tuple[Column, float]:
-    """What ``key`` means, and the factor to the units of a table."""
+    """The column that ``key`` means, and the factor to the units of a table."""
     seeds = tuple(range(array.shape[1])) if array.ndim == 2 else ()
     if (column := parse_key(key, seeds)) is not None:
         return column, 1

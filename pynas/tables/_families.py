@@ -1,4 +1,4 @@
-"""What the benchmarks call their data and metrics, and what "validation" and "test" mean in their APIs."""
+"""Names of data sets and metrics in each benchmark, and the meaning of validation and test in its API."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _nasbench101(dataset: str, metric: str) -> Names:
 def _nats(dataset: str, metric: str) -> Names:
     """``valid_``, ``test_`` and ``valtest_`` as ``get_more_info`` and ``find_best`` of the API mean them.
 
-    CIFAR-10 is trained twice: on its 25,000 training images of the split, validated on the other 25,000
+    There are two trainings on CIFAR-10: on 25,000 of its training images, validated on the other 25,000
     (``cifar10-valid``), and on all 50,000 (``cifar10``), which leaves no validation set. The test sets of
     CIFAR-100 and ImageNet16-120 are split in halves, ``x-valid`` and ``x-test``; ``ori-test`` is both.
     """
@@ -36,7 +36,7 @@ def _nats(dataset: str, metric: str) -> Names:
     return dataset, metric
 
 
-# What each task of TransNAS-Bench-101 is judged by; all are better the larger they are.
+# Measure of each task of TransNAS-Bench-101; larger is better for all.
 TASK_SCORES = {
     "class_scene": "top1",
     "class_object": "top1",
@@ -49,7 +49,7 @@ TASK_SCORES = {
 
 
 def _transnas(dataset: str, metric: str) -> Names:
-    """``valid_score`` and ``test_score`` (also behind ``best_``) are what the task is judged by."""
+    """``valid_score`` and ``test_score`` (also after ``best_``) are the measure of the task."""
     if metric.endswith("_score") and dataset in TASK_SCORES:
         return dataset, metric.removesuffix("score") + TASK_SCORES[dataset]
     return dataset, metric
@@ -57,18 +57,18 @@ def _transnas(dataset: str, metric: str) -> Names:
 
 @dataclass(frozen=True)
 class Family:
-    """One benchmark's names.
+    """The names of one benchmark.
 
     Attributes:
         name: Key of :data:`FAMILIES`.
-        title: For people.
-        spaces: Names of the spaces that its architectures are of.
-        names: What a pair of dataset and metric, possibly aliases, is called in the file.
-        default_datasets: The first that a file has is the default.
-        default_metrics: The first that a file has is the default.
-        validation: The metric that a search may look at; its dataset is the one whose training counts.
-        validation_time: Metric of the seconds of one pass over the validation set.
-        dataset_aliases: Other names of datasets.
+        title: Display name.
+        spaces: Names of the spaces of its architectures.
+        names: Maps data set and metric, which may be aliases, to their names in the file.
+        default_datasets: The default is the first of these in a file.
+        default_metrics: The default is the first of these in a file.
+        validation: The metric that a search may use; the training on its data set counts as cost.
+        validation_time: Metric with the seconds of one pass over the validation set.
+        dataset_aliases: Other names of data sets.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Which numbers a column may hold: what says "no value", and what no network can have reached or taken."""
+"""The valid numbers of a column: what means unknown, and what is impossible."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pynas._errors import UserError
-from pynas.benchmarks._columns import Column
+from pynas.tables._columns import Column
 
-NO_VALUE = -1  # of a cost: HW-NAS-Bench's for a device that cannot run the network
+NO_VALUE = -1  # an unknown cost; in HW-NAS-Bench, of a device that cannot run the network
 
-_ROUNDING = 1e-4  # an accuracy of 100 % that was a mean
+_ROUNDING = 1e-4  # tolerance above 100 %, for accuracies that were averaged
 
 
 def without_sentinels(column: Column, array: NDArray[Any]) -> NDArray[Any]:
-    """The values with NaN where a cost has -1."""
+    """The values, with NaN in place of costs of -1."""
     if not column.is_cost or not (absent := array == NO_VALUE).any():
         return array
     numbers = array.astype(np.float64)
@@ -25,11 +25,11 @@ def without_sentinels(column: Column, array: NDArray[Any]) -> NDArray[Any]:
 
 
 def checked(column: Column, array: NDArray[Any], source: object) -> NDArray[np.float64]:
-    """The values in double precision, NaN where there is none.
+    """The values in double precision; NaN means unknown.
 
     Raises:
-        UserError: One is infinite, an accuracy is not within 0 and 100, a cost is negative, a latency or an
-            energy zero.
+        UserError: A value is infinite, an accuracy is outside 0 to 100, a cost is negative, or a latency or
+            an energy is zero.
     """
     numbers = np.asarray(without_sentinels(column, array), dtype=np.float64)
     bad, expected = np.isinf(numbers), "a finite number"

@@ -1,4 +1,4 @@
-"""Opening a table in a NumPy archive: compact, or made by others."""
+"""Opens a table in a NumPy archive, either compact or from another source."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from numpy.typing import NDArray
 
 from pynas import spaces
 from pynas._errors import UserError
-from pynas._files import shortened
-from pynas._npz import open_npz
-from pynas.benchmarks import _compact, _conventions
-from pynas.benchmarks._base import Rows
-from pynas.benchmarks._benchmark import Benchmark
-from pynas.benchmarks._compact import Content
-from pynas.benchmarks._families import FAMILIES
-from pynas.benchmarks._numbers import without_sentinels
-from pynas.benchmarks._rows import HashRows, IndexRows
+from pynas._io.files import shortened
+from pynas._io.npz import open_npz
+from pynas._plural import counted
 from pynas.spaces import SearchSpace
+from pynas.tables import _compact, _conventions
+from pynas.tables._base import Rows
+from pynas.tables._benchmark import Benchmark
+from pynas.tables._compact import Content
+from pynas.tables._families import FAMILIES
+from pynas.tables._numbers import without_sentinels
+from pynas.tables._rows import HashRows, IndexRows
 
 _VERTICES = 7
 
@@ -32,11 +33,11 @@ def open(path: str | os.PathLike[str], space: SearchSpace | str | None = None) -
 
     Args:
         path: The ``.npz`` file.
-        space: Space of the architectures, or its name. May be left out for a compact file of one space;
-            where a file holds several spaces it chooses the rows.
+        space: Space of the architectures, or its name. Optional for a compact file with a single space; with
+            several spaces, it selects the rows.
 
     Raises:
-        UserError: The file is absent, damaged, or holds no architecture of ``space``.
+        UserError: The file is absent or damaged, or has no architecture of ``space``.
     """
     file = Path(os.path.expanduser(path))
     wanted = spaces.get(space) if isinstance(space, str) else space
@@ -44,7 +45,7 @@ def open(path: str | os.PathLike[str], space: SearchSpace | str | None = None) -
     known = FAMILIES[content.family].spaces
     if wanted is None:
         if len(known) != 1:
-            raise UserError(f"{file}: say of which space: {', '.join(known) or 'any'}")
+            raise UserError(f"{file}: give its space: {', '.join(known) or 'any'}")
         wanted = spaces.get(known[0])
     elif known and wanted.name not in known:
         raise UserError(f"{file}: holds architectures of {' and '.join(known)}, not of {wanted.name}")
@@ -54,9 +55,10 @@ def open(path: str | os.PathLike[str], space: SearchSpace | str | None = None) -
 
 
 def load_content(path: Path, space: SearchSpace | None) -> Content:
-    """The arrays of a file, understood, not yet found in a space.
+    """The interpreted arrays of a file, before their rows are matched with a space.
 
-    Without a space only a compact file, one with architecture strings or hashes, or NAS-Bench-201's order.
+    Without a space, the file must be compact, have architecture strings or hashes, or be in the index order
+    of NAS-Bench-201.
     """
     with open_npz(path) as archive:
         arrays = archive.all()
@@ -71,7 +73,7 @@ def load_content(path: Path, space: SearchSpace | None) -> Content:
 
 
 def _rows(content: Content, space: SearchSpace, path: Path) -> tuple[Rows, NDArray[np.int64] | None]:
-    """The rows of ``space``, and which they are if not all."""
+    """The rows of ``space``, and their positions if these are not all rows."""
     names = content.names
     if "hash" in names:
         return _hash_rows(names, space, path), None
@@ -109,7 +111,7 @@ def _hash_rows(names: Mapping[str, NDArray[Any]], space: Any, path: Path) -> Has
         digits = hashes.astype("S32")
         raw = bytes.fromhex(b"".join(digits.tolist()).decode())
         if len(raw) != 16 * count or (digits != hashes.astype("S")).any():
-            raise ValueError(f"{count} hashes have {2 * len(raw)} digits")
+            raise ValueError(f"{counted(2 * len(raw), 'digit')} in {counted(count, 'row')}")
         rows = np.frombuffer(raw, dtype=np.uint8).reshape(count, 16)
         return HashRows(rows, adjacency, operations, op_names, space.hash, space.from_matrix)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""How tables find their architectures: by index of the space, or by the module hash of NAS-Bench-101."""
+"""Maps architectures to rows: by index in the space, or by the module hash of NAS-Bench-101."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pynas._errors import UserError
-from pynas._files import shortened
+from pynas._io.files import shortened
+from pynas._plural import counted
 from pynas.architecture import Architecture
 from pynas.spaces import SearchSpace
 
@@ -17,7 +18,7 @@ _LONGEST_TEXT = 1 << 16
 
 
 class IndexRows:
-    """Rows in any order, each known by its index in the space.
+    """Rows in any order, identified by the index in the space.
 
     Args:
         space: The search space.
@@ -29,19 +30,19 @@ class IndexRows:
         self._indices = list(indices)
         self._row = {index: row for row, index in enumerate(self._indices)}
         if len(self._row) < len(self._indices):
-            twice = next(i for row, i in enumerate(self._indices) if self._row[i] != row)
-            raise UserError(f"{space.format(space.from_index(twice))} stands in the table twice")
+            repeated = next(i for row, i in enumerate(self._indices) if self._row[i] != row)
+            raise UserError(f"{space.format(space.from_index(repeated))} stands in the table twice")
 
     @classmethod
     def parse(cls, space: SearchSpace, texts: NDArray[Any], source: object) -> IndexRows:
-        """Rows named by architecture strings; UserError naming the row that is none of ``space``."""
+        """Rows named by architecture strings; UserError for a row that is not of ``space``."""
         try:
             return cls(space, list(parse_rows(space, texts, source)))
         except UserError as error:
             raise UserError(f"{source}: {error}") from None
 
     def row(self, arch: Architecture) -> int | None:
-        """The row of ``arch``, None if there is none."""
+        """The row of ``arch``; None if there is none."""
         return self._row.get(self._space.index(arch))
 
     def architecture(self, row: int) -> Architecture:
@@ -60,7 +61,7 @@ def parse_rows(space: SearchSpace, texts: NDArray[Any], source: object) -> Itera
     """The index in ``space`` of each of the architecture strings ``texts``, an array ``arch_str``.
 
     Raises:
-        UserError: It is no array of N strings, or a row is no architecture of the space.
+        UserError: It is not an array of N strings, or a row is not an architecture of the space.
     """
     if texts.ndim != 1 or texts.dtype.kind not in "SU":
         raise UserError(
@@ -68,7 +69,8 @@ def parse_rows(space: SearchSpace, texts: NDArray[Any], source: object) -> Itera
         )
     if texts.dtype.itemsize > _LONGEST_TEXT:
         raise UserError(
-            f"{source}: arch_str has a text of {texts.dtype.itemsize} bytes, which names no network"
+            f"{source}: arch_str has a text of {counted(texts.dtype.itemsize, 'byte')}, which is not an "
+            "architecture"
         )
     for row, text in enumerate(texts.tolist()):
         try:
@@ -78,13 +80,13 @@ def parse_rows(space: SearchSpace, texts: NDArray[Any], source: object) -> Itera
 
 
 class HashRows:
-    """NAS-Bench-101: rows known by the hash that is equal for isomorphic cells.
+    """Rows of NAS-Bench-101, identified by the hash that isomorphic cells share.
 
     Args:
         hashes: ``[N, 16]`` uint8, the 16 bytes of each hash.
-        adjacency: ``[N, 7, 7]`` 0/1, padded by zeros.
-        operations: ``[N, 7]``: -1 input, -2 output, -3 padding, else an index to ``names``.
-        names: The operations' names.
+        adjacency: ``[N, 7, 7]`` 0/1, zero-padded.
+        operations: ``[N, 7]``: -1 input, -2 output, -3 padding, else an index into ``names``.
+        names: Names of the operations.
         module_hash: Hash of an architecture, 32 hexadecimal digits.
         make: The architecture of (adjacency matrix, names of its operations).
     """
@@ -107,7 +109,7 @@ class HashRows:
         self._hash, self._make = module_hash, make
 
     def row(self, arch: Architecture) -> int | None:
-        """The row of ``arch`` or of a cell isomorphic to it, None if there is none."""
+        """The row of ``arch`` or of an isomorphic cell; None if there is none."""
         return self._row.get(bytes.fromhex(self._hash(arch)))
 
     def architecture(self, row: int) -> Architecture:

@@ -1,8 +1,7 @@
-"""A real CIFAR-10 accuracy of every NAS-Bench-201 cell, from the package analog-nasbench.
+"""A measured CIFAR-10 accuracy of every NAS-Bench-201 cell, from the package analog-nasbench.
 
-The package carries its table as a pickle of its own classes. It is read here from the installed file, with
-stand-ins for these classes: the package itself, which needs a module that setuptools has dropped, is never
-imported.
+The package contains its table as a pickle of its own classes. This module reads the installed file with
+stand-ins for these classes. It never imports the package, which needs a module that setuptools has removed.
 """
 
 from __future__ import annotations
@@ -15,23 +14,24 @@ from typing import Any
 import numpy as np
 
 from pynas._errors import UserError
-from pynas._files import listed
-from pynas._unpickle import unpickle
-from pynas._unpickle.stand_ins import Record
+from pynas._io.files import listed
+from pynas._io.pickles import unpickle
+from pynas._io.pickles.stand_ins import Record
+from pynas._plural import counted
 from pynas.architecture import Architecture
-from pynas.benchmarks._base import Table
-from pynas.benchmarks._columns import Column
-from pynas.benchmarks._numbers import checked
 from pynas.spaces import NASBench201, SearchSpace
-from pynas.spaces.nasbench201 import AVG_POOL, CONV_1X1, CONV_3X3, EDGES, NONE, SKIP
+from pynas.spaces.nasbench201.space import AVG_POOL, CONV_1X1, CONV_3X3, EDGES, NONE, SKIP
+from pynas.tables._base import Table
+from pynas.tables._columns import Column
+from pynas.tables._numbers import checked
 
 DEFAULT_METRIC = "baseline_accuracy"  # floating point, without the simulated analog hardware
 
 _DISTRIBUTION = "analog-nasbench"
 _FILE = "analognasbench/data.anb"
 _ALLOWED = {("analognasbench.data", name): Record for name in ("Architecture", "DriftMeasurement")}
-_CODES = (SKIP, NONE, CONV_3X3, CONV_1X1, AVG_POOL)  # our operation of each of the package's codes
-_EDGES = ((0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3))  # the package's order of edges
+_CODES = (SKIP, NONE, CONV_3X3, CONV_1X1, AVG_POOL)  # our operation for each code of the package
+_EDGES = ((0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3))  # order of edges in the package
 _ORDER = tuple(_EDGES.index(edge) for edge in EDGES)
 
 
@@ -39,8 +39,8 @@ def read(rest: str, space: SearchSpace, metric: str | None) -> Table:
     """Read ``analog``: test accuracy in percent on CIFAR-10, after the package's own training.
 
     Raises:
-        UserError: The package is absent (the message has the command that installs it), its file is damaged
-            or not the expected one, the metric is unknown, or ``space`` is not NAS-Bench-201.
+        UserError: The package is absent (the message has the command to install it), its file is damaged or
+            unexpected, the metric is unknown, or ``space`` is not NAS-Bench-201.
     """
     if rest:
         raise UserError(f"table analog: takes no argument, got {rest!r}")
@@ -71,7 +71,7 @@ def read_file(path: Path, space: NASBench201, metric: str | None = None) -> Tabl
         decisions = tuple(_CODES[codes[position]] for position in _ORDER)
         values[space.index(Architecture(space.name, decisions))] = _accuracy(path, record, chosen)
     if len(values) != space.size or len(content) != space.size:
-        raise UserError(f"{path}: expected {space.size} architectures, got {len(content)}")
+        raise UserError(f"{path}: expected {counted(space.size, 'architecture')}, got {len(content):,}")
     column = Column("cifar10", chosen)
     checked(column, np.array(list(values.values())), path)
     return Table(_DISTRIBUTION, chosen, "cifar10", space, values)

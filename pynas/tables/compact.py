@@ -1,13 +1,13 @@
-"""Tables in files: ``table:FILE`` takes any, ``nb101:FILE``, ``nats:FILE`` and so on say what it must be."""
+"""Tables in files: ``table:FILE`` takes any; ``nb101:FILE``, ``nats:FILE`` etc. require that benchmark."""
 
 from __future__ import annotations
 
 from pynas._errors import UserError
-from pynas.benchmarks._base import Table
-from pynas.benchmarks._open import open
 from pynas.spaces import SearchSpace
+from pynas.tables._base import Table
+from pynas.tables._open import open
 
-# Kind to the families that it may hold; a kind for each name that people use.
+# The families allowed for each kind; kinds are the common names of benchmarks.
 KINDS: dict[str, tuple[str, ...]] = {
     "table": (),
     "nb101": ("nasbench101",),
@@ -25,7 +25,7 @@ def read(kind: str, path_text: str, space: SearchSpace, metric: str | None, data
         UserError: The file is absent, damaged, of another kind or space, or has no such metric.
     """
     if not path_text:
-        raise UserError(f"table {kind}: say which file, as in {kind}:FILE.npz")
+        raise UserError(f"table {kind}: give a file, as in {kind}:FILE.npz")
     benchmark = open(path_text, space)
     allowed = KINDS[kind]
     if allowed and benchmark.family.name not in allowed:

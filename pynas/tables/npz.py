@@ -1,4 +1,4 @@
-"""Tables in NumPy archives: architecture strings beside one array of numbers per metric."""
+"""Tables in NumPy archives: architecture strings, and one array of numbers per metric."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import os
 from pathlib import Path
 
 from pynas._errors import UserError
-from pynas._files import listed
-from pynas._npz import open_npz
-from pynas.benchmarks._base import Table
-from pynas.benchmarks._conventions import UNKNOWN, column_of
-from pynas.benchmarks._numbers import checked
-from pynas.benchmarks._rows import parse_rows
+from pynas._io.files import listed
+from pynas._io.npz import open_npz
 from pynas.spaces import SearchSpace
+from pynas.tables._base import Table
+from pynas.tables._conventions import UNKNOWN, column_of
+from pynas.tables._numbers import checked
+from pynas.tables._rows import parse_rows
 
 DEFAULT_METRIC = "test200_cifar10"  # mean test accuracy after the full 200 epochs
 
@@ -21,12 +21,12 @@ def read(path_text: str, space: SearchSpace, metric: str | None) -> Table:
     """Read ``npz:FILE``: ``arch_str`` [N] and ``metric`` [N]; rows may come in any order, NaN means unknown.
 
     Raises:
-        UserError: The file or the metric is absent, an array has the wrong shape or type, a string is no
-            architecture of ``space``, a value is none that can be (infinite, an accuracy of 105 %), or an
-            architecture has two different ones.
+        UserError: The file or the metric is absent, an array has the wrong shape or type, a string is not an
+            architecture of ``space``, a value is impossible (infinite, an accuracy of 105 %), or an
+            architecture has two different values.
     """
     if not path_text:
-        raise UserError("table npz: say which file, as in npz:nb201_accuracy.npz")
+        raise UserError("table npz: give a file, as in npz:nb201_accuracy.npz")
     path = Path(os.path.expanduser(path_text))
     with open_npz(path) as archive:
         arrays = archive.all()
@@ -52,6 +52,6 @@ def read(path_text: str, space: SearchSpace, metric: str | None) -> Table:
             raise UserError(f"{path}: row {row} gives {text!r} a second, different {chosen}")
     if not values:
         raise UserError(f"{path}: {chosen} holds no number")
-    # A name that no convention knows may say its dataset all the same.
+    # A name without a known convention may still contain its data set.
     dataset = column.dataset if column.dataset != UNKNOWN else chosen.partition("_")[2] or UNKNOWN
     return Table(path.name, chosen, dataset, space, values, column.unit, column.higher_is_better)

@@ -1,1 +1,1 @@
-"""Conformance suites: what pynas asks of its own parts, for checking yours."""
+"""Conformance suites of pynas's own parts, with which you can check yours."""

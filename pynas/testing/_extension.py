@@ -1,4 +1,4 @@
-"""The compiled core from another folder: a sanitizer build, or one that is not installed."""
+"""Loads the compiled core from another folder: a sanitizer build, or one that is not installed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def use_extension() -> None:
-    """Take ``pynas._C`` from the folder that ``PYNAS_EXTENSION`` names, if it does; call it first."""
+    """Load ``pynas._C`` from the folder in ``PYNAS_EXTENSION``, if set; call this first."""
     folder = os.environ.get("PYNAS_EXTENSION")
     if not folder:
         return
@@ -24,4 +24,4 @@ def use_extension() -> None:
     module = importlib.util.module_from_spec(spec)
     sys.modules["pynas._C"] = module
     spec.loader.exec_module(module)
-    vars(pynas)["_C"] = module  # as importing it from the package would
+    vars(pynas)["_C"] = module  # as an import from the package does

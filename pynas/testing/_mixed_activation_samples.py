@@ -55,5 +55,5 @@ def mixed_activation_specs() -> Iterator[DifferentiableSpec]:
             _sample("another order", (2, 5, 17), activations=("identity", "sigmoid", "none", "tanh")),
             _sample("no rows", (2, 0, 7)),
         ),
-        dtypes=(torch.float32, torch.bfloat16, torch.float64),  # float16 on a GPU alone
+        dtypes=(torch.float32, torch.bfloat16, torch.float64),  # float16 only on a GPU
     )

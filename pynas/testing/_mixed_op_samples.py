@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from pynas import ops
-from pynas.ops._candidates import resolve
+from pynas.ops.candidates import resolve
 from pynas.testing._specs import Call, DifferentiableSample, DifferentiableSpec, Fill
 
 
@@ -57,7 +57,7 @@ def mixed_op_specs() -> Iterator[DifferentiableSpec]:
             _sample("transnas, one candidate", (3, 8, 6, 6), "transnas", off=(0, 1, 2)),
             _sample("nothing but zeros", (3, 4, 5, 5), "transnas", off=(0, 1, 2, 3)),
         ),
-        # Sixteen bits move what relu and maxima let through: tests/ops/test_mixed_op.py compares those.
+        # 16-bit types change which values relu and maxima pass: tests/ops/test_mixed_op.py compares these.
         dtypes=(torch.float32, torch.float64),
         layouts=("contiguous", "channels_last"),
         tolerance={torch.float32: 1e-4},

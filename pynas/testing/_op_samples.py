@@ -1,4 +1,4 @@
-"""Sample inputs of the gradient statistics in pynas.ops, small and awkward on purpose."""
+"""Sample inputs of the gradient statistics in pynas.ops: small, with corner cases."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def _affine_sample(
             fill((shape[0], shape[2], shape[1])).transpose(1, 2) if channels_last else fill(shape)
             for _ in "gx"
         )
-        # Kept in the dtype of the sums, as norm layers keep them; powers of two keep integer inputs exact.
+        # In the dtype of the sums, as in norm layers; powers of two keep integer inputs exact.
         dtype = torch.float64 if input.dtype == torch.float64 else torch.float32
         mean = fill(statistics).to(dtype).round()
         rstd = torch.exp2(fill(statistics).to(dtype).round().clamp(-1, 1))

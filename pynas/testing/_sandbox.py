@@ -1,4 +1,4 @@
-"""Running readers on input that may kill them: processes with limits, and what came of it in one line."""
+"""Runs readers on dangerous input: in processes with limits, with the outcome as one line."""
 
 from __future__ import annotations
 
@@ -15,30 +15,31 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pynas._errors import UserError, printable
+from pynas._plural import counted
 
 SECONDS = 2.0
-"""Of processor time for one input."""
+"""Processor time for one input."""
 
 PATIENCE = 10.0
-"""Seconds by the clock without a word from a process that reads inputs, which may wait for something."""
+"""Wall-clock seconds without output from a process that reads inputs; it may be waiting for something."""
 
 MEMORY = 1 << 30
-"""Bytes of address space beyond what a process has before it reads."""
+"""Bytes of address space that a process may take in addition while it reads."""
 
 MESSAGE = 700
-"""Characters that an error's message may have."""
+"""Largest length of an error message, in characters."""
 
 Write = Callable[[bytes], object]
 
 
 def in_child(work: Callable[[Write], None]) -> tuple[bytes, str]:
-    """Call ``work`` in a process of its own, a fork of this one, which may not take more than there is.
+    """Call ``work`` in a fork of this process, with limits.
 
     Args:
-        work: Gets a function that writes bytes to this process.
+        work: Takes a function that writes bytes to this process.
 
     Returns:
-        What was written, and how the process died; nothing if it came to its end.
+        What was written, and how the process died; an empty text if it ended normally.
     """
     reader, writer = os.pipe()
     with warnings.catch_warnings():
@@ -76,12 +77,12 @@ def in_child(work: Callable[[Write], None]) -> tuple[bytes, str]:
 
 
 def limit() -> None:
-    """In a child: no output, one thread, so much memory, and warnings are errors."""
+    """In a child: suppress output, use one thread, limit memory, and turn warnings into errors."""
     null = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(null, stream)
     if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(1)  # the threads of its pool were not forked
+        sys.modules["torch"].set_num_threads(1)  # a fork does not copy the threads of its pool
     statistics = Path("/proc/self/statm")
     if statistics.exists():
         pages = int(statistics.read_text().split()[0])
@@ -94,7 +95,7 @@ def limit() -> None:
 
 @contextlib.contextmanager
 def timed() -> Iterator[None]:
-    """In a child: ends the process if the block takes too long."""
+    """In a child: end the process if the block takes too long."""
     signal.setitimer(signal.ITIMER_PROF, SECONDS)
     try:
         yield
@@ -108,13 +109,13 @@ def verdict(
     name: str = "",
     echoed: int = 0,
 ) -> tuple[str, str]:
-    """What is wrong with how ``run`` ends, or nothing; and the kind of its end: the error and where it arose.
+    """What is wrong with the outcome of ``run``, or an empty text; and the kind of outcome.
 
     Args:
         run: Reads an input.
-        accepted: Errors that say that the input is bad.
-        name: Of the file, which these errors must have in their message.
-        echoed: Bytes of a user's own text, which a message may repeat, line ends and all; 0 for files.
+        accepted: Documented errors for bad input.
+        name: Name of the file, which these errors must contain.
+        echoed: Bytes of a user's own text that a message may repeat, including line ends; 0 for files.
     """
     try:
         run()
@@ -136,7 +137,7 @@ def _refusal(error: BaseException, name: str, echoed: int) -> str:
     for fault in (
         "does not name the file" if name not in message else "",
         "is not one line of printable text" if printable(message, lines=echoed > 0) != message else "",
-        f"has {len(message)} characters" if len(message) > MESSAGE + 20 * echoed else "",
+        f"has {counted(len(message), 'character')}" if len(message) > MESSAGE + 20 * echoed else "",
     ):
         if fault:
             return f"the message {fault}, at {where(error)}: {_shown(message)}"
@@ -144,7 +145,7 @@ def _refusal(error: BaseException, name: str, echoed: int) -> str:
 
 
 def where(error: BaseException) -> str:
-    """The line of pynas that was running, of its tests where none was."""
+    """The line of pynas that was running, or of its tests if there is none."""
     frames = traceback.extract_tb(error.__traceback__)
     package, tests = f"{os.sep}pynas{os.sep}", f"{os.sep}testing{os.sep}"
     ours = [frame for frame in frames if package in frame.filename and tests not in frame.filename]
@@ -153,7 +154,7 @@ def where(error: BaseException) -> str:
 
 
 def skeleton(text: str) -> str:
-    """What two texts have in common that differ in numbers and in what they quote."""
+    """The text without numbers and quotations, by which similar messages compare equal."""
     return re.sub(r"0x[0-9a-f]+|[0-9]+|'[^']*'|\"[^\"]*\"", "#", text)[:200]
 
 

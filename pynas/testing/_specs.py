@@ -1,4 +1,4 @@
-"""How an operator, its definition and inputs to try are written down for the conformance suites."""
+"""Specifications for the conformance suites: an operator, its definition, and sample inputs."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Sample:
     """One call of an operator.
 
     Attributes:
-        name: what is special about it.
-        make: positional and keyword arguments, floating tensors made by the given `Fill`.
-        scale: typical size of a gradient's entries under standard normal inputs; errors are relative to it.
+        name: What is special about it.
+        make: Returns positional and keyword arguments, with floating tensors made by the given `Fill`.
+        scale: Typical size of a gradient's entries for standard normal inputs; errors are relative to it.
     """
 
     name: str
@@ -48,8 +48,8 @@ class DifferentiableSample(Sample):
     """One call of a differentiable operator.
 
     Attributes:
-        smooth: finite differences find the gradient: no weight is exactly zero, no maximum is tied.
-        scale: errors are relative to the larger of this and the result's largest entry.
+        smooth: Whether finite differences give the gradient: no weight is exactly zero, no maximum is tied.
+        scale: Errors are relative to the larger of this and the result's largest entry.
     """
 
     scale: float = 0.0
@@ -69,8 +69,8 @@ class DifferentiableSpec:
     dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
     layouts: tuple[str, ...] = ("contiguous", "channels_last", "strided", "expanded")
     tolerance: Mapping[torch.dtype, float] = field(default_factory=lambda: MappingProxyType({}))
-    """Where the suite's own is too strict, with the reason beside it."""
+    """Replaces the suite's own tolerance if that is too strict, with the reason next to it."""
     second: bool = True
     """Second derivatives exist."""
     second_traced: bool = True
-    """They can be traced too: they do not look at values."""
+    """Second derivatives can also be traced: they do not depend on values."""

@@ -1,14 +1,15 @@
-"""What every differentiable operator of pynas.ops must do; ``pynas.testing.ops`` holds what has no gradient.
+"""The conformance suite of differentiable operators in pynas.ops; others are in ``pynas.testing.ops``.
 
 To add an operator: write ``pynas/testing/_<family>_samples.py`` with a function that yields
 ``DifferentiableSpec`` (see ``_normalized_sum_samples.py``), and name it in `_specs` at the end of this file.
-From then on ``tests/ops/test_differentiable.py`` compares outputs, every gradient and every updated buffer
-with the float64 definition in each dtype, layout and instruction set, and checks finite differences, second
-derivatives, opcheck with and without gradients, torch.compile without a break, determinism, thread counts.
+``tests/ops/test_differentiable.py`` then compares outputs, every gradient and every updated buffer with the
+float64 definition in each dtype, layout and instruction set. It also checks finite differences, second
+derivatives, opcheck with and without gradients, torch.compile without graph breaks, determinism, and thread
+counts.
 
-A sample makes all its tensors by the given `Fill`, fresh at each call and in the same order, so that the
-suite chooses dtype, layout and values. Every floating tensor among the arguments, at any depth, is
-differentiated with respect to, except in options that the specification names as buffers.
+A sample makes all its tensors with the given `Fill`, new at each call and in the same order, so that the
+suite can choose dtype, layout and values. The suite differentiates with respect to every floating tensor in
+the arguments, at any depth, except for options that the specification declares as buffers.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 import pynas._C
+from pynas._plural import counted
 from pynas.testing._mixed_activation_samples import mixed_activation_specs
 from pynas.testing._mixed_op_samples import mixed_op_specs
 from pynas.testing._normalized_sum_samples import normalized_sum_specs
@@ -48,21 +50,21 @@ TOLERANCE: dict[torch.dtype, float] = {
     torch.float16: 1.5e-3,
     torch.float64: 1e-11,
 }
-"""Largest error against the float64 definition of the same inputs, relative to a result's largest entry."""
+"""Largest error against the float64 definition on the same inputs, relative to a result's largest entry."""
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 Change = Callable[[Tensor], Tensor]
 
 
 class Run:
-    """A call with its outputs, the gradients of a fixed weighting of them, and the buffers as it left them.
+    """A call with its outputs, the gradients of a fixed weighting of these, and the buffers after it.
 
     Args:
-        spec: what is called.
-        function: the operator, its definition or a compiled form.
-        call: arguments and options.
-        change: applied to every tensor first, for instance to widen or to move it.
-        higher: build the graph of the gradients too.
+        spec: Specification of the operator.
+        function: The operator, its definition, or a compiled form.
+        call: Arguments and options.
+        change: Applied to every tensor first, for example to convert or move it.
+        higher: Whether to build the graph of the gradients.
     """
 
     def __init__(
@@ -96,21 +98,21 @@ class Run:
             found = torch.autograd.grad(
                 ys, tuple(self.sources.values()), gs, create_graph=higher, allow_unused=True
             )
-        # What nothing depends on has a gradient of zeros; an operator may say so either way.
+        # An input without influence has a gradient of zeros or None; operators may return either.
         self.gradients = {
             name: torch.zeros_like(source) if gradient is None else gradient
             for (name, source), gradient in zip(self.sources.items(), found, strict=True)
         }
 
     def results(self) -> Iterator[tuple[str, Tensor]]:
-        """Everything that two runs can be compared by."""
+        """All results by which two runs can be compared."""
         yield from self.outputs.items()
         yield from ((f"gradient of {name}", value) for name, value in self.gradients.items())
         yield from ((f"buffer {name}", value) for name, value in self.buffers.items())
 
 
 def _upstream(y: Tensor) -> Tensor:
-    """dL/dy: the same numbers for outputs of one shape, in any dtype and on any device."""
+    """dL/dy: the same numbers for outputs of equal shape, in any dtype and on any device."""
     values = torch.randn(y.shape, generator=torch.Generator().manual_seed(99))
     return values.bfloat16().to(y)  # exact in every dtype but float16's smallest
 
@@ -142,7 +144,7 @@ def check_against_definition(
     device: str = "cpu",
     tolerance: float | None = None,
 ) -> None:
-    """Outputs, gradients and buffers agree with the definition in float64, and keep their dtypes."""
+    """Outputs, gradients and buffers agree with the definition in float64 and have the right dtypes."""
     fill = filler(dtype, layout)
     actual = Run(spec, spec.function, sample.make(fill), lambda t: t.to(device))
     expected = Run(spec, spec.reference, sample.make(filler(dtype, layout)), _widen)
@@ -155,7 +157,7 @@ def check_against_definition(
 
 
 def check_finite_differences(spec: DifferentiableSpec, sample: DifferentiableSample) -> None:
-    """Gradients in float64 are those of finite differences, along random directions."""
+    """Gradients in float64 agree with finite differences along random directions."""
     arguments, options = sample.make(filler(torch.float64))
     held = {name: value for name, value in options.items() if name in spec.buffers}
     flat, form = pytree.tree_flatten((arguments, {k: v for k, v in options.items() if k not in held}))
@@ -173,7 +175,7 @@ def check_finite_differences(spec: DifferentiableSpec, sample: DifferentiableSam
 
 
 def check_second_derivatives(spec: DifferentiableSpec, sample: DifferentiableSample) -> None:
-    """The gradient of the squared gradients agrees with the definition's."""
+    """The gradient of the squared gradients agrees with that of the definition."""
     runs = [
         Run(spec, function, sample.make(filler(torch.float64)), higher=True)
         for function in (spec.function, spec.reference)
@@ -193,7 +195,7 @@ def check_second_derivatives(spec: DifferentiableSpec, sample: DifferentiableSam
 
 
 def check_deterministic(spec: DifferentiableSpec, sample: DifferentiableSample) -> None:
-    """Two calls give the same bits."""
+    """Two calls agree bit for bit."""
     first, second = (Run(spec, spec.function, sample.make(filler(torch.float32))) for _ in range(2))
     again = dict(second.results())
     for name, value in first.results():
@@ -203,7 +205,7 @@ def check_deterministic(spec: DifferentiableSpec, sample: DifferentiableSample) 
 
 
 def check_threads(spec: DifferentiableSpec, sample: DifferentiableSample) -> None:
-    """One thread, two and three agree to rounding."""
+    """Results with one, two and three threads agree up to rounding."""
     before = torch.get_num_threads()
     runs = []
     try:
@@ -213,11 +215,12 @@ def check_threads(spec: DifferentiableSpec, sample: DifferentiableSample) -> Non
     finally:
         torch.set_num_threads(before)
     for threads, run in zip((2, 3), runs[1:], strict=True):
-        _compare(f"{spec.name}, {sample.name}, {threads} threads", run, runs[0], 1e-11, sample.scale)
+        where = f"{spec.name}, {sample.name}, {counted(threads, 'thread')}"
+        _compare(where, run, runs[0], 1e-11, sample.scale)
 
 
 def check_opcheck(spec: DifferentiableSpec, sample: DifferentiableSample) -> None:
-    """torch.library.opcheck passes for every compiled operator that a call and its backward pass reach."""
+    """torch.library.opcheck passes for every compiled operator that a call and its backward pass use."""
     with Recorder() as recorder:
         Run(spec, spec.function, sample.make(filler(torch.float32)))
     checked = set()
@@ -241,7 +244,7 @@ def check_opcheck(spec: DifferentiableSpec, sample: DifferentiableSample) -> Non
 
 
 def check_compile(spec: DifferentiableSpec, sample: DifferentiableSample, backend: str = "aot_eager") -> None:
-    """torch.compile takes the public function whole; results and gradients are the same."""
+    """torch.compile traces the public function without graph breaks; results and gradients are the same."""
     expected = dict(Run(spec, spec.function, sample.make(filler(torch.float32))).results())
     torch._dynamo.reset()
 
@@ -268,14 +271,15 @@ DIFFERENTIABLE: dict[str, DifferentiableSpec] = {spec.name: spec for spec in _sp
 
 
 def main() -> None:
-    """Compares every differentiable operator with its definition in float32, bfloat16 and float64."""
+    """Compare every differentiable operator with its definition in float32, bfloat16 and float64."""
     for spec in DIFFERENTIABLE.values():
         for sample in spec.samples:
             for dtype in (torch.float32, torch.bfloat16, torch.float64):
                 for layout in ("contiguous", "channels_last"):
                     if dtype in spec.dtypes and layout in spec.layouts:
                         check_against_definition(spec, sample, dtype, layout)
-    print(f"{len(DIFFERENTIABLE)} operators agree with their definitions under {pynas._C.isa()}")
+    number = counted(len(DIFFERENTIABLE), "operator")
+    print(f"compared with their definitions under {pynas._C.isa()}: {number}, all agree")
 
 
 if __name__ == "__main__":

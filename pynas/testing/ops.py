@@ -1,6 +1,6 @@
-"""What every operator of pynas.ops must do, and a quick run of it: ``python -m pynas.testing.ops``.
+"""The conformance suite of operators in pynas.ops, and a quick run of it: ``python -m pynas.testing.ops``.
 
-Differentiable operators have a suite of their own, ``pynas.testing.differentiable``.
+Differentiable operators have their own suite, ``pynas.testing.differentiable``.
 
 Each check takes a specification (and a sample, a dtype, a layout) and raises AssertionError with the reason.
 The quick run compares every operator with its definition under the instruction set that ``PYNAS_ISA`` names.
@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import pynas._C
+from pynas._plural import counted
 from pynas.testing._op_samples import SPECS, random_conv2d_sample
 from pynas.testing._specs import Fill, OpSpec, Sample
 
@@ -43,11 +44,11 @@ __all__ = [
 
 TOLERANCE: dict[torch.dtype, float] = {
     torch.float32: 5e-6,
-    torch.bfloat16: 5e-6,  # products of 16-bit values are exact in float32, which is what is summed
+    torch.bfloat16: 5e-6,  # products of 16-bit values are exact in float32, in which they are summed
     torch.float16: 5e-6,
     torch.float64: 1e-13,
 }
-"""Largest error against the float64 definition of the same inputs, relative to a result's typical size."""
+"""Largest error against the float64 definition on the same inputs, relative to a result's typical size."""
 
 DTYPES = tuple(TOLERANCE)
 LAYOUTS = ("contiguous", "channels_last", "strided", "expanded")
@@ -104,7 +105,7 @@ def _widen(value: Any) -> Any:
 
 
 def check_forward(spec: OpSpec, sample: Sample, dtype: torch.dtype, layout: str = "contiguous") -> None:
-    """Agrees with the definition in float64, and answers in the dtype of the sums."""
+    """The operator agrees with the definition in float64 and returns the dtype of the sums."""
     arguments, options = sample.make(filler(dtype, layout))
     actual = dict(leaves(spec.function(*arguments, **options)))
     expected = dict(leaves(spec.reference(*(_widen(a) for a in arguments), **options)))
@@ -121,7 +122,7 @@ def check_forward(spec: OpSpec, sample: Sample, dtype: torch.dtype, layout: str 
         sums = torch.float64 if dtype == torch.float64 else torch.float32
         assert got.dtype == sums, f"{where}: {got.dtype}, expected {sums}"
         if got.numel() == 0 or (name.endswith("sign") and dtype != torch.float64):
-            continue  # the sign of a sum near zero is a matter of rounding: check_signs
+            continue  # rounding decides the sign of a sum near zero: see check_signs
         power = 2 if spec.quadratic or name.endswith(("square", "centered", "[2]")) else 1
         scale = max(float(wanted.abs().max()), sample.scale**power)
         error = float((got.double() - wanted).abs().max()) / scale
@@ -129,7 +130,7 @@ def check_forward(spec: OpSpec, sample: Sample, dtype: torch.dtype, layout: str 
 
 
 def check_signs(spec: OpSpec, sample: Sample, dtype: torch.dtype) -> None:
-    """On integers, where nothing rounds, sums, absolute sums and signs are exact, zeros included."""
+    """On integers, without rounding, sums, absolute sums and signs are exact, including zeros."""
     arguments, options = sample.make(integers(dtype))
     actual = dict(leaves(spec.function(*arguments, **options)))
     expected = dict(leaves(spec.reference(*(_widen(a) for a in arguments), **options)))
@@ -141,7 +142,7 @@ def check_signs(spec: OpSpec, sample: Sample, dtype: torch.dtype) -> None:
 
 
 def check_deterministic(spec: OpSpec, sample: Sample) -> None:
-    """Two calls give the same bits."""
+    """Two calls agree bit for bit."""
     arguments, options = sample.make(filler(torch.float32))
     first, second = (dict(leaves(spec.function(*arguments, **options))) for _ in range(2))
     for name, value in first.items():
@@ -151,7 +152,7 @@ def check_deterministic(spec: OpSpec, sample: Sample) -> None:
 
 
 def check_threads(spec: OpSpec, sample: Sample) -> None:
-    """One thread and two agree to rounding."""
+    """Results with one and two threads agree up to rounding."""
     arguments, options = sample.make(filler(torch.float64))
     before = torch.get_num_threads()
     results = []
@@ -167,7 +168,7 @@ def check_threads(spec: OpSpec, sample: Sample) -> None:
 
 
 class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes every call of a compiled pynas operator."""
+    """Records every call of a compiled pynas operator."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -182,7 +183,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def check_opcheck(spec: OpSpec, sample: Sample) -> None:
-    """torch.library.opcheck passes for every compiled operator that a call reaches."""
+    """torch.library.opcheck passes for every compiled operator that a call uses."""
     arguments, options = sample.make(filler(torch.float32))
     with Recorder() as recorder:
         spec.function(*arguments, **options)
@@ -193,7 +194,7 @@ def check_opcheck(spec: OpSpec, sample: Sample) -> None:
 def check_compile(
     spec: OpSpec, sample: Sample, backend: str = "aot_eager", dynamic: bool | None = None
 ) -> None:
-    """torch.compile takes the public function whole, and the result is the same."""
+    """torch.compile traces the public function without graph breaks, and the result is the same."""
     arguments, options = sample.make(filler(torch.float32))
     expected = dict(leaves(spec.function(*arguments, **options)))
     torch._dynamo.reset()
@@ -208,13 +209,14 @@ def check_compile(
 
 
 def main() -> None:
-    """Compares every operator with its definition in float32 and bfloat16."""
+    """Compare every operator with its definition in float32 and bfloat16."""
     for spec in SPECS.values():
         for sample in spec.samples:
             for dtype in (torch.float32, torch.bfloat16):
                 check_forward(spec, sample, dtype)
                 check_signs(spec, sample, dtype)
-    print(f"{len(SPECS)} operators agree with their definitions under {pynas._C.isa()}")
+    number = counted(len(SPECS), "operator")
+    print(f"compared with their definitions under {pynas._C.isa()}: {number}, all agree")
 
 
 if __name__ == "__main__":

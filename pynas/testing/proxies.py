@@ -1,4 +1,4 @@
-"""What every proxy must do: checks to run on your own as pynas runs them on its own.
+"""The conformance suite of proxies, for pynas's own and for yours.
 
 Each check takes a proxy (and a :class:`Case`) and raises AssertionError with the reason. With pytest::
 
@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from pynas._plural import counted
 from pynas.evaluate import Score, score
 from pynas.proxies import Proxy
 
@@ -49,18 +50,18 @@ class Case:
     loss_fn: LossFn | None = None
 
     def make(self, seed: int = 0) -> tuple[nn.Module, Any, Any]:
-        """Seeded model, inputs and targets; the caller's random state stays."""
+        """Seeded model, inputs and targets; does not change the caller's random state."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return self.build(), self.inputs(), (self.targets or _labels)()
 
     def suits(self, proxy: Proxy) -> bool:
-        """Whether the proxy is defined here; else its status is to say why not."""
+        """Whether the proxy is defined here; if not, its status must say why."""
         tokens = isinstance(self.inputs(), Tensor) and not self.inputs().is_floating_point()
         return not (proxy.needs_labels and self.targets) and not (proxy.needs_floating_inputs and tokens)
 
     def score(self, proxy: Proxy, model: nn.Module, x: Any, y: Any, **options: Any) -> Score:
-        """One proxy's verdict under the case's loss."""
+        """The score of one proxy with the case's loss."""
         return score(model, x, y, [proxy], loss_fn=self.loss_fn, **options)[proxy.name]
 
 
@@ -159,7 +160,7 @@ CASES = (
 
 
 def is_finite(proxy: Proxy, case: Case) -> None:
-    """An ordinary network has a finite score in each precision, or a reason where there can be none."""
+    """An ordinary network has a finite score in each precision, or a message if it cannot have one."""
     model, x, y = case.make()
     if not case.suits(proxy):
         found = case.score(proxy, model, x, y)
@@ -173,7 +174,7 @@ def is_finite(proxy: Proxy, case: Case) -> None:
 
 
 def leaves_the_model_alone(proxy: Proxy, case: Case) -> None:
-    """Weights, buffers, gradients, modes and random state are those of before."""
+    """Weights, buffers, gradients, modes and random state are unchanged."""
     model, x, y = case.make()
     twin, state = copy.deepcopy(model), torch.get_rng_state()
     case.score(proxy, model, x, y)
@@ -187,7 +188,7 @@ def leaves_the_model_alone(proxy: Proxy, case: Case) -> None:
 
 
 def repeats(proxy: Proxy, case: Case) -> None:
-    """The same model, data and seed give the same score, whatever was drawn before."""
+    """The same model, data and seed give the same score, whatever the random state."""
     model, x, y = case.make()
     first = case.score(proxy, model, x, y, seed=3).value
     torch.rand(5)
@@ -196,7 +197,7 @@ def repeats(proxy: Proxy, case: Case) -> None:
 
 
 def layers_add_up(proxy: Proxy, case: Case) -> None:
-    """Where the score is a sum over layers, the layers add up to it."""
+    """If the score is a sum over layers, the layers add up to it."""
     model, x, y = case.make()
     found = case.score(proxy, model, x, y)
     if type(proxy).score is Proxy.score and case.suits(proxy):
@@ -205,7 +206,7 @@ def layers_add_up(proxy: Proxy, case: Case) -> None:
 
 
 def keeps_nothing_alive(proxy: Proxy, case: Case) -> None:
-    """No activation outlives the score: a circle through autograd's nodes is one that nothing collects."""
+    """No activation outlives the score: cycles through autograd's nodes are never collected."""
     model, x, y = case.make()
     held: list[StorageWeakRef] = []
 
@@ -219,7 +220,7 @@ def keeps_nothing_alive(proxy: Proxy, case: Case) -> None:
         hook.remove()
     gc.collect()
     alive = sum(not reference.expired() for reference in held)  # type: ignore[no-untyped-call]
-    assert alive == 0, f"{proxy.name} keeps {alive} of {len(held)} activations"
+    assert alive == 0, f"{proxy.name} keeps {alive:,} of {counted(len(held), 'activation')}"
 
 
 CHECKS: tuple[Callable[[Proxy, Case], None], ...] = (

@@ -1,4 +1,4 @@
-"""What every search space must do: checks to run on your own as pynas runs them on its own.
+"""The conformance suite of search spaces, for pynas's own and for yours.
 
 Each check takes a space and raises AssertionError with the reason. With pytest::
 
@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 from pynas._errors import UserError
+from pynas._plural import counted
 from pynas.architecture import Architecture
 from pynas.spaces import SearchSpace
 
@@ -22,7 +23,7 @@ Check = Callable[[SearchSpace], None]
 
 _SAMPLES = 30
 _ENUMERABLE = 50_000  # larger spaces are probed, not enumerated
-_FEW = 40  # where an architecture has more neighbours, about a quarter as many are looked at
+_FEW = 40  # of an architecture with more neighbours, about a quarter as many are checked
 
 
 def _samples(space: SearchSpace, count: int = _SAMPLES) -> list[Architecture]:
@@ -40,7 +41,7 @@ def _refuses(call: Callable[[], object], case: str) -> str:
 
 
 def _listed(method: Callable[[], object]) -> object:
-    """What ``method`` gives, an iterator to its first element."""
+    """The result of ``method``; for an iterator, its first element."""
     outcome = method()
     return next(outcome) if isinstance(outcome, Iterator) else outcome
 
@@ -59,18 +60,18 @@ def sampling_is_valid_and_seeded(space: SearchSpace) -> None:
 
 
 def mutation_makes_a_move(space: SearchSpace) -> None:
-    """A mutant is a move away from its parent, by default in one decision, and repeats with its seed."""
+    """A mutant is one move from its parent, by default in one decision, and reproducible by its seed."""
     for seed, arch in enumerate(_samples(space)):
         mutant = space.mutate(arch, random.Random(seed))
         space.check(mutant)
         moves = space.distance(arch, mutant)
-        case = f"{space.format(arch)} became {space.format(mutant)}, {moves} moves away"
+        case = f"{space.format(arch)} became {space.format(mutant)}, {counted(moves, 'move')} away"
         assert 1 <= moves <= space.mutation_distance, case
         assert mutant == space.mutate(arch, random.Random(seed)), "the same seed must give the same mutant"
 
 
 def mutation_reaches_every_neighbour(space: SearchSpace) -> None:
-    """Repeated mutation of one architecture gives all of its neighbours where these are few, and no other."""
+    """Repeated mutation of an architecture reaches only its neighbours, and all of them if they are few."""
     if space.mutation_distance > 1:
         return
     (arch,) = _samples(space, 1)
@@ -83,9 +84,9 @@ def mutation_reaches_every_neighbour(space: SearchSpace) -> None:
 
 
 def crossover_mixes_parents(space: SearchSpace) -> None:
-    """Every decision of a child comes from a parent; equal parents have themselves as child.
+    """Every decision of a child comes from a parent; the child of equal parents equals them.
 
-    Where decisions have no fixed places, the first is only that the child is in the space.
+    If decisions have no fixed positions, only the child's membership in the space is checked.
     """
     archs = _samples(space)
     for seed, (a, b) in enumerate(itertools.pairwise(archs)):
@@ -98,7 +99,7 @@ def crossover_mixes_parents(space: SearchSpace) -> None:
 
 
 def neighbours_are_symmetric(space: SearchSpace) -> None:
-    """Neighbours are distinct, at distance one, never the architecture itself, and neighbours both ways."""
+    """Neighbours are distinct, at distance one, never the architecture itself, and symmetric."""
     for arch in _samples(space, 3):
         assert space.distance(arch, arch) == 0
         neighbours = list(space.neighbours(arch))
@@ -112,7 +113,7 @@ def neighbours_are_symmetric(space: SearchSpace) -> None:
 
 
 def canonical_form_is_idempotent(space: SearchSpace) -> None:
-    """A canonical form is in the space, its own canonical form, and has no more parameters than its class."""
+    """A canonical form is in the space and canonical itself, and no member of its class has fewer parameters."""
     for arch in _samples(space, 200):
         form = space.canonical(arch)
         space.check(form)
@@ -121,7 +122,7 @@ def canonical_form_is_idempotent(space: SearchSpace) -> None:
 
 
 def text_round_trips(space: SearchSpace) -> None:
-    """``parse(format(arch)) == arch``, on one line, also with blanks around it."""
+    """``parse(format(arch)) == arch``, on one line, also with surrounding blanks."""
     texts = set()
     archs = set(_samples(space))
     for arch in archs:
@@ -134,7 +135,7 @@ def text_round_trips(space: SearchSpace) -> None:
 
 
 def malformed_text_is_pointed_at(space: SearchSpace) -> None:
-    """A malformed string raises UserError with the string and a caret under the place."""
+    """A malformed string raises UserError with the string and a caret under the error."""
     (arch,) = _samples(space, 1)
     text = space.format(arch)
     for bad in ("", "?", f"?{text}", f"{text}?", text + text):
@@ -146,7 +147,7 @@ def malformed_text_is_pointed_at(space: SearchSpace) -> None:
 
 
 def encoding_is_injective(space: SearchSpace) -> None:
-    """Encodings hold numbers, differ for different architectures, and have one length if decisions do."""
+    """Encodings are numbers, differ between architectures, and have equal length if decisions do."""
     archs = list(dict.fromkeys(_samples(space, 100)))
     codes = [tuple(space.encode(arch)) for arch in archs]
     assert len({len(code) for code in codes}) == 1 or space.size is None, "encodings differ in length"
@@ -155,9 +156,9 @@ def encoding_is_injective(space: SearchSpace) -> None:
 
 
 def indices_round_trip(space: SearchSpace) -> None:
-    """``from_index`` and ``index`` are inverse to each other and refuse what is out of range.
+    """``from_index`` and ``index`` are inverse and refuse indices out of range.
 
-    A space without a size has neither, and says so.
+    In a space without a size, both must raise UserError.
     """
     if space.size is None:
         (arch,) = _samples(space, 1)
@@ -192,7 +193,7 @@ def enumeration_has_the_size(space: SearchSpace) -> None:
 
 
 def json_round_trips(space: SearchSpace) -> None:
-    """Architectures survive JSON."""
+    """Architectures can be written to JSON and read back."""
     for arch in _samples(space):
         assert Architecture.from_json(arch.to_json()) == arch
 
@@ -238,9 +239,9 @@ def graph_is_acyclic(space: SearchSpace) -> None:
 
 
 def network_matches_its_description(space: SearchSpace) -> None:
-    """The built network maps inputs to outputs, trains, and has the parameters and multiply-adds announced.
+    """The network maps inputs to outputs, trains, and has the announced parameters and multiply-adds.
 
-    Multiply-adds are counted by torch's own counter, which counts each twice.
+    Multiply-adds are half of the FLOPs that torch's counter reports.
     """
     import torch
     from torch.utils.flop_counter import FlopCounterMode
@@ -264,10 +265,13 @@ def network_matches_its_description(space: SearchSpace) -> None:
             announced = space.params(arch, num_classes, in_channels)
             announced_macs = space.macs(arch, num_classes, space.image_size, in_channels)
             if prune:
-                assert params <= announced, f"{case} has {params} parameters of {announced}"
+                assert params <= announced, (
+                    f"{case} has {counted(params, 'parameter')}, more than {announced:,}"
+                )
                 assert macs <= announced_macs, f"{case} has {macs} multiply-adds of {announced_macs}"
             else:
-                assert params == announced, f"{case} has {params} parameters, params() says {announced}"
+                found = counted(params, "parameter")
+                assert params == announced, f"{case} has {found}, params() says {announced:,}"
                 assert macs == announced_macs, f"{case} has {macs} MACs, macs() says {announced_macs}"
 
 

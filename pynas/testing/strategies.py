@@ -1,4 +1,4 @@
-"""What every search strategy must do: checks to run on your own as pynas runs them on its own.
+"""The conformance suite of search strategies, for pynas's own and for yours.
 
 Each check takes ``make``, a function ``make(space, seed=..., feasible=..., objectives=...)`` that returns a
 new strategy, and raises AssertionError with the reason. With pytest::
@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from pynas._plural import counted
 from pynas.architecture import Architecture
 from pynas.spaces import SearchSpace
 from pynas.strategies import Exhausted, Infeasible, SearchStrategy
@@ -109,7 +110,7 @@ def check_every_form_once(make: Make) -> None:
     strategy = make(space, seed=0)
     forms = [space.canonical(architecture) for architecture in drive(strategy, 10 * space.num_forms)]
     assert len(set(forms)) == len(forms), "a canonical form was proposed twice"
-    assert len(forms) == space.num_forms, f"{len(forms)} of {space.num_forms} forms were proposed"
+    assert len(forms) == space.num_forms, f"proposed {len(forms):,} of {counted(space.num_forms, 'form')}"
     for _ in range(2):
         _expect(Exhausted, strategy.ask)
 
@@ -180,7 +181,9 @@ def check_state_with_open_asks_continues_exactly(make: Make) -> None:
         restored.load_state(json.loads(json.dumps(original.state(), allow_nan=False)))
         again = list(asked)
         go(restored, stop, 40, again)
-        assert again == whole, f"the search restored at trial {stop} with {ahead} asks open goes another way"
+        assert again == whole, (
+            f"the search restored at trial {stop} with {counted(ahead, 'open ask')} goes another way"
+        )
 
 
 def check_failures_are_tolerated(make: Make) -> None:
@@ -191,7 +194,9 @@ def check_failures_are_tolerated(make: Make) -> None:
         return Evaluation(Status.FAILED, message="planted failure")
 
     proposed = drive(make(space, seed=2), 10 * space.num_forms, evaluator=fail)
-    assert len(proposed) == space.num_forms, f"{len(proposed)} of {space.num_forms} forms were proposed"
+    assert len(proposed) == space.num_forms, (
+        f"proposed {len(proposed):,} of {counted(space.num_forms, 'form')}"
+    )
 
 
 def check_told_trials_are_known(make: Make) -> None:

@@ -10,6 +10,8 @@ import pytest
 
 from pynas.supernet._build import SPACES
 
+pytestmark = pytest.mark.slow
+
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "weight_sharing.md"
 
 

@@ -22,7 +22,7 @@ from pynas.analysis.tasks import ImageTask
 from pynas.supernet import SinglePath, Trainer, TrainingOptions, build
 from pynas.supernet.evaluation import SubnetEvaluator, SubnetScore
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.slow]
 
 SPACE = spaces.NASBench201(channels=4, num_cells=1)
 RNG = random.Random(0)

@@ -23,7 +23,7 @@ from pynas.analysis.tasks import ImageTask, TextTask
 from pynas.supernet import TrainingOptions, build
 from pynas.supernet.evaluation import SubnetScore, score_network
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.slow]
 
 SPACE = spaces.DARTSRNN(
     nodes=3,

@@ -22,13 +22,13 @@ from official_layouts import crc32c as crc32c_by_bits
 from official_layouts import tfrecord
 
 from pynas._errors import UserError
-from pynas._files import Bounded, open_whole
-from pynas._unpickle import operations as pickle_operations
-from pynas._unpickle import stream as pickle_stream
-from pynas._unpickle.stand_ins import ALLOWED
-from pynas._unpickle.stream import REDUCED
-from pynas.benchmarks._formats import pickle_file, protobuf
-from pynas.benchmarks._formats.tfrecord import batches
+from pynas._io.files import Bounded, open_whole
+from pynas._io.pickles import operations as pickle_operations
+from pynas._io.pickles import stream as pickle_stream
+from pynas._io.pickles.stand_ins import ALLOWED
+from pynas._io.pickles.stream import REDUCED
+from pynas.tables.formats import pickle_file, protobuf
+from pynas.tables.formats.tfrecord import batches
 
 
 def keep(mapping: dict[Any, Any]) -> None:

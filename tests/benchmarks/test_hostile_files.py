@@ -24,6 +24,8 @@ from official_layouts import arch_results, training_run
 from pynas.spaces import NASBench201
 from tests.hostile import SECONDS, Outcome, outcomes
 
+pytestmark = pytest.mark.slow
+
 SPACE = NASBench201()
 ARCHS = [SPACE.format(SPACE.from_index(i)) for i in range(15_625)]
 FEW = np.array(ARCHS[:3])

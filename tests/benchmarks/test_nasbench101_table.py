@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from official_layouts import nasbench101_record, tfrecord
 
-from pynas import benchmarks
+from pynas import tables
 from pynas._errors import UserError
 from pynas.architecture import Architecture
-from pynas.benchmarks._convert import nasbench101
-from pynas.benchmarks._formats import tfrecord as tfrecord_file
 from pynas.spaces import NASBench101
+from pynas.tables.conversion import nasbench101
+from pynas.tables.formats import tfrecord as tfrecord_file
 
 SPACE = NASBench101()
 
@@ -55,10 +55,10 @@ def records(cells: list[Architecture], lengths: tuple[int, ...], runs: int = 3) 
     return found
 
 
-def convert(folder: Path, rows: list[bytes]) -> benchmarks.Benchmark:
+def convert(folder: Path, rows: list[bytes]) -> tables.Benchmark:
     (folder / "nasbench.tfrecord").write_bytes(tfrecord(rows))
-    benchmarks.convert(folder / "nasbench.tfrecord", folder / "nb101.npz", overwrite=True)
-    return benchmarks.open(folder / "nb101.npz")
+    tables.convert(folder / "nasbench.tfrecord", folder / "nb101.npz", overwrite=True)
+    return tables.open(folder / "nb101.npz")
 
 
 def test_every_number_comes_back(tmp_path: Path, cells: list[Architecture]) -> None:
@@ -112,7 +112,7 @@ def test_isomorphic_cells_are_the_same_row(tmp_path: Path, cells: list[Architect
 
 def test_a_table_for_a_search(tmp_path: Path, cells: list[Architecture]) -> None:
     convert(tmp_path, records(cells, (12, 108)))
-    table = benchmarks.load(f"nb101:{tmp_path / 'nb101.npz'}#valid_accuracy@12", "nasbench101")
+    table = tables.load(f"nb101:{tmp_path / 'nb101.npz'}#valid_accuracy@12", "nasbench101")
     best, value = table.best()
     assert SPACE.hash(best) == SPACE.hash(cells[5])
     assert value == pytest.approx(np.mean([100 * numbers(5, 12, run)[2] for run in range(3)]), rel=1e-7)
@@ -158,7 +158,7 @@ def test_a_record_of_another_form(
     rows[1] = json.dumps(change(json.loads(rows[1]))).encode()
     (tmp_path / "a.tfrecord").write_bytes(tfrecord(rows))
     with pytest.raises(UserError, match=f"record 1 is no row of NAS-Bench-101: .*({message})"):
-        benchmarks.convert(tmp_path / "a.tfrecord", tmp_path / "a.npz")
+        tables.convert(tmp_path / "a.tfrecord", tmp_path / "a.npz")
     assert [path.name for path in tmp_path.iterdir()] == ["a.tfrecord"]
 
 
@@ -198,7 +198,7 @@ def test_memory_is_that_of_the_result(
 
 
 def test_the_published_sample(shared_data: Path) -> None:
-    benchmark = benchmarks.open(shared_data / "nb101_sample15k.npz", "nasbench101")
+    benchmark = tables.open(shared_data / "nb101_sample15k.npz", "nasbench101")
     assert len(benchmark) == 15_000
     assert benchmark.epochs("valid_accuracy") == (4, 12, 36, 108)
     rng = random.Random(0)
@@ -209,6 +209,6 @@ def test_the_published_sample(shared_data: Path) -> None:
         assert SPACE.hash(cell).encode() == hashes[row]
         assert benchmark.query(SPACE.canonical(cell)) == pytest.approx(100 * accuracy[row])
         assert benchmark.query(cell, "params") == SPACE.params(cell)
-    table = benchmarks.load(f"table:{shared_data / 'nb101_sample15k.npz'}", "nasbench101")
+    table = tables.load(f"table:{shared_data / 'nb101_sample15k.npz'}", "nasbench101")
     assert table.metric == "valid_accuracy@108"
     assert round(table.best()[1], 3) == round(100 * float(accuracy.max()), 3)

@@ -22,14 +22,15 @@ from official_layouts import (
     write_bz2,
 )
 
-from pynas import _files, benchmarks
+from pynas import tables
 from pynas._errors import UserError
-from pynas._unpickle import operations as pickle_operations
-from pynas._unpickle import stream as pickle_stream
-from pynas.benchmarks._convert import nats
-from pynas.benchmarks._formats import pickle_file
-from pynas.benchmarks._formats.stand_ins import ALLOWED_IN_TORCH
+from pynas._io import files
+from pynas._io.pickles import operations as pickle_operations
+from pynas._io.pickles import stream as pickle_stream
 from pynas.spaces import NASBench201, NATSSize
+from pynas.tables.conversion import nats
+from pynas.tables.formats import pickle_file
+from pynas.tables.formats.stand_ins import ALLOWED_IN_TORCH
 
 TOPOLOGY, SIZE = NASBench201(), NATSSize()
 ARCHS = [TOPOLOGY.format(TOPOLOGY.from_index(i)) for i in range(30)]
@@ -60,15 +61,13 @@ def make(folder: Path, form: str, **changes: Any) -> Path:
     return path
 
 
-def convert(folder: Path, source: Path) -> benchmarks.Benchmark:
-    benchmarks.convert(source, folder / "table.npz")
-    return benchmarks.open(folder / "table.npz")
+def convert(folder: Path, source: Path) -> tables.Benchmark:
+    tables.convert(source, folder / "table.npz")
+    return tables.open(folder / "table.npz")
 
 
 @pytest.fixture(scope="module", params=FORMS)
-def topology(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> benchmarks.Benchmark:
+def topology(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tables.Benchmark:
     folder = tmp_path_factory.mktemp("nats")
     return convert(folder, make(folder, request.param))
 
@@ -78,7 +77,7 @@ def mean(index: int, dataset: str, name: str, epochs: int) -> float:
     return sum(accuracy(index, dataset, name, seed, epochs, epochs - 1) for seed in runs) / len(runs)
 
 
-def test_every_accuracy_comes_back(topology: benchmarks.Benchmark) -> None:
+def test_every_accuracy_comes_back(topology: tables.Benchmark) -> None:
     assert len(topology) == 30
     assert topology.datasets == tuple(sorted(SETS))
     for index, epochs, (dataset, sets) in itertools.product(TRAINED, (12, 200), SETS.items()):
@@ -111,13 +110,13 @@ def test_every_accuracy_comes_back(topology: benchmarks.Benchmark) -> None:
     ],
 )
 def test_names_mean_what_the_official_api_means(
-    topology: benchmarks.Benchmark, dataset: str, metric: str, official: tuple[str, str]
+    topology: tables.Benchmark, dataset: str, metric: str, official: tuple[str, str]
 ) -> None:
     column = topology.resolve(metric, dataset)
     assert (column.dataset, column.metric, column.epochs) == (official[0], f"{official[1]}_accuracy", 200)
 
 
-def test_costs(topology: benchmarks.Benchmark) -> None:
+def test_costs(topology: tables.Benchmark) -> None:
     for index in TRAINED:
         arch = TOPOLOGY.from_index(index)
         assert topology.query(arch, "params") == pytest.approx(5e5 + 10 * index)
@@ -130,7 +129,7 @@ def test_costs(topology: benchmarks.Benchmark) -> None:
         assert topology.cost(arch, epochs=12, seed=888) == pytest.approx(expected)
 
 
-def test_missing_rows_are_explicit(topology: benchmarks.Benchmark) -> None:
+def test_missing_rows_are_explicit(topology: tables.Benchmark) -> None:
     absent = topology.missing("test_accuracy", dataset="cifar100", epochs=12)
     assert [TOPOLOGY.index(arch) for arch in absent] == [i for i in range(30) if i not in TRAINED]
     untrained = TOPOLOGY.from_index(1)
@@ -143,7 +142,7 @@ def test_missing_rows_are_explicit(topology: benchmarks.Benchmark) -> None:
         topology.query(arch, "test_accuracy", dataset="cifar100", seed=777)
 
 
-def test_a_table_for_a_search(topology: benchmarks.Benchmark, tmp_path: Path) -> None:
+def test_a_table_for_a_search(topology: tables.Benchmark, tmp_path: Path) -> None:
     table = topology.table("test_accuracy", dataset="cifar100", epochs=12)
     assert set(table.values) == set(TRAINED)
     assert (table.metric, table.dataset, table.unit) == ("x-test_accuracy@12", "cifar100", "%")
@@ -155,7 +154,7 @@ def test_a_table_for_a_search(topology: benchmarks.Benchmark, tmp_path: Path) ->
     assert fastest.best()[1] == min(fastest.values.values())
 
 
-def test_unknown_names_are_explained(topology: benchmarks.Benchmark) -> None:
+def test_unknown_names_are_explained(topology: tables.Benchmark) -> None:
     arch = TOPOLOGY.from_index(0)
     with pytest.raises(UserError, match=r"no dataset 'cifar11' \(did you mean 'cifar10'\?\)"):
         topology.query(arch, dataset="cifar11")
@@ -180,10 +179,10 @@ def test_the_size_space(tmp_path: Path) -> None:
         found = benchmark.query(arch, "valid_accuracy", epochs=epochs, seed=888)
         assert found == accuracy(5, "cifar10-valid", "x-valid", 888, epochs, epochs - 1)
     with pytest.raises(UserError, match="holds architectures of nats_size, not of nasbench201"):
-        benchmarks.load(f"nats:{tmp_path / 'table.npz'}", "nasbench201")
-    assert len(benchmarks.load(f"nats:{tmp_path / 'table.npz'}", "nats_size")) == 2
+        tables.load(f"nats:{tmp_path / 'table.npz'}", "nasbench201")
+    assert len(tables.load(f"nats:{tmp_path / 'table.npz'}", "nats_size")) == 2
     with pytest.raises(UserError, match="not one for nb201: use table:FILE"):
-        benchmarks.load(f"nb201:{tmp_path / 'table.npz'}", "nats_size")
+        tables.load(f"nb201:{tmp_path / 'table.npz'}", "nats_size")
 
 
 def test_costs_on_which_the_runs_disagree_are_those_of_seed_888(tmp_path: Path) -> None:
@@ -214,7 +213,7 @@ def test_folders_that_are_refused(tmp_path: Path) -> None:
 
     def refused(message: str) -> None:
         with pytest.raises(UserError, match=message):
-            benchmarks.convert(folder, target)
+            tables.convert(folder, target)
         assert not target.exists()
 
     refused("a folder of no benchmark that pynas knows. What is read: .*NATS-tss-v1_0-3ffb9-simple")
@@ -239,7 +238,7 @@ def test_folders_that_are_refused(tmp_path: Path) -> None:
     first.write_bytes(whole[: len(whole) // 2])
     refused("not a file of NATS-Bench")
     first.write_bytes(whole)
-    benchmarks.convert(folder, target)
+    tables.convert(folder, target)
 
 
 @pytest.mark.parametrize("name", ["numpy\ndtype", "numpy.core.multiarray\n_reconstruct", "_codecs\nencode"])
@@ -248,22 +247,22 @@ def test_a_pickle_cannot_write_to_what_it_may_name(tmp_path: Path, name: str) ->
     poison = b"\x80\x02c" + name.encode() + b"\nN}X\x04\x00\x00\x00evilK\x01s\x86b."
     (tmp_path / "meta.pickle.pbz2").write_bytes(bz2.compress(poison))
     with pytest.raises(UserError):
-        benchmarks.convert(tmp_path, tmp_path / "table.npz")
+        tables.convert(tmp_path, tmp_path / "table.npz")
     (tmp_path / "a.pth").write_bytes(poison)
     with pytest.raises(UserError, match="a state for what has none"):
-        benchmarks.convert(tmp_path / "a.pth", tmp_path / "table.npz")
+        tables.convert(tmp_path / "a.pth", tmp_path / "table.npz")
     assert not any(hasattr(stand_in, "evil") for stand_in in ALLOWED_IN_TORCH.values())
 
 
 def test_a_folder_that_would_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_files, "_LEAST", 1 << 20)
+    monkeypatch.setattr(files, "_LEAST", 1 << 20)
     folder = tmp_path / "NATS"
     folder.mkdir()
     (folder / "meta.pickle.pbz2").write_bytes(
         bz2.compress(pickle.dumps([bytes(300 << 10)] + [b"" for _ in range(1 << 20)]))
     )
     with pytest.raises(UserError, match=r"unpacks to more than the 1048576 bytes that a file of [0-9]+ may"):
-        benchmarks.convert(folder, tmp_path / "table.npz")
+        tables.convert(folder, tmp_path / "table.npz")
 
 
 @pytest.mark.parametrize("form", ["nats-whole", "nb201-zip", "nb201-legacy"])
@@ -272,16 +271,16 @@ def test_whole_files_that_are_refused(tmp_path: Path, form: str) -> None:
     whole = source.read_bytes()
     source.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match="not the table of a benchmark"):
-        benchmarks.convert(source, tmp_path / "table.npz")
+        tables.convert(source, tmp_path / "table.npz")
     torch.save({"meta_archs": ARCHS, "arch2infos": {99: {}}}, source)
     with pytest.raises(UserError, match="an architecture 99 of 30"):
-        benchmarks.convert(source, tmp_path / "table.npz")
+        tables.convert(source, tmp_path / "table.npz")
     torch.save({"meta_archs": ARCHS, "arch2infos": {0: {"12": {"all_results": 3}}}}, source)
     with pytest.raises(UserError, match="not laid out as NAS-Bench-201 or NATS-Bench"):
-        benchmarks.convert(source, tmp_path / "table.npz")
+        tables.convert(source, tmp_path / "table.npz")
     torch.save({"conv.weight": torch.ones(3)}, source)
     with pytest.raises(UserError, match=r"with the keys conv.weight is the table of no benchmark"):
-        benchmarks.convert(source, tmp_path / "table.npz")
+        tables.convert(source, tmp_path / "table.npz")
     assert not (tmp_path / "table.npz").exists()
 
 

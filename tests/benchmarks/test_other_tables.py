@@ -14,7 +14,7 @@ import pytest
 import torch
 from official_layouts import COSTS, TASKS, hw_file, transnas_file
 
-from pynas import benchmarks, spaces
+from pynas import spaces, tables
 from pynas._errors import UserError
 from pynas.hardware import TabularLatency
 from pynas.spaces import NASBench201
@@ -38,7 +38,7 @@ def transnas(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     folder = tmp_path_factory.mktemp("transnas")
     source = folder / "transnas-bench_v10141024.pth"
     torch.save(transnas_file(MICRO, MACRO), source, _use_new_zipfile_serialization=request.param == "zip")
-    benchmarks.convert(source, folder / "transnas.npz")
+    tables.convert(source, folder / "transnas.npz")
     return folder / "transnas.npz"
 
 
@@ -46,7 +46,7 @@ def transnas(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     ("name", "archs", "first"), [("transnas_micro", MICRO, 100), ("transnas_macro", MACRO, 0)]
 )
 def test_every_task_comes_back(transnas: Path, name: str, archs: list[str], first: int) -> None:
-    benchmark = benchmarks.open(transnas, name)
+    benchmark = tables.open(transnas, name)
     assert len(benchmark) == len(archs)
     assert set(benchmark.datasets) == set(TASKS)
     for i, text in enumerate(archs):
@@ -65,7 +65,7 @@ def test_every_task_comes_back(transnas: Path, name: str, archs: list[str], firs
 
 
 def test_a_task_is_judged_by_its_own_metric(transnas: Path) -> None:
-    benchmark = benchmarks.open(transnas, "transnas_macro")
+    benchmark = tables.open(transnas, "transnas_macro")
     judged = {task: benchmark.resolve("test_score", task).metric for task in TASKS}
     assert judged == {
         "class_scene": "test_top1",
@@ -80,9 +80,9 @@ def test_a_task_is_judged_by_its_own_metric(transnas: Path) -> None:
     assert benchmark.resolve().key == "class_scene/test_top1@5"
     assert benchmark.resolve("test_l1_loss", "normal").higher_is_better is False
     assert benchmark.resolve("test_neg_loss", "room_layout").higher_is_better is True
-    normals = benchmarks.open(transnas, spaces.get("transnas_micro", task="normal"))
+    normals = tables.open(transnas, spaces.get("transnas_micro", task="normal"))
     assert normals.resolve().key == "normal/test_ssim@5"
-    table = benchmarks.load(f"transnas:{transnas}", "transnas_macro", "valid_ssim", dataset="normal")
+    table = tables.load(f"transnas:{transnas}", "transnas_macro", "valid_ssim", dataset="normal")
     assert [benchmark.space.format(arch) for arch in table.architectures()] == MACRO
     assert table.best() == (benchmark.space.parse(MACRO[-1]), 22.9)
     assert len(benchmark.missing(dataset="jigsaw")) == 0
@@ -90,17 +90,17 @@ def test_a_task_is_judged_by_its_own_metric(transnas: Path) -> None:
 
 def test_a_file_of_two_spaces_asks_for_one(transnas: Path) -> None:
     with pytest.raises(UserError, match="say of which space: transnas_micro, transnas_macro"):
-        benchmarks.open(transnas)
+        tables.open(transnas)
     with pytest.raises(UserError, match="not of nasbench201"):
-        benchmarks.open(transnas, "nasbench201")
+        tables.open(transnas, "nasbench201")
 
 
 def test_a_file_without_one_of_the_spaces(tmp_path: Path) -> None:
     torch.save(transnas_file(MICRO, []), tmp_path / "a.pth")
-    benchmarks.convert(tmp_path / "a.pth", tmp_path / "a.npz")
-    assert len(benchmarks.open(tmp_path / "a.npz", "transnas_micro")) == len(MICRO)
+    tables.convert(tmp_path / "a.pth", tmp_path / "a.npz")
+    assert len(tables.open(tmp_path / "a.npz", "transnas_micro")) == len(MICRO)
     with pytest.raises(UserError, match="holds no architecture of transnas_macro"):
-        benchmarks.open(tmp_path / "a.npz", "transnas_macro")
+        tables.open(tmp_path / "a.npz", "transnas_macro")
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_a_file_without_one_of_the_spaces(tmp_path: Path) -> None:
 def test_other_layouts_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     torch.save(transnas_file([], []) | change, tmp_path / "a.pth")
     with pytest.raises(UserError, match=message):
-        benchmarks.convert(tmp_path / "a.pth", tmp_path / "a.npz")
+        tables.convert(tmp_path / "a.pth", tmp_path / "a.npz")
     assert not (tmp_path / "a.npz").exists()
 
 
@@ -124,22 +124,22 @@ def test_other_layouts_are_refused(tmp_path: Path, change: dict[str, Any], messa
 
 def convert_hw(folder: Path, content: Any) -> Path:
     (folder / "HW-NAS-Bench-v1_0.pickle").write_bytes(pickle.dumps(content))
-    benchmarks.convert(folder / "HW-NAS-Bench-v1_0.pickle", folder / "hw.npz", overwrite=True)
+    tables.convert(folder / "HW-NAS-Bench-v1_0.pickle", folder / "hw.npz", overwrite=True)
     return folder / "hw.npz"
 
 
 def test_every_cost_comes_back(tmp_path: Path) -> None:
     path = convert_hw(tmp_path, hw_file(ARCHS))
-    benchmark = benchmarks.open(path)
+    benchmark = tables.open(path)
     assert set(benchmark.metrics("cifar100")) == set(COSTS)
     for place, dataset in enumerate(("cifar10", "cifar100", "ImageNet16-120")):
         for k, cost in enumerate(COSTS):
             for i in (0, 2, 19):
                 found = benchmark.query(TOPOLOGY.from_index(i), cost, dataset=dataset)
                 assert found == pytest.approx(100 * place + 10 * k + i / 10 + 1)
-    table = benchmarks.load(f"hw:{path}#raspi4_latency", TOPOLOGY, dataset="imagenet16")
+    table = tables.load(f"hw:{path}#raspi4_latency", TOPOLOGY, dataset="imagenet16")
     assert (table.unit, table.best()[0]) == ("ms", TOPOLOGY.from_index(0))
-    assert benchmarks.load(f"hw:{path}#fpga_energy", TOPOLOGY).unit == "mJ"
+    assert tables.load(f"hw:{path}#fpga_energy", TOPOLOGY).unit == "mJ"
     # The hardware models read the same file.
     (model,) = TabularLatency.read(convert_hw(tmp_path, hw_file(ARCHS)), TOPOLOGY, "cifar100/raspi4")
     third = TOPOLOGY.from_index(2)
@@ -172,7 +172,7 @@ def test_order_and_damage_of_costs(tmp_path: Path) -> None:
 def test_without_names_the_order_is_the_official_one(tmp_path: Path) -> None:
     numbers = np.arange(15_625.0) + 1
     path = convert_hw(tmp_path, {"nasbench201": {"cifar10": {"raspi4_latency": numbers}}})
-    table = benchmarks.load(f"hw:{path}#raspi4_latency", TOPOLOGY)
+    table = tables.load(f"hw:{path}#raspi4_latency", TOPOLOGY)
     assert [table.accuracy(TOPOLOGY.from_index(i)) for i in (0, 77, 15_624)] == [1, 78, 15_625]
 
 
@@ -193,7 +193,7 @@ def test_names_of_arrays_say_what_they_hold(tmp_path: Path) -> None:
         other=np.ones((3, 2, 2)),
         **{"svhn/test_accuracy@40": [80.0, 81.0, 82.0]},
     )
-    benchmark = benchmarks.open(path, TOPOLOGY)
+    benchmark = tables.open(path, TOPOLOGY)
     first = TOPOLOGY.from_index(0)
     assert benchmark.query(first) == 90
     assert benchmark.query(first, "valid_accuracy", dataset="cifar100", epochs=12) == 50
@@ -204,7 +204,7 @@ def test_names_of_arrays_say_what_they_hold(tmp_path: Path) -> None:
     assert benchmark.query(first, "my_metric", dataset="unknown") == 1
     assert benchmark.query(first, "test_accuracy", dataset="svhn") == 80
     assert benchmark.missing() == [TOPOLOGY.from_index(2)]
-    assert len(benchmarks.load(f"table:{path}#test_accuracy@200", TOPOLOGY)) == 2
+    assert len(tables.load(f"table:{path}#test_accuracy@200", TOPOLOGY)) == 2
     assert repr(benchmark) == "Benchmark(npz, mine.npz: 3 of nasbench201)"
 
 
@@ -214,7 +214,7 @@ def test_archives_that_are_refused(tmp_path: Path) -> None:
     def refused(message: str, **arrays: Any) -> None:
         np.savez(path, **arrays)
         with pytest.raises(UserError, match=message):
-            benchmarks.open(path, TOPOLOGY).table()
+            tables.open(path, TOPOLOGY).table()
 
     refused("expected an array arch_str", x=[1.0])
     refused("no array with one number per architecture", arch_str=np.array(ARCHS[:2]), x=[1.0])
@@ -238,7 +238,7 @@ def test_cells_that_are_refused(tmp_path: Path) -> None:
     def refused(message: str, **changes: Any) -> None:
         np.savez(path, **{k: v for k, v in (good | changes).items() if v is not None})
         with pytest.raises(UserError, match=message):
-            benchmarks.open(path, "nasbench101")
+            tables.open(path, "nasbench101")
 
     refused("needs the arrays ops too", ops=None)
     refused(r"adjacency must be \[N, 7, 7\]", adjacency=np.zeros((2, 6, 6), np.int8))
@@ -249,7 +249,7 @@ def test_cells_that_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_published_archives(shared_data: Path) -> None:
-    benchmark = benchmarks.open(shared_data / "nb201_accuracy.npz", TOPOLOGY)
+    benchmark = tables.open(shared_data / "nb201_accuracy.npz", TOPOLOGY)
     best, accuracy = benchmark.table("test_accuracy", dataset="cifar100", epochs=200).best()
     assert (TOPOLOGY.index(best), round(accuracy, 2)) == (9930, 73.51)
     means = benchmark.values(benchmark.resolve("test_accuracy", "cifar10", 200))
@@ -260,11 +260,11 @@ def test_the_published_archives(shared_data: Path) -> None:
     assert np.abs(means - runs)[whole].max() < 1e-4
     arch = benchmark.rows.architecture(123)
     assert benchmark.query(arch, "params") == pytest.approx(TOPOLOGY.params(arch))
-    hardware = benchmarks.open(shared_data / "nb201_hw.npz", TOPOLOGY)
+    hardware = tables.open(shared_data / "nb201_hw.npz", TOPOLOGY)
     assert set(hardware.metrics()) == {
         "edgegpu_latency", "edgegpu_energy", "raspi4_latency", "edgetpu_latency", "pixel3_latency",
     }  # fmt: skip
-    latencies = benchmarks.load(f"table:{shared_data / 'nb201_hw.npz'}#raspi4_latency", TOPOLOGY)
+    latencies = tables.load(f"table:{shared_data / 'nb201_hw.npz'}#raspi4_latency", TOPOLOGY)
     with np.load(shared_data / "nb201_hw.npz") as archive:
         np.testing.assert_array_equal(latencies.accuracies(), archive["cifar10/raspi4_latency"])
         unsupported = int((archive["cifar10/edgetpu_latency"] < 0).sum())
@@ -316,7 +316,7 @@ def test_a_damaged_compact_file(
         arrays = {key: archive[key] for key in archive.files}
     np.savez(path, **change(arrays))
     with pytest.raises(UserError, match=message):
-        benchmarks.open(path)
+        tables.open(path)
 
 
 def test_a_cut_compact_file(tmp_path: Path) -> None:
@@ -325,7 +325,7 @@ def test_a_cut_compact_file(tmp_path: Path) -> None:
     for length in (0, 10, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:length])
         with pytest.raises(UserError, match=r"not an \.npz archive|not a readable"):
-            benchmarks.open(path)
+            tables.open(path)
 
 
 # ---- writing ---------------------------------------------------------------------------------------------
@@ -335,19 +335,19 @@ def test_what_cannot_be_written(tmp_path: Path) -> None:
     source = tmp_path / "HW-NAS-Bench-v1_0.pickle"
     source.write_bytes(pickle.dumps(hw_file(ARCHS)))
     with pytest.raises(UserError, match=r"ends in \.npz"):
-        benchmarks.convert(source, tmp_path / "hw.pickle")
+        tables.convert(source, tmp_path / "hw.pickle")
     with pytest.raises(UserError, match="does not exist"):
-        benchmarks.convert(source, tmp_path / "absent" / "hw.npz")
+        tables.convert(source, tmp_path / "absent" / "hw.npz")
     with pytest.raises(UserError, match="absent: no such file"):
-        benchmarks.convert(tmp_path / "absent", tmp_path / "hw.npz")
+        tables.convert(tmp_path / "absent", tmp_path / "hw.npz")
     target = tmp_path / "hw.npz"
-    benchmarks.convert(source, target)
+    tables.convert(source, target)
     with pytest.raises(UserError, match="exists already; --overwrite replaces it"):
-        benchmarks.convert(source, target)
+        tables.convert(source, target)
     target.unlink()
     target.mkdir()
     with pytest.raises(UserError, match=r"hw\.npz: cannot write"):
-        benchmarks.convert(source, target, overwrite=True)
+        tables.convert(source, target, overwrite=True)
     assert {path.name for path in tmp_path.iterdir()} == {source.name, "hw.npz"}
 
 
@@ -365,8 +365,8 @@ def test_an_interrupted_conversion_leaves_the_old_file(
     with monkeypatch.context() as patch:
         patch.setattr(np, "savez_compressed", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            benchmarks.convert(source, target, overwrite=True)
+            tables.convert(source, target, overwrite=True)
     assert target.read_bytes() == b"the old file"
     assert {path.name for path in tmp_path.iterdir()} == {source.name, target.name}
-    benchmarks.convert(source, target, overwrite=True)
-    assert len(benchmarks.open(target)) == 20
+    tables.convert(source, target, overwrite=True)
+    assert len(tables.open(target)) == 20

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pynas import benchmarks
+from pynas import tables
 from pynas._errors import UserError
-from pynas.benchmarks import analog
 from pynas.spaces import NASBench201
+from pynas.tables import analog
 
 SPACE = NASBench201()
 Save = Callable[..., str]
@@ -39,7 +39,7 @@ STRINGS = np.array([SPACE.format(SPACE.from_index(i)) for i in (7, 3, 11)])
 
 
 def test_npz_maps_rows_by_string(save: Save) -> None:
-    table = benchmarks.load(save(arch_str=STRINGS, test200_cifar10=[80.0, 90.0, np.nan]), SPACE)
+    table = tables.load(save(arch_str=STRINGS, test200_cifar10=[80.0, 90.0, np.nan]), SPACE)
     assert len(table) == 2
     assert table.accuracy(SPACE.from_index(7)) == 80
     assert table.accuracy(SPACE.from_index(11)) is None
@@ -53,17 +53,17 @@ def test_npz_maps_rows_by_string(save: Save) -> None:
 
 def test_npz_metric_by_argument_or_spec(save: Save) -> None:
     spec = save(arch_str=STRINGS.astype("S"), test12_svhn=[1, 2, 3], val=[0.1, 0.2, 0.3])
-    by_spec = benchmarks.load(f"{spec}#test12_svhn", "nasbench201")
-    by_argument = benchmarks.load(spec, "nasbench201", metric="test12_svhn")
+    by_spec = tables.load(f"{spec}#test12_svhn", "nasbench201")
+    by_argument = tables.load(spec, "nasbench201", metric="test12_svhn")
     assert by_spec.values == by_argument.values == {7: 1, 3: 2, 11: 3}
     assert by_spec.dataset == "svhn"
-    assert benchmarks.load(spec, SPACE, "val").dataset == "unknown"
+    assert tables.load(spec, SPACE, "val").dataset == "unknown"
 
 
 def test_npz_path_with_a_hash(tmp_path: Path) -> None:
     path = tmp_path / "a#b.npz"
     np.savez(path, arch_str=STRINGS, test200_cifar10=[1.0, 2.0, 3.0])
-    assert len(benchmarks.load(f"npz:{path}", SPACE)) == 3
+    assert len(tables.load(f"npz:{path}", SPACE)) == 3
 
 
 @pytest.mark.parametrize(
@@ -87,46 +87,46 @@ def test_npz_path_with_a_hash(tmp_path: Path) -> None:
 )
 def test_npz_that_is_refused(save: Save, arrays: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError) as error:
-        benchmarks.load(save(**arrays), SPACE)
+        tables.load(save(**arrays), SPACE)
     assert message in str(error.value)
 
 
 def test_files_that_are_no_archives(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file"):
-        benchmarks.load(f"npz:{tmp_path / 'absent.npz'}", SPACE)
+        tables.load(f"npz:{tmp_path / 'absent.npz'}", SPACE)
     with pytest.raises(UserError, match="is a folder, expected a file"):
-        benchmarks.load(f"npz:{tmp_path}", SPACE)
+        tables.load(f"npz:{tmp_path}", SPACE)
     text = tmp_path / "text.npz"
     text.write_text("accuracy")
     with pytest.raises(UserError, match=r"not an \.npz archive"):
-        benchmarks.load(f"npz:{text}", SPACE)
+        tables.load(f"npz:{text}", SPACE)
     whole = tmp_path / "whole.npz"
     np.savez(whole, arch_str=STRINGS, test200_cifar10=np.arange(3.0))
     damaged = bytearray(whole.read_bytes())
     damaged[200:260] = bytes(60)
     (tmp_path / "damaged.npz").write_bytes(damaged)
     with pytest.raises(UserError, match="not a readable"):
-        benchmarks.load(f"npz:{tmp_path / 'damaged.npz'}", SPACE)
+        tables.load(f"npz:{tmp_path / 'damaged.npz'}", SPACE)
 
 
 def test_unknown_kinds_and_missing_paths() -> None:
     with pytest.raises(UserError, match="unknown kind of table 'csv'; known: analog, hw, nats, nb101"):
-        benchmarks.load("csv:file", SPACE)
+        tables.load("csv:file", SPACE)
     with pytest.raises(UserError, match="say which file"):
-        benchmarks.load("npz", SPACE)
+        tables.load("npz", SPACE)
     with pytest.raises(UserError, match="takes no argument, got 'x'"):
-        benchmarks.load("analog:x", SPACE)
+        tables.load("analog:x", SPACE)
     with pytest.raises(UserError, match="unknown search space"):
-        benchmarks.load("analog", "nb")
+        tables.load("analog", "nb")
 
 
 def test_the_published_table(shared_data: Path) -> None:
-    table = benchmarks.load(f"npz:{shared_data / 'nb201_accuracy.npz'}", SPACE)
+    table = tables.load(f"npz:{shared_data / 'nb201_accuracy.npz'}", SPACE)
     best, accuracy = table.best()
     assert len(table) == 15_625
     assert (SPACE.index(best), round(accuracy, 2)) == (6111, 94.37)
     assert round(float(table.accuracies().mean()), 2) == 87.06
-    cifar100 = benchmarks.load(f"npz:{shared_data / 'nb201_accuracy.npz'}#test200_cifar100", SPACE)
+    cifar100 = tables.load(f"npz:{shared_data / 'nb201_accuracy.npz'}#test200_cifar100", SPACE)
     best, accuracy = cifar100.best()
     assert (SPACE.index(best), round(accuracy, 2), cifar100.dataset) == (9930, 73.51, "cifar100")
 
@@ -135,35 +135,35 @@ def test_the_published_table(shared_data: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def analog_table() -> benchmarks.Table:
+def analog_table() -> tables.Table:
     try:
         metadata.distribution("analog-nasbench")
     except metadata.PackageNotFoundError:
         pytest.skip("needs the package analog-nasbench (extra: tables)")
-    return benchmarks.load("analog", SPACE)
+    return tables.load("analog", SPACE)
 
 
-def test_analog(analog_table: benchmarks.Table) -> None:
+def test_analog(analog_table: tables.Table) -> None:
     assert len(analog_table) == 15_625
     assert round(analog_table.best()[1], 2) == 94.07
     assert (analog_table.metric, analog_table.dataset) == ("baseline_accuracy", "cifar10")
     assert "analognasbench" not in sys.modules
 
 
-def test_analog_agrees_with_the_published_table(analog_table: benchmarks.Table, shared_data: Path) -> None:
-    published = benchmarks.load(f"npz:{shared_data / 'nb201_accuracy.npz'}", SPACE).accuracies()
+def test_analog_agrees_with_the_published_table(analog_table: tables.Table, shared_data: Path) -> None:
+    published = tables.load(f"npz:{shared_data / 'nb201_accuracy.npz'}", SPACE).accuracies()
     ours = analog_table.accuracies()
     assert round(float(stats.spearmanr(ours, published).statistic), 3) == 0.991
     assert round(float(np.abs(ours - published).mean()), 2) == 0.39
 
 
-def test_analog_other_metrics(analog_table: benchmarks.Table) -> None:
-    noisy = benchmarks.load("analog#noisy_accuracy", SPACE)
+def test_analog_other_metrics(analog_table: tables.Table) -> None:
+    noisy = tables.load("analog#noisy_accuracy", SPACE)
     assert noisy.values != analog_table.values
     with pytest.raises(
         UserError, match=r"no metric 'accuracy'.*; it has: analog_accuracy, baseline_accuracy"
     ):
-        benchmarks.load("analog#accuracy", SPACE)
+        tables.load("analog#accuracy", SPACE)
 
 
 def test_analog_absent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,7 +172,7 @@ def test_analog_absent(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(metadata, "distribution", absent)
     with pytest.raises(UserError, match=r"pip install 'pynas-torch\[tables\]'"):
-        benchmarks.load("analog", SPACE)
+        tables.load("analog", SPACE)
 
 
 def test_analog_is_of_nasbench201() -> None:
@@ -180,7 +180,7 @@ def test_analog_is_of_nasbench201() -> None:
         name = "unrelated"
 
     with pytest.raises(UserError, match="holds architectures of nasbench201, not of unrelated"):
-        benchmarks.load("analog", Unrelated())  # type: ignore[arg-type]
+        tables.load("analog", Unrelated())  # type: ignore[arg-type]
 
 
 @pytest.fixture

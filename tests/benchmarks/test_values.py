@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pynas import benchmarks
+from pynas import tables
 from pynas._errors import UserError
-from pynas.benchmarks._columns import Column, check_names
-from pynas.benchmarks._compact import HEADER
 from pynas.hardware import TabularLatency
 from pynas.spaces import NASBench201
+from pynas.tables._columns import Column, check_names
+from pynas.tables._compact import HEADER
 
 SPACE = NASBench201()
 ARCHS = np.array([SPACE.format(SPACE.from_index(i)) for i in range(4)])
@@ -43,18 +43,18 @@ COSTS = (
 @pytest.mark.parametrize("key", COSTS)
 def test_minus_one_of_a_cost_is_no_value(tmp_path: Path, key: str) -> None:
     path = write(tmp_path / "a.npz", key, [-1, 4, 3, 5])
-    benchmark = benchmarks.open(path, SPACE)
+    benchmark = tables.open(path, SPACE)
     (column,) = benchmark.columns
     where = {"dataset": column.dataset}
     assert benchmark.query(FIRST, column.metric, **where) is None
     assert benchmark.missing(column.metric, **where) == [FIRST]
     scale = 1e6 if "_m_" in key else 1
     assert benchmark.table(column.metric, **where).best() == (SPACE.from_index(2), 3 * scale)
-    by_npz = benchmarks.load(f"npz:{path}", SPACE, key)
+    by_npz = tables.load(f"npz:{path}", SPACE, key)
     assert by_npz.best() == (SPACE.from_index(2), 3 * scale)
     assert by_npz.accuracy(FIRST) is None
     assert by_npz.unit == column.unit
-    content = benchmarks.load_content(path, SPACE)
+    content = tables.load_content(path, SPACE)
     assert np.isnan(next(iter(content.columns.values()))).tolist() == [True, False, False, False]
 
 
@@ -65,17 +65,17 @@ def test_in_every_family(tmp_path: Path, family: str | None, key: str) -> None:
     kinds = {None: ("table", "npz"), "hw_nas": ("table", "hw", "npz"), "nats_tss": ("table", "nats", "nb201")}
     for kind in kinds[family]:
         metric = key if kind == "npz" else key.partition("/")[2]
-        assert benchmarks.load(f"{kind}:{path}", SPACE, metric).best()[1] == 3
+        assert tables.load(f"{kind}:{path}", SPACE, metric).best()[1] == 3
     write(path, key, [-2.0, 4.0, 3.0, 5.0], family)
     for kind in kinds[family]:
         metric = key if kind == "npz" else key.partition("/")[2]
         with pytest.raises(UserError, match=r"of row 0 is -2; expected a .*NaN where there is none"):
-            benchmarks.load(f"{kind}:{path}", SPACE, metric)
+            tables.load(f"{kind}:{path}", SPACE, metric)
 
 
 def test_of_single_runs_and_of_their_mean(tmp_path: Path) -> None:
     values = [[-1.0, 2.0], [4.0, 6.0], [-1.0, -1.0], [1.0, math.nan]]
-    benchmark = benchmarks.open(write(tmp_path / "a.npz", "cifar10/train_time@12", values, "nats_tss"))
+    benchmark = tables.open(write(tmp_path / "a.npz", "cifar10/train_time@12", values, "nats_tss"))
     assert benchmark.query(FIRST, "train_time") == 2
     assert benchmark.query(FIRST, "train_time", seed=777) is None
     assert benchmark.query(FIRST, "train_time", seed=888) == 2
@@ -84,7 +84,7 @@ def test_of_single_runs_and_of_their_mean(tmp_path: Path) -> None:
 
 
 def ask(path: Path) -> float | None:
-    benchmark = benchmarks.open(path, SPACE)
+    benchmark = tables.open(path, SPACE)
     column = benchmark.columns[0]
     return benchmark.query(FIRST, column.metric, dataset=column.dataset)
 
@@ -116,7 +116,7 @@ def test_what_cannot_be_is_refused(tmp_path: Path, key: str, bad: float, message
         tmp_path / "a.npz", key, [1.0, bad, 1.0, 1.0] if "_acc_" not in key else [0.5, bad, 0.5, 0.5]
     )
     with pytest.raises(UserError, match=message):
-        benchmarks.load(f"npz:{path}", SPACE, key)
+        tables.load(f"npz:{path}", SPACE, key)
     with pytest.raises(UserError, match=message):
         ask(path)
 
@@ -130,12 +130,12 @@ def test_what_cannot_be_is_refused(tmp_path: Path, key: str, bad: float, message
 )  # fmt: skip
 def test_what_may_be_negative_is_a_number(tmp_path: Path, key: str) -> None:
     path = write(tmp_path / "a.npz", key, [-1.0, -2.5, 0.0, 7.0])
-    assert sorted(benchmarks.load(f"npz:{path}", SPACE, key).values.values()) == [-2.5, -1, 0, 7]
+    assert sorted(tables.load(f"npz:{path}", SPACE, key).values.values()) == [-2.5, -1, 0, 7]
 
 
 def test_a_bad_column_leaves_the_others_to_be_asked(tmp_path: Path) -> None:
     path = write(tmp_path / "a.npz", "cifar10/params", [1, -9, 3, 4], None, test200_cifar10=np.arange(4.0))
-    benchmark = benchmarks.open(path, SPACE)
+    benchmark = tables.open(path, SPACE)
     assert benchmark.query(SECOND) == 1
     with pytest.raises(UserError, match="cifar10/params of row 1 is -9"):
         benchmark.query(SECOND, "params")
@@ -231,7 +231,7 @@ def test_compact_files_that_are_refused(tmp_path: Path, name: str) -> None:
     path = tmp_path / "a.npz"
     np.savez(path, **change({HEADER: header(), "arch_str": ARCHS, "cifar10/params": np.arange(4)}))
     with pytest.raises(UserError, match=message) as error:
-        benchmarks.open(path, SPACE)
+        tables.open(path, SPACE)
     assert str(path) in str(error.value)
     assert len(str(error.value)) < 500
 
@@ -255,7 +255,7 @@ def test_cells_whose_hashes_or_operations_are_damaged(tmp_path: Path) -> None:
     ):
         np.savez(path, **(good | changes))
         with pytest.raises(UserError, match=message):
-            benchmarks.open(path, "nasbench101")
+            tables.open(path, "nasbench101")
     np.savez(path, **good)
     with pytest.raises(UserError):
-        benchmarks.load(f"table:{path}", "nasbench101").best()
+        tables.load(f"table:{path}", "nasbench101").best()

@@ -4,10 +4,10 @@ import os
 import time
 from pathlib import Path
 
-from pynas.report import _page
+from pynas.report import document
 from pynas.testing.chaos._control import VARIABLE
 
-write_page = _page.write_page
+write_page = document.write_page
 
 
 def in_place(path, title, subtitle, body):
@@ -23,4 +23,4 @@ def in_place(path, title, subtitle, body):
 
 
 if VARIABLE in os.environ:  # not where what is expected is written
-    _page.write_page = in_place
+    document.write_page = in_place

@@ -24,6 +24,8 @@ from pynas.testing.chaos._faults import FAULTS, _cut, _flushed
 from pynas.testing.chaos._jobs import JOBS
 from pynas.testing.chaos._process import End
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 COMMAND = [sys.executable, "-m", "pynas.testing.chaos"]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.slow]
 
 Run = Callable[..., tuple[int, str, str]]
 TINY: tuple[Any, ...] = (
@@ -107,17 +107,17 @@ def test_a_table_is_the_truth(run_pynas: Run, shared_data: Path, tmp_path: Path)
     code, out, _ = run_pynas(*TINY, "--groups", "0", "--table", table, "--json")
     assert code == 0
     found = json.loads(out)
-    from pynas import benchmarks, spaces
+    from pynas import spaces, tables
 
     space = spaces.get("nasbench201")
-    known = benchmarks.load(table, space)
+    known = tables.load(table, space)
     assert found["truth"] == [known.accuracy(space.parse(label)) for label in found["labels"]]
 
 
 def test_cells_of_a_table_come_in_the_order_that_training_samples() -> None:
-    from pynas.benchmarks._base import Table
     from pynas.cli._sharing_inputs import draw
     from pynas.spaces import NASBench101
+    from pynas.tables._base import Table
 
     space = NASBench101()
     cell = space.parse("conv3x3:0+maxpool3x3:0+conv1x1:0,1+output:2,3")

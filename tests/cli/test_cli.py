@@ -177,6 +177,7 @@ def test_constraints_and_options_are_read_as_written() -> None:
     assert parse_option("d=x") == ("d", "x")
 
 
+@pytest.mark.slow
 def test_bench_lists_and_times(run: Any, tmp_path: Path) -> None:
     code, out, _ = run("bench", "list")
     assert code == 0

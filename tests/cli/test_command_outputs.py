@@ -19,9 +19,11 @@ from typer.models import ArgumentInfo
 
 from pynas import cli
 from pynas.architecture import Architecture
-from pynas.cli import _output
+from pynas.cli import console
 from pynas.store import RunConfig, Store
 from pynas.trial import Evaluation, Status, Trial
+
+pytestmark = pytest.mark.slow
 
 Run = Callable[..., tuple[int, str, str]]
 ESCAPE = "\x1b[31mred\x1b[0m\x9b2J\u202e\x07"
@@ -232,13 +234,13 @@ def test_half_a_name_and_a_poor_terminal(
 
 def test_progress_and_tables_show_names_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     names = ["[red]x[/red]", "[/]", "[bold", ":cat:", ESCAPE, "a\nb", "{task.id}"]
-    with _output.progress() as bar:
+    with console.progress() as bar:
         for name in names:
             bar.add_task(name, total=1, note=name)
     shown = capsys.readouterr().err
     for name in ("[red]x[/red]", "[/]", "[bold", ":cat:", SPELLED, r"a\x0ab", "{task.id}"):
         assert shown.count(name) >= 2, name
-    _output.print_table("[/] title", ["[/] column", ESCAPE], [(name, name) for name in names])
+    console.print_table("[/] title", ["[/] column", ESCAPE], [(name, name) for name in names])
     shown = capsys.readouterr().out
     for name in ("[red]x[/red]", "[/] title", "[/] column", ":cat:", SPELLED, r"a\x0ab"):
         assert name in shown
@@ -270,6 +272,6 @@ def test_other_faults_of_the_system_are_one_line(run_pynas: Run, monkeypatch: py
     def fail(*arguments: object) -> None:
         raise OSError(5, "Input/output error", f"/mnt/{ESCAPE}")
 
-    monkeypatch.setattr("pynas.cli._inputs.open_space", fail)
+    monkeypatch.setattr("pynas.cli.specs.open_space", fail)
     code, _, err = run_pynas("spaces", "darts_cnn")
     assert (code, err) == (2, f"pynas: /mnt/{SPELLED}: Input/output error\n")

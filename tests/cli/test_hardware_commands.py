@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 import pynas
-from pynas.cli._hardware import human, parse_constraints
+from pynas.cli.hardware_specs import human, parse_constraints
+
+pytestmark = pytest.mark.slow
 
 SMALL = "nasbench201:channels=4,num_cells=1"
 CELL = "|nor_conv_3x3~0|+|none~0|none~1|+|nor_conv_3x3~0|none~1|none~2|"

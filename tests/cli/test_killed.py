@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from pynas import UserError
 from pynas.store import Store
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.slow]
 Run = Callable[..., tuple[int, str, str]]
 
 

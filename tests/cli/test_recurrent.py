@@ -13,6 +13,8 @@ import torch
 from pynas.data.text import Vocabulary, read_words, unigram_perplexity
 from pynas.nn import RecurrentGenotype, RecurrentLanguageModel
 
+pytestmark = pytest.mark.slow
+
 SMALL = ("--features", 24, "--nodes", 3, "--batch", 8, "--steps", 10, "--dropout", 0.05)
 
 

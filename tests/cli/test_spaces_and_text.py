@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pynas.cli._inputs import open_space
+from pynas.cli.specs import open_space
 from pynas.spaces import DARTSCNN, DARTSRNN
 
 Run = Callable[..., tuple[int, str, str]]

@@ -15,6 +15,8 @@ from official_layouts import hw_file, nats_folder
 
 import pynas
 
+pytestmark = pytest.mark.slow
+
 SPACE = pynas.spaces.get("nasbench201")
 ARCHS = [SPACE.format(SPACE.from_index(i)) for i in range(15)]
 Run = Callable[..., tuple[int, str, str]]
@@ -66,7 +68,7 @@ def test_the_examples_of_the_documentation_run(tmp_path: Path, monkeypatch: pyte
     (example,) = re.findall(r"```python\n(.*?)```", documentation.read_text(), re.DOTALL)
     monkeypatch.chdir(tmp_path)
     source = nats_folder(tmp_path / "nats", ARCHS, [0, 4], {"12": 12, "200": 200})
-    pynas.benchmarks.convert(source, "nats-tss.npz")
+    pynas.tables.convert(source, "nats-tss.npz")
     names: dict[str, Any] = {}
     exec(example, names)
     assert all(isinstance(names[name], float) for name in ("mean", "single", "seconds", "value"))

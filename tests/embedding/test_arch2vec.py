@@ -16,6 +16,8 @@ from pynas.architecture import Architecture
 from pynas.embedding import VGAE, Arch2Vec, Epoch, GINLayer, graphs_of, split, vgae_loss
 from pynas.spaces import NASBench101, NASBench201
 
+pytestmark = pytest.mark.slow
+
 SPACE = NASBench201()
 
 

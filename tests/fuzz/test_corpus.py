@@ -16,6 +16,8 @@ from pynas.testing import _sandbox
 from pynas.testing.fuzz import TARGETS, Target, _campaign, _command, _guided, _random, fuzz, replay
 from pynas.testing.fuzz._campaign import inputs_of
 
+pytestmark = pytest.mark.slow
+
 CORPUS = Path(__file__).parent / "corpus"
 
 

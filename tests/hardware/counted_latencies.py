@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from pynas import spaces
 from pynas.hardware import LatencyTable, Timing
-from pynas.hardware._shapes import OperatorMode, tensors
+from pynas.hardware.operator_shapes import OperatorMode, tensors
 from pynas.spaces import SearchSpace
 
 SPACE = spaces.get("nasbench201", channels=4, num_cells=1)

@@ -18,11 +18,11 @@ import pytest
 from counted_latencies import SPACE, Clock, Functional, build
 
 from pynas._errors import UserError
-from pynas._json import signed
+from pynas._io.strict_json import signed
 from pynas.hardware import LatencyTable, Timing, load
 from pynas.hardware._fit import Correction
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.slow]
 
 
 def test_file_round_trip(tmp_path):
@@ -44,7 +44,7 @@ def test_file_round_trip(tmp_path):
 
 
 def test_a_build_that_was_cut_off_continues(tmp_path, monkeypatch):
-    monkeypatch.setattr("pynas.hardware._build._SECONDS_BETWEEN_SAVES", 0.0)
+    monkeypatch.setattr("pynas.hardware.build._SECONDS_BETWEEN_SAVES", 0.0)
     path = tmp_path / "table.json"
     space = Functional()
     with pytest.raises(KeyboardInterrupt):
@@ -66,7 +66,7 @@ def test_a_build_that_was_cut_off_continues(tmp_path, monkeypatch):
 CHILD = textwrap.dedent("""
     import os, signal, sys
     sys.path.insert(0, sys.argv[2])
-    import pynas.hardware._build as b
+    import pynas.hardware.build as b
     import counted_latencies as t
     b._SECONDS_BETWEEN_SAVES = 0.0
     t.torch.set_num_threads(1)

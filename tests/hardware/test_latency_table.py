@@ -15,7 +15,7 @@ from pynas.architecture import Architecture
 from pynas.hardware import Correction, LatencyTable, Stopwatch
 from pynas.hardware._fit import prediction_error
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.slow]
 
 
 @pytest.mark.parametrize("space", [SPACE, Functional()], ids=lambda space: space.name)

@@ -12,16 +12,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pynas.nn import RecurrentCell, RecurrentGenotype, RecurrentLanguageModel, RecurrentSearchCell
-from pynas.nn.language_alone import train_cell_alone
-from pynas.nn.language_training import (
+from pynas.nn.recurrent import edges_of, recurrent_genotype
+from pynas.ops import ACTIVATIONS
+from pynas.supernet.language_alone import train_cell_alone
+from pynas.supernet.language_training import (
     TextSchedule,
     TextStep,
     initial_language_model,
     start_at_unit_scale,
     train_language_model,
 )
-from pynas.nn.recurrent import edges_of, recurrent_genotype
-from pynas.ops import ACTIVATIONS
+
+pytestmark = pytest.mark.slow
 
 FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,

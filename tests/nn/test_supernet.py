@@ -19,6 +19,8 @@ from pynas.nn import (
 from pynas.nn.genotype import derive_edges
 from pynas.supernet import Differentiable, Trainer, TrainingOptions, score_network
 
+pytestmark = pytest.mark.slow
+
 SUPERNETS = (lambda: DARTSSupernet(4, 3, 5), lambda: NASBench201Supernet(4, 1, 5))
 
 

@@ -12,6 +12,8 @@ from safetensors.torch import load_file
 
 from pynas.nn import DARTSSupernet, Genotype, NASBench201Supernet
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def run(run_pynas: Callable[..., Any], one_thread: None) -> Callable[..., Any]:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import random
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -26,6 +23,7 @@ from pynas.testing.ops import (
     check_threads,
     filler,
     leaves,
+    main,
     random_conv2d_sample,
 )
 
@@ -113,16 +111,11 @@ def test_conv2d_of_any_geometry(seed: int) -> None:
         check_signs(spec, sample, dtype)
 
 
-@pytest.mark.parametrize("isa", pynas._C.available_isas())
-def test_instruction_set(isa: str) -> None:
-    if isa == pynas._C.isa():
-        pytest.skip("the one that the tests above run")
-    command = [sys.executable, "-W", "error", "-m", "pynas.testing.ops"]
-    done = subprocess.run(
-        command, env={**os.environ, "PYNAS_ISA": isa}, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip().endswith(f"under {isa}")
+@pytest.mark.every_isa
+@pytest.mark.slow
+def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    main()
+    assert capsys.readouterr().out.strip().endswith(f"under {pynas._C.isa()}")
 
 
 @each_operator

@@ -1,14 +1,9 @@
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 from torch import Tensor
 
-import pynas._C
 from pynas import ops
 
 # batch, input channels, output channels, height, width
@@ -48,6 +43,7 @@ def off(found: Tensor, expected: Tensor) -> float:
     return float((found.double() - expected).norm() / (expected.norm() + 1e-30))
 
 
+@pytest.mark.every_isa
 @pytest.mark.parametrize("case", CASES, ids=str)
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("relu", [False, True])
@@ -66,6 +62,7 @@ def test_matches_float64(case: tuple[int, ...], dtype: torch.dtype, relu: bool) 
         assert off(summed[0], grad_weight) < TOLERANCE[torch.float32]
 
 
+@pytest.mark.every_isa
 @pytest.mark.parametrize("groups", [1, 2, 3, 6])
 @pytest.mark.parametrize("threads", [1, 2])
 def test_groups_of_samples(groups: int, threads: int) -> None:
@@ -114,6 +111,7 @@ def test_same_bits_each_time_and_same_numbers_for_any_threads() -> None:
         torch.testing.assert_close(a, c, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.every_isa
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("relu", [False, True])
 def test_nan_is_seen(dtype: torch.dtype, relu: bool) -> None:
@@ -179,13 +177,3 @@ def test_compiles_whole() -> None:
     x, weight, _ = make((2, 3, 5, 4, 4), torch.float32)
     compiled = torch.compile(ops.conv3x3, fullgraph=True, backend="aot_eager")
     assert torch.equal(compiled(x, weight, True), ops.conv3x3(x, weight, True))
-
-
-@pytest.mark.parametrize("isa", pynas._C.available_isas())
-def test_instruction_set(isa: str) -> None:
-    if isa == pynas._C.isa():
-        pytest.skip("the one that the tests above run")
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-k", "float64 or groups or nan", __file__]
-    environment = {**os.environ, "PYNAS_ISA": isa}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout

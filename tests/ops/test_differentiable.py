@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 
@@ -20,6 +16,7 @@ from pynas.testing.differentiable import (
     check_opcheck,
     check_second_derivatives,
     check_threads,
+    main,
 )
 from pynas.testing.ops import DTYPES, LAYOUTS
 
@@ -67,6 +64,7 @@ def test_threads(spec: DifferentiableSpec) -> None:
         check_threads(spec, sample)
 
 
+@pytest.mark.slow
 @each_operator
 def test_opcheck(spec: DifferentiableSpec) -> None:
     check_opcheck(spec, spec.samples[0])
@@ -77,13 +75,8 @@ def test_compile(spec: DifferentiableSpec) -> None:
     check_compile(spec, spec.samples[0])
 
 
-@pytest.mark.parametrize("isa", pynas._C.available_isas())
-def test_instruction_set(isa: str) -> None:
-    if isa == pynas._C.isa():
-        pytest.skip("the one that the tests above run")
-    command = [sys.executable, "-W", "error", "-m", "pynas.testing.differentiable"]
-    done = subprocess.run(
-        command, env={**os.environ, "PYNAS_ISA": isa}, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip().endswith(f"under {isa}")
+@pytest.mark.every_isa
+@pytest.mark.slow
+def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    main()
+    assert capsys.readouterr().out.strip().endswith(f"under {pynas._C.isa()}")

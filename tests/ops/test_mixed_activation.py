@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -100,6 +97,7 @@ def ulps(got: Tensor, exact: np.ndarray[Any, Any]) -> float:
     return float(np.max(np.abs(got.numpy().astype(np.longdouble) - exact) / spacing))
 
 
+@pytest.mark.every_isa
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("name", ["tanh", "sigmoid"])
 def test_activations_within_a_few_ulp(name: str, dtype: torch.dtype) -> None:
@@ -114,6 +112,7 @@ def test_activations_within_a_few_ulp(name: str, dtype: torch.dtype) -> None:
     assert ulps(got, exact) < 6
 
 
+@pytest.mark.every_isa
 def test_extreme_arguments() -> None:
     infinity = float("inf")
     h = torch.tensor([0.0, -0.0, 1e-40, 100.0, -100.0, 1e30, -1e30, infinity, -infinity, float("nan")])
@@ -384,27 +383,6 @@ def test_bad_input_is_named(case: str) -> None:
 def test_one_row_cannot_be_normalised_in_training(function: Callable[..., Tensor]) -> None:
     with pytest.raises(ValueError, match="more than 1 value per channel when training"):
         function(torch.zeros(2, 1, 3), torch.zeros(2, 1, 6), torch.ones(2, 5), normalized=True)
-
-
-@pytest.mark.parametrize("isa", pynas._C.available_isas())
-def test_instruction_set(isa: str) -> None:
-    if isa == pynas._C.isa():
-        pytest.skip("the one that the tests above run")
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        __file__,
-        "-k",
-        "ulp or extreme",
-    ]
-    done = subprocess.run(
-        command, env={**os.environ, "PYNAS_ISA": isa}, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout[-3000:]
 
 
 @pytest.mark.cuda

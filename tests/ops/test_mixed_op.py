@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +12,6 @@ import torch
 from mixed_op_loop import FAMILIES, NASBENCH201, Loop, randomised
 from torch import Tensor
 
-import pynas._C
 from pynas.ops import mixed_op, mixed_op_norms, mixed_op_parameters, mixed_op_reference
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 0.1}
@@ -236,15 +232,9 @@ def test_deterministic_with_two_threads() -> None:
         assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-@pytest.mark.parametrize("isa", [isa for isa in pynas._C.available_isas() if isa != pynas._C.isa()])
-def test_other_instruction_sets(isa: str) -> None:
-    """The choice is made at import, hence another process."""
-    code = (
-        "from test_mixed_op import check, FAMILIES\n"
-        "for family in FAMILIES:\n"
-        "    for stride in (1, 2):\n"
-        "        for shape in ((2, 17, 7, 5), (3, 16, 8, 8), (1, 3, 9, 33)):\n"
-        "            check(family, shape, stride, affine=stride == 2)\n"
-    )
-    environment = {**os.environ, "PYNAS_ISA": isa, "PYTHONPATH": str(HERE)}
-    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=300)
+@pytest.mark.every_isa
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_awkward_shapes(family: str, stride: int) -> None:
+    for shape in ((2, 17, 7, 5), (3, 16, 8, 8), (1, 3, 9, 33)):
+        check(family, shape, stride, affine=stride == 2)

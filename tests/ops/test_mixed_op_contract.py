@@ -12,7 +12,7 @@ from mixed_op_loop import DARTS, FAMILIES, NASBENCH201, Loop
 from torch import Tensor, nn
 
 from pynas.ops import mixed_op, mixed_op_norms, mixed_op_parameters
-from pynas.ops._candidates import CODES, FAMILY_CODES, resolve
+from pynas.ops.candidates import CODES, FAMILY_CODES, resolve
 
 Architecture = Callable[[int, int], Tensor]
 
@@ -31,6 +31,7 @@ def buffers(candidates: Any, channels: int, stride: int = 1) -> list[Tensor]:
     return [make(channels) for _ in range(count) for make in (torch.zeros, torch.ones)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("family", FAMILIES)
@@ -73,6 +74,7 @@ def discrete(step: int, count: int) -> Tensor:
     return torch.eye(count)[step % count]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*script_method.*:DeprecationWarning")  # of torch's own
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 @pytest.mark.parametrize("family", ["darts", "nasbench201"])

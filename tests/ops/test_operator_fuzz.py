@@ -21,6 +21,8 @@ from pynas.testing.operator_fuzz._child import _fork
 from pynas.testing.operator_fuzz._memory import GuardedMemory
 from pynas.testing.operator_fuzz._samples import OperatorCall, samples, schemas
 
+pytestmark = pytest.mark.slow
+
 CORE = torch.ops.pynas
 SANITIZED = "asan" in os.environ.get("LD_PRELOAD", "")
 

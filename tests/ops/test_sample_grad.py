@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -13,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pynas import _C
 from pynas.ops import (
     conv2d_grad_gram,
     conv2d_grad_moments,
@@ -22,6 +18,8 @@ from pynas.ops import (
     linear_grad_moments,
     linear_grad_norms,
 )
+
+pytestmark = pytest.mark.every_isa
 
 ALL = ("sum", "abs", "square", "sign", "centered")
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 3e-6, torch.bfloat16: 3e-6, torch.float16: 3e-6}
@@ -290,25 +288,3 @@ def test_nothing_to_sum_is_zero(batch: int, channels: int, outputs: int) -> None
     torch.testing.assert_close(result.bias.sum, delta.sum((0, 2, 3)))
     assert conv2d_grad_norms(delta, x, 3, padding=1).shape == (batch,)
     assert conv2d_grad_gram(delta, x, 3, padding=1).shape == (batch, batch)
-
-
-def test_every_isa() -> None:
-    """The same tests under each lower instruction set, in processes of their own: it is chosen at load."""
-    if "PYNAS_ISA" in os.environ:
-        pytest.skip("runs under the instruction set of its environment")
-    for isa in _C.available_isas()[:-1]:
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-x",
-            "-p",
-            "no:cacheprovider",
-            "-p",
-            "no:xdist",
-            __file__,
-        ]
-        environment = {**os.environ, "PYNAS_ISA": isa}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{isa}: {done.stdout[-3000:]}"

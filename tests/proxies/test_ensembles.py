@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pynas import _ensembles, spaces
+from pynas import spaces
 from pynas._errors import UserError
-from pynas.proxies import ensembles
+from pynas.proxies.ensembles import ENSEMBLES
+from pynas.ranking import ensembles
 
 
 def population(n: int = 23) -> dict[str, list[float]]:
@@ -38,7 +39,7 @@ def test_vote_counts_pairwise_majorities(monkeypatch: pytest.MonkeyPatch) -> Non
             wins += 0 if i == j else 1 if balance > 0 else 0.5 if balance == 0 else 0
         expected.append(wins / (n - 1))
     assert ensembles.vote(scores) == pytest.approx(expected)
-    monkeypatch.setattr(_ensembles, "_PAIRS", 200)  # in chunks
+    monkeypatch.setattr(ensembles, "_PAIRS", 200)  # in chunks
     assert ensembles.vote(scores) == pytest.approx(expected)
 
 
@@ -58,7 +59,7 @@ def test_rank_sum_orders_as_the_sum_of_ranks() -> None:
     assert ensembles.rank_sum({"a": [1.0, 2.0, 3.0]}) == [0.0, 0.5, 1.0]
 
 
-@pytest.mark.parametrize("ensemble", ensembles.ENSEMBLES.values())
+@pytest.mark.parametrize("ensemble", ENSEMBLES.values())
 def test_what_is_no_population(ensemble) -> None:  # type: ignore[no-untyped-def]
     assert ensemble({"a": [1.0], "b": [2.0]}) == [0.5]
     with pytest.raises(
@@ -70,13 +71,13 @@ def test_what_is_no_population(ensemble) -> None:  # type: ignore[no-untyped-def
 
 
 def test_names() -> None:
-    names = _ensembles.split("zico, vote(synflow, jacob_cov,snip),,rank_sum(zico,params)")
+    names = ensembles.split("zico, vote(synflow, jacob_cov,snip),,rank_sum(zico,params)")
     assert names == ["zico", "vote(synflow, jacob_cov,snip)", "rank_sum(zico,params)"]
-    assert _ensembles.singles(names) == ["zico", "synflow", "jacob_cov", "snip", "params"]
+    assert ensembles.singles(names) == ["zico", "synflow", "jacob_cov", "snip", "params"]
     with pytest.raises(UserError, match=r"unknown ensemble 'votes'.*rank_sum, vote"):
-        _ensembles.singles(["votes(a,b)"])
+        ensembles.singles(["votes(a,b)"])
     with pytest.raises(UserError, match="needs two different proxies"):
-        _ensembles.members("vote(a,a)")
+        ensembles.members("vote(a,a)")
 
 
 def test_rank_command(run_pynas: Callable[..., Any], tmp_path: Path) -> None:

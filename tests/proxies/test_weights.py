@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pynas.evaluate import ProxyEvaluator, score
-from pynas.spaces.nasbench201 import NASBench201
+from pynas.spaces.nasbench201.space import NASBench201
 from pynas.stats import OutputGram, collect
 
 DEAD = "|nor_conv_3x3~0|+|none~0|nor_conv_3x3~1|+|nor_conv_1x1~0|skip_connect~1|none~2|"

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from pynas.evaluate import ProxyEvaluator, score
+from pynas.nn.nasbench201_cell import run_cell
 from pynas.proxies._zen import _FeatureMap
-from pynas.spaces._nasbench201_network import run_cell
-from pynas.spaces._nasbench201_probe import forward_cell
-from pynas.spaces.nasbench201 import NASBench201
-from pynas.stats._fast import FORWARDS
+from pynas.spaces.nasbench201.space import NASBench201
+from pynas.stats.forwards import FORWARDS
+from pynas.stats.nasbench201.rule import forward_cell
 
 
 def gaussian(model: nn.Module, generator: torch.Generator) -> nn.Module:

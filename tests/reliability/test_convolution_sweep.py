@@ -14,7 +14,10 @@ import torch
 from convolution_sweep import Shape, chosen, instruction_sets, shapes, sweep
 
 COUNT = int(os.environ.get("PYNAS_SWEEP_SHAPES", "40"))
-pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++ to compile the guarded heap")
+pytestmark = [
+    pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++ to compile the guarded heap"),
+    pytest.mark.slow,
+]
 
 
 @pytest.fixture(scope="module")

@@ -11,12 +11,12 @@ from types import ModuleType
 
 import pytest
 
-BENCHES = Path(__file__).resolve().parents[2] / "benches"
+EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 
 
 @pytest.fixture
 def reliability(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    monkeypatch.syspath_prepend(str(BENCHES))
+    monkeypatch.syspath_prepend(str(EXPERIMENTS))
     yield importlib.import_module("reliability")
     for name in ("reliability", "records"):
         sys.modules.pop(name, None)
@@ -24,7 +24,7 @@ def reliability(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
 
 def test_the_page_is_what_the_record_says(reliability: ModuleType) -> None:
     assert reliability.page() == reliability.PAGE.read_text(encoding="utf-8"), (
-        "run benches/reliability.py --write"
+        "run experiments/reliability.py --write"
     )
     record = json.loads(reliability.RECORD.read_text())
     assert record.keys() == reliability.PARTS.keys() == reliability.ROWS.keys()

@@ -15,7 +15,7 @@ import torch
 from pynas.analysis import Protocol, analyze_sharing
 from pynas.architecture import Architecture
 from pynas.cli import embed
-from pynas.ranking import rank_scores
+from pynas.ranking.rank import rank_scores
 from pynas.report import (
     LayerScore,
     write_layers_report,

@@ -11,9 +11,9 @@ import pytest
 
 from pynas import spaces
 from pynas.architecture import Architecture
-from pynas.ranking import rank_scores
+from pynas.ranking.rank import rank_scores
 from pynas.report import draw_cell, write_ranking_report, write_search_report
-from pynas.run import search
+from pynas.run.loop import search
 from pynas.spaces import Edge
 from pynas.store import Run, RunConfig, Store
 from pynas.testing.strategies import ToySpace, evaluate

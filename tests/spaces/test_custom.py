@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pynas import spaces
 from pynas._errors import UserError
 from pynas.architecture import Architecture
-from pynas.spaces._base import SPACES
+from pynas.spaces.base import SPACES
 from pynas.testing.spaces import CHECKS, Check
 
 

@@ -15,7 +15,7 @@ from pynas.architecture import Architecture
 from pynas.nn import DARTSSupernet
 from pynas.report._cell import draw_cell
 from pynas.spaces import DARTSCNN, Edge
-from pynas.spaces.darts_cnn import OPERATIONS, PAIRS, PUBLISHED, _canonical_cell
+from pynas.spaces.darts_cnn.space import OPERATIONS, PAIRS, PUBLISHED, _canonical_cell
 from pynas.testing.spaces import Check, initialisation_is_the_callers, network_matches_its_description
 
 SPACE = DARTSCNN()

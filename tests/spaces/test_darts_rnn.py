@@ -13,7 +13,7 @@ from pynas._errors import UserError
 from pynas.architecture import Architecture
 from pynas.evaluate import ProxyEvaluator
 from pynas.spaces import DARTSRNN, Edge
-from pynas.spaces.darts_rnn import ACTIVATIONS
+from pynas.spaces.darts_rnn.space import ACTIVATIONS
 from pynas.stats import GradNorms, collect
 from pynas.testing.spaces import CHECKS, Check
 

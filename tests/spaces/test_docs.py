@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pynas import spaces
-from pynas.spaces._describe import describe
+from pynas.spaces.description import describe
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGE = (DOCS / "spaces.md").read_text()

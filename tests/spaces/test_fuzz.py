@@ -19,6 +19,8 @@ from pynas.architecture import Architecture
 from pynas.spaces import SearchSpace
 from pynas.testing.fuzz._targets import check_text
 
+pytestmark = pytest.mark.slow
+
 STEPS = int(os.environ.get("PYNAS_FUZZ_STEPS", "10000"))  # of a walk in each space
 TEXTS = int(os.environ.get("PYNAS_FUZZ_TEXTS", "150"))  # of each kind for each parser
 NETWORKS = int(os.environ.get("PYNAS_FUZZ_NETWORKS", "2"))  # of each space

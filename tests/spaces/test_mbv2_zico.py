@@ -16,8 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from pynas._errors import UserError
 from pynas.architecture import Architecture
 from pynas.spaces import MBV2ZiCo
-from pynas.spaces._mbv2_zico_parts import TYPES, Block
-from pynas.spaces.mbv2_zico import START
+from pynas.spaces.mbv2_zico.blocks import TYPES, Block
+from pynas.spaces.mbv2_zico.space import START
 from pynas.testing.spaces import CHECKS, Check
 
 SPACE = MBV2ZiCo()

@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from pynas._errors import UserError
 from pynas.architecture import Architecture
 from pynas.spaces import Edge, NASBench101
-from pynas.spaces._nasbench101_cell import unique_codes
-from pynas.spaces.nasbench101 import EDGES, NUM_CELLS, OPERATIONS
+from pynas.spaces.nasbench101.cell import unique_codes
+from pynas.spaces.nasbench101.space import EDGES, NUM_CELLS, OPERATIONS
 
 SPACE = NASBench101()
 SMALL = NASBench101(channels=8, num_stacks=2, num_cells=2)

@@ -133,6 +133,7 @@ CODES = random_codes(1500)
 VALID = [code for code in CODES if _C.nasbench101_is_valid(code)]
 
 
+@pytest.mark.every_isa
 def test_md5_of_every_length() -> None:
     rng = random.Random(0)
     messages = [rng.randbytes(length) for length in [*range(270), *range(130)]]
@@ -140,24 +141,11 @@ def test_md5_of_every_length() -> None:
     assert _C.md5([]) == []
 
 
-@pytest.mark.parametrize("isa", _C.available_isas())
-def test_hashes_by_every_instruction_set(isa: str) -> None:
-    if isa == _C.isa() or "PYNAS_EXTENSION" in os.environ:
-        pytest.skip("the other tests run it")
-    script = (
-        "import hashlib, numpy as np; from pynas import _C; m = [bytes([i % 256] * i) for i in range(300)]; "
-        "m = m * 2; assert _C.md5(m) == [hashlib.md5(x).digest() for x in m]; "
-        f"print(_C.nasbench101_hash(np.array({VALID[:100]}, dtype=np.uint32)).tobytes().hex())"
-    )
-    run = subprocess.run(
-        [sys.executable, "-c", script],
-        env={**os.environ, "PYNAS_ISA": isa},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    here = _C.nasbench101_hash(np.array(VALID[:100], dtype=np.uint32)).tobytes().hex()
-    assert run.stdout.strip() == here
+@pytest.mark.every_isa
+def test_hashes_are_known() -> None:
+    """Of a hundred cells, as one digest that every instruction set has to give."""
+    found = _C.nasbench101_hash(np.array(VALID[:100], dtype=np.uint32)).tobytes()
+    assert hashlib.md5(found).hexdigest() == "e767abe03ad0abb6184dd35d8a905bf8"
 
 
 def test_pruning_and_validity() -> None:
@@ -211,6 +199,7 @@ def test_canonical_order(widths: list[tuple[int, int, int]]) -> None:
     assert moved > 20
 
 
+@pytest.mark.slow
 def test_enumeration() -> None:
     """423,624 cells, by vertices what the authors count, and no two with one hash."""
     codes = _C.nasbench101_unique(PUBLISHED_WIDTHS)

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from pynas._errors import UserError
 from pynas.architecture import Architecture
 from pynas.spaces import Edge, NASBench201
-from pynas.spaces.nasbench201 import live_edges
+from pynas.spaces.nasbench201.space import live_edges
 
 SPACE = NASBench201()
 ALL = list(SPACE.all())

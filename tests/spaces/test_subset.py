@@ -16,6 +16,8 @@ from pynas.testing.spaces import CHECKS, Check
 from pynas.testing.strategies import drive
 from pynas.trial import Evaluation, Status
 
+pytestmark = pytest.mark.slow
+
 PARENT = NASBench201(channels=4, num_cells=1)
 
 

@@ -12,8 +12,8 @@ import torch
 
 from pynas._errors import UserError
 from pynas.spaces import Edge, TransNASMacro, TransNASMicro
-from pynas.spaces._transnas import TASKS, TransNASSpace
-from pynas.spaces.nasbench201 import EDGES, live_edges
+from pynas.spaces.nasbench201.space import EDGES, live_edges
+from pynas.spaces.transnas.space import TASKS, TransNASSpace
 
 MICRO, MACRO = TransNASMicro(), TransNASMacro()
 

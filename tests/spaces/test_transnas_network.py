@@ -13,8 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pynas._errors import UserError
 from pynas.spaces import TransNASMacro, TransNASMicro
-from pynas.spaces._transnas import TASKS, TransNASSpace
-from pynas.spaces.nasbench201 import live_edges
+from pynas.spaces.nasbench201.space import live_edges
+from pynas.spaces.transnas.space import TASKS, TransNASSpace
 
 TINY = TransNASMicro(channels=2)
 TINY_MACRO = TransNASMacro(channels=2)

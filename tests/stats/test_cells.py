@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pynas import spaces
-from pynas.spaces import _nasbench201_probe, _nasbench201_twice
 from pynas.stats import (
     ChannelSaliency,
     CodeAgreement,
@@ -24,6 +23,7 @@ from pynas.stats import (
     WeightNorms,
     collect,
 )
+from pynas.stats.nasbench201 import rule, second_order
 
 SPACE = spaces.get("nasbench201", num_cells=1)
 CELLS = [
@@ -55,13 +55,13 @@ def images() -> tuple[Tensor, Tensor]:
 def fused(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Counts the cells that ran node by node."""
     runs: list[int] = []
-    original = _nasbench201_probe.run_nodes
+    original = rule.run_nodes
 
     def count(nodes, *args):  # type: ignore[no-untyped-def]
         runs.append(len(nodes))
         return original(nodes, *args)
 
-    monkeypatch.setattr(_nasbench201_probe, "run_nodes", count)
+    monkeypatch.setattr(rule, "run_nodes", count)
     return runs
 
 
@@ -90,7 +90,7 @@ def test_per_sample_moments_are_those_of_the_modules(
     needs = [GradMoments(("abs", "square"), parameters="weights")]
     by_node = collect(model, x, y, needs=needs, training=True)[GradMoments]
     assert len(fused) == 3
-    monkeypatch.setattr(_nasbench201_probe, "WIDEST", 0)
+    monkeypatch.setattr(rule, "WIDEST", 0)
     by_module = collect(model, x, y, needs=needs, training=True)[GradMoments]
     assert len(fused) == 3
     assert by_node.keys() == by_module.keys()
@@ -153,13 +153,13 @@ def test_whatever_differs_runs_module_by_module(fused: list[int]) -> None:
 def twice(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Counts the cells that ran node by node in a pass to be differentiated twice."""
     runs: list[int] = []
-    original = _nasbench201_twice.run_nodes
+    original = second_order.run_nodes
 
     def count(nodes, x):  # type: ignore[no-untyped-def]
         runs.append(len(nodes))
         return original(nodes, x)
 
-    monkeypatch.setattr(_nasbench201_twice, "run_nodes", count)
+    monkeypatch.setattr(second_order, "run_nodes", count)
     return runs
 
 

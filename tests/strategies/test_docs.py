@@ -10,6 +10,8 @@ import pytest
 
 from pynas import strategies
 
+pytestmark = pytest.mark.slow
+
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "searching.md"
 
 

@@ -17,13 +17,13 @@ from pynas import strategies
 from pynas._errors import UserError
 from pynas.architecture import Architecture
 from pynas.embedding import Arch2Vec, trained
-from pynas.embedding._policy import Policy
+from pynas.embedding.policy import Policy
 from pynas.strategies._surrogates import DNGO, GaussianProcess
 from pynas.strategies.bayesian import BayesianOptimization, expected_improvement
 from pynas.testing.strategies import CHECKS, ToySpace, drive, toy_score
 from pynas.trial import Evaluation, Status, Trial
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.slow]
 
 
 def scored(architecture: Architecture) -> Evaluation:
@@ -203,9 +203,9 @@ def test_an_embedding_from_a_file_is_used(tmp_path: Path) -> None:
 
 
 def test_the_cache_is_read_and_repaired(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pynas.embedding._cache.ENUMERATED", 100)
+    monkeypatch.setattr("pynas.embedding.cache.ENUMERATED", 100)
     monkeypatch.setattr(
-        "pynas.embedding._cache.training_pool", lambda space, seed: list(space.all())[: 10 * 4]
+        "pynas.embedding.cache.training_pool", lambda space, seed: list(space.all())[: 10 * 4]
     )
     space = pynas.spaces.get("nasbench201")
     epochs: list[Any] = []

@@ -86,7 +86,7 @@ def test_a_search_passes_fidelities_on_and_resumes(tmp_path) -> None:
             shares.append(share)
             return Noisy(share)
 
-    def search(budget: int, store: object = None, resume: bool = False) -> pynas.run.SearchResult:
+    def search(budget: int, store: object = None, resume: bool = False) -> pynas.run.loop.SearchResult:
         return pynas.search(
             space,
             "successive_halving",

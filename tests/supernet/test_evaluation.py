@@ -12,6 +12,8 @@ from pynas import spaces
 from pynas.supernet import SharedWeights, build
 from pynas.supernet.evaluation import SubnetEvaluator, weights_version
 
+pytestmark = pytest.mark.slow
+
 SPACES = {
     "nasbench101": (spaces.NASBench101(channels=5, num_stacks=2, num_cells=1), {}),
     "nasbench201": (spaces.NASBench201(channels=4, num_cells=1), {}),

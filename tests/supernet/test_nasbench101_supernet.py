@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import pynas
 from pynas import spaces
-from pynas.spaces.nasbench101 import OPERATIONS
+from pynas.spaces.nasbench101.space import OPERATIONS
 from pynas.supernet import SinglePath, SubnetEvaluator, Trainer, TrainingOptions, UniformSampler, build
 from pynas.supernet.nasbench101 import NASBench101Supernet
 

@@ -17,7 +17,7 @@ from pynas.supernet.evaluation import SubnetEvaluator
 from pynas.supernet.order import OrderReference
 from pynas.supernet.shifting import Shifting, ShiftingEvolution, ShiftingOptions, transfer
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.slow]
 SPACE = spaces.NASBench201(channels=4, num_cells=1)
 
 

@@ -33,7 +33,7 @@ from pynas.supernet import (
 from pynas.supernet._second_order import second_order_gradient
 
 SCRIPT = Path(__file__).with_name("supernet_training.py")
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.slow]
 
 
 def same(one: nn.Module, other: nn.Module) -> bool:

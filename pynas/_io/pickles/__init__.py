@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from pynas._errors import UserError
-from pynas._files import open_regular, open_whole, size_of
-from pynas._unpickle import stream
-from pynas._unpickle.stand_ins import StandIn
+from pynas._io.files import open_regular, open_whole, size_of
+from pynas._io.pickles import stream
+from pynas._io.pickles.stand_ins import StandIn
 
 
 def unpickle(path: Path, allowed: Mapping[tuple[str, str], StandIn], *, what: str) -> Any:

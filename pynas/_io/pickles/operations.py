@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from pynas._files import Bounded
+from pynas._io.files import Bounded
 
 _BLOCK = 1 << 18
 # No table has strings or numbers of so many bytes, but a damaged length may say so.

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pynas._files import shortened
+from pynas._io.files import shortened
 
 StandIn = Callable[..., Any]
 

@@ -1,7 +1,7 @@
 """Reading a pickle that is larger than the memory, and keeping of it what a function says.
 
 A pickle is a program: here it can only make dicts, lists, tuples, sets, strings and numbers, and what
-:mod:`pynas._unpickle.stand_ins` puts in place of the few names that tables use.
+:mod:`pynas._io.pickles.stand_ins` puts in place of the few names that tables use.
 
 The memory stays bounded in three ways. Each finished dict is shown to ``summary``, which may have its content
 replaced by something small. The memo, in which a pickle keeps every string and container that it has made,
@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from pynas._errors import UserError
-from pynas._files import Bounded, shortened
-from pynas._unpickle.operations import operations
-from pynas._unpickle.stand_ins import Settable, StandIn, check_keys
+from pynas._io.files import Bounded, shortened
+from pynas._io.pickles.operations import operations
+from pynas._io.pickles.stand_ins import Settable, StandIn, check_keys
 
 REDUCED = "\0reduced"  # the only key of a dict whose content was replaced by a summary
 

@@ -18,13 +18,13 @@ OPERATIONS: Final = (
 
 AUXILIARY_WIDTHS: Final = (128, 768)
 
-# Normal and reduction cell; a node is two (position in OPERATIONS, source).
+# Normal and reduction cell; a node is two pairs (position in OPERATIONS, source).
 Cells = Sequence[Sequence[tuple[tuple[int, int], tuple[int, int]]]]
 
 
 @dataclass(frozen=True, slots=True)
 class CellShape:
-    """One cell: channels of both inputs and of a node, and where sizes halve."""
+    """One cell: channels of both inputs and of a node, and where height and width are halved."""
 
     before: int
     previous: int
@@ -35,7 +35,7 @@ class CellShape:
 
 @dataclass(frozen=True, slots=True)
 class Skeleton:
-    """Everything of a network but its cells' operations."""
+    """A network except for the operations of its cells."""
 
     channels: int
     num_cells: int
@@ -54,22 +54,22 @@ class Skeleton:
 
     @property
     def auxiliary_cell(self) -> int:
-        """The cell after which the auxiliary head stands."""
+        """The cell that feeds the auxiliary head."""
         return 2 * self.num_cells // 3
 
     @property
     def auxiliary_stride(self) -> int:
-        """Stride of the head's pooling; its window has 5 x 5 pixels."""
+        """Stride of the head's 5x5 pooling."""
         return 2 if self.imagenet else 3
 
     def stem(self, in_channels: int) -> list[tuple[int, int]]:
-        """Input and output channels of the 3x3 convolutions of the stem; those of ImageNet have stride 2."""
+        """Input and output channels of the stem's 3x3 convolutions, which have stride 2 on ImageNet."""
         c = self.channels
         return [(in_channels, c // 2), (c // 2, c), (c, c)] if self.imagenet else [(in_channels, 3 * c)]
 
 
 def _kernel(operation: int) -> tuple[int, int]:
-    """Kernel size and repetitions of a convolution, (0, 0) of anything else."""
+    """Kernel size and repetitions of a convolution, (0, 0) for other operations."""
     name = OPERATIONS[operation]
     if "conv" not in name:
         return 0, 0
@@ -98,7 +98,7 @@ def params(skeleton: Skeleton, cells: Cells, num_classes: int, in_channels: int)
         width = 4 * c
         if skeleton.auxiliary and i == skeleton.auxiliary_cell:
             a, b = AUXILIARY_WIDTHS
-            # The head for ImageNet has no batch norm after its second convolution.
+            # The ImageNet head has no batch norm after its second convolution.
             total += (width + 2) * a + (4 * a + (0 if skeleton.imagenet else 2)) * b + (b + 1) * num_classes
     return total + (width + 1) * num_classes
 

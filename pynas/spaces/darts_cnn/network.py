@@ -13,11 +13,11 @@ from torch import Tensor, cat, nn
 from pynas._errors import UserError
 from pynas.nn.candidates import FactorizedReduce, NormOptions, ReLUConvBN, candidate
 from pynas.nn.genotype import Edges, Genotype
-from pynas.spaces._darts_cnn_counts import AUXILIARY_WIDTHS, CellShape, Skeleton
+from pynas.spaces.darts_cnn.counts import AUXILIARY_WIDTHS, CellShape, Skeleton
 
 
 class Cell(nn.Module):
-    """``s_i = op_a(s_j) + op_b(s_k)`` of two earlier states; the output is all nodes, concatenated."""
+    """``s_i = op_a(s_j) + op_b(s_k)`` with j, k < i; the output concatenates all nodes."""
 
     def __init__(self, edges: Edges, shape: CellShape) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class Cell(nn.Module):
 
 
 def _operation(name: str, channels: int, stride: int) -> nn.Module:
-    """Outside the search network a pool has no batch norm and the others' are affine."""
+    """As in the authors' evaluation networks: no batch norm after a pool, the others affine."""
     if name == "max_pool_3x3":
         return nn.MaxPool2d(3, stride=stride, padding=1)
     if name == "avg_pool_3x3":
@@ -61,9 +61,9 @@ def _operation(name: str, channels: int, stride: int) -> nn.Module:
 
 
 class AuxiliaryHead(nn.Module):
-    """Logits from the middle of the network, made for 8 x 8 pixels (7 x 7 on ImageNet).
+    """Logits from the middle of the network, designed for 8 x 8 pixels (7 x 7 on ImageNet).
 
-    Of larger images, where the authors' head does not fit, the mean over positions is taken.
+    For larger images, which the authors' head does not accept, it averages over positions.
     """
 
     def __init__(self, in_channels: int, num_classes: int, skeleton: Skeleton) -> None:
@@ -93,11 +93,11 @@ class AuxiliaryHead(nn.Module):
 
 
 class DARTSNetwork(nn.Module):
-    """Stem, cells, classifier, and an auxiliary head where asked for.
+    """Stem, cells, classifier and, if requested, an auxiliary head.
 
     Attributes:
-        drop_path_prob: Present probability that a path is dropped, for each sample by itself; paths that are
-            the identity stay. :meth:`schedule_drop_path` sets it.
+        drop_path_prob: Current probability of dropping a path, drawn per sample; identity paths are never
+            dropped. :meth:`schedule_drop_path` sets it.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class DARTSNetwork(nn.Module):
         self.drop_path_prob = self.drop_path * progress
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """Logits ``[N, num_classes]``; with an auxiliary head in train mode a pair, its logits second."""
+        """Logits ``[N, num_classes]``; in train mode with an auxiliary head, (logits, auxiliary logits)."""
         if self.imagenet:
             s0 = self.stem0(x)
             s1 = self.stem1(s0)

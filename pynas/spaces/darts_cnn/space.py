@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pynas._errors import UserError
 from pynas.architecture import Architecture
-from pynas.spaces import _darts_cnn_counts as counts
-from pynas.spaces._base import Edge, SearchSpace, check_positive
 from pynas.spaces._genotype_text import EdgeText, GenotypeReader
+from pynas.spaces.base import Edge, SearchSpace, check_positive
+from pynas.spaces.darts_cnn import counts as counts
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,7 +34,7 @@ _HIGHEST: Final = tuple(1 + node for node in range(NODES) for _ in range(2))  # 
 _PER_CELL: Final = 3 * NODES  # decisions
 _OUTPUT: Final = 2 + NODES  # number of the output in the graph of a cell
 
-# (operation, source) twice for each node
+# two (operation, source) pairs for each node
 _Node = tuple[tuple[int, int], tuple[int, int]]
 
 PUBLISHED: Final = {
@@ -49,34 +49,34 @@ PUBLISHED: Final = {
         "|max_pool_3x3~0+skip_connect~2|skip_connect~2+max_pool_3x3~1"
     ),
 }
-"""The paper's cells, of its first- and second-order search; :meth:`DARTSCNN.parse` reads the names."""
+"""The paper's cells, found by first- and second-order search; :meth:`DARTSCNN.parse` reads the names."""
 
 
 class DARTSCNN(SearchSpace):
-    r"""Cells whose node i sums two operations, each on an input of the cell or an earlier node.
+    r"""Cells whose nodes each sum two operations, on an input of the cell or an earlier node.
 
-    Output of a cell: its four nodes, concatenated. Inputs: the outputs of the two cells before, each through
-    ReLU - 1x1 convolution - batch norm. In a reduction cell, operations on inputs have stride 2.
-    Size: ``(1 * 3 * 6 * 10 * 7^8)^2 = 1,037,664,180^2``, about 1.08e18.
+    A cell has four nodes, which its output concatenates. Its inputs are the outputs of the two previous
+    cells, each through ReLU - 1x1 convolution - batch norm. In a reduction cell, operations on inputs have
+    stride 2. Size: ``(1 * 3 * 6 * 10 * 7^8)^2 = 1,037,664,180^2``, about 1.08e18.
 
-    Decisions, node by node and the normal cell first: which pair of sources (position in :data:`PAIRS`), the
-    operation on the lower one, the operation on the higher one (positions in :data:`OPERATIONS`). A pair as
-    one decision leaves nothing to constrain; the first node's is always (0, 1).
+    Decisions, node by node, the normal cell first: the pair of sources (position in :data:`PAIRS`), the
+    operation on the lower source, the operation on the higher one (positions in :data:`OPERATIONS`). Since a
+    pair is one decision, there are no constraints; the pair of the first node is always (0, 1).
 
-    Numbering the nodes of a cell otherwise permutes the channels of its output and nothing else, so
-    :meth:`canonical` is the numbering with the smallest decisions; 382,128,166 cells are their own.
+    Another numbering of the nodes only permutes the channels of the cell's output, so :meth:`canonical` is
+    the numbering with the smallest decisions; 382,128,166 cells are canonical.
 
     Args:
-        network: Where ``channels``, ``num_cells`` and the stem come from: ``"search"`` (16 channels, 8
-            cells, at which DARTS searches; quick to score), ``"cifar"`` (36, 20, its evaluation on CIFAR) or
-            ``"imagenet"`` (48, 14, with a stem that divides the image by 8).
-        channels: Channels of a node in the first cells, instead.
-        num_cells: Cells, instead; those at one and two thirds reduce.
+        network: Preset of ``channels``, ``num_cells`` and the stem: ``"search"`` (16 channels, 8 cells, as
+            DARTS searches; quick to score), ``"cifar"`` (36, 20, its evaluation on CIFAR) or ``"imagenet"``
+            (48, 14, with a stem that divides the image size by 8).
+        channels: Channels of a node in the first cells; replaces the preset's.
+        num_cells: Number of cells; replaces the preset's. Those at one and two thirds are reductions.
         auxiliary: Whether there is an auxiliary head after the second reduction. In train mode the network
-            then returns ``(logits, auxiliary logits)``, weighted 1 and 0.4 in the paper's loss, in eval mode
-            logits; :meth:`params` and :meth:`macs` count it.
-        drop_path: Final probability of dropping a path, 0.2 in the paper; it starts at 0, and
-            ``network.schedule_drop_path(epoch / epochs)`` raises it in proportion.
+            then returns ``(logits, auxiliary logits)``, which the paper's loss weights by 1 and 0.4; in eval
+            mode it returns logits. :meth:`params` and :meth:`macs` count the head.
+        drop_path: Final probability of dropping a path, 0.2 in the paper. It starts at 0;
+            ``network.schedule_drop_path(epoch / epochs)`` raises it linearly.
     """
 
     name = "darts_cnn"
@@ -108,7 +108,7 @@ class DARTSCNN(SearchSpace):
 
     @property
     def num_choices(self) -> tuple[int, ...]:
-        """For each of twice four nodes: 1, 3, 6 or 10 pairs of sources, 7 operations, 7 operations."""
+        """For each of the four nodes of both cells: 1, 3, 6 or 10 pairs of sources, 7 and 7 operations."""
         return tuple(n for pairs in PAIRS for n in (len(pairs), len(OPERATIONS), len(OPERATIONS))) * 2
 
     # ---- identity and notation -------------------------------------------------------------------
@@ -118,7 +118,7 @@ class DARTSCNN(SearchSpace):
         return self._from_cells([_canonical_cell(cell) for cell in self.cells(arch)])
 
     def cells(self, arch: Architecture) -> tuple[list[_Node], list[_Node]]:
-        """Normal and reduction cell: of each node two (operation, source), the lower source first."""
+        """Normal and reduction cell; each node has two (operation, source) pairs, the lower source first."""
         decisions = self.check(arch)
         normal, reduce = (
             [_node(i, *decisions[start + 3 * i : start + 3 * i + 3]) for i in range(NODES)]
@@ -140,7 +140,7 @@ class DARTSCNN(SearchSpace):
         return Genotype(normal, reduce)
 
     def compact(self, arch: Architecture) -> str:
-        """``normal op~0+op~1|op~0+op~2|op~0+op~1|op~2+op~4  reduce ...``, which :meth:`parse` reads too."""
+        """``normal op~0+op~1|op~0+op~2|op~0+op~1|op~2+op~4  reduce ...``, which :meth:`parse` also reads."""
         return str(self.genotype(arch))
 
     def format(self, arch: Architecture) -> str:
@@ -161,7 +161,8 @@ class DARTSCNN(SearchSpace):
                 ``supernet.derive()`` returns. The two edges of a node may come in any order.
 
         Raises:
-            UserError: The text is malformed, or a node has the same source twice; it points at the place.
+            UserError: The text is malformed, or a node has the same source twice; the message points at the
+                place.
         """
         text = (text if isinstance(text, str) else text.to_json()).strip()
         text = PUBLISHED.get(text, text)
@@ -215,10 +216,10 @@ class DARTSCNN(SearchSpace):
     # ---- the network -----------------------------------------------------------------------------
 
     def params(self, arch: Architecture, num_classes: int = 10, in_channels: int = 3) -> int:
-        """Parameters: stem, classifier, auxiliary head, and of each cell what enters it and its operations.
+        """Parameters: stem, classifier, auxiliary head, and each cell's input convolutions and operations.
 
-        With C channels of a node: ``(C_0 + C_1 + 4) C`` for inputs of C_0 and C_1 channels,
-        ``2 (k^2 + C + 2) C`` for a separable convolution, half of it for a dilated one, ``(C + 2) C`` for a
+        With C channels per node: ``(C_0 + C_1 + 4) C`` for inputs of C_0 and C_1 channels,
+        ``2 (k^2 + C + 2) C`` for a separable convolution, half of that for a dilated one, ``(C + 2) C`` for a
         skip connection of stride 2.
         """
         cells = self.cells(arch)
@@ -241,11 +242,11 @@ class DARTSCNN(SearchSpace):
     ) -> nn.Module:
         """Build the network; parameter names are those of the authors' code, so their weights load.
 
-        Every operation of every cell reaches the output, so ``prune`` changes nothing. Images may have any
-        size; with an auxiliary head the second reduction must leave at least 8 x 8 pixels (7 x 7 with the
-        ImageNet stem), as the published image sizes do.
+        Every operation of every cell reaches the output, so ``prune`` has no effect. Images may have any
+        size; with an auxiliary head, at least 8 x 8 pixels (7 x 7 with the ImageNet stem) must remain after
+        the second reduction, as they do at the published image sizes.
         """
-        from pynas.spaces._darts_cnn_network import DARTSNetwork
+        from pynas.spaces.darts_cnn.network import DARTSNetwork
 
         genotype = self.genotype(arch)
         check_positive(num_classes=num_classes, in_channels=in_channels)
@@ -258,10 +259,10 @@ class DARTSCNN(SearchSpace):
         )
 
     def supernet(self, num_classes: int = 10, in_channels: int = 3, **options: Any) -> DARTSSupernet:
-        """The search network of these channels and cells; ``options`` as of :class:`pynas.nn.DARTSSupernet`.
+        """The search network of these channels and cells; ``options`` as in :class:`pynas.nn.DARTSSupernet`.
 
-        ``space.parse(supernet.derive())`` is what it found, ``supernet(x, space.genotype(arch))`` runs one
-        architecture.
+        ``space.parse(supernet.derive())`` is the architecture that it found;
+        ``supernet(x, space.genotype(arch))`` runs one architecture.
         """
         from pynas.nn.darts_supernet import DARTSSupernet
 
@@ -283,7 +284,7 @@ def _decisions(cell: list[_Node]) -> tuple[int, ...]:
 
 
 def _canonical_cell(cell: list[_Node]) -> list[_Node]:
-    """The smallest of all numberings in which sources still come before the nodes they enter."""
+    """The smallest numbering in which every source precedes the nodes that read it."""
     best: tuple[tuple[int, ...], list[_Node]] | None = None
     for order in itertools.permutations(range(NODES)):  # order[i] is the old number of node i
         new = {0: 0, 1: 1, **{2 + old: 2 + i for i, old in enumerate(order)}}

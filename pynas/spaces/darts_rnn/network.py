@@ -1,4 +1,4 @@
-"""A language model with samples first, as searches and probes want it."""
+"""A language model whose first dimension counts samples, as searches and probes need."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pynas.nn.recurrent import RecurrentGenotype
 
 
 class NextWords(nn.Module):
-    """Words ``[B, T]`` to the logits of each next one, ``[B, words, T]``; every sequence starts afresh."""
+    """Words ``[B, T]`` to logits of the next words ``[B, words, T]``; sequences start from state zero."""
 
     def __init__(self, words: int, features: int, genotype: RecurrentGenotype, **dropouts: Any) -> None:
         super().__init__()

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pynas._errors import UserError
 from pynas.architecture import Architecture
-from pynas.spaces._base import Edge, SearchSpace, check_positive
 from pynas.spaces._genotype_text import EdgeText, GenotypeReader
+from pynas.spaces.base import Edge, SearchSpace, check_positive
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +26,7 @@ PUBLISHED: Final = {
     "DARTS_V1": "relu~0|relu~1|tanh~2|relu~3|relu~4|identity~1|relu~5|relu~1",
     "DARTS_V2": "sigmoid~0|relu~1|relu~1|identity~1|tanh~2|sigmoid~5|tanh~3|relu~5",
 }
-"""The paper's cells, of its first- and second-order search; :meth:`DARTSRNN.parse` reads the names."""
+"""The paper's cells, found by first- and second-order search; :meth:`DARTSRNN.parse` reads the names."""
 
 _Node = tuple[int, int]  # position in ACTIVATIONS, predecessor
 
@@ -34,26 +34,26 @@ _Node = tuple[int, int]  # position in ACTIVATIONS, predecessor
 class DARTSRNN(SearchSpace):
     r"""Recurrent cells ``s_i = s_j + sigmoid(c) (f(h) - s_j)`` with ``(c, h) = s_j W_i``, ``j < i``.
 
-    ``s_0`` is computed of the word and the cell's last output in the same way, with tanh; the output is the
+    ``s_0`` is computed in the same way from the word and the cell's last output, with tanh; the output is the
     mean of ``s_1 ... s_n``. Size for 8 nodes: ``8! * 4^8 = 2,642,411,520``.
 
     Decisions, node by node: the predecessor j, the activation f (position in :data:`ACTIVATIONS`).
 
-    A cell is a tree, and numbering its nodes otherwise only renames the matrices ``W_i``; :meth:`canonical`
-    is one of the numberings, the same for all.
+    A cell is a tree, and another numbering of its nodes only renames the matrices ``W_i``. :meth:`canonical`
+    is one numbering, the same for all of them.
 
-    Networks are language models: they read words and predict after each the next. ``num_classes`` is the size
+    Networks are language models: they read words and predict the next after each. ``num_classes`` is the size
     of the vocabulary (10,000 for Penn Treebank), ``image_size`` the number of words in a sequence (35), and
     ``in_channels`` has no meaning. Defaults are those of the paper's evaluation on Penn Treebank.
 
     Args:
         nodes: Nodes of the cell.
-        features: Of embeddings and states; 300 in the paper's search.
-        dropout: Of the cell's outputs; this and the next three have one mask for all words of a sequence.
-        dropout_embedding: Of the embedded words.
-        dropout_input: Of the cell's inputs.
-        dropout_hidden: Of its states.
-        dropout_word: Of whole rows of the embedding.
+        features: Size of embeddings and states; 300 in the paper's search.
+        dropout: Dropout of the cell's outputs, with one mask for all words of a sequence.
+        dropout_embedding: Dropout of the embedded words, likewise.
+        dropout_input: Dropout of the cell's inputs, likewise.
+        dropout_hidden: Dropout of the cell's states, likewise.
+        dropout_word: Dropout of whole rows of the embedding.
     """
 
     name = "darts_rnn"
@@ -102,7 +102,7 @@ class DARTSRNN(SearchSpace):
         return Architecture(self.name, tuple(d for activation, source in cell for d in (source, activation)))
 
     def canonical(self, arch: Architecture) -> Architecture:
-        """Nodes in depth-first order, those of one predecessor sorted by the trees that grow from them."""
+        """Nodes in depth-first order; the successors of a node are sorted by their subtrees."""
         cell = self.cell(arch)
         children: list[list[int]] = [[] for _ in range(self.nodes + 1)]
         for i, (_, source) in enumerate(cell, start=1):
@@ -129,7 +129,7 @@ class DARTSRNN(SearchSpace):
         return RecurrentGenotype(tuple((ACTIVATIONS[f], source) for f, source in self.cell(arch)))
 
     def compact(self, arch: Architecture) -> str:
-        """``relu~0|relu~1|tanh~2|...``, node by node, which :meth:`parse` reads too."""
+        """``relu~0|relu~1|tanh~2|...``, node by node, which :meth:`parse` also reads."""
         return "|".join(f"{ACTIVATIONS[f]}~{source}" for f, source in self.cell(arch))
 
     def format(self, arch: Architecture) -> str:
@@ -146,7 +146,7 @@ class DARTSRNN(SearchSpace):
                 ``genotype()`` returns.
 
         Raises:
-            UserError: The text is malformed; it points at the place.
+            UserError: The text is malformed; the message points at the place.
         """
         text = (text if isinstance(text, str) else text.to_json()).strip()
         text = PUBLISHED.get(text, text)
@@ -165,7 +165,7 @@ class DARTSRNN(SearchSpace):
         return self._from_cell([(ACTIVATIONS.index(edge.operation), edge.source) for edge in edges])
 
     def graph(self, arch: Architecture) -> tuple[Edge, ...]:
-        """From ``s_0``, node 0, to the mean, node n + 1."""
+        """Edges from node 0, ``s_0``, to node n + 1, the mean."""
         cell = self.cell(arch)
         edges = [Edge(source, i, ACTIVATIONS[f]) for i, (f, source) in enumerate(cell, start=1)]
         return (*edges, *(Edge(i, self.nodes + 1, "mean") for i in range(1, self.nodes + 1)))
@@ -175,7 +175,7 @@ class DARTSRNN(SearchSpace):
     def example_inputs(
         self, batch: int, in_channels: int = 3, generator: torch.Generator | None = None
     ) -> torch.Tensor:
-        """``image_size`` words out of the first two, which every vocabulary has, ``[batch, T]`` int64."""
+        """``[batch, image_size]`` int64: words 0 and 1 at random, which every vocabulary has."""
         import torch
 
         return torch.randint(2, (batch, self.image_size), generator=generator)
@@ -185,9 +185,9 @@ class DARTSRNN(SearchSpace):
         return (batch, num_classes, self.image_size)
 
     def params(self, arch: Architecture, num_classes: int = 10_000, in_channels: int = 3) -> int:
-        """Parameters: ``V H + V`` of embedding and decoder, ``4 H^2 + 2 n H^2`` of the cell's matrices.
+        """Parameters: ``V H + V`` in embedding and decoder, ``4 H^2 + 2 n H^2`` in the cell's matrices.
 
-        ``V`` words, ``H`` features, ``n`` nodes: the same for all architectures.
+        ``V`` words, ``H`` features, ``n`` nodes; the same for all architectures.
         """
         self.check(arch)
         check_positive(num_classes=num_classes)
@@ -204,23 +204,23 @@ class DARTSRNN(SearchSpace):
     def build(
         self, arch: Architecture, num_classes: int = 10_000, in_channels: int = 3, prune: bool = False
     ) -> nn.Module:
-        """Build the language model: words ``[B, T]`` to logits ``[B, num_classes, T]``, the next words'.
+        """Build the language model: words ``[B, T]`` to logits of the next words ``[B, num_classes, T]``.
 
-        That is the layout of ``cross_entropy``: with the next words ``[B, T]`` as targets it is the mean over
-        all words. ``network.model`` is the :class:`~pynas.nn.RecurrentLanguageModel`, whose parameter names
-        are those of the authors' code, so that their weights load into it. Every node is in the mean, so
-        ``prune`` changes nothing.
+        This is the layout that ``cross_entropy`` takes; with the next words ``[B, T]`` as targets it averages
+        over all words. ``network.model`` is the :class:`~pynas.nn.RecurrentLanguageModel`, whose parameter
+        names are those of the authors' code, so their weights load into it. Every node is part of the mean,
+        so ``prune`` has no effect.
         """
-        from pynas.spaces._darts_rnn_network import NextWords
+        from pynas.spaces.darts_rnn.network import NextWords
 
         genotype = self.genotype(arch)
         check_positive(num_classes=num_classes)
         return NextWords(num_classes, self.features, genotype, **self._dropouts())
 
     def supernet(self, num_classes: int = 10_000, **options: Any) -> RecurrentLanguageModel:
-        """The language model of the search, whose ``genotype()`` :meth:`parse` takes.
+        """The language model of the search; :meth:`parse` reads its ``genotype()``.
 
-        ``options`` are those of :class:`~pynas.nn.RecurrentLanguageModel`; its features are the space's.
+        ``options`` as in :class:`~pynas.nn.RecurrentLanguageModel`, except features, which are the space's.
         """
         from pynas.nn.language_model import RecurrentLanguageModel
 

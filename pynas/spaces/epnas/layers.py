@@ -1,4 +1,4 @@
-"""The layers of the space ``epnas``: what may stand in one, and what it is in its place."""
+"""The layers of the space ``epnas``: the choices of a layer, and its shapes in a network."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ WIDTHS: Final = (16, 32, 64, 128)
 
 
 class Layer(NamedTuple):
-    """One layer: its operation, its width and where its shortcut comes from.
+    """One layer: its operation, its width and where its shortcut starts.
 
     Attributes:
         operation: Position in :data:`OPERATIONS`.
-        width: Position in :data:`WIDTHS`; 0 for a pooling, which keeps the width that it reads.
-        skip: 0 for no shortcut, else how many layers it jumps over on its way to this layer's sum.
+        width: Position in :data:`WIDTHS`; 0 for a pooling, which keeps the width of its input.
+        skip: Number of layers that the shortcut skips; 0 for no shortcut.
     """
 
     operation: int
@@ -41,13 +41,13 @@ class Layer(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """A layer in its place.
+    """A layer with its shapes in a network.
 
     Attributes:
         layer: The layer.
-        before: Channels that it reads.
-        width: Channels that it puts out.
-        shortcut: Channels that its shortcut reads; 0 without one.
+        before: Input channels.
+        width: Output channels.
+        shortcut: Input channels of its shortcut; 0 without one.
         halvings: How often the shortcut halves height and width.
     """
 
@@ -80,13 +80,13 @@ class Plan(NamedTuple):
 
 
 def layers_of(decisions: Sequence[int]) -> tuple[Layer, ...]:
-    """Decisions in threes."""
+    """The layers of decisions, three for each."""
     return tuple([Layer(*decisions[i : i + 3]) for i in range(0, len(decisions), 3)])
 
 
 def plans_of(layers: Sequence[Layer], in_channels: int) -> Iterator[Plan]:
     """Each layer with the channels around it."""
-    widths, depths = [in_channels], [0]  # of the image and of every layer's output; depth counts halvings
+    widths, depths = [in_channels], [0]  # of the image and each layer's output; depth: number of halvings
     for t, layer in enumerate(layers):
         width = widths[-1] if layer.pools else WIDTHS[layer.width]
         depth = depths[-1] + layer.pools

@@ -7,7 +7,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from pynas.spaces._epnas_layers import OPERATIONS, Plan
+from pynas.spaces.epnas.layers import OPERATIONS, Plan
 
 
 class GrownLayer(nn.Module):
@@ -21,7 +21,7 @@ class GrownLayer(nn.Module):
         self.activation: nn.Module = nn.Identity() if plan.layer.pools else nn.ReLU()
 
     def forward(self, x: Tensor, source: Tensor) -> Tensor:
-        """The layer's output from the layer before and from where the shortcut starts."""
+        """The layer's output; ``x`` is the previous layer's, ``source`` the start of the shortcut."""
         y = self.op(x)
         if self.shortcut is not None:
             y = y + self.shortcut(source)
@@ -64,7 +64,7 @@ def _operation(plan: Plan) -> nn.Module:
 
 
 def _shortcut(plan: Plan) -> nn.Module:
-    """Pooled to the layer's resolution (rounded up, as its poolings do), then to its width."""
+    """Average pooling to the layer's resolution (rounded up, as its poolings do), then to its width."""
     modules: list[nn.Module] = []
     if plan.halvings:
         modules.append(nn.AvgPool2d(2**plan.halvings, ceil_mode=True))

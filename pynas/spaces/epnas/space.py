@@ -2,7 +2,7 @@
 
 Source of the idea: Y. Zhou et al., "EPNAS: Efficient Progressive Neural Architecture Search", BMVC 2019,
 arXiv:1907.04648, which searches layer by layer over operations, widths, kernel sizes and skip connections.
-The paper has no public code and no list of its choices: what stands here is pynas's own.
+The paper has neither public code nor a list of its choices: the choices here are pynas's own.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from pynas.architecture import Architecture
-from pynas.spaces._base import Edge, check_positive
-from pynas.spaces._epnas_layers import CONVOLUTIONS, OPERATIONS, WIDTHS, Layer, layers_of, plans_of
 from pynas.spaces._open_ended import OpenEndedSpace
+from pynas.spaces.base import Edge, check_positive
+from pynas.spaces.epnas.layers import CONVOLUTIONS, OPERATIONS, WIDTHS, Layer, layers_of, plans_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,21 +29,21 @@ _WORD: Final = re.compile(r"[^:+|]*")
 class EPNAS(OpenEndedSpace):
     """Layers in a chain with shortcuts, global average pooling and a linear classifier.
 
-    Layer ``t`` reads layer ``t - 1`` (the first the image). A convolution is ``relu(norm(conv(x)) + s)``, a
-    separable one a depthwise and a 1x1 convolution before the batch norm, a pooling (3x3, stride 2)
+    Layer ``t`` reads layer ``t - 1``, the first one the image. A convolution is ``relu(norm(conv(x)) + s)``;
+    a separable one has a depthwise and a 1x1 convolution before the batch norm. A pooling (3x3, stride 2) is
     ``pool(x) + s``. The shortcut ``s`` with ``skip`` = n is the output of layer ``t - 1 - n``, average-pooled
-    to the layer's height and width and, where the widths differ, through a 1x1 convolution and a batch norm.
+    to the layer's height and width and, if the widths differ, through a 1x1 convolution and a batch norm.
 
-    A decision is a triple of :class:`Layer` for each layer, one after the other; the text is
-    ``conv_3x3:32|sep_conv_5x5:64|max_pool_3x3|conv_3x3:64+1``, with ``+skip`` where there is a shortcut. A
-    move replaces one layer, appends one, or takes the last away. A crossover takes each layer from either
-    parent, and the length from one of them. :meth:`grow` lists all networks of one layer more, for searches
-    that proceed layer by layer. Samples have 1 to 8 layers, each number equally likely.
+    Decisions: the three numbers of :class:`Layer` for each layer in order. The text is
+    ``conv_3x3:32|sep_conv_5x5:64|max_pool_3x3|conv_3x3:64+1``, with ``+skip`` for a shortcut. A move replaces
+    one layer, appends one, or removes the last. A crossover takes each layer from either parent, and the
+    length from one of them. :meth:`grow` lists all networks with one more layer, for searches that proceed
+    layer by layer. Samples have 1 to 8 layers, each number equally likely.
 
     Args:
-        max_layers: Most layers; None for no bound.
-        max_poolings: Most poolings; 3 take images of 32 pixels to 4.
-        max_skip: Most layers that a shortcut jumps over.
+        max_layers: Maximum number of layers; None for no bound.
+        max_poolings: Maximum number of poolings; 3 reduce images of 32 pixels to 4.
+        max_skip: Maximum number of layers that a shortcut skips.
     """
 
     name = "epnas"
@@ -61,12 +61,12 @@ class EPNAS(OpenEndedSpace):
     # ---- the set ---------------------------------------------------------------------------------
 
     def problem(self, decisions: tuple[int, ...]) -> str:
-        """What keeps ``decisions`` out of the space; empty if nothing."""
+        """Why ``decisions`` are not in the space; empty if they are."""
         if not decisions or len(decisions) % 3:
             return f"expected three decisions for each of at least one layer, got {len(decisions)}"
         layers = layers_of(decisions)
         if self.max_layers is not None and len(layers) > self.max_layers:
-            return f"{len(layers)} layers are more than max_layers={self.max_layers}"
+            return f"expected at most max_layers={self.max_layers}, got {len(layers)}"
         for t, (operation, width, skip) in enumerate(layers):
             if not 0 <= operation < len(OPERATIONS):
                 return f"the operation of layer {t} must be in 0..{len(OPERATIONS) - 1}, not {operation}"
@@ -74,18 +74,18 @@ class EPNAS(OpenEndedSpace):
             if not 0 <= width < widths:
                 return f"the width of layer {t} must be in 0..{widths - 1}, not {width}"
             if not 0 <= skip <= self._longest_skip(t):
-                return f"the shortcut of layer {t} must jump 0..{self._longest_skip(t)} layers, not {skip}"
+                return f"the skip of layer {t} must be in 0..{self._longest_skip(t)}, not {skip}"
         poolings = sum(layer.pools for layer in layers)
         if poolings > self.max_poolings:
-            return f"{poolings} poolings are more than max_poolings={self.max_poolings}"
+            return f"expected at most max_poolings={self.max_poolings}, got {poolings}"
         return ""
 
     def _longest_skip(self, position: int) -> int:
-        """How far a shortcut into the layer at ``position`` may jump: not beyond the first layer's output."""
+        """Largest skip of the layer at ``position``: a shortcut may start at the first layer's output."""
         return min(self.max_skip, max(0, position - 1))
 
     def _choices(self, position: int) -> list[Layer]:
-        """Every layer that may stand at ``position``."""
+        """Every layer that is allowed at ``position``."""
         skips = range(self._longest_skip(position) + 1)
         return [
             Layer(operation, width, skip)
@@ -101,7 +101,7 @@ class EPNAS(OpenEndedSpace):
     # ---- moves -----------------------------------------------------------------------------------
 
     def grow(self, arch: Architecture) -> Iterator[Architecture]:
-        """Every architecture that is ``arch`` and one layer more; none where ``max_layers`` is reached."""
+        """Every architecture that appends one layer to ``arch``; none if it has ``max_layers``."""
         decisions = self.check(arch)
         for layer in self._choices(len(decisions) // 3):
             grown = (*decisions, *layer)
@@ -109,7 +109,7 @@ class EPNAS(OpenEndedSpace):
                 yield Architecture(self.name, grown)
 
     def neighbours(self, arch: Architecture) -> Iterator[Architecture]:
-        """Every architecture with one layer replaced, one more, or the last one less."""
+        """Every architecture with one layer replaced, one appended, or the last one removed."""
         decisions = self.check(arch)
         layers = layers_of(decisions)
         for t, layer in enumerate(layers):
@@ -122,12 +122,12 @@ class EPNAS(OpenEndedSpace):
             yield Architecture(self.name, decisions[:-3])
 
     def distance(self, a: Architecture, b: Architecture) -> int:
-        """Layers that differ, plus the difference in length."""
+        """Number of layers that differ, plus the difference in length."""
         ours, theirs = self.layers(a), self.layers(b)
         return sum(x != y for x, y in zip(ours, theirs, strict=False)) + abs(len(ours) - len(theirs))
 
     def sample(self, rng: random.Random) -> Architecture:
-        """Draw the number of layers, 1 to 8 or ``max_layers``, then each layer out of those allowed."""
+        """Draw the number of layers, 1 to 8 or ``max_layers``, then each layer from those allowed."""
         length = rng.randint(1, min(_SAMPLED_LAYERS, self.max_layers or _SAMPLED_LAYERS))
         for _ in range(_MAX_DRAWS):
             decisions = tuple(itertools.chain(*(rng.choice(self._choices(t)) for t in range(length))))
@@ -136,7 +136,7 @@ class EPNAS(OpenEndedSpace):
         raise RuntimeError(f"{self.name}: no valid architecture in {_MAX_DRAWS} draws")
 
     def mutate(self, arch: Architecture, rng: random.Random) -> Architecture:
-        """Replace a layer, append one or drop the last; which place is drawn uniformly."""
+        """Replace a layer, append one or remove the last; the place is drawn uniformly."""
         decisions = self.check(arch)
         count = len(decisions) // 3
         for _ in range(_MAX_DRAWS):
@@ -151,7 +151,7 @@ class EPNAS(OpenEndedSpace):
         raise RuntimeError(f"{self.name}: {self.format(arch)} has no valid neighbour in {_MAX_DRAWS} draws")
 
     def crossover(self, a: Architecture, b: Architecture, rng: random.Random) -> Architecture:
-        """The length of either parent, and each layer of either that has one there."""
+        """The length of one parent; each layer from either parent that is long enough."""
         parents = [self.layers(a), self.layers(b)]
         for _ in range(_MAX_DRAWS):
             longer = parents[rng.getrandbits(1)]
@@ -206,7 +206,7 @@ class EPNAS(OpenEndedSpace):
         return Architecture(self.name, tuple(decisions))
 
     def _word(self, text: str, start: int, what: str, allowed: tuple[str, ...]) -> tuple[int, int]:
-        """Which of ``allowed`` stands at ``start``, and where it ends."""
+        """The position in ``allowed`` of the word at ``start``, and where the word ends."""
         match = _WORD.match(text, start)
         assert match is not None  # the pattern may be empty
         if match.group() not in allowed:
@@ -215,7 +215,7 @@ class EPNAS(OpenEndedSpace):
         return allowed.index(match.group()), match.end()
 
     def encode(self, arch: Architecture) -> list[float]:
-        """For each layer its operation one-hot, its width in channels (0 of a pooling) and its skip."""
+        """For each layer its operation one-hot, its width in channels (0 for a pooling) and its skip."""
         code: list[float] = []
         for layer in self.layers(arch):
             code += [float(layer.operation == operation) for operation in range(len(OPERATIONS))]
@@ -234,7 +234,7 @@ class EPNAS(OpenEndedSpace):
     # ---- the network -----------------------------------------------------------------------------
 
     def params(self, arch: Architecture, num_classes: int = 10, in_channels: int = 3) -> int:
-        """Parameters: convolutions without bias, two a channel in each batch norm, the classifier."""
+        """Parameters: convolutions without bias, two per channel of each batch norm, the classifier."""
         check_positive(num_classes=num_classes, in_channels=in_channels)
         total, width = 0, in_channels
         for plan in plans_of(self.layers(arch), in_channels):
@@ -258,7 +258,7 @@ class EPNAS(OpenEndedSpace):
         self, arch: Architecture, num_classes: int = 10, in_channels: int = 3, prune: bool = False
     ) -> nn.Module:
         """Build the network; there is nothing to prune."""
-        from pynas.spaces._epnas_network import EPNASNetwork
+        from pynas.spaces.epnas.network import EPNASNetwork
 
         check_positive(num_classes=num_classes, in_channels=in_channels)
         return EPNASNetwork(list(plans_of(self.layers(arch), in_channels)), num_classes)

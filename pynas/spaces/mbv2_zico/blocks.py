@@ -1,4 +1,4 @@
-"""What networks of the Zen-NAS/ZiCo space consist of, and what their parts hold and multiply."""
+"""The parts of networks in the Zen-NAS/ZiCo space, their parameters and multiply-adds. No torch."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ TYPES: Final = tuple(f"E{expansion}K{kernel}" for kernel in KERNELS for expansio
 RATIOS: Final = (2.5, 2, 1.5, 1.25, 1, 1 / 1.25, 1 / 1.5, 1 / 2, 1 / 2.5)
 DEPTH_CHANGES: Final = (-2, -1, 0, 1, 2)
 SPLIT_FROM: Final = 6
-"""A super-block of so many sub-layers is split in two, the first of half as many as this."""
+"""Super-blocks of at least so many sub-layers are split in two; the first gets half of this number."""
 
 _MAX_WIDTH: Final = 65_536
 A_WIDTH: Final = f"a multiple of 8 in 8..{_MAX_WIDTH}"
 
-# Of squeeze-and-excitation: channels inside per channel outside.
+# Squeeze-and-excitation: inner channels per outer channel.
 _SQUEEZE: Final = 0.25
 
 
 class Block(NamedTuple):
-    """A super-block: ``layers`` times two inverted residuals, first to ``bottleneck``, then to ``width``.
+    """A super-block: ``layers`` pairs of inverted residuals, to ``bottleneck`` and to ``width`` channels.
 
     Attributes:
         kind: Position of its expansion and kernel size in :data:`TYPES`.
-        width: Channels that it puts out, a multiple of 8.
-        stride: Of its first depthwise convolution, 1 or 2.
+        width: Output channels, a multiple of 8.
+        stride: Stride of its first depthwise convolution, 1 or 2.
         bottleneck: Channels between the two inverted residuals, a multiple of 8.
-        layers: Sub-layers, 1 to 5.
+        layers: Number of sub-layers, 1 to 5.
     """
 
     kind: int
@@ -43,7 +43,7 @@ class Block(NamedTuple):
 
     @property
     def expansion(self) -> int:
-        """Channels of a depthwise convolution per channel that its inverted residual puts out."""
+        """Channels of a depthwise convolution per output channel of its inverted residual."""
         return EXPANSIONS[self.kind % len(EXPANSIONS)]
 
     @property
@@ -52,7 +52,7 @@ class Block(NamedTuple):
         return KERNELS[self.kind // len(EXPANSIONS)]
 
     def units(self, before: int) -> Iterator[Unit]:
-        """Its inverted residuals in order, if it reads ``before`` channels."""
+        """Its inverted residuals in order, given ``before`` input channels."""
         stride, is_first = self.stride, True
         for _ in range(self.layers):
             for width in (self.bottleneck, self.width):
@@ -62,7 +62,7 @@ class Block(NamedTuple):
 
 
 class Unit(NamedTuple):
-    """One inverted residual: 1x1 to ``middle``, depthwise, 1x1 to ``width``; and its residual link."""
+    """One inverted residual (1x1 to ``middle``, depthwise, 1x1 to ``width``) and its residual link."""
 
     before: int
     middle: int
@@ -78,33 +78,33 @@ class Unit(NamedTuple):
 
 
 def round8(channels: float) -> int:
-    """The nearest multiple of 8 (of two equally near the even multiple), 8 at least."""
+    """The nearest multiple of 8, at least 8; ties go to the even multiple."""
     return max(8, round(channels / 8) * 8)
 
 
 def is_width(channels: int) -> bool:
-    """Whether the space knows such a width: see :data:`A_WIDTH`."""
+    """Whether the space allows this width: see :data:`A_WIDTH`."""
     return 8 <= channels <= _MAX_WIDTH and channels % 8 == 0
 
 
 def blocks_of(decisions: Sequence[int]) -> tuple[Block, ...]:
-    """The super-blocks after the two widths at the head of ``decisions``."""
+    """The super-blocks in ``decisions``, which start with two widths."""
     return tuple([Block(*decisions[i : i + 5]) for i in range(2, len(decisions), 5)])
 
 
 @lru_cache(maxsize=4096)
 def widths(width: int) -> tuple[int, ...]:
-    """What nine ratios make of ``width``, each once, ascending."""
+    """The distinct widths that nine ratios make of ``width``, ascending."""
     return tuple(sorted({round8(width * ratio) for ratio in RATIOS}))
 
 
 def depths(layers: int) -> tuple[int, ...]:
-    """Up to two sub-layers more or fewer, one at least, ascending."""
+    """Up to two sub-layers more or fewer, at least one, ascending."""
     return tuple(layers + change for change in DEPTH_CHANGES if layers + change > 0)
 
 
 def replacements(block: Block) -> Iterator[Block]:
-    """Every choice of a replacement, the block itself among them, before splitting."""
+    """Every choice of a replacement, including the block itself, before splitting."""
     choices = itertools.product(
         range(len(TYPES)), widths(block.width), widths(block.bottleneck), depths(block.layers)
     )
@@ -113,7 +113,7 @@ def replacements(block: Block) -> Iterator[Block]:
 
 
 def draw(block: Block, rng: random.Random) -> Block:
-    """One of :func:`replacements`, all equally likely."""
+    """One of :func:`replacements`, drawn uniformly."""
     return Block(
         rng.randrange(len(TYPES)),
         rng.choice(widths(block.width)),
@@ -124,7 +124,7 @@ def draw(block: Block, rng: random.Random) -> Block:
 
 
 def split(block: Block) -> tuple[Block, ...]:
-    """Two super-blocks in place of one that has too many sub-layers."""
+    """Split a super-block that has too many sub-layers in two."""
     if block.layers < SPLIT_FROM:
         return (block,)
     half = SPLIT_FROM // 2
@@ -178,9 +178,9 @@ def macs(
 
 
 def published_flops(decisions: Sequence[int], num_classes: int = 1000, image_size: int = 224) -> float:
-    """FLOPs as the authors count them: see :meth:`MBV2ZiCo.published_flops`."""
+    """FLOPs as the authors count them; see :meth:`MBV2ZiCo.published_flops`."""
     stem, last = decisions[:2]
-    # Theirs is the area of a convolution's input over its squared stride, in whole multiply-adds.
+    # They count the input area of a convolution over its squared stride, in whole multiply-adds.
     total: float = 27 * stem * image_size**2 // 4
     side = image_size // 2
     total += stem * side**2

@@ -12,7 +12,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from pynas.spaces._mbv2_zico_parts import Block, Unit
+from pynas.spaces.mbv2_zico.blocks import Block, Unit
 
 _EPSILON = 1e-3
 
@@ -25,15 +25,15 @@ class Part(nn.Module):
         self.netblock = netblock
 
     def forward(self, x: Tensor) -> Tensor:
-        """What ``netblock`` makes of ``x``."""
+        """``netblock(x)``."""
         return cast(Tensor, self.netblock(x))
 
 
 class SqueezeExcite(Part):
-    """``x * sigmoid(...)`` of the means of its channels."""
+    """``x * sigmoid(netblock(mean of x over pixels))``, channel by channel."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Channels weighted by what all of them say."""
+        """``x`` with its channels rescaled."""
         return x * cast(Tensor, self.netblock(x))
 
 

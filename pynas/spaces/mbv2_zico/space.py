@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from pynas._errors import UserError
 from pynas.architecture import Architecture
-from pynas.spaces import _mbv2_zico_parts as parts
-from pynas.spaces import _mbv2_zico_text as notation
-from pynas.spaces._base import check_positive
-from pynas.spaces._mbv2_zico_parts import SPLIT_FROM, TYPES, Block, blocks_of
 from pynas.spaces._open_ended import OpenEndedSpace
+from pynas.spaces.base import check_positive
+from pynas.spaces.mbv2_zico import blocks as parts
+from pynas.spaces.mbv2_zico import text as notation
+from pynas.spaces.mbv2_zico.blocks import SPLIT_FROM, TYPES, Block, blocks_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,37 +35,39 @@ _MAX_DRAWS: Final = 10_000
 
 
 class MBV2ZiCo(OpenEndedSpace):
-    """A stem, super-blocks, a 1x1 convolution, a classifier; the super-blocks vary in number.
+    """A stem, a varying number of super-blocks, a 1x1 convolution and a classifier.
 
     Network: 3x3 convolution of stride 2; super-blocks; 1x1 convolution; global average pooling; a linear
-    classifier. A super-block is ``layers`` sub-layers of two inverted residuals each: 1x1 convolution to
-    ``round8(expansion * b)`` channels, depthwise convolution, 1x1 convolution to ``b``, then the same with
-    the block's ``width`` in place of ``b``. Batch norm (eps 0.001) follows every convolution, ReLU the first
-    two and the sum with the residual link. The link is a 1x1 convolution with bias and a batch norm in the
-    first inverted residual of a block and wherever the channels change, else the identity.
+    classifier. A super-block has ``layers`` sub-layers of two inverted residuals each: 1x1 convolution to
+    ``round8(expansion * b)`` channels, depthwise convolution, 1x1 convolution to ``b``; then the same with
+    the block's ``width`` in place of ``b``. Batch norm (eps 0.001) follows every convolution; ReLU follows
+    the first two and the sum with the residual link. The link is a 1x1 convolution with bias and a batch norm
+    in the first inverted residual of a block and wherever the channels change, otherwise the identity.
 
     Decisions: channels of the stem, channels of the last 1x1 convolution, then the five numbers of
-    :class:`Block` for each super-block. Input channels are not among them: they are those of the block
-    before, so replacing a block links its successor anew. Text is the authors' structure string.
+    :class:`Block` for each super-block. Input channels are no decisions: they are the output channels of the
+    previous block, so replacing a block also changes its successor's input. The text is the authors'
+    structure string.
 
-    A move replaces the stem or one super-block: the stem's width, or any of the 12 types, a width and a
-    bottleneck out of nine ratios of the present one (rounded to multiples of 8, 8 at least), and up to two
-    sub-layers more or fewer. A block that arrives at six or seven sub-layers becomes two, of three and of the
-    rest (Zen-NAS' public code gives the second three in both cases). Such a block cannot be joined
-    again, so moves are not reversible. The last convolution never changes. The bound of 65,536 on all widths
-    is pynas's own: a walk without ``max_flops`` would pass any.
+    A move replaces the stem or one super-block. A stem gets another width. A super-block gets any of the 12
+    types, a width and a bottleneck from nine ratios of the current ones (rounded to multiples of 8, at least
+    8), and up to two sub-layers more or fewer. One that reaches six or seven sub-layers is split into three
+    and the rest (Zen-NAS' public code gives the second block three in both cases). Moves never join blocks,
+    so they are not reversible. The last convolution never changes. The bound of 65,536 on all widths is
+    pynas's own: without ``max_flops`` a walk would exceed any.
 
-    Published searches mutate by two replacements; the same place drawn twice, or the last convolution drawn,
-    makes it fewer. Here a mutation that would change nothing is drawn again. There is no published crossover:
+    Published searches mutate by two replacements, or fewer if they draw the same place twice or the last
+    convolution. Here a mutation that would change nothing is drawn again. There is no published crossover:
     here a child takes each stage (from one stride of 2 to the next) from either parent. Nor is there a
-    published distribution to draw from: :meth:`sample` makes 1 to 5 moves from :data:`START`.
+    published sampling distribution: :meth:`sample` makes 1 to 5 moves from :data:`START`.
 
     Args:
         max_layers: Upper bound of :meth:`depth`; 16 in the published search for 1 GFLOPs, 14 for 450 and 600
             MFLOPs. None for no bound.
-        max_flops: Upper bound of :meth:`published_flops`, say 450e6; None for no bound.
-        replacements: Replacements in a mutation.
-        residual: Whether networks have residual links. The published searches score without, and train with.
+        max_flops: Upper bound of :meth:`published_flops`, such as 450e6; None for no bound.
+        replacements: Number of replacements in a mutation.
+        residual: Whether networks have residual links. The published searches score networks without and
+            train them with links.
         squeeze_excite: Whether squeeze-and-excitation (ratio 0.25) follows every depthwise convolution, as in
             the published training but not in the search.
     """
@@ -97,7 +99,7 @@ class MBV2ZiCo(OpenEndedSpace):
         self.squeeze_excite = squeeze_excite
         problem = self.problem(self.start().decisions)
         if problem:
-            raise UserError(f"max_layers, max_flops: not even the start network keeps within them: {problem}")
+            raise UserError(f"max_layers, max_flops: they exclude the start network: {problem}")
 
     # ---- the set ---------------------------------------------------------------------------------
 
@@ -106,7 +108,7 @@ class MBV2ZiCo(OpenEndedSpace):
         return Architecture(self.name, notation.read(START, self.name))
 
     def problem(self, decisions: tuple[int, ...]) -> str:
-        """What keeps ``decisions`` out of the space; empty if nothing."""
+        """Why ``decisions`` are not in the space; empty if they are."""
         if len(decisions) < 7 or len(decisions) % 5 != 2:
             return f"expected 2 + 5n decisions for n > 0 super-blocks, got {len(decisions)}"
         stem, last, *_ = decisions
@@ -126,9 +128,9 @@ class MBV2ZiCo(OpenEndedSpace):
                 return f"super-block {i} must have 1..{SPLIT_FROM - 1} sub-layers, not {block.layers}"
         depth = _depth(decisions)
         if self.max_layers is not None and depth > self.max_layers:
-            return f"{depth} layers are more than max_layers={self.max_layers}"
+            return f"expected at most max_layers={self.max_layers}, got {depth}"
         if self.max_flops is not None and (flops := parts.published_flops(decisions)) > self.max_flops:
-            return f"{flops:,.0f} FLOPs are more than max_flops={self.max_flops:,.0f}"
+            return f"expected at most max_flops={self.max_flops:,.0f}, got {flops:,.0f}"
         return ""
 
     def depth(self, arch: Architecture) -> int:
@@ -136,11 +138,11 @@ class MBV2ZiCo(OpenEndedSpace):
         return _depth(self.check(arch))
 
     def published_flops(self, arch: Architecture, num_classes: int = 1000, image_size: int = 224) -> float:
-        """FLOPs as the authors count them, for their budgets; with residual links, without SE.
+        """FLOPs as the authors count them for their budgets, with residual links, without squeeze-excitation.
 
-        Multiply-adds of convolutions and classifier, and one for each output of a batch norm. A link's
-        convolution of stride 2 counts a quarter of what it takes: the authors' code halves its resolution
-        twice. :meth:`macs` is what the network really multiplies.
+        Multiply-adds of convolutions and classifier, plus one for each output of a batch norm. A link's
+        convolution of stride 2 counts a quarter of its true cost, since the authors' code divides its
+        resolution by the stride two times. :meth:`macs` is the true number of multiply-adds.
         """
         check_positive(num_classes=num_classes, image_size=image_size)
         return parts.published_flops(self.check(arch), num_classes, image_size)
@@ -152,7 +154,7 @@ class MBV2ZiCo(OpenEndedSpace):
     # ---- moves -----------------------------------------------------------------------------------
 
     def sample(self, rng: random.Random) -> Architecture:
-        """Make 1 to 5 moves, each equally likely a number, from the start network."""
+        """Make 1 to 5 moves from the start network, each number equally likely."""
         decisions = self.start().decisions
         for _ in range(rng.randint(1, _SAMPLED_MOVES)):
             decisions = self._replaced(decisions, 1, rng)
@@ -178,7 +180,7 @@ class MBV2ZiCo(OpenEndedSpace):
         raise RuntimeError(f"{self.name}: no valid replacement in {_MAX_DRAWS} draws")
 
     def neighbours(self, arch: Architecture) -> Iterator[Architecture]:
-        """Every architecture that one replacement makes: about 4,900 a super-block."""
+        """Every architecture that one replacement makes: about 4,900 per super-block."""
         decisions = self.check(arch)
         stem, last, *rest = decisions
         blocks = blocks_of(decisions)
@@ -195,16 +197,16 @@ class MBV2ZiCo(OpenEndedSpace):
                     yield Architecture(self.name, moved)
 
     def distance(self, a: Architecture, b: Architecture) -> int:
-        """Fewest of stem, last convolution and super-blocks of ``a`` to replace to get ``b``.
+        """Smallest number of parts (stem, last convolution, super-blocks) of ``a`` to replace to get ``b``.
 
-        A super-block may be replaced by one or by two. Where ``b`` cannot be made of ``a`` so, it is one more
-        than ``a`` has parts.
+        A super-block may be replaced by one or by two. If ``b`` cannot be made from ``a`` in this way, the
+        distance is the number of parts of ``a`` plus one.
         """
         first, second = self.check(a), self.check(b)
         ends = sum(x != y for x, y in zip(first[:2], second[:2], strict=True))
         ours, theirs = blocks_of(first), blocks_of(second)
         unreachable = len(ours) + 3
-        costs = [0] + [unreachable] * len(theirs)  # costs[j]: to make theirs[:j] of the blocks so far
+        costs = [0] + [unreachable] * len(theirs)  # costs[j]: of making theirs[:j] from the blocks so far
         for block in ours:
             costs = [unreachable] + [
                 min(costs[j - 1] + (block != theirs[j - 1]), costs[j - 2] + 1 if j > 1 else unreachable)
@@ -213,7 +215,7 @@ class MBV2ZiCo(OpenEndedSpace):
         return min(ends + costs[-1], unreachable)
 
     def crossover(self, a: Architecture, b: Architecture, rng: random.Random) -> Architecture:
-        """Stem, last convolution and each stage from either parent; ``a`` where the stages do not match."""
+        """Stem, last convolution and each stage from either parent; ``a`` if the stages do not match."""
         parents = [_stages(self.check(parent)) for parent in (a, b)]
         if len(parents[0]) != len(parents[1]):
             return a
@@ -234,7 +236,7 @@ class MBV2ZiCo(OpenEndedSpace):
         return notation.write(self.check(arch))
 
     def parse(self, text: str) -> Architecture:
-        """Read a structure string; channels must link, and a block have at most five sub-layers."""
+        """Read a structure string; channels must match, and a block may have at most five sub-layers."""
         arch = Architecture(self.name, notation.read(text.strip(), self.name, self._parse_error))
         problem = self.problem(arch.decisions)
         if problem:
@@ -270,7 +272,7 @@ class MBV2ZiCo(OpenEndedSpace):
         self, arch: Architecture, num_classes: int = 10, in_channels: int = 3, prune: bool = False
     ) -> nn.Module:
         """Build the network; parameter names are those of the authors' code. There is nothing to prune."""
-        from pynas.spaces._mbv2_zico_network import MBV2ZiCoNetwork
+        from pynas.spaces.mbv2_zico.network import MBV2ZiCoNetwork
 
         check_positive(num_classes=num_classes, in_channels=in_channels)
         decisions = self.check(arch)

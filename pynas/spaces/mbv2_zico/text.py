@@ -7,7 +7,8 @@ import re
 from collections.abc import Callable, Sequence
 
 from pynas._errors import UserError
-from pynas.spaces._mbv2_zico_parts import TYPES, blocks_of
+from pynas._plural import counted
+from pynas.spaces.mbv2_zico.blocks import TYPES, blocks_of
 
 STEM, LAST, BLOCK = "SuperConvK3BNRELU", "SuperConvK1BNRELU", "SuperResIDW"
 
@@ -30,9 +31,9 @@ def write(decisions: Sequence[int]) -> str:
 
 
 def read(text: str, space: str, explain: Explain | None = None) -> tuple[int, ...]:
-    """The decisions of a structure string; ``explain`` makes the error of a malformed one.
+    """The decisions of a structure string; ``explain`` makes the error for a malformed one.
 
-    What the numbers may be beyond positive is left to the space, but for channels that do not link.
+    Checks that numbers are positive and that channels match; the space checks everything else.
     """
     reader = _Reader(text, explain or (lambda *arguments: UserError(f"not a {space} architecture: {text}")))
     names = tuple(BLOCK + kind for kind in TYPES)
@@ -45,11 +46,12 @@ def read(text: str, space: str, explain: Explain | None = None) -> tuple[int, ..
         if name == LAST:
             break
         out, stride, bottleneck, layers = reader.numbers(
-            (width, None, None, None, None), f"the part before puts out {width} channels"
+            (width, None, None, None, None), f"the previous part has {counted(width, 'output channel')}"
         )
         decisions += (names.index(name), out, stride, bottleneck, layers)
         width = out
-    why = f"the part before puts out {width} channels, and the last convolution has stride 1 and 1 layer"
+    why = f"the previous part has {counted(width, 'output channel')}; "
+    why += "the last convolution has stride 1 and 1 layer"
     (last,) = reader.numbers((width, None, 1, 1), why)
     reader.end()
     return (stem, last, *decisions)
@@ -64,7 +66,7 @@ class _Reader:
         self.position = 0
 
     def name(self, allowed: tuple[str, ...]) -> str:
-        """Read one of the names allowed here and the parenthesis after it."""
+        """Read one of the allowed names and the opening parenthesis."""
         match = _NAME.match(self.text, self.position)
         assert match is not None  # the pattern may be empty
         name = match.group()
@@ -78,7 +80,7 @@ class _Reader:
         return name
 
     def numbers(self, given: tuple[int | None, ...], why: str) -> tuple[int, ...]:
-        """Read numbers and the closing parenthesis; returns those that are not given."""
+        """Read numbers and the closing parenthesis; return those that ``given`` leaves open."""
         read = []
         for i, known in enumerate(given):
             match = _NUMBER.match(self.text, self.position)

@@ -1,4 +1,4 @@
-"""Cells of NAS-Bench-101 as decisions, as the compiled core's codes and as the benchmark's matrices."""
+"""Cells of NAS-Bench-101 as decisions, as codes of the compiled core, and as the benchmark's matrices."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ INTERIOR: Final = MAX_VERTICES - 2
 EDGES: Final = tuple((source, target) for target in range(MAX_VERTICES) for source in range(target))
 
 _LABELS: Final = {"input": INPUT, "output": OUTPUT, **{name: i for i, name in enumerate(OPERATIONS)}}
-# A code has two bits for each operation, vertex 1 highest, below one bit for each edge, the first lowest
+# From the highest bit: two bits for each operation, vertex 1 first; one bit for each edge, the last first
 # (csrc/spaces/nasbench101/cell.h).
 EDGE_SHIFT: Final = 2 * INTERIOR
 _EDGE_SHIFTS: Final = tuple(EDGE_SHIFT + i for i in range(len(EDGES)))
@@ -50,25 +50,25 @@ def from_codes(codes: NDArray[np.uint32]) -> list[list[int]]:
 
 @lru_cache(maxsize=1)
 def valid_edges() -> NDArray[np.uint32]:
-    """The edge bits of every valid cell as a number, ascending: 6 MB, made once in a tenth of a second."""
-    from pynas import _C
+    """The edge bits of every valid cell as a number, ascending; 6 MB, computed once in 0.1 s."""
+    import pynas._C as _C
 
     return _C.nasbench101_valid_edges()
 
 
 @lru_cache(maxsize=4)
 def unique_codes(widths: tuple[tuple[int, int, int], ...]) -> NDArray[np.uint32]:
-    """The code of every cell, in the order of the fewest parameters in a network of ``widths``."""
-    from pynas import _C
+    """The code of every cell, with the vertex order that has the fewest parameters at ``widths``."""
+    import pynas._C as _C
 
     return _C.nasbench101_unique(list(widths))
 
 
 def to_matrix(decisions: Sequence[int]) -> tuple[Matrix, tuple[str, ...]]:
-    """Adjacency and operations of a pruned cell."""
+    """Adjacency matrix and operations of a pruned cell."""
     bits = dict(zip(EDGES, decisions, strict=False))
     output = MAX_VERTICES - 1
-    # A pruned cell has its vertices first: those without an edge from an earlier one are not there.
+    # A pruned cell has its vertices first; one without an edge from an earlier vertex does not exist.
     kept = [0, *(t for t in range(1, output) if any(bits[s, t] for s in range(t))), output]
     rows = tuple(tuple(bits.get((s, t), 0) for t in kept) for s in kept)
     operations = (OPERATIONS[decisions[len(EDGES) + t - 1]] for t in kept[1:-1])
@@ -76,7 +76,7 @@ def to_matrix(decisions: Sequence[int]) -> tuple[Matrix, tuple[str, ...]]:
 
 
 def spread(decisions: Sequence[int], rng: random.Random) -> tuple[int, ...]:
-    """A pruned cell of fewer than 7 vertices with those between input and output at random places."""
+    """A pruned cell with its inner vertices moved to random positions, if it has fewer than 7 vertices."""
     rows, _ = to_matrix(decisions)
     vertices = len(rows)
     interior = sorted(rng.sample(range(1, MAX_VERTICES - 1), vertices - 2))
@@ -101,7 +101,7 @@ def from_matrix(
     padding = labels.count(PADDING)
     vertices = len(labels) - padding
     if not 2 <= vertices <= MAX_VERTICES:
-        raise UserError(f"ops: expected 2 to {MAX_VERTICES} vertices, got {vertices}")
+        raise UserError(f"ops: expected 2 to {MAX_VERTICES} vertices, got {vertices:,}")
     interior = labels[1 : vertices - 1]
     if labels != [INPUT, *interior, OUTPUT, *[PADDING] * padding] or min(interior, default=0) < 0:
         expected = f"'input', operations out of {', '.join(OPERATIONS)}, 'output'"
@@ -113,7 +113,7 @@ def from_matrix(
                 expected = "0 and 1, and 1 only above the diagonal (the row is the source), not in padding"
                 raise UserError(f"adjacency: expected {expected}, got {bit} in row {source}, column {target}")
     decisions = [int(rows[s][t]) for t in range(vertices - 1) for s in range(t)]
-    # The output is always the last of seven.
+    # The output is always the last of the seven vertices.
     decisions += [0] * (len(EDGES) - (MAX_VERTICES - 1) - len(decisions))
     decisions += [int(rows[s][vertices - 1]) for s in range(vertices - 1)]
     decisions += [0] * (len(EDGES) - len(decisions))
@@ -121,7 +121,7 @@ def from_matrix(
 
 
 def _label(position: int, op: str | int) -> int:
-    """The benchmark's label of an operation given by name or label."""
+    """The benchmark's label of an operation, which is given by name or label."""
     if isinstance(op, str):
         if op in _LABELS:
             return _LABELS[op]

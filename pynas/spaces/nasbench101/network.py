@@ -13,25 +13,25 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from pynas.spaces._nasbench101_cell import OPERATIONS
+from pynas.spaces.nasbench101.cell import OPERATIONS
 
 
 def conv_bn_relu(in_channels: int, out_channels: int, kernel_size: int) -> nn.Sequential:
-    """``relu(BN(conv(x)))`` at stride 1, the convolution without bias and padded to keep the size."""
+    """``relu(BN(conv(x)))`` with stride 1; the convolution has no bias and is padded to keep the size."""
     conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False)
     norm = nn.BatchNorm2d(out_channels, eps=1e-5, momentum=0.003)
     return nn.Sequential(OrderedDict(conv=conv, bn=norm, relu=nn.ReLU()))
 
 
 def operation(name: str, channels: int) -> nn.Module:
-    """What a vertex does with its sum: ``[N, channels, H, W]`` to the same shape."""
+    """The operation of a vertex, ``[N, channels, H, W]`` to the same shape."""
     if name == OPERATIONS[2]:
         return nn.MaxPool2d(3, stride=1, padding=1)
     return conv_bn_relu(channels, channels, 3 if name == OPERATIONS[0] else 1)
 
 
 class Vertex(nn.Module):
-    """``op(sum_s x_s[:channels] + projection(x_0))``, the projection where ``reads_input``."""
+    """``op(sum_s x_s[:channels] + projection(x_0))``; the projection only if ``reads_input``."""
 
     def __init__(self, name: str, in_channels: int, channels: int, reads_input: bool) -> None:
         super().__init__()
@@ -51,14 +51,14 @@ class Vertex(nn.Module):
 
 
 class Output(nn.Module):
-    """``cat(x_s) + projection(x_0)``, the projection where ``reads_input``."""
+    """``cat(x_s) + projection(x_0)``; the projection only if ``reads_input``."""
 
     def __init__(self, in_channels: int, channels: int, reads_input: bool) -> None:
         super().__init__()
         self.projection = conv_bn_relu(in_channels, channels, 1) if reads_input else None
 
     def forward(self, cell_input: Tensor, sources: Sequence[Tensor]) -> Tensor:
-        """The cell's value."""
+        """The output of the cell."""
         parts = [torch.cat(list(sources), dim=1) if len(sources) > 1 else sources[0]] if sources else []
         if self.projection is not None:
             parts.append(self.projection(cell_input))
@@ -117,7 +117,7 @@ class NASBench101Network(nn.Module):
             for i, vertex_channels in enumerate(cells):
                 stack.add_module(f"module{i}", Cell(sources, operations, vertex_channels))
             self.add_module(name, stack)
-        # An odd size rounds up, as TensorFlow pads.
+        # Odd sizes round up, as with TensorFlow's padding.
         self.downsample = nn.MaxPool2d(2, stride=2, ceil_mode=True)
         self.global_pooling = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Linear(channels[-1][-1][-1], num_classes)

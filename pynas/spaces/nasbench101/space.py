@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from pynas._errors import UserError
 from pynas.architecture import Architecture
-from pynas.spaces import _nasbench101_cell as cell
-from pynas.spaces import _nasbench101_text as notation
-from pynas.spaces._base import Edge, SearchSpace, check_positive
-from pynas.spaces._nasbench101_cell import EDGES, INTERIOR, MAX_EDGES, OPERATIONS
+from pynas.spaces.base import Edge, SearchSpace, check_positive
+from pynas.spaces.nasbench101 import cell as cell
+from pynas.spaces.nasbench101 import text as notation
+from pynas.spaces.nasbench101.cell import EDGES, INTERIOR, MAX_EDGES, OPERATIONS
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,35 +29,37 @@ NUM_CELLS: Final = 423_624
 
 _NUM_CHOICES: Final = (2,) * len(EDGES) + (len(OPERATIONS),) * INTERIOR
 _LABELINGS: Final[int] = len(OPERATIONS) ** INTERIOR
-_CHUNK: Final = 4096  # cells that unique() makes architectures of together
+_CHUNK: Final = 4096  # number of cells that unique() decodes at a time
 
 
 class NASBench101(SearchSpace):
     r"""Cells ``x_t = op_t(proj_t(x_0) + sum_s x_s[:c_t])``, ``num_cells`` in each of ``num_stacks`` stacks.
 
-    Vertex 0 is the input of a cell and the last vertex its output. A vertex between adds up what its edges
-    bring - of other vertices their first ``c_t`` channels, of the input a projection (1x1 convolution, batch
-    norm, ReLU) to ``c_t`` channels - and applies its operation: a 3x3 or 1x1 convolution, each followed by
-    batch norm and ReLU, or a 3x3 max pooling, all at stride 1. The output concatenates its vertices and adds
-    a projection of the input if there is an edge from it. The vertices concatenated share the output's
-    channels evenly, the first of them one more each where it does not divide; another vertex has as many
-    channels as the widest that it feeds.
+    Vertex 0 is the input of a cell and the last vertex its output. An inner vertex sums its incoming edges
+    and applies its operation: a 3x3 or 1x1 convolution, each followed by batch norm and ReLU, or a 3x3 max
+    pooling, all with stride 1. An edge from another vertex brings its first ``c_t`` channels, an edge from
+    the input a projection (1x1 convolution, batch norm, ReLU) to ``c_t`` channels. The output concatenates
+    its vertices and adds a projection of the input if there is an edge from it. The concatenated vertices
+    share the output's channels evenly; a remainder gives the first of them one more each. Another vertex has
+    as many channels as the widest vertex that it feeds.
 
-    Network: 3x3 convolution to ``channels``, batch norm, ReLU; stacks of cells, a 2x2 max pooling and twice
-    the channels from one to the next; global average pooling; a linear classifier. Batch norms have epsilon
-    1e-5 and momentum 0.003, TensorFlow's 0.997.
+    Network: 3x3 convolution to ``channels``, batch norm, ReLU; stacks of cells, separated by a 2x2 max
+        pooling,
+    each with 2 times the channels of the previous one; global average pooling; a linear classifier. Batch
+    norms have epsilon 1e-5 and momentum 0.003 (0.997 in TensorFlow's convention).
 
-    Decisions: 21 bits, whether there is an edge, by target and then source: (0,1), (0,2), (1,2), (0,3) ...
-    (5,6); then the operations of vertices 1 to 5, in the order of :data:`OPERATIONS`. What lies on no path
-    from input to output is no part of the network; an architecture is valid if a path exists and at most 9
-    edges lie on paths, which is what the benchmark asks of a query. So are 373,754,169 of the 2^21 3^5
-    combinations, and indices count these, sorted by the bits, the last most significant, then the operations.
+    Decisions: 21 bits, one for each possible edge, sorted by target, then source: (0,1), (0,2), (1,2), (0,3)
+    ... (5,6); then the operations of vertices 1 to 5, in the order of :data:`OPERATIONS`. Vertices and edges
+    on no path from input to output are not part of the network. As in queries of the benchmark, an
+    architecture is valid if a path exists and at most 9 edges lie on paths. 373,754,169 of the 2^21 3^5
+    combinations are valid. Indices count these, sorted by the bits, the last most significant, then by the
+    operations.
 
-    Two architectures are the same cell if what remains of them differs in the order of its vertices only.
-    There are 423,624 cells, each with its own :meth:`hash`. The order decides which vertices get the extra
-    channels: :meth:`canonical` is the order with the fewest parameters, of several the first by (bits,
-    operations) with the unused vertices last. The files of the benchmark have some cells in another order, so
-    look their results up by hash.
+    Two architectures are the same cell if, without their unused vertices, they differ only in the order of
+    vertices. There are 423,624 cells, each with its own :meth:`hash`. The order decides which vertices get
+    the extra channels. :meth:`canonical` has the order with the fewest parameters and, among several, the
+    first by (bits, operations), with the unused vertices last. The benchmark's files have some cells in
+    another order, so look up their results by hash.
 
     Args:
         channels: Channels of the first stack, 128 in the benchmark; at least 4.
@@ -72,19 +74,21 @@ class NASBench101(SearchSpace):
     def __init__(self, *, channels: int = 128, num_stacks: int = 3, num_cells: int = 3) -> None:
         check_positive(channels=channels, num_stacks=num_stacks, num_cells=num_cells)
         if channels < 4:
-            raise UserError(f"channels: expected at least 4, as many as an output joins, got {channels}")
+            raise UserError(
+                f"channels: expected at least 4, one for each concatenated vertex, got {channels}"
+            )
         self.channels = channels
         self.num_stacks = num_stacks
         self.num_cells = num_cells
 
     @property
     def num_choices(self) -> tuple[int, ...]:
-        """Two for each of 21 edges, then three operations for each of five vertices."""
+        """Two for each of 21 edges, then three for the operation of each of five vertices."""
         return _NUM_CHOICES
 
     def is_valid(self, decisions: tuple[int, ...]) -> bool:
         """Whether the input reaches the output and at most 9 edges lie on such paths."""
-        from pynas import _C
+        import pynas._C as _C
 
         return _C.nasbench101_is_valid(cell.to_code(decisions))
 
@@ -122,10 +126,10 @@ class NASBench101(SearchSpace):
                 yield Architecture(self.name, tuple(decisions))
 
     def sample(self, rng: random.Random) -> Architecture:
-        """Draw uniformly from the 423,624 cells: a canonical one, its vertices at random places.
+        """Draw uniformly from the 423,624 cells; the vertices of the canonical cell go to random positions.
 
-        Uniform decisions would be few cells and small ones, since most edges of a random matrix lie on no
-        path: 20,000 such draws have 4,500 different cells, every tenth of them without any operation.
+        Uniform decisions would give few and small cells, since most edges of a random matrix lie on no path:
+        20,000 such draws have 4,500 different cells, and every tenth has no operation at all.
         """
         codes = cell.unique_codes(tuple(self._widths()))
         (decisions,) = cell.from_codes(codes[rng.randrange(len(codes)), None])
@@ -135,46 +139,46 @@ class NASBench101(SearchSpace):
 
     def canonical(self, arch: Architecture) -> Architecture:
         """The cell of ``arch`` with its vertices in the order of the fewest parameters."""
-        from pynas import _C
+        import pynas._C as _C
 
         return self._of_code(_C.nasbench101_canonical(cell.to_code(self.check(arch)), self._widths()))
 
     def pruned(self, arch: Architecture) -> Architecture:
-        """``arch`` without what lies on no path from input to output, the other vertices in their order."""
-        from pynas import _C
+        """``arch`` without what lies on no path from input to output; the other vertices keep their order."""
+        import pynas._C as _C
 
         return self._of_code(_C.nasbench101_prune(cell.to_code(self.check(arch))))
 
     def hash(self, arch: Architecture) -> str:
-        """The module hash that the benchmark's files name the cell by: MD5, 32 hexadecimal digits."""
+        """The module hash of the cell in the benchmark's files: MD5, 32 hexadecimal digits."""
         return self.hashes([arch])[0]
 
     def hashes(self, archs: Iterable[Architecture]) -> list[str]:
-        """The :meth:`hash` of every architecture, some 200,000 a second and thread."""
-        from pynas import _C
+        """The :meth:`hash` of every architecture, at about 200,000 per second and thread."""
+        import pynas._C as _C
 
         codes = np.array([cell.to_code(self.check(arch)) for arch in archs], dtype=np.uint32)
         digests = _C.nasbench101_hash(codes).tobytes().hex()
         return [digests[start : start + 32] for start in range(0, len(digests), 32)]
 
     def matrix(self, arch: Architecture) -> tuple[cell.Matrix, tuple[str, ...]]:
-        """The pruned cell as the benchmark writes it.
+        """The pruned cell in the benchmark's form.
 
         Returns:
-            The upper-triangular adjacency matrix, [V, V] of 0 and 1, row the source; and the V operations,
-            ``"input"``, names out of :data:`OPERATIONS`, ``"output"``.
+            The upper-triangular adjacency matrix, [V, V] of 0 and 1, whose rows are the sources; and the V
+            operations: ``"input"``, names from :data:`OPERATIONS`, ``"output"``.
         """
         return cell.to_matrix(self.pruned(arch).decisions)
 
     def from_matrix(
         self, adjacency: Sequence[Sequence[int]] | NDArray[np.integer], ops: Sequence[str | int]
     ) -> Architecture:
-        """The architecture of an adjacency matrix and its operations, as the benchmark writes them.
+        """The architecture of an adjacency matrix and its operations in the benchmark's form.
 
         Args:
-            adjacency: ``[V, V]`` of 0 and 1, upper triangular, row the source, V from 2 to 7.
-            ops: V names, ``"input"``, names out of :data:`OPERATIONS`, ``"output"``; or V labels, -1, the
-                position of the name, -2. Vertices at the end labelled -3 are padding and left out.
+            adjacency: ``[V, V]`` of 0 and 1, upper triangular, rows are sources, V from 2 to 7.
+            ops: V names: ``"input"``, names from :data:`OPERATIONS`, ``"output"``; or V labels: -1, positions
+                in :data:`OPERATIONS`, -2. Trailing vertices labelled -3 are padding and dropped.
 
         Raises:
             UserError: The matrix or the operations are not of this form, or the cell is not in the space.
@@ -184,10 +188,10 @@ class NASBench101(SearchSpace):
     # ---- notation --------------------------------------------------------------------------------
 
     def format(self, arch: Architecture) -> str:
-        """Vertices 1, 2 ... with the vertices they read: ``conv3x3:0+maxpool3x3:0,1+output:0,2``.
+        """Vertices 1, 2 ... with the vertices that they read: ``conv3x3:0+maxpool3x3:0,1+output:0,2``.
 
-        Vertex 0 is the input. Vertices before the output that nothing reads, that read nothing, and whose
-        operation is the first are left out.
+        Vertex 0 is the input. The text leaves out the last vertices before the output if they have no edges
+        and the first operation.
         """
         return notation.write(self.check(arch))
 
@@ -198,12 +202,12 @@ class NASBench101(SearchSpace):
 
     def _checked(self, decisions: tuple[int, ...]) -> Architecture:
         """An architecture of ``decisions``, or UserError that says what is wrong with its paths."""
-        from pynas import _C
+        import pynas._C as _C
 
         if not self.is_valid(decisions):
             try:
                 edges = (_C.nasbench101_prune(cell.to_code(decisions)) >> cell.EDGE_SHIFT).bit_count()
-                fault = f"{edges} edges lie on paths from its input to its output, at most {MAX_EDGES} may"
+                fault = f"expected at most {MAX_EDGES} edges on paths from input to output, got {edges}"
             except ValueError:
                 fault = "there is no path from its input to its output"
             raise UserError(f"not a {self.name} architecture: {fault}: {notation.write(decisions)}")
@@ -243,7 +247,7 @@ class NASBench101(SearchSpace):
 
         Equal to the ``trainable_parameters`` of the benchmark's files.
         """
-        from pynas import _C
+        import pynas._C as _C
 
         code = cell.to_code(self.check(arch))
         check_positive(num_classes=num_classes, in_channels=in_channels)
@@ -260,7 +264,7 @@ class NASBench101(SearchSpace):
 
         The image is halved between stacks, an odd size rounded up.
         """
-        from pynas import _C
+        import pynas._C as _C
 
         code = cell.to_code(self.check(arch))
         check_positive(num_classes=num_classes, image_size=image_size, in_channels=in_channels)
@@ -278,8 +282,8 @@ class NASBench101(SearchSpace):
 
         The benchmark's networks are always pruned, so ``prune`` changes nothing.
         """
-        from pynas import _C
-        from pynas.spaces._nasbench101_network import NASBench101Network
+        import pynas._C as _C
+        from pynas.spaces.nasbench101.network import NASBench101Network
 
         code = cell.to_code(self.check(arch))
         check_positive(num_classes=num_classes, in_channels=in_channels)

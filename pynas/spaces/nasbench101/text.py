@@ -28,7 +28,7 @@ def write(decisions: tuple[int, ...]) -> str:
 
 
 def read(text: str, error: ParseError) -> tuple[int, ...]:
-    """The decisions of a text; the error of the first bad token where it is not one."""
+    """The decisions of a text; raises the error at its first bad token."""
     bits = [0] * ((_INTERIOR + 2) * (_INTERIOR + 1) // 2)
     operations = [0] * _INTERIOR
     position = 0
@@ -53,7 +53,7 @@ def read(text: str, error: ParseError) -> tuple[int, ...]:
 
 
 def _sources(text: str, position: int, vertex: int, error: ParseError) -> tuple[list[int], int]:
-    """The ascending vertices, all before ``vertex``, listed at ``position``, and where the list ends."""
+    """The list of ascending vertices below ``vertex`` at ``position``, and where the list ends."""
     sources: list[int] = []
     while True:
         token = _word(text, position)

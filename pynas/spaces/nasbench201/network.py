@@ -9,54 +9,18 @@ from __future__ import annotations
 from typing import cast
 
 from torch import Tensor, nn
-from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from pynas._errors import UserError
-from pynas.nn.candidates import candidate
 from pynas.nn.cell import ResidualBlock
-from pynas.spaces import _nasbench201_probe
-from pynas.spaces import nasbench201 as space
+from pynas.nn.nasbench201_cell import Cell
+from pynas.spaces.nasbench201 import space
 
 
-class Cell(nn.Module):
-    """``x_t = sum_{s<t} op_{s,t}(x_s)``; ``layers.i`` is the operation on edge ``i`` of the space.
-
-    Pruned, the keys of ``layers`` have gaps; a node without live edges is never read, and a cell without any
-    gives zeros.
-    """
-
-    def __init__(self, decisions: tuple[int, ...], channels: int, prune: bool) -> None:
-        super().__init__()
-        live = space.live_edges(decisions) if prune else (True,) * len(decisions)
-        self.layers = nn.ModuleDict(
-            {
-                str(i): candidate(space.OPERATIONS[decision], "nasbench201", channels, affine=True)
-                for i, decision in enumerate(decisions)
-                if live[i]
-            }
-        )
-        self.edges = tuple((str(i), *space.EDGES[i]) for i in range(len(decisions)) if live[i])
-
-    def forward(self, x: Tensor) -> Tensor:
-        return run_cell(x, self)
-
-    def by_module(self, x: Tensor) -> Tensor:
-        """The output node, one operation after the other."""
-        nodes = {0: x}
-        for key, source, target in self.edges:
-            y = self.layers[key](nodes[source])
-            nodes[target] = nodes[target] + y if target in nodes else y
-        return nodes[3] if 3 in nodes else x.mul(0.0)
-
-
-def run_cell(x: Tensor, cell: Cell) -> Tensor:
-    """``cell(x)`` as a functional call, for which a probing pass has a rule of its own."""
-    if has_torch_function_unary(x):
-        return handle_torch_function(run_cell, (x,), x, cell)
-    return cell.by_module(x)
-
-
-_nasbench201_probe.register(run_cell)
+def cell(decisions: tuple[int, ...], channels: int, prune: bool) -> Cell:
+    """The cell of an architecture; only its live edges if ``prune``."""
+    live = space.live_edges(decisions) if prune else (True,) * len(decisions)
+    operations = [(i, space.OPERATIONS[d]) for i, d in enumerate(decisions) if live[i]]
+    return Cell(operations, channels)
 
 
 class NASBench201Network(nn.Module):
@@ -81,7 +45,7 @@ class NASBench201Network(nn.Module):
             if width > channels:
                 self.cells.append(ResidualBlock(width // 2, width))
             for _ in range(num_cells):
-                self.cells.append(Cell(decisions, width, prune))
+                self.cells.append(cell(decisions, width, prune))
         self.lastact = nn.Sequential(nn.BatchNorm2d(4 * channels), nn.ReLU())
         self.global_pooling = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Linear(4 * channels, num_classes)

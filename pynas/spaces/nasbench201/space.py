@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from pynas._errors import UserError
 from pynas.architecture import Architecture
-from pynas.spaces._base import Edge, SearchSpace, check_positive
+from pynas.spaces.base import Edge, SearchSpace, check_positive
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,8 +27,8 @@ EDGES: Final = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
 NONE, SKIP, CONV_1X1, CONV_3X3, AVG_POOL = range(len(OPERATIONS))
 
 _SIZE: Final = len(OPERATIONS) ** len(EDGES)
-# The authors shuffled the lexicographic enumeration once with Python's generator; every published table has
-# this order.
+# Every published table has this order: the authors shuffled the lexicographic enumeration once with Python's
+# generator.
 _SHUFFLE_SEED: Final = 88
 _TOKEN: Final = re.compile(r"([^|~+]*)(~?)([^|~+]*)")
 
@@ -36,19 +36,19 @@ _TOKEN: Final = re.compile(r"([^|~+]*)(~?)([^|~+]*)")
 class NASBench201(SearchSpace):
     r"""Cells ``x_t = sum_{s<t} op_{s,t}(x_s)``, ``t = 1..3``, stacked in three stages of ``num_cells``.
 
-    Network: 3x3 convolution and batch norm; ``num_cells`` cells at ``channels``; a stride-2 residual block;
-    as many cells at twice the channels; another residual block; cells at four times; batch norm, ReLU, global
-    average pooling, a linear classifier. Convolution edges are ReLU - convolution without bias - batch norm;
-    pooling edges average over the pixels inside the image.
+    Network: 3x3 convolution and batch norm; three stages of ``num_cells`` cells with 1, 2 and 4 times
+    ``channels``, separated by residual blocks of stride 2; batch norm, ReLU, global average pooling, a linear
+    classifier. Convolution edges are ReLU - convolution without bias - batch norm; pooling edges average over
+    the pixels inside the image.
 
     Indices are the official ones of the NAS-Bench-201 files and of NATS-Bench's TSS.
 
-    Two architectures are isomorphic, as the authors define it, if their cells read the same once (1)
-    ``none``, and any operation on a node whose only incoming edge is zero, is zero, and (2) a skip edge is
-    its source. That makes 6,466 classes. The members of a class are the same function of their weights while
-    batch norm has its initial shift, but may differ in parameters: the published networks keep the
-    convolutions that read zeros. :meth:`canonical` is the member with the fewest 3x3 convolutions, then the
-    fewest 1x1 convolutions, then the first in lexicographic order of decisions.
+    Two architectures are isomorphic by the authors' definition if their cells have the same expression after
+    two substitutions: (1) ``none``, and any operation on a node whose only incoming edge is zero, is zero;
+    (2) a skip edge is its source. There are 6,466 classes. The members of a class compute the same function
+    of their weights as long as batch norms have their initial shift, but may differ in parameters, since the
+    published networks keep convolutions that read zeros. :meth:`canonical` is the member with the fewest 3x3
+    convolutions, then the fewest 1x1 convolutions, then the first in lexicographic order of decisions.
 
     Args:
         channels: Channels of the first stage, 16 in the benchmark.
@@ -79,7 +79,7 @@ class NASBench201(SearchSpace):
         return Architecture(self.name, _digits(_official_order()[0][self._check_index(index)]))
 
     def canonical(self, arch: Architecture) -> Architecture:
-        """The representative of the isomorphism class of ``arch``; 6,466 architectures are their own."""
+        """The representative of the isomorphism class of ``arch``, one of 6,466."""
         return _representatives()[_rank(self.check(arch))]
 
     # ---- notation --------------------------------------------------------------------------------
@@ -116,7 +116,7 @@ class NASBench201(SearchSpace):
         return Architecture(self.name, tuple(decisions))
 
     def _expect(self, text: str, position: int, literal: str) -> int:
-        """Return the position after ``literal``, which must stand at ``position``."""
+        """Return the position after ``literal``, which must be at ``position``."""
         for character in literal:
             if text[position : position + 1] != character:
                 expected = literal[literal.index(character) :]
@@ -134,8 +134,8 @@ class NASBench201(SearchSpace):
     def params(self, arch: Architecture, num_classes: int = 10, in_channels: int = 3) -> int:
         """Parameters: ``sum over stages of N (n3 (9 C^2 + 2 C) + n1 (C^2 + 2 C))`` plus the fixed skeleton.
 
-        ``n3`` and ``n1`` count the 3x3 and 1x1 convolution edges, ``C`` the channels of the stage and ``N``
-        its cells; 73,306 to 1,531,546 in all for 10 classes.
+        ``n3`` and ``n1`` count the 3x3 and 1x1 convolution edges; ``C`` are the channels of the stage, ``N``
+        its cells. 73,306 to 1,531,546 in all for 10 classes.
         """
         decisions = self.check(arch)
         check_positive(num_classes=num_classes, in_channels=in_channels)
@@ -154,8 +154,8 @@ class NASBench201(SearchSpace):
     ) -> int:
         """Multiply-adds of convolutions and classifier for one ``image_size`` x ``image_size`` image.
 
-        Equal to the published FLOPs of the benchmark. The image size must be a multiple of 4: it is halved
-        twice.
+        Equal to the published FLOPs of the benchmark. The image size must be a multiple of 4, since it is
+        halved twice.
         """
         decisions = self.check(arch)
         check_positive(num_classes=num_classes, image_size=image_size, in_channels=in_channels)
@@ -166,8 +166,8 @@ class NASBench201(SearchSpace):
         n1, n3 = decisions.count(CONV_1X1), decisions.count(CONV_3X3)
         c, pixels = self.channels, image_size**2
         total = 9 * in_channels * c * pixels
-        # Twice the channels on a quarter of the pixels: a cell costs the same in every stage, a residual
-        # block too.
+        # From stage to stage channels double and pixels drop to a quarter, so cells cost the same in all
+        # stages, and so do residual blocks.
         total += 3 * self.num_cells * (9 * n3 + n1) * c**2 * pixels
         total += 2 * (9 * 2 * c**2 + 9 * 4 * c**2 + 2 * c**2) * pixels // 4
         return total + 4 * c * num_classes
@@ -177,14 +177,14 @@ class NASBench201(SearchSpace):
     ) -> nn.Module:
         """Build the network; parameter names are those of the authors' code, so their weights load.
 
-        ``prune=True`` leaves out every edge that lies on no path of other operations than ``none`` from the
-        cell's input to its output. The remaining modules keep their names: load the whole network's weights
-        with ``strict=False``. With the same weights, outputs and remaining gradients are those of the whole
-        network as long as the batch-norm shifts of convolutions that read zeros are zero, as they are at
-        initialisation: such a convolution puts out its shift. For the same reason these shifts have a
-        gradient in the whole network, while the gradient of every other left-out parameter is zero.
+        ``prune=True`` leaves out every edge that lies on no path without ``none`` from the cell's input to
+        its output. The remaining modules keep their names: load the whole network's weights with
+        ``strict=False``. With equal weights, outputs and remaining gradients are those of the whole network
+        as long as the batch-norm shifts of convolutions that read zeros are zero, as at initialisation, since
+        such a convolution outputs its shift. For the same reason these shifts have a gradient in the whole
+        network, whereas the gradient of every other left-out parameter is zero.
         """
-        from pynas.spaces._nasbench201_network import NASBench201Network
+        from pynas.spaces.nasbench201.network import NASBench201Network
 
         decisions = self.check(arch)
         check_positive(num_classes=num_classes, in_channels=in_channels)
@@ -202,7 +202,7 @@ def live_edges(decisions: tuple[int, ...]) -> tuple[bool, ...]:
     """For each edge, whether it lies on a path without ``none`` from the cell's input to its output."""
     fed = {0}
     for (source, target), decision in zip(EDGES, decisions, strict=True):
-        if decision != NONE and source in fed:  # EDGES are sorted by target, so `source` is settled
+        if decision != NONE and source in fed:  # EDGES are sorted by target, so `source` is complete
             fed.add(target)
     used = {3}
     for (source, target), decision in reversed(list(zip(EDGES, decisions, strict=True))):
@@ -241,7 +241,7 @@ def _official_order() -> tuple[list[int], list[int]]:
 
 
 def _terms(node: str) -> list[str]:
-    """What each operation makes of a node's expression; ``#`` is zero."""
+    """The expression of each operation on a node; ``#`` is zero."""
     if node == "#":
         return ["#"] * len(OPERATIONS)
     return ["#", node, *(f"({node})@{operation}" for operation in OPERATIONS[SKIP + 1 :])]
@@ -249,11 +249,11 @@ def _terms(node: str) -> list[str]:
 
 @lru_cache(maxsize=1)
 def _representatives() -> list[Architecture]:
-    """The canonical architecture of every lexicographic rank, all in one go (tens of milliseconds, once).
+    """The canonical architecture of every lexicographic rank, computed once in tens of milliseconds.
 
-    The key of a class is the expression of the output node: node t is the sorted terms of its incoming edges
-    joined by ``+``. It must be this string and not a nested tuple: an unparenthesised skip of a sum joins the
-    sum around it, which is how the authors arrive at 6,466.
+    The key of a class is the expression of the output node: the expression of node t joins the sorted terms
+    of its incoming edges by ``+``. It must be this string and not a nested tuple: a skip of a sum has no
+    parentheses and joins the sum around it, which is how the authors arrive at 6,466.
     """
     keys = []
     choices = range(len(OPERATIONS))

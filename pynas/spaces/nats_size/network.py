@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from pynas._errors import UserError
 from pynas.nn.candidates import NormOptions, ReLUConvBN
 from pynas.nn.cell import ResidualBlock
-from pynas.spaces._nasbench201_network import Cell
-from pynas.spaces.nasbench201 import EDGES, SKIP
-from pynas.spaces.nats_size import CELL
+from pynas.nn.nasbench201_cell import EDGES, Cell
+from pynas.spaces.nasbench201.space import SKIP
+from pynas.spaces.nats_size.space import CELL
 
 
 class Projection(nn.Module):

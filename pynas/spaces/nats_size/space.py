@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 from pynas._errors import UserError
 from pynas.architecture import Architecture
-from pynas.spaces._base import SearchSpace, check_positive
-from pynas.spaces.nasbench201 import CONV_3X3, SKIP
+from pynas.spaces.base import SearchSpace, check_positive
+from pynas.spaces.nasbench201.space import CONV_3X3, SKIP
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,13 +27,13 @@ class NATSSize(SearchSpace):
 
     Network: 3x3 convolution and batch norm to ``c1``; a cell at ``c1``; a residual block of stride 2 to
     ``c2``; a cell from ``c2`` to ``c3``; a residual block of stride 2 to ``c4``; a cell from ``c4`` to
-    ``c5``; batch norm, ReLU, global average pooling, a linear classifier. This is what the authors' code
-    does; their documentation names the five numbers in another way.
+    ``c5``; batch norm, ReLU, global average pooling, a linear classifier. This follows the authors' code;
+    their documentation describes the five numbers differently.
 
-    In a cell the convolutions that read the cell's input change its width, and so does the skip connection
-    where the widths differ: it is a 1x1 convolution and a batch norm then. All else is NAS-Bench-201's.
+    In a cell, the convolutions that read the cell's input change the width. So does the skip connection if
+    the widths differ: it is then a 1x1 convolution and a batch norm. All else is as in NAS-Bench-201.
 
-    Indices are those of the published files: the widths are the digits of the index to base eight.
+    Indices are those of the published files: the widths are the octal digits of the index.
     """
 
     name = "nats_size"
@@ -95,7 +95,7 @@ class NATSSize(SearchSpace):
         """Multiply-adds of convolutions and classifier for one ``image_size`` x ``image_size`` image.
 
         The published FLOPs also count the ``num_classes`` additions of the classifier's bias. The image size
-        must be a multiple of 4: it is halved twice.
+        must be a multiple of 4, since it is halved twice.
         """
         c1, c2, c3, c4, c5 = self.widths(arch)
         check_positive(num_classes=num_classes, image_size=image_size, in_channels=in_channels)
@@ -114,9 +114,9 @@ class NATSSize(SearchSpace):
     ) -> nn.Module:
         """Build the network; parameter names are those of the authors' code, so their weights load.
 
-        ``prune`` changes nothing: every operation of the cell has a path to the output.
+        ``prune`` has no effect: every operation of the cell has a path to the output.
         """
-        from pynas.spaces._nats_size_network import NATSSizeNetwork
+        from pynas.spaces.nats_size.network import NATSSizeNetwork
 
         widths = self.widths(arch)
         check_positive(num_classes=num_classes, in_channels=in_channels)

@@ -8,7 +8,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from pynas.spaces.proxylessnas import MBConv
+from pynas.spaces.proxylessnas.space import MBConv
 
 
 def _layer(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from pynas._errors import UserError
 from pynas.architecture import Architecture
-from pynas.spaces._base import SearchSpace, check_positive
+from pynas.spaces.base import SearchSpace, check_positive
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,8 +23,8 @@ OPERATIONS: Final = (
     "3x3_MBConv3", "3x3_MBConv6", "5x5_MBConv3", "5x5_MBConv6", "7x7_MBConv3", "7x7_MBConv6", "Zero"
 )  # fmt: skip
 ZERO: Final = OPERATIONS.index("Zero")
-BLOCKS: Final = (4, 4, 4, 4, 4, 1)  # of each stage
-STRIDES: Final = (2, 2, 2, 1, 2, 1)  # of each stage's first block
+BLOCKS: Final = (4, 4, 4, 4, 4, 1)  # number of blocks of each stage
+STRIDES: Final = (2, 2, 2, 1, 2, 1)  # stride of the first block of each stage
 WIDTHS: Final = "24-40-80-96-192-320"
 
 _TOKEN: Final = re.compile(r"[^,|]*")
@@ -32,7 +32,7 @@ _TOKEN: Final = re.compile(r"[^,|]*")
 
 @dataclass(frozen=True)
 class Place:
-    """Where an operation is chosen: what every one of them maps."""
+    """One of the 21 places where an operation is chosen, with the shapes that it maps."""
 
     in_channels: int
     out_channels: int
@@ -40,7 +40,7 @@ class Place:
 
     @property
     def keeps_shape(self) -> bool:
-        """Whether a block here has a shortcut, and may be left out."""
+        """Whether a block here has a shortcut and may be left out."""
         return self.in_channels == self.out_channels and self.stride == 1
 
 
@@ -54,11 +54,11 @@ class MBConv:
 
     @property
     def channels(self) -> int:
-        """In between."""
+        """Inner channels, of the depthwise convolution."""
         return self.expansion * self.place.in_channels
 
     def convolutions(self) -> Iterator[tuple[int, int, bool]]:
-        """Weights, channels of the batch norm after it, and whether it runs at the input's resolution."""
+        """For each convolution: weights, channels of its batch norm, whether at the input's resolution."""
         m = self.channels
         if self.expansion > 1:
             yield self.place.in_channels * m, m, True
@@ -67,26 +67,26 @@ class MBConv:
 
 
 class ProxylessNAS(SearchSpace):
-    """Networks of inverted residual blocks ``y = x + op(x)``, or ``y = op(x)`` where the shape changes.
+    """Networks of inverted residual blocks ``y = x + op(x)``, or ``y = op(x)`` if the shape changes.
 
     Network: 3x3 convolution of stride 2; a block without choice, 3x3 and expansion 1; stages of 4, 4, 4, 4, 4
     and 1 blocks, the first block of stages 1, 2, 3 and 5 of stride 2; 1x1 convolution; global average
     pooling; a linear classifier. Kernels are 3, 5 or 7, expansions 3 or 6. A block that keeps the shape may
-    also be ``Zero``: the identity. Every convolution is followed by a batch norm (eps 1e-3) and, but for the
-    last of a block, by ReLU6. Convolutions are drawn as by the authors, normally with variance
-    ``2 / (k^2 out_channels)``; the classifier's bias is zero.
+    also be ``Zero``, the identity. Every convolution is followed by a batch norm (eps 1e-3) and, except for
+    the last of a block, by ReLU6. As in the authors' code, convolutions are initialised from a normal
+    distribution with variance ``2 / (k^2 out_channels)``, and the classifier's bias is zero.
 
-    Blocks of one stage that keep the shape are alike, so a stage is the same network wherever its ``Zero``
-    stand: :meth:`canonical` has them last. That leaves ``6^6 * 259^5`` networks.
+    The blocks of a stage that keep the shape are alike, so the positions of ``Zero`` in a stage do not
+    matter: :meth:`canonical` has them last. That leaves ``6^6 * 259^5`` networks.
 
     The published networks have other widths than the search: ProxylessNAS-Mobile is in the space with
     ``widths="32-40-80-96-192-320"``.
 
     Args:
-        widths: Channels of the six stages, a sequence or a text with dashes; kept as text.
-        stem_channels: Of the first convolution.
-        first_channels: Of the block without choice.
-        last_channels: Of the last convolution.
+        widths: Channels of the six stages, a sequence or a text with dashes; stored as text.
+        stem_channels: Channels of the first convolution.
+        first_channels: Channels of the block without choice.
+        last_channels: Channels of the last convolution.
     """
 
     name = "proxylessnas"
@@ -100,7 +100,7 @@ class ProxylessNAS(SearchSpace):
         first_channels: int = 16,
         last_channels: int = 1280,
     ) -> None:
-        # Text, because what tells spaces of one name apart in a store are numbers and texts.
+        # Text, because a store tells spaces of one name apart by numbers and texts.
         self.widths = widths if isinstance(widths, str) else "-".join(map(str, widths))
         numbers = self.widths.split("-")
         if len(numbers) != len(BLOCKS) or not all(n.isascii() and n.isdigit() and int(n) for n in numbers):
@@ -114,7 +114,7 @@ class ProxylessNAS(SearchSpace):
         self.last_channels = last_channels
 
     def places(self) -> tuple[Place, ...]:
-        """Of the 21 blocks."""
+        """The places of the 21 blocks."""
         found = []
         width = self.first_channels
         for count, stride, channels in zip(BLOCKS, STRIDES, self._widths, strict=True):
@@ -125,7 +125,7 @@ class ProxylessNAS(SearchSpace):
 
     @property
     def num_choices(self) -> tuple[int, ...]:
-        """Six, or seven where the block keeps the shape."""
+        """Six, or seven if the block keeps the shape."""
         return tuple(len(OPERATIONS) - (not place.keeps_shape) for place in self.places())
 
     def canonical(self, arch: Architecture) -> Architecture:
@@ -134,7 +134,7 @@ class ProxylessNAS(SearchSpace):
         pairs = zip(self.places(), self.check(arch), strict=True)
         for _, run in itertools.groupby(pairs, key=lambda pair: pair[0]):
             chosen = [decision for _, decision in run]
-            decisions += sorted(chosen, key=lambda decision: decision == ZERO)  # which is stable
+            decisions += sorted(chosen, key=lambda decision: decision == ZERO)  # a stable sort
         return Architecture(self.name, tuple(decisions))
 
     # ---- notation --------------------------------------------------------------------------------
@@ -181,7 +181,7 @@ class ProxylessNAS(SearchSpace):
         return (first, *chosen)
 
     def params(self, arch: Architecture, num_classes: int = 10, in_channels: int = 3) -> int:
-        """Parameters: weights of convolutions, two for each channel of a batch norm, and the classifier."""
+        """Parameters: weights of convolutions, two per channel of a batch norm, and the classifier."""
         blocks = self.blocks(arch)
         check_positive(num_classes=num_classes, in_channels=in_channels)
         total = (9 * in_channels + 2) * self.stem_channels
@@ -211,9 +211,9 @@ class ProxylessNAS(SearchSpace):
     ) -> nn.Module:
         """Build the network; parameter names are those of the authors' code, so their weights load.
 
-        Images of any size do. ``prune`` changes nothing: all of a network influences its output.
+        Images may have any size. ``prune`` has no effect: every part of a network influences its output.
         """
-        from pynas.spaces._proxylessnas_network import ProxylessNASNetwork
+        from pynas.spaces.proxylessnas.network import ProxylessNASNetwork
 
         blocks = self.blocks(arch)
         check_positive(num_classes=num_classes, in_channels=in_channels)

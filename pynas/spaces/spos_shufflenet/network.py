@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from pynas.spaces.spos_shufflenet import LAST_CHANNELS, STAGES, STEM_CHANNELS, Block
+from pynas.spaces.spos_shufflenet.space import LAST_CHANNELS, STAGES, STEM_CHANNELS, Block
 
 
 def _depthwise(channels: int, kernel_size: int, stride: int) -> list[nn.Module]:

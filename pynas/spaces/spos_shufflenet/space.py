@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from pynas._errors import UserError
 from pynas.architecture import Architecture
-from pynas.spaces._base import SearchSpace, check_positive
+from pynas.spaces.base import SearchSpace, check_positive
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,15 +30,15 @@ _NUMBER: Final = re.compile(r"[^,()\s]*")
 
 @dataclass(frozen=True)
 class Block:
-    """One choice block with its choice taken.
+    """One choice block with a given choice.
 
     Attributes:
-        in_channels: Of the branch that computes: half of the input at stride 1, all of it at stride 2.
-        channels: Inside the branch.
-        out_channels: Of the block.
-        kernel_size: Of the depthwise convolutions.
-        stride: 1 or 2. At stride 2 the other branch is a depthwise and a 1x1 convolution, else the identity.
-        xception: Whether the branch is depthwise - 1x1 three times; else 1x1 - depthwise - 1x1.
+        in_channels: Input channels of the main branch: half of the block's at stride 1, all at stride 2.
+        channels: Inner channels of the main branch.
+        out_channels: Output channels of the block.
+        kernel_size: Kernel size of the depthwise convolutions.
+        stride: 1 or 2. At stride 2 the other branch is a depthwise and a 1x1 convolution, at 1 the identity.
+        xception: Whether the main branch is three times depthwise - 1x1; otherwise 1x1 - depthwise - 1x1.
     """
 
     in_channels: int
@@ -50,11 +50,11 @@ class Block:
 
     @property
     def branch_channels(self) -> int:
-        """Channels that the branch puts out; the others are the other branch's."""
+        """Output channels of the main branch; the other branch has the rest."""
         return self.out_channels - self.in_channels
 
     def convolutions(self) -> Iterator[tuple[int, int, bool]]:
-        """Weights, channels of the batch norm after it, and whether it runs at the input's resolution."""
+        """For each convolution: weights, channels of its batch norm, whether at the input's resolution."""
         c, m, square = self.in_channels, self.channels, self.kernel_size**2
         if self.xception:
             yield square * c, c, False
@@ -76,16 +76,16 @@ class SPOSShuffleNet(SearchSpace):
 
     Network: 3x3 convolution of stride 2 to 16 channels; stages of 4, 4, 8 and 4 blocks with 64, 160, 320 and
     640 channels, the first of each of stride 2; 1x1 convolution to 1,024; global average pooling; dropout; a
-    linear classifier without bias. All convolutions are followed by a batch norm, and by ReLU unless
-    depthwise. At stride 1 a block halves its channels by turns, even and odd; one half passes, the other is
-    computed. Weights are drawn as by the authors: normally with standard deviation ``1 / (channels that a
-    filter reads)``, 0.01 in the first convolution and the classifier; shifts of batch norms are 1e-4.
+    linear classifier without bias. Every convolution is followed by a batch norm and, unless it is depthwise,
+    by ReLU. At stride 1 a block passes its even channels through and computes on the odd ones. Weights are
+    initialised as in the authors' code: from a normal distribution with standard deviation ``1 / (input
+    channels of a filter)``, 0.01 in the first convolution and the classifier; shifts of batch norms are 1e-4.
 
-    The paper's search over channel numbers is not part of the authors' code, nor of this space.
+    The paper also searches over channel numbers. That is neither in the authors' code nor in this space.
 
     Args:
-        dropout: Probability before the classifier, 0.1 as published. It draws from torch's global generator
-            in training mode; 0 makes passes repeat.
+        dropout: Dropout probability before the classifier, 0.1 as published. In training mode it draws from
+            torch's global generator; with 0, passes are reproducible.
     """
 
     name = "spos_shufflenet"
@@ -127,7 +127,7 @@ class SPOSShuffleNet(SearchSpace):
             if len(decisions) == count:
                 break
             if text[position : position + 1] != ",":
-                expected = f"',' and choice {len(decisions)} of {count}"
+                expected = f"',' and choice {len(decisions)} of {count:,}"
                 raise self._parse_error(text, position, min(1, len(text) - position), expected)
             position += 1
         end = ")" if text.startswith("(") else ""
@@ -152,7 +152,7 @@ class SPOSShuffleNet(SearchSpace):
         )
 
     def params(self, arch: Architecture, num_classes: int = 10, in_channels: int = 3) -> int:
-        """Parameters: weights of convolutions and classifier, and two for each channel of a batch norm."""
+        """Parameters: weights of convolutions and classifier, and two per channel of a batch norm."""
         blocks = self.blocks(arch)
         check_positive(num_classes=num_classes, in_channels=in_channels)
         total = (9 * in_channels + 2) * STEM_CHANNELS
@@ -181,10 +181,10 @@ class SPOSShuffleNet(SearchSpace):
     ) -> nn.Module:
         """Build the network; parameter names are those of the authors' searched networks.
 
-        Images of any size do: the 7x7 pooling of the authors is over the whole image here, the same for
-        224 x 224. ``prune`` changes nothing: all of a network influences its output.
+        Images may have any size: the authors' 7x7 pooling is global average pooling here, the same at
+        224 x 224. ``prune`` has no effect: every part of a network influences its output.
         """
-        from pynas.spaces._spos_shufflenet_network import SPOSNetwork
+        from pynas.spaces.spos_shufflenet.network import SPOSNetwork
 
         blocks = self.blocks(arch)
         check_positive(num_classes=num_classes, in_channels=in_channels)

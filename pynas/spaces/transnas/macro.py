@@ -10,10 +10,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from pynas.architecture import Architecture
-from pynas.spaces._transnas import Block, TransNASSpace
+from pynas.spaces.transnas.space import Block, TransNASSpace
 
 if TYPE_CHECKING:
-    from pynas.spaces._transnas_network import BlockFactory
+    from pynas.spaces.transnas.network import BlockFactory
 
 FEWEST: Final = 4  # modules
 MOST: Final = 6
@@ -25,12 +25,12 @@ class TransNASMacro(TransNASSpace):
 
     A module is 1 (keeps the shape), 2 (doubles the channels), 3 (halves the resolution) or 4 (both). There
     are one to four modules that halve (3 and 4) and one to three that double (2 and 4): 210 + 750 + 2,296
-    architectures of four, five and six modules. A block is two ReLU - 3x3 convolution - batch norm beside the
-    identity, or beside a 1x1 convolution and a batch norm where the shape changes. That batch norm has eps 1
-    and momentum 1 in the published networks, and here.
+    architectures of four, five and six modules. A block is two times ReLU - 3x3 convolution - batch norm,
+    plus a shortcut: the identity or, if the shape changes, a 1x1 convolution and a batch norm. That batch
+    norm has eps 1 and momentum 1, as in the published networks.
 
-    Decisions are ``digit - 1`` for the first four modules, and for the others 0 if there is none or the
-    digit. Indices go by length, then by digits; they are not those of the published file.
+    Decisions are ``digit - 1`` for the first four modules; for the last two the digit, or 0 if there is no
+    module. Indices are sorted by length, then by digits; they are not those of the published file.
     """
 
     name = "transnas_macro"
@@ -38,7 +38,7 @@ class TransNASMacro(TransNASSpace):
 
     def __init__(self, *, task: str = "class_scene", channels: int = 64) -> None:
         super().__init__(task=task, channels=channels)
-        if self.dense:  # a decoder doubles as often as its encoder halves, at most six times
+        if self.dense:  # a decoder doubles the size as often as its encoder halves it, at most six times
             self.image_size = 64  # type: ignore[misc]
 
     @property
@@ -52,11 +52,11 @@ class TransNASMacro(TransNASSpace):
         return len(_ordered())
 
     def is_valid(self, decisions: tuple[int, ...]) -> bool:
-        """Whether modules follow without a gap, one to four halve and one to three double."""
+        """Whether modules are contiguous, one to four of them halve and one to three double."""
         return not (decisions[4] == 0 and decisions[5] != 0) and _allowed(_digits(decisions))
 
     def index(self, arch: Architecture) -> int:
-        """Position by length, then by digits."""
+        """Position in the order by length, then digits."""
         return _ranks()[self.check(arch)]
 
     def from_index(self, index: int) -> Architecture:
@@ -107,7 +107,7 @@ class TransNASMacro(TransNASSpace):
         return 9 * a * b + 9 * b**2 + a * b, 3 * b
 
     def _block_factory(self, decisions: tuple[int, ...], prune: bool) -> BlockFactory:
-        from pynas.spaces._transnas_network import BasicBlock
+        from pynas.spaces.transnas.network import BasicBlock
 
         return BasicBlock
 

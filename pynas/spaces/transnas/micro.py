@@ -10,37 +10,37 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from pynas.architecture import Architecture
-from pynas.spaces._base import Edge
-from pynas.spaces._transnas import Block, TransNASSpace
-from pynas.spaces.nasbench201 import CONV_1X1, CONV_3X3, EDGES, NONE, SKIP, live_edges
+from pynas.spaces.base import Edge
+from pynas.spaces.nasbench201.space import CONV_1X1, CONV_3X3, EDGES, NONE, SKIP, live_edges
+from pynas.spaces.transnas.space import Block, TransNASSpace
 
 if TYPE_CHECKING:
-    from pynas.spaces._transnas_network import BlockFactory
+    from pynas.spaces.transnas.network import BlockFactory
 
 OPERATIONS: Final = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3")
 MODULES: Final = "41414"
 
 _INPUT: Final = -1  # in a structure, the cell's input
-# A cell without dead edges, up to the order of equal parts: operation and sources of every part that
-# computes something, sources of the output.
+# A cell without dead edges: (operation, sources) of every part that computes something, and the sources of
+# the output; the order of interchangeable parts does not matter.
 _Structure = tuple[tuple[tuple[int, tuple[int, ...]], ...], tuple[int, ...]]
 
 
 class TransNASMicro(TransNASSpace):
     """Cells ``x_t = sum_{s<t} op_{s,t}(x_s)``, ``t = 1..3``, in five modules of two cells each.
 
-    The modules are 4, 1, 4, 1, 4: the first, third and fifth double the channels and halve the resolution,
-    which the edges from the input of their first cell do. A skip connection there is a factorised reduction;
-    elsewhere it is the identity. Convolution edges are ReLU - convolution without bias - batch norm.
+    The modules are 4, 1, 4, 1, 4: the first, third and fifth double the channels and halve the resolution, by
+    the edges from the input of their first cell. A skip connection there is a factorised reduction; elsewhere
+    it is the identity. Convolution edges are ReLU - convolution without bias - batch norm.
 
-    Architectures are the same network here if their cells are the same graph once (1) what is ``none`` or
-    reads zeros only is left out and (2) skip connections between inner nodes are replaced by their source; a
-    convolution that two nodes read is not the same as two. As in :class:`NASBench201`, a convolution that
-    reads zeros puts out the shift of its batch norm, which is zero at initialisation only.
-    :meth:`canonical` is the member with the fewest convolutions, then the most ``none``, then the first in
-    lexicographic order; 1,376 architectures are their own.
+    Two architectures are the same network here if their cells are the same graph after (1) edges that are
+    ``none`` or read only zeros are removed and (2) skip connections between inner nodes are replaced by their
+    source. One convolution that two nodes read is not the same as two convolutions. As in
+    :class:`NASBench201`, a convolution that reads zeros outputs the shift of its batch norm, which is zero
+    only at initialisation. :meth:`canonical` is the member with the fewest convolutions, then the most
+    ``none``, then the first in lexicographic order; 1,376 architectures are canonical.
 
-    Indices are those of the decisions read as digits, not of the published file.
+    Indices are the decisions read as digits, not those of the published file.
     """
 
     name = "transnas_micro"
@@ -115,15 +115,15 @@ class TransNASMicro(TransNASSpace):
         return weights, normalised
 
     def _block_factory(self, decisions: tuple[int, ...], prune: bool) -> BlockFactory:
-        from pynas.spaces._transnas_network import MicroCell
+        from pynas.spaces.transnas.network import MicroCell
 
         return lambda block: MicroCell(decisions, block, prune)
 
 
 def _parts(decisions: tuple[int, ...]) -> tuple[dict[int, tuple[int, tuple[int, ...]]], tuple[int, ...]]:
-    """Live parts by edge, each (operation, parts that it sums and reads), and the parts that the output sums.
+    """Live parts by edge, each (operation, parts whose sum it reads), and the parts that the output sums.
 
-    A skip connection from the input is a part: it is a factorised reduction in some of the cells.
+    A skip connection from the input is a part, since it is a factorised reduction in some cells.
     """
     live = live_edges(decisions)
     values: dict[int, tuple[int, ...]] = {0: (_INPUT,), 1: (), 2: (), 3: ()}
@@ -140,7 +140,7 @@ def _parts(decisions: tuple[int, ...]) -> tuple[dict[int, tuple[int, tuple[int, 
 
 
 def _structure(decisions: tuple[int, ...]) -> _Structure:
-    """The graph of the live parts, the same for two cells if and only if they are the same graph."""
+    """The graph of the live parts in a normal form: equal for two cells if and only if the graphs are."""
     parts, output = _parts(decisions)
     terms = {_INPUT: "x"}
     for i, (operation, sources) in parts.items():  # sources come first
@@ -149,7 +149,7 @@ def _structure(decisions: tuple[int, ...]) -> _Structure:
     for i in sorted(parts, key=lambda i: terms[i]):
         groups.setdefault(terms[i], []).append(i)
     best: _Structure | None = None
-    # Only parts of equal terms can stand for one another: there are few of them.
+    # Only parts with equal terms are interchangeable: there are few of them.
     for orders in itertools.product(*(itertools.permutations(group) for group in groups.values())):
         order = list(itertools.chain(*orders))
         number = {part: position for position, part in enumerate(order)} | {_INPUT: _INPUT}
@@ -165,7 +165,7 @@ def _structure(decisions: tuple[int, ...]) -> _Structure:
 
 @lru_cache(maxsize=1)
 def _representatives() -> dict[tuple[int, ...], tuple[int, ...]]:
-    """The canonical decisions of all decisions, in one go (a fraction of a second, once)."""
+    """The canonical decisions of all decisions, computed once in a fraction of a second."""
     structures = {
         decisions: _structure(decisions)
         for decisions in itertools.product(range(len(OPERATIONS)), repeat=len(EDGES))

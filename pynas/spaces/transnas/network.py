@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from pynas._errors import UserError
 from pynas.nn.candidates import FactorizedReduce201, NormOptions
-from pynas.spaces._transnas import TILES, Block, DecoderLayer, Head
-from pynas.spaces.nasbench201 import CONV_1X1, EDGES, NONE, SKIP, live_edges
+from pynas.spaces.nasbench201.space import CONV_1X1, EDGES, NONE, SKIP, live_edges
+from pynas.spaces.transnas.space import TILES, Block, DecoderLayer, Head
 
 BlockFactory = Callable[[Block], nn.Module]
 
 
 class ReLUConvBN(nn.Module):
-    """``BN(conv(relu(x)))``, the convolution without bias and padded to keep the size at stride 1."""
+    """``BN(conv(relu(x)))``; the convolution has no bias and is padded to keep the size at stride 1."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int) -> None:
         super().__init__()
@@ -35,10 +35,10 @@ class ReLUConvBN(nn.Module):
 
 
 class Zero(nn.Module):
-    """Zeros of a block's output.
+    """Zeros of the shape of a block's output.
 
-    Where the width changes the authors make new zeros, which no gradient passes: what comes before an
-    all-zero cell has the gradient None there. The input times zero gives it a gradient of zeros.
+    If the width changes, the authors create new zeros, which pass no gradient: everything before an all-zero
+    cell then has gradient None. Here the input times zero gives it a gradient of zeros.
     """
 
     def __init__(self, block: Block) -> None:
@@ -55,7 +55,7 @@ class Zero(nn.Module):
 class MicroCell(nn.Module):
     """``x_t = sum_{s<t} op_{s,t}(x_s)``, ``t = 1..3``; edges from the input change width and resolution.
 
-    ``edges.i`` is the operation on edge ``i``. Pruned, the keys have gaps, and a cell without live edges
+    ``edges.i`` is the operation on edge ``i``. In a pruned cell the keys have gaps; a cell without live edges
     gives zeros.
     """
 
@@ -94,7 +94,7 @@ def _operation(decision: int, block: Block) -> nn.Module:
 
 
 class BasicBlock(nn.Module):
-    """Two ReLU-conv3x3-BN beside the input, or beside a 1x1 convolution of it where the shape changes."""
+    """``f(f(x)) + shortcut(x)``, f = ReLU-conv3x3-BN; if the shape changes the shortcut is conv1x1-BN."""
 
     def __init__(self, block: Block) -> None:
         super().__init__()
@@ -103,8 +103,8 @@ class BasicBlock(nn.Module):
         self.conv_b = ReLUConvBN(b, b, 3, 1)
         self.downsample: nn.Module | None = None
         if a != b or stride != 1:
-            # The published networks have these two settings: `affine` and `track_running_stats` were passed
-            # in the places of eps and momentum.
+            # As in the published networks, where `affine` and `track_running_stats` were passed in the
+            # positions of eps and momentum.
             norm = nn.BatchNorm2d(b, eps=1.0, momentum=1.0)
             self.downsample = nn.Sequential(nn.Conv2d(a, b, 1, stride, bias=False), norm)
 
@@ -115,7 +115,7 @@ class BasicBlock(nn.Module):
 
 
 class Encoder(nn.Sequential):
-    """``stem``, ``layer0``, ``layer1``, ...: convolutions drawn as the authors do."""
+    """``stem``, ``layer0``, ``layer1``, ...; convolutions are initialised as in the authors' code."""
 
     def __init__(self, modules: list[list[Block]], factory: BlockFactory, in_channels: int) -> None:
         super().__init__()
@@ -216,7 +216,7 @@ class TransNASNetwork(nn.Module):
         if self.head == "tiles":
             if x.dim() != 5 or x.shape[1] != TILES:
                 raise UserError(f"inputs: expected tiles [B, {TILES}, C, H, W], got {list(x.shape)}")
-            # One after the other, so that batch statistics are those of one place in the puzzle.
+            # One after the other, so that batch statistics are those of one position in the puzzle.
             parts = [self.encoder(tile) for tile in x.unbind(1)]
             return cast(Tensor, self.decoder(torch.cat(parts, dim=1)))
         if x.dim() != 4:

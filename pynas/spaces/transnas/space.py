@@ -1,4 +1,4 @@
-"""What the two spaces of TransNAS-Bench-101 share: tasks, skeleton, decoders, and what these cost.
+"""Shared by the two spaces of TransNAS-Bench-101: tasks, skeleton, decoders, and their costs.
 
 Source: Y. Duan, X. Chen, H. Xu, Z. Chen, X. Liang, T. Zhang, Z. Li, "TransNAS-Bench-101: Improving
 Transferability and Generalizability of Cross-Task Neural Architecture Search", CVPR 2021, arXiv:2105.11871.
@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from pynas._errors import UserError
 from pynas.architecture import Architecture
-from pynas.spaces._base import SearchSpace, check_positive
+from pynas.spaces.base import SearchSpace, check_positive
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from pynas.spaces._transnas_network import BlockFactory
+    from pynas.spaces.transnas.network import BlockFactory
 
 Head = Literal["linear", "tiles", "segmentation", "generative"]
 
-TILES: Final = 9  # pieces of a jigsaw puzzle
-BLOCKS: Final = 2  # of each module; the first changes width and resolution
+TILES: Final = 9  # tiles of a jigsaw puzzle
+BLOCKS: Final = 2  # blocks of each module; the first changes width and resolution
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Task:
     """One of the seven tasks.
 
     Attributes:
-        head: What stands after the encoder.
+        head: Kind of the head after the encoder.
         outputs: Classes, regression targets or channels in the benchmark.
-        image_size: Pixels along a side in the benchmark; of one tile of a puzzle.
+        image_size: Side of the images in the benchmark, in pixels; of one tile for a puzzle.
     """
 
     head: Head
@@ -64,11 +64,11 @@ class Block:
 
 @dataclass(frozen=True)
 class DecoderLayer:
-    """A 3x3 convolution with bias; all but the last layer have batch norm and leaky ReLU after it.
+    """A 3x3 convolution with bias; batch norm and leaky ReLU follow in all but the last layer.
 
     Attributes:
-        in_channels: Of the input.
-        out_channels: Of the output.
+        in_channels: Input channels.
+        out_channels: Output channels.
         doubles: Whether it is a transposed convolution that doubles height and width.
     """
 
@@ -105,22 +105,22 @@ class TransNASSpace(SearchSpace):
     """Stem, modules of two blocks each, and the head of a task.
 
     The stem is a 3x3 convolution of stride 2 to half the channels, batch norm, ReLU, a 3x3 convolution of
-    stride 2 to all of them, batch norm. What follows depends on ``task``:
+    stride 2 to all of them, batch norm. The head depends on ``task``:
 
     - ``class_scene``, ``class_object``, ``room_layout``: global average pooling and a linear layer; 47, 75
-      and 9 outputs in the authors' configurations (NASLib has 63 and 100 of the first two).
-    - ``jigsaw``: the encoder sees nine tiles ``[B, 9, C, H, W]`` one after the other; their channels are
-      concatenated, then pooling and a linear layer; 1,000 outputs.
+      and 9 outputs in the authors' configurations (63 and 100 for the first two in NASLib).
+    - ``jigsaw``: the encoder processes nine tiles ``[B, 9, C, H, W]`` one after the other; their channels are
+      concatenated, followed by pooling and a linear layer; 1,000 outputs.
     - ``segmentsemantic``, ``normal``, ``autoencoder``: convolutions and transposed convolutions up to the
       resolution of the image, ``[B, num_classes, H, W]``; 17, 3 and 3 channels. The last two end in tanh.
 
-    Convolutions of the encoder are initialised as the authors do, normally with variance
-    ``2 / (k^2 out_channels)``; the rest as PyTorch does. The discriminator that the authors train ``normal``
-    and ``autoencoder`` with is no part of the network.
+    As in the authors' code, convolutions of the encoder are initialised from a normal distribution with
+    variance ``2 / (k^2 out_channels)``, the rest as in PyTorch. The discriminator with which the authors
+    train ``normal`` and ``autoencoder`` is not part of the network.
 
     Args:
         task: class_scene, class_object, room_layout, jigsaw, segmentsemantic, normal or autoencoder.
-        channels: After the stem, 64 in the benchmark.
+        channels: Channels after the stem, 64 in the benchmark.
     """
 
     def __init__(self, *, task: str = "class_scene", channels: int = 64) -> None:
@@ -152,7 +152,7 @@ class TransNASSpace(SearchSpace):
 
     @abstractmethod
     def _block_factory(self, decisions: tuple[int, ...], prune: bool) -> BlockFactory:
-        """How to make the module of a block."""
+        """The function that makes the module of a block."""
 
     # ---- inputs and outputs ----------------------------------------------------------------------
 
@@ -176,7 +176,7 @@ class TransNASSpace(SearchSpace):
         return 2 + sum(digit in "34" for digit in digits)
 
     def _layers(self, digits: str, num_classes: int) -> list[DecoderLayer]:
-        """Of a dense head."""
+        """Layers of a dense head."""
         channels = skeleton(digits, self.channels)[-1][-1].out_channels
         return decoder(TASKS[self.task].head, channels, self._halvings(digits), num_classes)
 
@@ -203,8 +203,8 @@ class TransNASSpace(SearchSpace):
     ) -> int:
         """Multiply-adds of convolutions and linear layers for one ``image_size`` x ``image_size`` image.
 
-        Of a jigsaw puzzle, ``image_size`` is the side of one of the nine tiles (64 in the benchmark) and all
-        nine count. Of a dense task it must be a multiple of what the encoder divides it by.
+        For a jigsaw puzzle, ``image_size`` is the side of one tile (64 in the benchmark) and all nine tiles
+        count. For a dense task it must be a multiple of the factor by which the encoder divides it.
         """
         decisions, digits = self.check(arch), self.modules(arch)
         check_positive(num_classes=num_classes, image_size=image_size, in_channels=in_channels)
@@ -228,7 +228,7 @@ class TransNASSpace(SearchSpace):
             tiles = TILES if TASKS[self.task].head == "tiles" else 1
             return tiles * (total + c * num_classes)
         for layer in self._layers(digits, num_classes):
-            # A transposed convolution spreads each pixel of its input.
+            # A transposed convolution computes once for each input pixel.
             total += 9 * layer.in_channels * layer.out_channels * size**2
             size *= 2 if layer.doubles else 1
         return total
@@ -240,10 +240,10 @@ class TransNASSpace(SearchSpace):
     ) -> nn.Module:
         """Build the network; parameter names are those of the authors' ``encoder`` and ``decoder``.
 
-        ``num_classes`` are the outputs of the head; :attr:`num_outputs` says how many the benchmark has.
+        ``num_classes`` is the number of outputs of the head; the benchmark has :attr:`num_outputs`.
         ``prune=True`` leaves out operations without a path from input to output.
         """
-        from pynas.spaces._transnas_network import TransNASNetwork
+        from pynas.spaces.transnas.network import TransNASNetwork
 
         decisions, digits = self.check(arch), self.modules(arch)
         check_positive(num_classes=num_classes, in_channels=in_channels)

@@ -12,7 +12,7 @@ from pynas import ops
 from pynas.stats._collector import Collector, Use
 from pynas.stats._conv_products import Conv2dProduct, Geometry
 from pynas.stats._products import AffineProduct
-from pynas.stats._twice import Passes
+from pynas.stats._second_order import Passes
 
 CHANNELS_LAST = torch.channels_last
 POOL: dict[str, Any] = {"stride": 1, "padding": 1, "count_include_pad": False}

@@ -18,7 +18,9 @@ from torch.autograd.function import once_differentiable
 
 from pynas import ops
 from pynas.nn.candidates import AvgPool, ReLUConvBN, Zero
-from pynas.spaces._nasbench201_nodes import (
+from pynas.stats._collector import Use
+from pynas.stats._second_order import SecondOrderRecorder
+from pynas.stats.nasbench201.nodes import (
     CHANNELS_LAST,
     Convolution,
     Node,
@@ -26,15 +28,11 @@ from pynas.spaces._nasbench201_nodes import (
     node_gradients,
     run_nodes,
 )
-from pynas.spaces._nasbench201_twice import TwiceCell
-from pynas.stats._collector import Use
-from pynas.stats._fast import FORWARDS
-from pynas.stats._rules import RULES
-from pynas.stats._twice import TwiceProbe
+from pynas.stats.nasbench201.second_order import SecondOrderCell
 
 if TYPE_CHECKING:
-    from pynas.spaces._nasbench201_network import Cell
-    from pynas.stats._probe import Probe
+    from pynas.nn.nasbench201_cell import Cell
+    from pynas.stats._call_recorder import CallRecorder
 
 WIDEST = 256  # channels; beyond, products outweigh what is saved here
 
@@ -43,12 +41,14 @@ class _FusedCell(torch.autograd.Function):
     """A cell whose weights' gradients go to the collector; ``anchor`` requires one, so that it runs."""
 
     @staticmethod
-    def forward(ctx: Any, anchor: Tensor, x: Tensor, nodes: dict[int, Node], probe: Probe) -> Tensor:
-        groups = probe.num_groups if probe.batch_norm == "group" else 1
+    def forward(
+        ctx: Any, anchor: Tensor, x: Tensor, nodes: dict[int, Node], recorder: CallRecorder
+    ) -> Tensor:
+        groups = recorder.num_groups if recorder.batch_norm == "group" else 1
         values, ctx.saved = run_nodes(nodes, x, groups)
         for source, reads in Counter(s for node in nodes.values() for s, _ in node.convolutions).items():
-            probe.saw_relu(values[source], reads)
-        ctx.nodes, ctx.probe = nodes, probe
+            recorder.saw_relu(values[source], reads)
+        ctx.nodes, ctx.recorder = nodes, recorder
         last = values.pop(3)
         ctx.inner = {t: v for t, v in values.items() if t > 0}
         ctx.save_for_backward(x)
@@ -58,39 +58,37 @@ class _FusedCell(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, None, None]:
         (x,) = ctx.saved_tensors
-        values, probe = {0: x, **ctx.inner}, ctx.probe
+        values, recorder = {0: x, **ctx.inner}, ctx.recorder
         grads = {3: grad.contiguous(memory_format=CHANNELS_LAST)}
         for target in sorted(ctx.nodes, reverse=True):
             if target in grads:
-                node_gradients(
-                    ctx.nodes[target], ctx.saved[target], values, grads.pop(target), grads, probe.collector,
-                    probe.retain,
-                )  # fmt: skip
-            if not probe.retain:
+                node, saved, of_node = ctx.nodes[target], ctx.saved[target], grads.pop(target)
+                node_gradients(node, saved, values, of_node, grads, recorder.collector, recorder.retain)
+            if not recorder.retain:
                 values.pop(target, None)
                 ctx.inner.pop(target, None)
                 ctx.saved.pop(target)
         return None, grads[0], None, None
 
 
-def cell_rule(probe: Probe, func: Callable[..., Any], x: Tensor, cell: Cell) -> Tensor:
-    """How a probe runs a cell: whole nodes where it can, else module by module."""
-    if not (_fits_probe(probe, x) and _fits(cell, x)):
-        with probe:
+def cell_rule(recorder: CallRecorder, func: Callable[..., Any], x: Tensor, cell: Cell) -> Tensor:
+    """How a recorder runs a cell: whole nodes where it can, else module by module."""
+    if not (_fits_recorder(recorder, x) and _fits(cell, x)):
+        with recorder:
             return cell.by_module(x)
 
     def use(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Use | None, Use | None]:
-        probe.shapes += [x.shape, x.shape]
+        recorder.shapes += [x.shape, x.shape]
         return (
-            probe.collector.use("conv2d", convolution.weight, None, True),
-            probe.collector.use("batch_norm", norm.weight, norm.bias, False),
+            recorder.collector.use("conv2d", convolution.weight, None, True),
+            recorder.collector.use("batch_norm", norm.weight, norm.bias, False),
         )
 
     ordered = _nodes_of(cell, use)
-    if isinstance(probe, TwiceProbe):
-        y, _ = TwiceCell.apply(probe.anchor, x, ordered, probe)  # type: ignore[no-untyped-call]
+    if isinstance(recorder, SecondOrderRecorder):
+        y, _ = SecondOrderCell.apply(recorder.anchor, x, ordered, recorder)  # type: ignore[no-untyped-call]
         return cast(Tensor, y)
-    return cast(Tensor, _FusedCell.apply(probe.anchor, x, ordered, probe))  # type: ignore[no-untyped-call]
+    return cast(Tensor, _FusedCell.apply(recorder.anchor, x, ordered, recorder))  # type: ignore[no-untyped-call]
 
 
 def _nodes_of(
@@ -153,11 +151,11 @@ def _track(norm: nn.BatchNorm2d, saved: Saved, i: int, values: int) -> None:
     norm.running_var.lerp_(saved.var[i] * (values / (values - 1)), norm.momentum)
 
 
-def _fits_probe(probe: Probe, x: Tensor) -> bool:
-    if probe.batch_norm == "frozen" or probe.watching or probe.few_shapes or x.dim() != 4:
+def _fits_recorder(recorder: CallRecorder, x: Tensor) -> bool:
+    if recorder.batch_norm == "frozen" or recorder.watching or recorder.few_shapes or x.dim() != 4:
         return False
-    groups = probe.num_groups if probe.batch_norm == "group" else 1
-    return x.shape[0] == probe.batch and x.shape[0] * x.shape[2] * x.shape[3] >= 2 * groups
+    groups = recorder.num_groups if recorder.batch_norm == "group" else 1
+    return x.shape[0] == recorder.batch and x.shape[0] * x.shape[2] * x.shape[3] >= 2 * groups
 
 
 def _fits(cell: Cell, x: Tensor) -> bool:
@@ -198,9 +196,3 @@ def _hooked(module: nn.Module) -> bool:
         or module._backward_pre_hooks
         or "forward" in module.__dict__
     )
-
-
-def register(func: Callable[..., Any]) -> None:
-    """Let probes run calls of ``func(x, cell)`` by :func:`cell_rule`, others by :func:`forward_cell`."""
-    RULES[func] = cell_rule
-    FORWARDS[func] = forward_cell

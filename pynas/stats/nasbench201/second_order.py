@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pynas import ops
-from pynas.spaces._nasbench201_nodes import (
+from pynas.stats._second_order import Passes, SecondOrderRecorder
+from pynas.stats.nasbench201.nodes import (
     CHANNELS_LAST,
     POOL,
     Convolution,
@@ -30,7 +31,6 @@ from pynas.spaces._nasbench201_nodes import (
     norm_gradients,
     run_nodes,
 )
-from pynas.stats._twice import Passes, TwiceProbe
 
 
 @dataclass
@@ -38,7 +38,7 @@ class _State:
     """What the passes of a cell hand on. Nothing here knows autograd's graph, which knows this."""
 
     nodes: dict[int, Node]
-    probe: TwiceProbe
+    recorder: SecondOrderRecorder
     inner: dict[int, Tensor]
     saved: dict[int, Saved]
     grads: dict[int, Tensor] = field(default_factory=dict)  # g of each node
@@ -47,7 +47,7 @@ class _State:
 
     def backward(self, x: Tensor, grad: Tensor, passes: Passes | None) -> Tensor:
         """dL/dx; for ``passes`` with what a second differentiation reads."""
-        values, collector = {0: x, **self.inner}, self.probe.collector
+        values, collector = {0: x, **self.inner}, self.recorder.collector
         grads = {3: grad.contiguous(memory_format=CHANNELS_LAST)}
         for target in sorted(self.nodes, reverse=True):
             if target not in grads:
@@ -62,7 +62,7 @@ class _State:
 
     def along(self, x: Tensor, adjoint: Tensor) -> Tensor:
         """The t of the output from that of the input."""
-        values, passes = {0: x, **self.inner}, self.probe.passes
+        values, passes = {0: x, **self.inner}, self.recorder.passes
         found = {0: adjoint.contiguous(memory_format=CHANNELS_LAST)}
         masked: dict[int, Tensor] = {}
         for target, node in self.nodes.items():
@@ -94,7 +94,7 @@ class _State:
 
     def again(self, x: Tensor, adjoint: Tensor | None) -> Tensor:
         """The h of the input from that of the output, after :meth:`along`."""
-        values, passes = {0: x, **self.inner}, self.probe.passes
+        values, passes = {0: x, **self.inner}, self.recorder.passes
         last = torch.zeros_like(x) if adjoint is None else adjoint.contiguous(memory_format=CHANNELS_LAST)
         found = {3: last}
         for target in sorted(self.nodes, reverse=True):
@@ -128,27 +128,29 @@ def _with_gradient(convolution: Convolution, passes: Passes) -> Convolution:
     return replace(convolution, weight=passes.gradients[_name(convolution)])
 
 
-class TwiceCell(torch.autograd.Function):
+class SecondOrderCell(torch.autograd.Function):
     """A cell and a token, which makes autograd come here last of all in the second differentiation."""
 
     @staticmethod
     def forward(
-        ctx: Any, anchor: Tensor, x: Tensor, nodes: dict[int, Node], probe: TwiceProbe
+        ctx: Any, anchor: Tensor, x: Tensor, nodes: dict[int, Node], recorder: SecondOrderRecorder
     ) -> tuple[Tensor, Tensor]:
+        """The cell's output ``[N, C, H, W]``, and the token ``[]``."""
         values, saved = run_nodes(nodes, x)
         for source, reads in Counter(s for node in nodes.values() for s, _ in node.convolutions).items():
-            probe.saw_relu(values[source], reads)
+            recorder.saw_relu(values[source], reads)
         last, token = values.pop(3), x.new_zeros(())
-        ctx.state = _State(nodes, probe, {t: v for t, v in values.items() if t > 0}, saved)
+        ctx.state = _State(nodes, recorder, {t: v for t, v in values.items() if t > 0}, saved)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, token)
         return last.view_as(last) if last is x else last, token
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[None, Tensor | None, None, None]:
+        """The gradient of x as a node of the graph that the second differentiation follows."""
         x, token = ctx.saved_tensors
         state: _State = ctx.state
-        passes = state.probe.passes
+        passes = state.recorder.passes
         if passes.second:
             return None, state.again(x, grad), None, None
         if grad is None:
@@ -167,7 +169,7 @@ class _Gradient(torch.autograd.Function):
     def forward(ctx: Any, grad: Tensor, token: Tensor, x: Tensor, state: _State) -> tuple[Tensor, Tensor]:
         ctx.state = state
         ctx.save_for_backward(x)
-        return state.backward(x, grad.detach(), state.probe.passes), x.new_zeros(())
+        return state.backward(x, grad.detach(), state.recorder.passes), x.new_zeros(())
 
     @staticmethod
     @once_differentiable

@@ -1,4 +1,4 @@
-"""From the files that the benchmarks' authors publish to one compact file each."""
+"""Converts the files that the benchmarks' authors publish to one compact file each."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from pynas._errors import UserError
-from pynas._files import listed, open_regular
-from pynas.benchmarks import _compact
-from pynas.benchmarks._compact import Content
-from pynas.benchmarks._convert import hw, nasbench101, nats, transnas
-from pynas.benchmarks._formats import pickle_file
+from pynas._io.files import listed, open_regular
+from pynas.tables import _compact
+from pynas.tables._compact import Content
+from pynas.tables.conversion import hw, nasbench101, nats, transnas
+from pynas.tables.formats import pickle_file
 
 READS = (
     "nasbench_full.tfrecord or nasbench_only108.tfrecord (NAS-Bench-101)",
@@ -34,19 +34,19 @@ def convert(
 ) -> Content:
     """Convert an official file or folder to the compact file ``output``.
 
-    Which benchmark it is shows in the content, not in the name. The source is read as a stream: no more of it
-    is in memory than one architecture (one record, one training run), beside the numbers of the result. No
-    code of a pickle runs. ``output`` appears when it is complete; a conversion that was cut off leaves
-    nothing and is started again.
+    The benchmark is recognised by the content, not by the name. The source is read as a stream: at most one
+    architecture (one record, one training run) is in memory, besides the numbers of the result. No code of a
+    pickle runs. ``output`` appears only when it is complete; an interrupted conversion leaves nothing and has
+    to be restarted.
 
     Args:
         source: One of :data:`READS`, under any name; only TFRecord files need their suffix.
         output: The ``.npz`` file to write.
         overwrite: Replace ``output`` if it exists.
-        on_progress: Called with the share done, 0 to 1.
+        on_progress: Called with the completed share, 0 to 1.
 
     Returns:
-        What was written.
+        The written content.
 
     Raises:
         UserError: The source is absent, damaged, or none of these; ``output`` exists or cannot be written.
@@ -58,20 +58,21 @@ def convert(
         raise UserError(f"{target}: exists already; --overwrite replaces it")
     if not os.path.isdir(target.parent):
         raise UserError(f"{target}: the folder {target.parent} does not exist")
-    content = _read(path, on_progress)
+    content = read(path, on_progress)
     _compact.write(target, content)
     on_progress(1.0)
     return content
 
 
-def _read(path: Path, on_progress: Callable[[float], None]) -> Content:
+def read(path: Path, on_progress: Callable[[float], None]) -> Content:
+    """The content of the published file or folder at ``path``."""
     if os.path.isdir(path):
         if not nats.is_folder(path):
             raise _unknown(path, "a folder of no benchmark that pynas knows")
         return nats.convert_folder(path, on_progress)
     if path.suffix == ".tfrecord":
         return nasbench101.convert(path, on_progress)
-    open_regular(path, hint=" or folder").close()  # what cannot be opened needs no list of what is read
+    open_regular(path, hint=" or folder").close()  # a file that cannot be opened needs no list of formats
     try:
         loaded = pickle_file.load(path, _summary, what="the table of a benchmark", on_progress=on_progress)
     except UserError as error:
@@ -96,7 +97,7 @@ def _reads() -> str:
 
 
 def _summary(mapping: dict[Any, Any]) -> Callable[[dict[Any, Any]], Any] | None:
-    """How to keep what matters of a dict in any of the pickles."""
+    """The function that reduces a dict of one of the pickles to what is kept, or None."""
     if "train_acc1es" in mapping:
         return nats.summary(mapping)
     if "total_epochs" in mapping:

@@ -1,4 +1,4 @@
-"""Where the numbers of a table are put while it is read: one array per column and run."""
+"""Collects the numbers of a table while it is read: one array per column and run."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pynas._errors import UserError
-from pynas._files import shortened
-from pynas.benchmarks._columns import Column, check_names
+from pynas._io.files import shortened
+from pynas._plural import counted
+from pynas.tables._columns import Column, check_names
 
 Key = tuple[str, str, int | None]  # dataset, metric, epochs
 Number = tuple[Key, int | None, float]  # column, seed (None for a single value), value
 
-_MOST_ARRAYS = 2048  # NATS-Bench has some 500
+_MOST_ARRAYS = 2048  # NATS-Bench has about 500
 _MOST_EPOCHS = 10_000
 
 
 class Collector:
-    """Values of ``rows`` architectures; memory is 8 bytes per row, column and run."""
+    """Values of ``rows`` architectures; takes 8 bytes per row, column and run."""
 
     def __init__(self, rows: int) -> None:
         self._rows = rows
         self._arrays: dict[tuple[Key, int | None], NDArray[np.float64]] = {}
 
     def put(self, row: int, numbers: Iterable[Number]) -> None:
-        """Set what is known about ``row``; ValueError if it is no number of a column that can be."""
+        """Set the values of ``row``; ValueError for an impossible column or value."""
         for key, seed, value in numbers:
             array = self._arrays.get((key, seed))
             if array is None:
@@ -60,13 +61,13 @@ class Collector:
 
 
 class Once:
-    """Refuses what was there before: a pickle of a few bytes can name one object a million times."""
+    """Refuses repeated objects: a pickle of a few bytes can refer to one object a million times."""
 
     def __init__(self) -> None:
         self._seen: dict[int, object] = {}
 
     def __call__(self, thing: Any) -> Any:
-        """``thing``; ValueError the second time."""
+        """Return ``thing``; ValueError the second time."""
         if id(thing) in self._seen:
             raise ValueError("the same results in two places")
         self._seen[id(thing)] = thing
@@ -75,7 +76,7 @@ class Once:
 
 @contextmanager
 def laid_out_as(path: Path, title: str) -> Iterator[None]:
-    """Turn whatever the values of another layout lead to into a UserError: any type can be in any place."""
+    """Convert any error into a UserError: in a file of another layout, any value can have any type."""
     try:
         yield
     except Exception as error:
@@ -84,7 +85,7 @@ def laid_out_as(path: Path, title: str) -> Iterator[None]:
 
 
 def epochs_of(value: Any) -> int:
-    """``value`` if it can be the length of a training, else ValueError."""
+    """Return ``value``; ValueError if it cannot be the length of a training."""
     if type(value) is not int or not 1 <= value <= _MOST_EPOCHS:
         shown = shortened(repr(value)) if isinstance(value, (int, float, str)) else type(value).__name__
         raise ValueError(f"{shown} epochs")
@@ -99,10 +100,11 @@ def numbers_in(values: Any) -> list[float]:
 
 
 def check_archs(texts: list[Any], largest: int) -> None:
-    """ValueError unless ``texts`` are different architecture strings, at most ``largest``."""
+    """Raise ValueError unless ``texts`` are distinct architecture strings, at most ``largest``."""
     if not all(isinstance(text, str) and len(text) <= 1000 for text in texts):
         raise ValueError("expected a list of architecture strings")
     if len(texts) > largest or len(set(texts)) < len(texts):
         raise ValueError(
-            f"{len(texts)} architectures, of which {len(set(texts))} differ; there are {largest}"
+            f"{counted(len(texts), 'architecture')}, {len(set(texts)):,} of them distinct; "
+            f"expected at most {largest:,}"
         )

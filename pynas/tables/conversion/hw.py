@@ -18,18 +18,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pynas import spaces
-from pynas._files import listed
-from pynas._unpickle.stand_ins import Array
-from pynas._unpickle.stream import REDUCED
-from pynas.benchmarks._columns import Column, check_names
-from pynas.benchmarks._compact import Content
-from pynas.benchmarks._convert._collector import Once, check_archs, laid_out_as, numbers_in
+from pynas._io.files import listed
+from pynas._io.pickles.stand_ins import Array
+from pynas._io.pickles.stream import REDUCED
+from pynas._plural import counted
+from pynas.tables._columns import Column, check_names
+from pynas.tables._compact import Content
+from pynas.tables.conversion._collector import Once, check_archs, laid_out_as, numbers_in
 
 _CONFIG = "config"
 
 
 def summary(mapping: Mapping[Any, Any]) -> Callable[[Mapping[Any, Any]], str] | None:
-    """What to keep of a dict if it configures one network: its architecture string."""
+    """How to reduce a dict that configures one network: to its architecture string."""
     is_config = isinstance(mapping.get("arch_str"), str) and "num_classes" in mapping
     return _arch_of if is_config else None
 
@@ -39,10 +40,10 @@ def _arch_of(mapping: Mapping[Any, Any]) -> str:
 
 
 def convert(path: Path, content: Mapping[str, Any]) -> Content:
-    """The result of the file.
+    """The converted content of the file.
 
     Raises:
-        UserError: It is laid out in another way.
+        UserError: The file has another layout.
     """
     with laid_out_as(path, "HW-NAS-Bench"):
         return _content(path.name, content["nasbench201"])
@@ -69,7 +70,7 @@ def _content(source: str, datasets: Mapping[str, Mapping[str, Any]]) -> Content:
     if not archs and count == space.size:
         archs = [space.format(space.from_index(index)) for index in range(count)]
     if len(archs) != count:
-        raise ValueError(f"{count} numbers of {len(archs)} architectures")
+        raise ValueError(f"{counted(count, 'number')} for {counted(len(archs), 'architecture')}")
     check_archs(archs, space.size or 0)
     return Content("hw_nas", source, {"arch_str": np.array(archs, dtype="S")}, columns)
 
@@ -77,5 +78,5 @@ def _content(source: str, datasets: Mapping[str, Mapping[str, Any]]) -> Content:
 def _numbers(values: Any, largest: int) -> NDArray[np.float64]:
     array = values.numbers if isinstance(values, Array) else np.array(numbers_in(values))
     if array.size > largest:
-        raise ValueError(f"{array.size} numbers of {largest} architectures")
+        raise ValueError(f"{counted(array.size, 'number')} for {counted(largest, 'architecture')}")
     return array.astype(np.float64)

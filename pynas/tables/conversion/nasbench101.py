@@ -3,8 +3,9 @@
 C. Ying et al., "NAS-Bench-101: Towards Reproducible Neural Architecture Search", ICML 2019, arXiv:1902.09635.
 
 A record is a JSON list: module hash, epochs, adjacency matrix as a text of zeros and ones, operations joined
-by commas, and in base64 a protocol buffer of metrics before, halfway through and after one training run. The
-three runs of a cell at one length are records of their own; they have no seed, so they are numbered.
+by commas, and a base64-encoded protocol buffer with the metrics before, halfway through and after one
+training run. Each of the three runs of a cell at one length is a separate record; runs have no seed, so they
+are numbered.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pynas._errors import UserError
-from pynas._files import Bounded, open_regular, shortened, size_of
-from pynas.benchmarks._columns import Column
-from pynas.benchmarks._compact import Content
-from pynas.benchmarks._convert._collector import epochs_of
-from pynas.benchmarks._formats import protobuf, tfrecord
+from pynas._io.files import Bounded, open_regular, shortened, size_of
+from pynas._plural import counted
+from pynas.tables._columns import Column
+from pynas.tables._compact import Content
+from pynas.tables.conversion._collector import epochs_of
+from pynas.tables.formats import protobuf, tfrecord
 
 _OP_NAMES = ("conv3x3-bn-relu", "conv1x1-bn-relu", "maxpool3x3")
 _CODES = {"input": -1, "output": -2} | {name: code for code, name in enumerate(_OP_NAMES)}
@@ -39,12 +41,12 @@ _METRICS = (
     (2, "train_time", 1.0),
 )
 _WANTED = frozenset(field for field, _, _ in _METRICS)
-_LENGTHS = 16  # of trainings; there are four
+_LENGTHS = 16  # upper bound on training lengths; there are four
 _EVALUATION, _PARAMETERS = 1, 2  # fields of ModelMetrics
 
 
 class _Cells:
-    """The rows so far, in arrays that grow."""
+    """The rows read so far, in growing arrays."""
 
     def __init__(self) -> None:
         self.row: dict[bytes, int] = {}
@@ -55,7 +57,7 @@ class _Cells:
         self.runs: dict[int, NDArray[np.uint8]] = {}
 
     def add(self, digest: bytes, adjacency: str, operations: str) -> int:
-        """The row of the cell with this hash, a new one if it is new."""
+        """The row of the cell with this hash; adds a row for a new one."""
         if (row := self.row.get(digest)) is not None:
             return row
         row = self.row[digest] = len(self.row)
@@ -64,7 +66,10 @@ class _Cells:
         size = math.isqrt(len(adjacency))
         codes = [_CODES[name] for name in operations.split(",")]
         if size**2 != len(adjacency) or size > _VERTICES or len(codes) != size or adjacency.strip("01"):
-            raise ValueError(f"a cell of {len(codes)} operations and {len(adjacency)} entries of its matrix")
+            raise ValueError(
+                f"a cell with {counted(len(codes), 'operation')} and "
+                f"{counted(len(adjacency), 'matrix entry', 'matrix entries')}"
+            )
         matrix = np.frombuffer(adjacency.encode(), dtype=np.uint8) - ord("0")
         self.adjacency[row, :size, :size] = matrix.reshape(size, size)
         self.ops[row, :size] = codes
@@ -79,7 +84,7 @@ class _Cells:
             self.runs[epochs] = np.zeros(len(self.params), np.uint8)
         run = int(self.runs[epochs][row])
         if run == _RUNS:
-            raise ValueError(f"a fourth run of {epochs} epochs of the same cell")
+            raise ValueError(f"a fourth run of {counted(epochs, 'epoch')} of the same cell")
         self.metrics[epochs][row, run] = numbers
         self.runs[epochs][row] += 1
 
@@ -97,10 +102,10 @@ def _longer(array: NDArray[Any], fill: float) -> NDArray[Any]:
 
 
 def convert(path: Path, on_progress: Callable[[float], None]) -> Content:
-    """Read the whole file once; memory is that of the result and its hashes (290 MB for the full file).
+    """Read the file in one pass; memory holds the result and its hashes (290 MB for the full file).
 
     Raises:
-        UserError: The file is damaged or holds something else.
+        UserError: The file is damaged or of another kind.
     """
     cells = _Cells()
     number = 0
@@ -115,7 +120,7 @@ def convert(path: Path, on_progress: Callable[[float], None]) -> Content:
                 on_progress(opened.tell() / max(1, size))
         except UserError:
             raise
-        except Exception as error:  # any type can be in any place of a record
+        except Exception as error:  # any value of a record can have any type
             what = shortened(error or type(error).__name__)
             raise UserError(f"{path}: record {number} is no row of NAS-Bench-101: {what}") from error
     if not number:
@@ -138,7 +143,9 @@ def _read(record: bytes, cells: _Cells) -> None:
         elif field == _PARAMETERS and isinstance(value, int):
             params = value
     if len(evaluations) != 3:
-        raise ValueError(f"{len(evaluations)} evaluations of a run, expected before, halfway, after")
+        raise ValueError(
+            f"{counted(len(evaluations), 'evaluation')} of a run, expected before, halfway and after"
+        )
     final = {field: value for field, _, value in protobuf.fields(evaluations[2]) if field in _WANTED}
     numbers = [
         protobuf.double(final[field]) * factor if field in final else math.nan

@@ -1,4 +1,4 @@
-"""NAS-Bench-201 and NATS-Bench: their results have one layout, in files of different kinds.
+"""NAS-Bench-201 and NATS-Bench: results with the same layout, in different kinds of files.
 
 X. Dong, Y. Yang, "NAS-Bench-201", ICLR 2020, arXiv:2001.00326; X. Dong et al., "NATS-Bench", TPAMI 2021,
 arXiv:2009.00437. ``NAS-Bench-201-v1_1-096897.pth`` and ``NATS-tss-v1_0-3ffb9.pickle.pbz2`` are one pickle;
@@ -6,7 +6,7 @@ arXiv:2009.00437. ``NAS-Bench-201-v1_1-096897.pth`` and ``NATS-tss-v1_0-3ffb9.pi
 
 A pickle holds, per architecture and training length, the results of every data set and seed: accuracy, loss
 and time of every epoch on the training set and on the evaluation sets ``x-valid``, ``x-test``, ``ori-test``.
-Kept are those of the last epoch, the seconds of the whole training, and the seconds of one evaluation.
+The conversion keeps those of the last epoch, the seconds of the whole training, and those of one evaluation.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ import numpy as np
 
 from pynas import spaces
 from pynas._errors import UserError
-from pynas._files import shortened
-from pynas._unpickle.stream import REDUCED
-from pynas.benchmarks._columns import check_names
-from pynas.benchmarks._compact import Content
-from pynas.benchmarks._convert._collector import (
+from pynas._io.files import shortened
+from pynas._io.pickles.stream import REDUCED
+from pynas._plural import counted
+from pynas.tables._columns import check_names
+from pynas.tables._compact import Content
+from pynas.tables.conversion._collector import (
     Collector,
     Number,
     Once,
@@ -35,18 +36,18 @@ from pynas.benchmarks._convert._collector import (
     laid_out_as,
     numbers_in,
 )
-from pynas.benchmarks._formats import pickle_file
+from pynas.tables.formats import pickle_file
 
 _SUFFIX = ".pickle.pbz2"
-_MOST_LENGTHS, _MOST_RUNS, _MOST_SETS = 8, 64, 8  # lengths of training, runs of each, evaluation sets
+_MOST_LENGTHS, _MOST_RUNS, _MOST_SETS = 8, 64, 8  # bounds on training lengths, runs, evaluation sets
 _TRIAL_KEYS = frozenset({"train_acc1es", "eval_acc1es", "epochs", "seed"})
 _COSTS = {"params": ("params", 1e6), "flop": ("flops", 1e6)}  # the files count in millions
-_REFERENCE_SEED = 888  # of it the costs are right where the seeds disagree, says the official API
+_REFERENCE_SEED = 888  # according to the official API, its costs are correct where seeds disagree
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What is kept of one training run: small, whatever the number of its epochs."""
+    """Summary of one training run; its size does not depend on the number of epochs."""
 
     epochs: int
     names: tuple[str, ...]
@@ -54,7 +55,7 @@ class Trial:
 
 
 def summary(mapping: Mapping[Any, Any]) -> Callable[[Mapping[Any, Any]], Trial] | None:
-    """What to keep of a dict if it is one training run."""
+    """How to reduce a dict that is a training run."""
     return reduce if mapping.keys() >= _TRIAL_KEYS else None
 
 
@@ -67,7 +68,7 @@ def reduce(mapping: Mapping[Any, Any]) -> Trial:
         "train_loss": _at(mapping.get("train_losses"), last),
     }
     times = mapping.get("train_times")
-    # What an epoch says goes for as many as there are times of, not for as many as there should be.
+    # The number of epochs is that of the recorded times, not the nominal one.
     if isinstance(times, dict) and len(times) >= epochs and all(e in times for e in range(epochs)):
         numbers["train_time"] = sum(times[epoch] for epoch in range(epochs))
     names = mapping.get("eval_names") or ()
@@ -103,13 +104,13 @@ def _passes(times: Any, name: str, epochs: int) -> list[float]:
 
 
 def numbers_of(results: Mapping[Any, Any], expected: str, once: Once) -> Iterator[Number]:
-    """Everything that is kept of one architecture, given its results by training length.
+    """All kept numbers of one architecture, from its results by training length.
 
     Raises:
-        ValueError: It is laid out in another way, or is another architecture than ``expected``.
+        ValueError: The results have another layout, or are of another architecture than ``expected``.
     """
     if len(results) > _MOST_LENGTHS:
-        raise ValueError(f"trainings of {len(results)} lengths")
+        raise ValueError(f"trainings of {counted(len(results), 'length')}")
     costs: dict[str, dict[str, float]] = {}
     for result in sorted(results.values(), key=_longest):
         found = result.get("arch_str")
@@ -125,7 +126,7 @@ def numbers_of(results: Mapping[Any, Any], expected: str, once: Once) -> Iterato
                 for name, value in zip(trial.names, trial.values, strict=True):
                     if name not in ("params", "flops", "latency"):
                         yield (dataset, name, trial.epochs), seed, value
-            # Of several lengths the longest counts: it comes last.
+            # With several lengths, the longest counts, which comes last.
             costs[dataset] = costs.get(dataset, {}) | _costs(trials)
     for dataset, named in costs.items():
         for name, value in named.items():
@@ -147,7 +148,7 @@ def _longest(result: Mapping[Any, Any]) -> int:
 
 
 def _costs(trials: Mapping[int, Trial]) -> dict[str, float]:
-    """Parameters, multiply-adds and latency of one network, from several runs of it."""
+    """Parameters, multiply-adds and latency of one network, from its runs."""
     found: dict[str, float] = {}
     for name in ("params", "flops", "latency"):
         values = {
@@ -166,7 +167,7 @@ def _costs(trials: Mapping[int, Trial]) -> dict[str, float]:
 
 
 def family_of(archs: Any) -> str:
-    """Topology or size? ValueError unless ``archs`` lists architectures of one."""
+    """The family, topology or size, of a list of architectures; ValueError if it is of neither."""
     if not isinstance(archs, list) or not archs or not isinstance(archs[0], str):
         raise ValueError("meta_archs: expected a list of architecture strings")
     family, name = ("nats_tss", "nasbench201") if archs[0].startswith("|") else ("nats_sss", "nats_size")
@@ -178,10 +179,10 @@ def family_of(archs: Any) -> str:
 
 
 def convert_whole(path: Path, content: Mapping[str, Any]) -> Content:
-    """The result of a file whose training runs were reduced while it was read.
+    """The converted content of a file whose training runs were reduced during reading.
 
     Raises:
-        UserError: It is laid out in another way.
+        UserError: The file has another layout.
     """
     with laid_out_as(path, "NAS-Bench-201 or NATS-Bench"):
         archs, infos = content["meta_archs"], content["arch2infos"]
@@ -195,17 +196,17 @@ def convert_whole(path: Path, content: Mapping[str, Any]) -> Content:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether ``path`` has the file that lists the architectures of the others."""
+    """Whether ``path`` has the file that lists the architectures of the other files."""
     return os.path.lexists(path / f"meta{_SUFFIX}")
 
 
 def convert_folder(path: Path, on_progress: Callable[[float], None]) -> Content:
-    """The result of a folder with one file per architecture; only one of them is in memory at a time.
+    """The converted content of a folder with one file per architecture; one at a time is in memory.
 
-    An architecture without a file stays unknown.
+    The values of an architecture without a file are unknown.
 
     Raises:
-        UserError: The folder holds no such files, or one of them is damaged or names what it must not.
+        UserError: The folder has no such files, or one is damaged or refers to forbidden names.
     """
     listing = path / f"meta{_SUFFIX}"
     meta = _load(listing)

@@ -3,10 +3,10 @@
 Y. Duan et al., "TransNAS-Bench-101: Improving Transferability and Generalizability of Cross-Task Neural
 Architecture Search", CVPR 2021, arXiv:2105.11871.
 
-``data[space][architecture][task]`` holds the epochs of its one training run, facts about the network, and
-each metric after every epoch. Of a metric kept are the value after the last epoch (``test_top1@25``); for
-those that are better the larger, the best of all epochs (``best_test_top1``, the official API's mode "best");
-and the value at the epoch that is best in validation (``early_test_top1``), which early stopping gives.
+``data[space][architecture][task]`` holds the epochs of its only training run, facts about the network, and
+each metric after every epoch. The conversion keeps the value after the last epoch (``test_top1@25``); for
+metrics of which larger is better, the best of all epochs (``best_test_top1``, mode "best" of the official
+API); and the value at the epoch with the best validation (``early_test_top1``), as with early stopping.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ import numpy as np
 
 from pynas import spaces
 from pynas._errors import UserError
-from pynas._unpickle.stand_ins import Array
-from pynas._unpickle.stream import REDUCED
-from pynas.benchmarks._compact import Content
-from pynas.benchmarks._convert._collector import (
+from pynas._io.pickles.stand_ins import Array
+from pynas._io.pickles.stream import REDUCED
+from pynas.tables._compact import Content
+from pynas.tables.conversion._collector import (
     Collector,
     Number,
     Once,
@@ -37,19 +37,19 @@ from pynas.benchmarks._convert._collector import (
 
 _KEYS = frozenset({"metrics", "model_info", "total_epochs"})
 _BETTER_LARGER = ("top1", "top5", "acc", "mIoU", "ssim", "neg_loss")
-_VALIDATION = ("valid_mIoU", "valid_ssim", "valid_top1", "valid_neg_loss")  # the first that a task has
+_VALIDATION = ("valid_mIoU", "valid_ssim", "valid_top1", "valid_neg_loss")  # the first one of a task counts
 _SPACES = {"micro": "transnas_micro", "macro": "transnas_macro"}
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What is kept of one network on one task."""
+    """Summary of one network on one task."""
 
     values: tuple[tuple[str, int | None, float], ...]  # metric, epochs, value
 
 
 def summary(mapping: Mapping[Any, Any]) -> Callable[[Mapping[Any, Any]], Trained] | None:
-    """What to keep of a dict if it is one network on one task."""
+    """How to reduce a dict that is one network on one task."""
     return _reduce if mapping.keys() >= _KEYS else None
 
 
@@ -63,7 +63,7 @@ def _reduce(mapping: Mapping[Any, Any]) -> Trained:
         if not values:
             continue
         if name == "time_elapsed":
-            # Seconds since the start; were it seconds of each epoch, it would fall somewhere.
+            # Seconds since the start: seconds per epoch would decrease somewhere.
             grows = all(a <= b for a, b in itertools.pairwise(values))
             found.append(("train_time", epochs, values[-1] if grows else sum(values)))
             continue
@@ -88,10 +88,10 @@ def _best(values: list[float]) -> int:
 
 
 def convert(path: Path, content: Mapping[str, Any]) -> Content:
-    """The result of a file whose training runs were reduced while it was read.
+    """The converted content of a file whose training runs were reduced during reading.
 
     Raises:
-        UserError: It is laid out in another way.
+        UserError: The file has another layout.
     """
     with laid_out_as(path, "TransNAS-Bench-101"):
         by_space = content["data"]

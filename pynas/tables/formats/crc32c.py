@@ -21,7 +21,7 @@ _TABLE_LIST: list[int] = _TABLE.tolist()
 
 
 def crc32c(data: bytes) -> int:
-    """CRC-32C of ``data``; meant for a few bytes, see :func:`crc32c_many`."""
+    """CRC-32C of ``data``; for a few bytes only, otherwise use :func:`crc32c_many`."""
     crc = 0xFFFFFFFF
     for byte in data:
         crc = _TABLE_LIST[(crc ^ byte) & 0xFF] ^ (crc >> 8)
@@ -40,7 +40,7 @@ def crc32c_many(records: list[bytes]) -> NDArray[np.uint32]:
     starts = (np.cumsum(lengths) - lengths)[order]
     data = np.frombuffer(b"".join(records), dtype=np.uint8)
     crc = np.full(len(records), 0xFFFFFFFF, dtype=np.uint32)
-    # Longest first, so that the records that still have a byte are always the first ones.
+    # Longest first, so that the records with a further byte are always the first ones.
     active_at = np.searchsorted(-lengths[order], -np.arange(lengths.max(initial=0)), side="left")
     for position, active in enumerate(active_at.tolist()):
         part = crc[:active]

@@ -1,4 +1,4 @@
-"""Opening the files that hold one large pickle: plain, bzip2, and torch's two formats."""
+"""Opens files that contain one large pickle: plain, bzip2, and the two formats of torch."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import IO, cast
 
 from pynas._errors import UserError
-from pynas._files import Bounded, open_regular, open_whole, size_of, unpacked_limit
-from pynas._unpickle import stream
-from pynas._unpickle.stand_ins import ALLOWED, StandIn
-from pynas._zip import open_member, open_zip
-from pynas.benchmarks._formats.stand_ins import ALLOWED_IN_TORCH
+from pynas._io.files import Bounded, open_regular, open_whole, size_of, unpacked_limit
+from pynas._io.pickles import stream
+from pynas._io.pickles.stand_ins import ALLOWED, StandIn
+from pynas._io.zip_archive import open_member, open_zip
+from pynas.tables.formats.stand_ins import ALLOWED_IN_TORCH
 
 # torch before 1.6 writes five pickles and then the storages: this number, the format's version, facts about
 # the machine, the object, the keys of the storages.
 _TORCH_MAGIC = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
 _PICKLES_BEFORE = 3
-_LARGE = 1 << 24  # bytes of a pickle from which it is read twice, with less in memory
+_LARGE = 1 << 24  # larger pickles, in bytes, are read in two passes, which take less memory
 
 
 def load(
@@ -32,16 +32,16 @@ def load(
     what: str,
     on_progress: Callable[[float], None] = lambda share: None,
 ) -> object:
-    """Read the object in ``path``, memory bounded by ``summary``: see :func:`pynas._unpickle.stream.load`.
+    """Read the object in ``path`` with bounded memory; see :func:`pynas._io.pickles.stream.load`.
 
     Args:
         path: A pickle, a pickle compressed by bzip2, or a file of ``torch.save``.
-        summary: What to keep of each dict.
-        what: What the file should be, for the message.
-        on_progress: Called with the share done, 0 to 1, over all of the reading.
+        summary: Reduces each dict to what is kept.
+        what: What the file should be, for messages.
+        on_progress: Called with the completed share of the reading, 0 to 1.
 
     Raises:
-        UserError: The file cannot be read, is damaged, or names what no table needs.
+        UserError: The file cannot be read, is damaged, or refers to names that no table needs.
     """
     done = 0
     try:
@@ -73,14 +73,14 @@ def load(
 
 @dataclass(frozen=True)
 class _Source:
-    """How a file is read.
+    """How to read a file.
 
     Attributes:
-        open: Opens it anew, at its first pickle.
-        size: Its bytes.
-        expected: Bytes of the pickle, about.
-        allowed: What it may name.
-        position: How many pickles come before that of the object.
+        open: Opens it at its first pickle.
+        size: Size of the file in bytes.
+        expected: Approximate size of the pickle in bytes.
+        allowed: Names that the pickle may refer to.
+        position: Number of pickles before that of the object.
         is_summed: Whether a checksum follows.
     """
 
@@ -114,7 +114,7 @@ def _source(path: Path) -> _Source:
     if head[:2] == b"PK":
         return _Source(open_torch, size, size, ALLOWED_IN_TORCH, is_summed=True)
     if head[:3] == b"BZh":
-        # The plain size is unknown; such tables shrink to about a quarter, which is good enough for a bar.
+        # The uncompressed size is unknown; for a progress bar, a compression to a quarter is a good guess.
         return _Source(open_bz2, size, 4 * size, ALLOWED_IN_TORCH, is_summed=True)
     if head == _TORCH_MAGIC:
         return _Source(partial(open_whole, path), size, size, ALLOWED_IN_TORCH, _PICKLES_BEFORE)

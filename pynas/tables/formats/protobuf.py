@@ -1,4 +1,4 @@
-"""As much of the protocol buffers wire format as a message of numbers needs.
+"""The part of the protocol buffers wire format that messages of numbers need.
 
 https://protobuf.dev/programming-guides/encoding
 """

@@ -1,8 +1,8 @@
-"""What published tables may name in their pickles beside numbers and containers: weights, left out."""
+"""Names that pickles of published tables may refer to, besides numbers and containers: weights, dropped."""
 
 from __future__ import annotations
 
-from pynas._unpickle.stand_ins import ALLOWED, Name, StandIn, nothing
+from pynas._io.pickles.stand_ins import ALLOWED, Name, StandIn, nothing
 
 _STORAGES = ("Float", "Double", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
 ALLOWED_IN_TORCH: dict[tuple[str, str], StandIn] = ALLOWED | {

@@ -1,4 +1,4 @@
-"""TFRecord files: ``length (8 bytes), its checksum (4), data, checksum of the data (4)``, again and again."""
+"""TFRecord files: repeated ``length (8 bytes), its checksum (4), data, checksum of the data (4)``."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pynas._errors import UserError
-from pynas._files import Bounded
+from pynas._io.files import Bounded
+from pynas._plural import counted
 
 _BATCH_RECORDS, _BATCH_BYTES = 4096, 1 << 22
-_LARGEST_RECORD = 1 << 20  # a row of NAS-Bench-101 has some 400 bytes
+_LARGEST_RECORD = 1 << 20  # a row of NAS-Bench-101 has about 400 bytes
 _MASK_DELTA = 0xA282EAD8
 
 
 def batches(path: Path, file: Bounded) -> Iterator[list[bytes]]:
-    """The records of an open file in batches, every checksum verified before a record is handed out.
+    """The records of an open file in batches, each after a check of its checksums.
 
     Raises:
-        UserError: The file is no TFRecord file, is cut short, or a checksum differs; the message names the
-            record and its position. Or the package that computes checksums is absent.
+        UserError: The file is not a TFRecord file or is truncated, or a checksum differs; the message names
+            the record and its position. Or the package that computes checksums is absent.
     """
     crc32c = _crc32c()
     number = offset = size = 0
@@ -33,7 +34,7 @@ def batches(path: Path, file: Bounded) -> Iterator[list[bytes]]:
             hint = "this is no TFRecord file, or it is damaged" if number == 0 else "the file is damaged"
             raise UserError(f"{where}: the checksum of its length is wrong: {hint}")
         if length > _LARGEST_RECORD:
-            raise UserError(f"{where}: has {length} bytes, more than any row of a benchmark")
+            raise UserError(f"{where}: has {counted(length, 'byte')}, more than any row of a benchmark")
         body = file.read(length + 4)
         if len(body) < length + 4:
             raise UserError(f"{where}: the file is cut short")

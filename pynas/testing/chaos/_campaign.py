@@ -1,4 +1,4 @@
-"""One job, disturbed until it has had its number of faults, and compared with an undisturbed run."""
+"""Disturbs one job by a number of faults and compares it with an undisturbed run."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pynas._errors import UserError
+from pynas._plural import counted
 from pynas.testing.chaos import _outcomes
 from pynas.testing.chaos._control import Control
 from pynas.testing.chaos._faults import FAULTS, Fault
@@ -171,7 +172,7 @@ class Campaign:
         patience = _ORPHANS + 3 * self.seconds
         orphans = process.left_after(patience)
         if orphans:
-            raise _Wrong(f"{len(orphans)} of its processes still run {patience:.0f} seconds after its end")
+            raise _Wrong(f"{counted(len(orphans), 'orphan')} still running {patience:.0f} s after its end")
         self._check_left(faults)
         spared = self.job.spares and any(fault.refused for fault in faults)
         return end.code == 0 and not spared
@@ -252,13 +253,16 @@ class Campaign:
         self.stored = len(found)
         if len(found) < needed:
             self.result.lost += needed - len(found)
-            raise _Wrong(f"{needed} trials were called done, of which the store has {len(found)}")
+            raise _Wrong(
+                f"{counted(needed, 'trial')} reported as done, of which the store has {len(found):,}"
+            )
 
     # ---- evidence ----------------------------------------------------------------------------------------
 
     def _tell(self, process: Process, end: End, what: str) -> None:
         self.story.append(
-            f"process {process.pid}: {what}: exit code {end.code} after {self.control.events} events\n"
+            f"process {process.pid}: {what}: exit code {end.code} after "
+            f"{counted(self.control.events, 'event')}\n"
             + "".join(f"    {line}\n" for line in end.err.splitlines()[-40:])
         )
 

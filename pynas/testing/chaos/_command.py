@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from pynas._errors import UserError
-from pynas.cli import _options, _output
+from pynas.cli import console, flags
 from pynas.testing.chaos._campaign import Campaign
 from pynas.testing.chaos._faults import FAULTS
 from pynas.testing.chaos._jobs import JOBS, Job
@@ -37,7 +37,7 @@ def chaos(
     fault: Annotated[
         list[str] | None, typer.Option(help="Only faults of this kind; repeatable. --list shows them.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of kinds and moments of the faults.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the kinds and moments of faults.")] = 0,
     seconds: Annotated[float | None, typer.Option(help="No faults after so many seconds.", min=0)] = None,
     load: Annotated[
         Path | None,
@@ -47,22 +47,22 @@ def chaos(
     ] = None,
     keep: Annotated[
         Path | None,
-        typer.Option(help="Folder for the evidence of what goes wrong; a temporary one if not given."),
+        typer.Option(help="Folder for evidence of failures; default: a temporary one."),
     ] = None,
     copies: Annotated[
         bool,
         typer.Option(
             "--copies",
-            help="Start processes as copies of one that has its modules loaded: quicker, "
-            "but nothing happens while modules load, and all have one hash seed.",
+            help="Start processes as copies of one that has loaded its modules: faster, "
+            "but without faults during imports, and with the same hash seed for all.",
         ),
     ] = False,
     list_: Annotated[bool, typer.Option("--list", help="List jobs and kinds of faults.")] = False,
-    json: _options.Json = False,
+    json: flags.Json = False,
 ) -> None:
-    """Disturb searches, trainings and what else takes long, and compare their ends with undisturbed ones.
+    """Disturb searches, trainings and other long jobs, and compare their results with undisturbed ones.
 
-    Exit code 1 if anything differs; what reproduces it is printed.
+    Exit code 1 if anything differs; prints the command that reproduces it.
 
     Examples:
       python -m pynas.testing.chaos --kills 100 --strategy all
@@ -87,7 +87,7 @@ def chaos(
     interrupted = False
     with (
         tempfile.TemporaryDirectory(prefix="pynas-chaos-") as name,
-        _output.progress(quiet=json) as bar,
+        console.progress(quiet=json) as bar,
     ):
         root, task = Path(name, "place"), bar.add_task("faults", total=kills, note="")
         root.mkdir()
@@ -130,7 +130,7 @@ def chaos(
         if r.problems
     }
     if json:
-        _output.print_json([record(result) | {"again": again.get(result.job)} for result in results])
+        console.print_json([record(result) | {"again": again.get(result.job)} for result in results])
     else:
         print_results(results, again, len(chosen))
     if again:
@@ -189,16 +189,16 @@ def _reproduction(
 
 def _list(jobs: Any, json: bool) -> None:
     if json:
-        return _output.print_json(
+        return console.print_json(
             {
                 "jobs": {job.name: {"strategy": job.strategy, "workers": job.workers} for job in jobs},
                 "faults": {name: fault.summary for name, fault in FAULTS.items()},
             }
         )
-    _output.print_table(
+    console.print_table(
         "Jobs", ["job", "strategy", "workers"], [(j.name, j.strategy, j.workers) for j in jobs]
     )
-    _output.print_table("Faults", ["kind", "what happens"], [(n, f.summary) for n, f in FAULTS.items()])
+    console.print_table("Faults", ["kind", "what happens"], [(n, f.summary) for n, f in FAULTS.items()])
     return None
 
 

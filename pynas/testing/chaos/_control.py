@@ -1,4 +1,4 @@
-"""A few numbers that a job's process and the one that disturbs it share, without waiting for each other."""
+"""Numbers that a job's process and the disturbing process share without locks."""
 
 from __future__ import annotations
 

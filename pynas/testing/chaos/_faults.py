@@ -1,4 +1,4 @@
-"""What happens to a job: signals, power cuts, and machines that lack what a job needs."""
+"""The faults: signals, power cuts, and lack of resources."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The jobs: how each is started and gone on with, and what it must leave behind."""
+"""The jobs: how to start and resume each, and what it must leave behind."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _SUPERNET = (
 
 
 class Job(ABC):
-    """Something that takes a while, and that one goes on with by starting it again.
+    """A long task that resumes when it is started again.
 
     Args:
-        name: What it is called on the command line.
-        arguments: Of its process; ``FOLDER`` stands for its folder.
-        strategy: The strategy that it searches with, if it is a search.
-        workers: Processes of its own that evaluate.
+        name: Name on the command line.
+        arguments: Arguments of its process; ``FOLDER`` stands for its folder.
+        strategy: Its search strategy, if it is a search.
+        workers: Number of its worker processes.
     """
 
     store = False

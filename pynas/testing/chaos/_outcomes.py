@@ -1,4 +1,4 @@
-"""What jobs leave behind, as text by name, so that two of them can be compared."""
+"""What jobs leave behind, as texts by name, for comparison."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pynas._errors import UserError
+from pynas._plural import counted
 
 Outcome = Mapping[str, str]
 """What was found, by the name of a trial, a tensor, an array, a time."""
@@ -142,7 +143,7 @@ def page(path: Path) -> str | None:
     except UnicodeDecodeError as error:
         raise UserError(f"{path.name} is not whole: {error}") from error
     if not (text.startswith("<!doctype html>") and text.rstrip().endswith("</html>")):
-        raise UserError(f"{path.name} is not whole: it has {len(text)} characters and no end")
+        raise UserError(f"{path.name} is not whole: no end after {counted(len(text), 'character')}")
     return _sum(_UUID.sub("", text).encode())
 
 

@@ -1,4 +1,4 @@
-"""What came of the jobs, and how it is printed."""
+"""The results of the jobs, and how to print them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pynas.cli import _output
+from pynas._plural import counted
+from pynas.cli import console
 
 
 @dataclass
@@ -70,8 +71,10 @@ def print_results(results: Sequence[Result], again: Mapping[str, str], count: in
             [result.job, result.faults.total(), kinds, result.processes, result.resumed, *numbers, verdict]
         )
     total: Counter[str] = sum((result.faults for result in results), Counter())
-    _output.print_table(
-        f"{total.total()} faults, {len(results)} of {count} jobs", [*columns, "verdict"], rows
+    console.print_table(
+        f"{counted(total.total(), 'fault')}, {len(results)} of {counted(count, 'job')}",
+        [*columns, "verdict"],
+        rows,
     )
     print("faults: " + ", ".join(f"{number} {name}" for name, number in total.most_common()))
     unseen = {name: why for r in results for name, why in r.missing.items() if name not in total}
@@ -79,10 +82,10 @@ def print_results(results: Sequence[Result], again: Mapping[str, str], count: in
         print(f"no fault of the kind {name}: {why}")
     excused = sum(result.excused for result in results)
     if excused:
-        print(f"{excused} runs were not compared: a trial had failed for want of memory, and said so")
+        print(f"not compared: {counted(excused, 'run')} in which a trial failed for lack of memory")
     left = sum(result.leftovers for result in results)
     if left:
-        print(f"{left} unfinished files lay beside finished ones at the end")
+        print(f"left at the end: {counted(left, 'unfinished file')} beside finished ones")
     for result in results:
         for problem in result.problems:
             print(f"\n{result.job}: {problem}\n  evidence: {result.evidence}\n  again: {again[result.job]}")

@@ -96,9 +96,9 @@ def latencies(folder: Path) -> None:
     import torch
 
     from pynas import spaces
-    from pynas.hardware import LatencyTable, Timing, _build
-    from pynas.hardware._shapes import OperatorMode, tensors
-    from pynas.hardware._stopwatch import Stopwatch
+    from pynas.hardware import LatencyTable, Timing, build
+    from pynas.hardware.operator_shapes import OperatorMode, tensors
+    from pynas.hardware.stopwatch import Stopwatch
 
     class Work(OperatorMode):  # type: ignore[no-untyped-call]
         elements = 1
@@ -115,7 +115,7 @@ def latencies(folder: Path) -> None:
             return Timing(ms, ms, ms, 1)
 
     torch.set_num_threads(1)
-    _build._SECONDS_BETWEEN_SAVES = 0.0
+    build._SECONDS_BETWEEN_SAVES = 0.0
     LatencyTable.build(
         spaces.get("nasbench201", channels=4, num_cells=1),
         path=folder / LATENCIES,
@@ -146,22 +146,22 @@ def embedding(folder: Path) -> None:
     import torch
 
     from pynas import spaces
-    from pynas.embedding import _cache
+    from pynas.embedding import cache
 
     torch.set_num_threads(1)
-    pool = _cache.training_pool
-    vars(_cache)["training_pool"] = lambda space, *, seed: pool(space, limit=300, seed=seed)
+    pool = cache.training_pool
+    vars(cache)["training_pool"] = lambda space, *, seed: pool(space, limit=300, seed=seed)
     space = spaces.get("nasbench201")
     for seed in range(4):
-        _cache.trained(space, epochs=2, seed=seed, folder=folder / "cache")
+        cache.trained(space, epochs=2, seed=seed, folder=folder / "cache")
 
 
 def conversion(folder: Path) -> None:
     """A published table, converted again and again over an old one."""
-    from pynas import benchmarks
+    from pynas import tables
 
     for _ in range(CONVERSIONS):
-        benchmarks.convert(folder / SOURCE / "hw.pickle", folder / TABLE, overwrite=True)
+        tables.convert(folder / SOURCE / "hw.pickle", folder / TABLE, overwrite=True)
 
 
 WORK: Mapping[str, Callable[..., None]] = {

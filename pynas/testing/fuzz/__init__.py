@@ -1,13 +1,12 @@
-"""Feeds every reader and parser with damaged and invented input: ``python -m pynas.testing.fuzz``.
+"""Fuzzes every reader and parser with damaged and random input: ``python -m pynas.testing.fuzz``.
 
-Whatever a file holds and whatever text a user gives, it is read or refused with the documented error, in one
-printable line; nothing dies, hangs or takes all memory. A target (:mod:`._targets`, :mod:`._readers`) is one
-reader. Its inputs begin with seeds and with what a corpus folder keeps: inputs that failed once, and small
-valid files. Where `atheris <https://github.com/google/atheris>`_ is installed it looks for new ones, guided
-by the lines that are run; elsewhere inputs are changed at random, and those that end in a new way are
-changed further.
+Any file and any text must be read, or refused with the documented error in one printable line; nothing may
+crash, hang or exhaust the memory. A target (:mod:`._targets`, :mod:`._readers`) is one reader. Its initial
+inputs are seeds and the files of a corpus folder: earlier failures and small valid files. If
+`atheris <https://github.com/google/atheris>`_ is installed, it searches for new inputs guided by line
+coverage. Otherwise inputs are mutated at random, and those with a new kind of outcome are mutated further.
 
-An input that fails is made smaller, kept in the corpus, and printed with the command that reads it again.
+A failing input is minimised, kept in the corpus, and printed with the command that reproduces it.
 """
 
 from __future__ import annotations

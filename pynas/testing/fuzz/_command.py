@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pynas._errors import UserError
+from pynas._plural import counted
 from pynas.testing.fuzz import _campaign, _guided
 from pynas.testing.fuzz._campaign import fuzz, replay
 from pynas.testing.fuzz._targets import TARGETS
@@ -23,19 +24,19 @@ _IN_CHECKOUT = Path(__file__).resolve().parents[3] / "tests" / "fuzz" / "corpus"
 
 
 def main() -> int:
-    """Prints each failure and how to repeat it; exit code 1 where there is one, 2 for bad arguments."""
+    """Print each failure and how to reproduce it; exit code 1 for failures, 2 for bad arguments."""
     parser = argparse.ArgumentParser(
-        prog=_PROGRAM, description="Damaged and invented input for every reader."
+        prog=_PROGRAM, description="Fuzz every reader with damaged and random input."
     )
     option = parser.add_argument
     option("--seconds", type=float, default=60.0, help="for all targets together")
-    option("--only", action="append", default=[], metavar="NAME", help="a target, or how names begin")
-    option("--corpus", type=Path, help="folder of inputs that are kept")
-    option("--seed", type=int, default=0, help="of the changes")
-    option("--engine", choices=("atheris", "random"), help="by default atheris where it is installed")
+    option("--only", action="append", default=[], metavar="NAME", help="a target, or a prefix of targets")
+    option("--corpus", type=Path, help="folder of inputs to keep")
+    option("--seed", type=int, default=0, help="seed of the mutations")
+    option("--engine", choices=("atheris", "random"), help="default: atheris if installed")
     option("--list", action="store_true", help="list the targets")
     option("--json", action="store_true", help="print JSON, for machines")
-    option("--replay", nargs=2, metavar=("TARGET", "FILE"), help="read one input, here, unprotected")
+    option("--replay", nargs=2, metavar=("TARGET", "FILE"), help="read one input in this process")
     chosen = parser.parse_args()
     try:
         return _run(chosen)
@@ -68,7 +69,7 @@ def _run(chosen: argparse.Namespace) -> int:
 
     def on_target(name: str, inputs: int, failed: int) -> None:
         record.inputs[name] = inputs
-        say(f"{name}: {inputs} inputs, {failed} failures", flush=True)
+        say(f"{name}: {counted(inputs, 'input')}, {counted(failed, 'failure')}", flush=True)
 
     if share < 1:
         seconds = chosen.seconds * (1 - share)
@@ -79,7 +80,7 @@ def _run(chosen: argparse.Namespace) -> int:
             record.faults.append(f"{failure.target}: {failure.reason}\n    {_PROGRAM} {again}")
     if share:
         _operators(chosen.seconds * share, chosen.seed, record)
-        say(f"{_OPERATORS}: {record.calls} calls")
+        say(f"{_OPERATORS}: {counted(record.calls, 'call')}")
     if chosen.json:
         targets = len(record.inputs)
         print(json.dumps({**vars(record), "inputs": sum(record.inputs.values()), "targets": targets}))

@@ -8,17 +8,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from pynas import _weights, benchmarks, data, hardware
+from pynas import data, hardware, tables
+from pynas._io import weights
 from pynas.analysis import standalone
 from pynas.analysis.study import Study
-from pynas.benchmarks import _convert
-from pynas.benchmarks.analog import read_file as read_analog
 from pynas.data.text import read_words
 from pynas.embedding import Arch2Vec
 from pynas.hardware import LatencyTable
 from pynas.spaces import NASBench101, NASBench201, SearchSpace
 from pynas.store import Store
 from pynas.supernet.checkpoint import Checkpoint, CheckpointFolder
+from pynas.tables import conversion
+from pynas.tables.analog import read_file as read_analog
 
 STEP = 12
 """Of the checkpoint."""
@@ -75,12 +76,12 @@ def _measured(path: Path) -> list[Any]:
 
 
 def _published(path: Path, folder: bool = False) -> Any:
-    content = _convert._read(path.parent if folder else path, lambda share: None)
+    content = conversion.read(path.parent if folder else path, lambda share: None)
     return content.family, dict(content.names), {c.key: array for c, array in content.columns.items()}
 
 
 def _compact(path: Path, space: SearchSpace) -> Any:
-    benchmark = benchmarks.open(path, space)
+    benchmark = tables.open(path, space)
     return {column.key: benchmark.values(column) for column in benchmark.columns}
 
 
@@ -95,8 +96,8 @@ def _store(path: Path) -> Any:
 
 
 READERS = {
-    "weights": Reader("a.safetensors", _weights.load),
-    "weights-from-elsewhere": Reader("a.safetensors", partial(_weights.load, checked=False)),
+    "weights": Reader("a.safetensors", weights.load),
+    "weights-from-elsewhere": Reader("a.safetensors", partial(weights.load, checked=False)),
     "checkpoint": Reader(f"folder/step-{STEP:08d}.safetensors", _checkpoint),
     "embedding": Reader("e.safetensors", _embedding),
     "latency-table": Reader("table.json", partial(_latencies, unfinished=False)),
@@ -110,7 +111,7 @@ READERS = {
     "nasbench101-records": Reader("nasbench.tfrecord", _published),
     "compact-table": Reader("nats.npz", partial(_compact, space=SPACE)),
     "compact-table-of-nasbench101": Reader("nb101.npz", partial(_compact, space=NASBench101())),
-    "accuracies-archive": Reader("nb201.npz", lambda path: benchmarks.load(f"npz:{path}", SPACE).values),
+    "accuracies-archive": Reader("nb201.npz", lambda path: tables.load(f"npz:{path}", SPACE).values),
     "analog-table": Reader("data.anb", lambda path: read_analog(path, Few()).values),
     "cifar10": Reader("cifar/data_batch_1", partial(_images, kind="cifar10", above=1)),
     "cifar10-binary": Reader("cifar/data_batch_1.bin", partial(_images, kind="cifar10", above=1)),

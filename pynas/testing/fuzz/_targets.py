@@ -12,13 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pynas import _json, _objectives, benchmarks, data, hardware, spaces
+from pynas import data, hardware, spaces, tables
 from pynas._errors import UserError
+from pynas._io import strict_json
 from pynas.architecture import Architecture
-from pynas.benchmarks._formats import protobuf, tfrecord
-from pynas.cli import _hardware, _inputs
+from pynas.cli import hardware_specs, specs
 from pynas.nn import Genotype
+from pynas.run import objectives
 from pynas.spaces import NASBench201, SearchSpace
+from pynas.tables.formats import protobuf, tfrecord
 from pynas.testing._sandbox import verdict
 from pynas.testing.fuzz._readers import READERS, Reader
 
@@ -117,24 +119,24 @@ def _genotypes() -> list[bytes]:
 
 
 def _constraints(raw: bytes) -> None:
-    for bound in _hardware.parse_constraints(_text(raw).split(",")).values():
+    for bound in hardware_specs.parse_constraints(_text(raw).split(",")).values():
         assert bound == bound, "a bound of NaN"
 
 
 def _objective(raw: bytes) -> None:
-    for objective in _objectives.checked(_text(raw).split(",")):
-        _objectives.split(objective)
+    for objective in objectives.checked(_text(raw).split(",")):
+        objectives.split(objective)
 
 
 @functools.cache
-def _table() -> benchmarks.Benchmark:
+def _table() -> tables.Benchmark:
     import numpy as np
 
     path = folder() / "table.npz"
     archs = [_SPACE.format(_SPACE.sample(random.Random(seed))) for seed in range(5)]
     columns: dict[str, Any] = {f"cifar10/test_accuracy@{epochs}": np.arange(5.0) for epochs in (12, 200)}
     np.savez(path, arch_str=np.array(archs), **columns)
-    return benchmarks.open(path, _SPACE)
+    return tables.open(path, _SPACE)
 
 
 _SPECS = (
@@ -164,7 +166,7 @@ _TEXTS = (
     Target("genotype-json", _genotype_json, _genotypes, (ValueError,), _JSON),
     Target(
         "json",
-        lambda raw: _json.loads(raw.decode()),
+        lambda raw: strict_json.loads(raw.decode()),
         lambda: [json.dumps({"a": [1, 2.5, None, True, "b\u1234"], "c": {"d": -1e-300}}).encode()],
         (ValueError,),
         _JSON,
@@ -180,7 +182,7 @@ _TEXTS = (
     ),
     Target(
         "space-options",
-        lambda raw: _inputs.open_space(_text(raw)),
+        lambda raw: specs.open_space(_text(raw)),
         lambda: [b"nasbench201", b"nasbench201:channels=4,num_cells=1", b"darts_cnn:layers=8"],
         tokens=(b":", b"=", b",", b"nan", b"1e30", b"9" * 20, b"-1", b"true"),
     ),
@@ -192,7 +194,7 @@ _TEXTS = (
     ),
     Target(
         "table-spec",
-        lambda raw: benchmarks.load(_text(raw), _SPACE),
+        lambda raw: tables.load(_text(raw), _SPACE),
         lambda: [b"npz:a.npz#x", b"table:a.npz", b"hw:a.npz:raspi4", b"analog:x"],
         tokens=_SPECS,
     ),
@@ -228,7 +230,7 @@ def _masked(content: bytes) -> bytes:
 def _signed_table(raw: bytes) -> None:
     """A latency table with the right sum."""
     try:
-        record = _json.signed(_json.loads(raw.decode()))
+        record = strict_json.signed(strict_json.loads(raw.decode()))
     except (ValueError, TypeError, AttributeError):  # no JSON, or no object
         return
     _read(READERS["unfinished-latency-table"], json.dumps(record).encode())

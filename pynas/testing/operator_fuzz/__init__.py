@@ -1,14 +1,14 @@
 """Calls every compiled operator with arguments that are wrong or unusual.
 
-``python -m pynas.testing.operator_fuzz --calls N --seed S``. Whatever a call of ``torch.ops.pynas`` is given,
-it returns the right numbers or raises an exception: the process does not die, nothing outside the tensors is
-read or written, nothing hangs, no integer overflows.
+``python -m pynas.testing.operator_fuzz --calls N --seed S``. For any arguments, a call of ``torch.ops.pynas``
+must return correct numbers or raise an exception: the process must not crash or hang, no memory outside the
+tensors may be read or written, and no integer may overflow.
 
-Calls are made in a process of their own, one after the other. Each is a valid one, out of those that the
-public functions make on the samples of the conformance suites, with one to three changes: lists shortened,
+The calls run one after the other in a separate process. Each is a valid call, taken from those that public
+functions make on the samples of the conformance suites, with one to three changes: lists shortened,
 lengthened and reordered, numbers out of range, tensors of another dtype, device, rank, size, stride or
-memory. Their tensors end or begin at pages that nobody may touch. A call that succeeds is repeated on
-contiguous copies and must give the same.
+memory. Tensors begin or end at guard pages. A successful call is repeated on contiguous copies and must give
+the same result.
 
 Call number i of a seed is always the same: ``--seed S --first i --calls 1`` repeats it.
 """

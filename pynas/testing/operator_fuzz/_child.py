@@ -27,13 +27,13 @@ def main(report: str, seed: int, first: int, last: int, memory: int, patience: f
     """Makes calls `first` to `last` of a seed; writes a line of JSON for each fault, then how many it made.
 
     Args:
-        report: the file to write.
-        seed: what the calls are drawn by.
-        first: number of the first call; 0 makes the unchanged samples too.
-        last: number after the last one.
-        memory: bytes that the calls may allocate, or 0.
-        patience: seconds that a call may take.
-        most: after so many calls that end the process no more are made.
+        report: The file to write.
+        seed: Seed of the calls.
+        first: Number of the first call; 0 also makes the unchanged samples.
+        last: Number after the last call.
+        memory: Bytes that the calls may allocate; 0 for no limit.
+        patience: Seconds that a call may take.
+        most: Stop after so many calls that end the process.
     """
     use_extension()
     import torch

@@ -20,10 +20,10 @@ class Fault:
     """A call that ended badly.
 
     Attributes:
-        index: its number; -1 for a sample that was not changed.
-        op: the operator.
-        reason: the signal, the exception, or how the result is wrong.
-        call: its arguments, tensors by what they are and not by their values.
+        index: Number of the call; -1 for an unchanged sample.
+        op: The operator.
+        reason: The signal, the exception, or how the result is wrong.
+        call: Its arguments; tensors by shape, dtype and layout, without values.
     """
 
     index: int
@@ -34,12 +34,12 @@ class Fault:
 
 @dataclass(frozen=True)
 class Report:
-    """What came of the calls.
+    """The result of the calls.
 
     Attributes:
-        calls: how many were made, the unchanged samples not counted.
-        faults: those that ended badly.
-        seconds: how long it took.
+        calls: Number of calls, without the unchanged samples.
+        faults: Calls that ended badly.
+        seconds: Duration.
     """
 
     calls: int
@@ -59,15 +59,15 @@ def fuzz(
     """Makes `calls` calls of all operators in turn, in a process of its own.
 
     Args:
-        calls: how many, the unchanged samples not counted.
-        seed: calls are drawn by it and by their number alone.
-        first: number of the first call; 0 tries the unchanged samples too.
-        memory: bytes that the calls may allocate, or 0.
-        patience: seconds after which a call counts as hanging.
-        most_deaths: after so many calls that end the process no more are made.
+        calls: Number of calls, without the unchanged samples.
+        seed: Seed; a call depends only on it and on its number.
+        first: Number of the first call; 0 also tries the unchanged samples.
+        memory: Bytes that the calls may allocate; 0 for no limit.
+        patience: Seconds after which a call counts as hanging.
+        most_deaths: Stop after so many calls that end the process.
 
     Raises:
-        RuntimeError: the process did not get to the end, whatever the calls did.
+        RuntimeError: The fuzzer itself did not complete.
     """
     begin = time.monotonic()
     # Memory that was not written to holds no zeros that would pass for results.

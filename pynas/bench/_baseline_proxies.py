@@ -1,6 +1,7 @@
-"""Proxies in the usual code: each by itself, in plain PyTorch; what pynas is timed against.
+"""Baseline implementations of proxies: each by itself, in plain PyTorch.
 
-Every function takes a fresh model, images and labels, and gives the score in float32.
+Every function takes a fresh model, images and labels, and returns the score in float32. Its docstring lists
+the passes that it needs.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Usual = Callable[[nn.Module, Tensor, Tensor], float]
+Baseline = Callable[[nn.Module, Tensor, Tensor], float]
 
 
 def weights(model: nn.Module) -> list[Tensor]:
-    """Of convolutions and linear layers."""
+    """Weights of convolutions and linear layers."""
     return [m.weight for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
 
 
@@ -63,7 +64,7 @@ def fisher(model: nn.Module, x: Tensor, y: Tensor) -> float:
 
 
 def grasp(model: nn.Module, x: Tensor, y: Tensor) -> float:
-    """Forward, backward, forward, backward with a graph, backward of that."""
+    """Forward, backward, forward, backward with a graph, backward through that graph."""
     first = _gradients(model, x, y)
     second = torch.autograd.grad(F.cross_entropy(model(x), y), weights(model), create_graph=True)
     z = torch.stack([(a * b).sum() for a, b in zip(first, second, strict=True)]).sum()
@@ -134,7 +135,7 @@ def grad_sign(model: nn.Module, x: Tensor, y: Tensor) -> float:
     return sum(float(s.abs().sum()) for s in signs)
 
 
-USUAL: dict[str, Usual] = {
+BASELINES: dict[str, Baseline] = {
     f.__name__: f
     for f in (
         fisher,

@@ -1,0 +1,7 @@
+"""The search loop: who is asked, who is told, and what a store keeps of it."""
+
+from __future__ import annotations
+
+from pynas.run.loop import SearchResult, search
+
+__all__ = ["SearchResult", "search"]
