@@ -1,11 +1,11 @@
-# Kernel files are free of torch and are found by name: *_cpu.cpp in csrc/ops/* and csrc/spaces/* is compiled once per
-# instruction set, *_cuda.cu by nvcc, *_torch.cpp and bindings/ against torch. Adding an operator needs no line here.
+# Kernel files are free of torch and are found by name, anywhere in csrc: *_cpu.cpp is compiled once per instruction set,
+# *_cuda.cu by nvcc, *_torch.cpp and bindings/ against torch. Adding an operator needs no line here.
 
 set(PYNAS_WARNINGS -Wall -Wextra -Werror -Wno-unknown-pragmas -Wno-psabi)
 
 function(pynas_isa_library name)
   cmake_parse_arguments(ARG "" "" "FLAGS" ${ARGN})
-  file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/csrc/ops/*/*_cpu.cpp ${PROJECT_SOURCE_DIR}/csrc/spaces/*/*_cpu.cpp)
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/csrc/*_cpu.cpp)
   add_library(pynas_cpu_${name} OBJECT ${sources})
   target_include_directories(pynas_cpu_${name} PRIVATE ${PROJECT_SOURCE_DIR}/csrc)
   target_compile_definitions(pynas_cpu_${name} PRIVATE PYNAS_ISA_NS=${name})
@@ -15,14 +15,24 @@ function(pynas_isa_library name)
 endfunction()
 
 function(pynas_add_module)
-  file(GLOB bindings CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/csrc/ops/*/*_torch.cpp ${PROJECT_SOURCE_DIR}/csrc/bindings/*.cpp)
-  file(GLOB spaces CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/csrc/spaces/*/*.cpp)
-  list(FILTER spaces EXCLUDE REGEX "_cpu\\.cpp$")
-  pybind11_add_module(_C MODULE NO_EXTRAS ${bindings} ${spaces} ${PROJECT_SOURCE_DIR}/csrc/common/isa.cpp)
+  file(GLOB_RECURSE bindings CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/csrc/*_torch.cpp ${PROJECT_SOURCE_DIR}/csrc/bindings/*.cpp)
+  file(GLOB_RECURSE plain CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/csrc/spaces/*.cpp ${PROJECT_SOURCE_DIR}/csrc/common/*.cpp)
+  list(FILTER plain EXCLUDE REGEX "_cpu\\.cpp$")
+  pybind11_add_module(_C MODULE NO_EXTRAS ${bindings} ${plain})
+  # The headers of torch and pybind11 take longer to read than our files to compile: they are read once.
+  target_precompile_headers(_C PRIVATE <torch/library.h> <ATen/Parallel.h> <ATen/core/Tensor.h> <ATen/core/dispatch/Dispatcher.h>
+    <ATen/ops/empty.h> <ATen/ops/zeros.h> <c10/core/DeviceGuard.h> <c10/core/impl/VirtualGuardImpl.h>
+    <pybind11/numpy.h> <pybind11/pybind11.h> <pybind11/stl.h>)
+  set_source_files_properties(${plain} PROPERTIES SKIP_PRECOMPILE_HEADERS ON COMPILE_OPTIONS $<$<CONFIG:Release>:-O3>)
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    target_compile_options(_C PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-fpch-preprocess>)  # without it ccache caches no file that uses them
+  endif()
   target_include_directories(_C PRIVATE ${PROJECT_SOURCE_DIR}/csrc)
   target_include_directories(_C SYSTEM PRIVATE ${TORCH_DIR}/include ${TORCH_DIR}/include/torch/csrc/api/include)
   target_link_libraries(_C PRIVATE ${TORCH_DIR}/lib/libc10.so ${TORCH_DIR}/lib/libtorch_cpu.so)
   target_compile_options(_C PRIVATE $<$<COMPILE_LANGUAGE:CXX>:${PYNAS_WARNINGS}>)
+  # Bindings check and dispatch, they do not compute: optimising torch's templates in each of them would take most of a build.
+  target_compile_options(_C PRIVATE $<$<AND:$<COMPILE_LANGUAGE:CXX>,$<CONFIG:Release>>:-O1>)
   # at::parallel_for is inline and quietly serial without OpenMP. Compile only: the runtime is the one torch brings.
   target_compile_options(_C PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-fopenmp>)
   target_compile_definitions(_C PRIVATE PYNAS_TORCH_VERSION="${TORCH_VERSION}"
@@ -36,7 +46,7 @@ function(pynas_add_module)
   endif()
 
   if(PYNAS_WITH_CUDA)
-    file(GLOB kernels CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/csrc/ops/*/*_cuda.cu)
+    file(GLOB_RECURSE kernels CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/csrc/*_cuda.cu)
     add_library(pynas_cuda OBJECT ${kernels})
     target_include_directories(pynas_cuda PRIVATE ${PROJECT_SOURCE_DIR}/csrc)
     set_target_properties(pynas_cuda PROPERTIES CUDA_STANDARD 17 CUDA_VISIBILITY_PRESET hidden)

@@ -11,10 +11,11 @@
 #include <string>
 #include <vector>
 
+#include "bench/peak/peak.h"
+#include "bindings/candidates.h"
 #include "bindings/spaces.h"
 #include "bindings/tensor.h"
 #include "common/isa.h"
-#include "ops/peak/peak.h"
 
 namespace py = pybind11;
 
@@ -73,6 +74,7 @@ PYBIND11_MODULE(_C, m) {
       },
       py::call_guard<py::gil_scoped_release>(),
       "Give the system back what the allocator keeps of freed memory.");
+  pynas::bind_candidates(m);
   pynas::bind_nasbench101(m);
 #if defined(PYNAS_WITH_CUDA)
   m.attr("has_cuda") = true;

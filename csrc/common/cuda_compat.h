@@ -8,6 +8,8 @@
 
 #include <cstdint>
 
+#include "common/math.h"
+
 #if defined(PYNAS_CUDA_EMULATION)
 #include "cuda_emulation/device.h"
 #else
@@ -49,11 +51,6 @@ void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t dynamic_bytes, c
 #endif
 
 namespace pynas::cuda {
-
-template <class A, class B>
-__host__ __device__ constexpr auto ceil_div(A a, B b) {
-  return (a + b - 1) / b;
-}
 
 __device__ inline float to_accumulate(float value) { return value; }
 __device__ inline double to_accumulate(double value) { return value; }

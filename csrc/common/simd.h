@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "common/dtype.h"
+#include "common/math.h"
 
 #ifndef PYNAS_ISA_NS
 #error "common/simd.h is for files that CMake compiles once per instruction set (pynas_isa_sources)"
@@ -32,9 +33,6 @@ template <class T>
 using Vec = typename VectorOf<T>::type;
 template <class T>
 constexpr int kLanes = kVectorBytes / static_cast<int>(sizeof(T));
-
-// std::min would be an inline function that the linker shares between instruction sets.
-PYNAS_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 template <class T>
 PYNAS_INLINE Vec<T> load(const T* p) {

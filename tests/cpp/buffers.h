@@ -6,7 +6,7 @@
 #include <memory>
 
 #include "check.h"
-#include "common/cuda_dtype.h"
+#include "common/visit.h"
 
 namespace check {
 

@@ -1,4 +1,4 @@
-"""Builds the CUDA kernels for the CPU emulation: one flavour at a time, objects cached by their content."""
+"""Builds the CUDA kernels for the CPU emulation: one flavour at a time, and of it what changed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import platform
 import re
 import shutil
 import subprocess
+import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -62,7 +63,7 @@ def missing() -> str | None:
 
 def sources() -> list[Path]:
     return sorted(
-        [*ROOT.glob("csrc/ops/*/*_cuda.cu"), *HERE.glob("test_*_cuda.cpp"), HERE / "test_planted_faults.cpp"]
+        [*ROOT.glob("csrc/**/*_cuda.cu"), *HERE.glob("test_*_cuda.cpp"), HERE / "test_planted_faults.cpp"]
     )
 
 
@@ -76,33 +77,65 @@ def case_names() -> list[str]:
 
 def build(flavour: str) -> Path:
     """Compiles what changed and returns the test program."""
-    operators = [
-        h for h in ROOT.glob("csrc/ops/*/*.h") if h.stem == h.parent.name or h.stem.endswith("_cuda")
-    ]
-    headers = sorted([*ROOT.glob("csrc/common/*.h"), *operators, *HERE.rglob("*.h")])
     flags = [*COMMON, *FLAVOURS[flavour], f"-I{ROOT / 'csrc'}", f"-I{HERE}", "-isystem", str(cuda_include())]
-    shared = hashlib.sha256("\0".join([*flags, *(h.read_text() for h in headers)]).encode())
     BUILD.mkdir(parents=True, exist_ok=True)
     with open(BUILD / f"{flavour}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        paths = [*sources(), HERE / "main.cpp"]
-        objects = []
-        jobs = []
-        for path in paths:
-            digest = shared.copy()
-            digest.update(path.read_bytes())
-            target = BUILD / f"{path.stem}-{flavour}-{digest.hexdigest()[:16]}.o"
-            objects.append(target)
-            if not target.exists():
-                for stale in BUILD.glob(f"{path.stem}-{flavour}-*.o"):
-                    stale.unlink()
-                jobs.append(["g++", *flags, "-x", "c++", "-c", str(path), "-o", str(target)])
-        program = BUILD / f"cuda_tests-{flavour}"
+        objects = [_Object(path, flavour, flags) for path in [*sources(), HERE / "main.cpp"]]
+        stale = [o for o in objects if not o.is_current()]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for done in pool.map(lambda job: subprocess.run(job, capture_output=True, text=True), jobs):
-                if done.returncode != 0:
-                    raise RuntimeError(f"{' '.join(done.args)}\n{done.stderr}")
-        if jobs or not program.exists():
-            link = ["g++", *flags, *map(str, objects), "-o", str(program)]
+            for _ in pool.map(_Object.compile, stale):
+                pass
+        program = BUILD / f"cuda_tests-{flavour}"
+        link = ["g++", *flags, *(str(o.target) for o in objects), "-o", str(program)]
+        linked = BUILD / f"cuda_tests-{flavour}.link"
+        if stale or not program.exists() or not linked.exists() or linked.read_text() != "\0".join(link):
+            linked.unlink(missing_ok=True)
             subprocess.run(link, check=True)
+            linked.write_text("\0".join(link))
     return program
+
+
+class _Object:
+    """A source as one flavour compiles it.
+
+    `.d` lists the files that the compiler read, as it says itself, and `.digest` is of their contents and of
+    the command: an edit of a header compiles what includes it, and nothing else.
+    """
+
+    def __init__(self, source: Path, flavour: str, flags: list[str]) -> None:
+        self.target = BUILD / f"{source.stem}-{flavour}.o"
+        self._read = self.target.with_suffix(".d")
+        self._digest = self.target.with_suffix(".digest")
+        self._command = ["g++", *flags, "-MMD", "-MF", str(self._read), "-x", "c++", "-c", str(source)]
+        self._command += ["-o", str(self.target)]
+
+    def is_current(self) -> bool:
+        """Whether the object was made by this command of files as they are now."""
+        if not (self.target.exists() and self._read.exists() and self._digest.exists()):
+            return False
+        files = self._files()
+        return all(f.exists() for f in files) and self._digest.read_text() == self._digest_of(files)
+
+    def compile(self) -> None:
+        """Raises RuntimeError, with the compiler's messages."""
+        self._digest.unlink(missing_ok=True)
+        start = time.time_ns()
+        done = subprocess.run(self._command, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise RuntimeError(f"{' '.join(done.args)}\n{done.stderr}")
+        files = self._files()
+        # A file that was written meanwhile may not be what the compiler read: compile again next time.
+        if all(f.stat().st_mtime_ns < start for f in files):
+            self._digest.write_text(self._digest_of(files))
+
+    def _files(self) -> list[Path]:
+        _, _, names = self._read.read_text().replace("\\\n", " ").partition(": ")
+        return [Path(re.sub(r"\\(.)", r"\1", name)) for name in re.findall(r"(?:\\.|\S)+", names)]
+
+    def _digest_of(self, files: list[Path]) -> str:
+        digest = hashlib.sha256("\0".join(self._command).encode())
+        for file in files:
+            content = file.read_bytes()
+            digest.update(f"\0{file}\0{len(content)}\0".encode() + content)
+        return digest.hexdigest()

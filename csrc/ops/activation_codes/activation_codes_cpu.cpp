@@ -1,3 +1,4 @@
+#include "common/math.h"
 #include "ops/activation_codes/activation_codes.h"
 #include "ops/activation_codes/popcount.h"
 #include "ops/activation_codes/positive_bits.h"
@@ -81,7 +82,7 @@ void agree(const CodeAgreementParams& p, int64_t first, int64_t second) {
 // Blocks of pairs on and above the diagonal. Roofline: batch^2 / 2 bit counts for each word.
 template <class Counter>
 void agree_all(const CodeAgreementParams& p, const Parallel& parallel) {
-  const int64_t blocks = (p.batch + kBlock - 1) / kBlock;
+  const int64_t blocks = ceil_div(p.batch, kBlock);
   const int64_t grain = (1 << 16) / (kBlock * kBlock * (p.words + 8)) + 1;
   parallel(blocks * (blocks + 1) / 2, grain, [&](int64_t begin, int64_t end) {
     int64_t row = 0, behind = begin;  // the row of block `begin`, and its place behind the row's first block

@@ -1,5 +1,5 @@
 // Codes of activations and their agreement: see activation_codes.h for the formulas.
-#include "common/cuda_dtype.h"
+#include "common/visit.h"
 #include "ops/activation_codes/activation_codes.h"
 
 namespace pynas::cuda {

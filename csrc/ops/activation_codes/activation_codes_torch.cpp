@@ -5,6 +5,7 @@
 
 #include "bindings/tensor.h"
 #include "bindings/update.h"
+#include "common/math.h"
 #include "ops/activation_codes/activation_codes.h"
 
 namespace pynas {
@@ -35,7 +36,7 @@ at::Tensor activation_codes_torch(const at::Tensor& x) {
   dtype_of(x, "activation_codes", "x");
   TORCH_CHECK_VALUE(x.dim() >= 1, "activation_codes: x: expected a tensor [B, ...], got a scalar");
   const int64_t batch = x.size(0), features = c10::multiply_integers(x.sizes().slice(1));
-  const int64_t words = (features + 63) / 64;
+  const int64_t words = ceil_div(features, 64);
   at::Tensor codes = at::empty({batch, words}, x.options().dtype(at::kLong));
   if (codes.numel() == 0) return codes;
   pack(rows_of(x), "activation_codes", reinterpret_cast<uint64_t*>(codes.mutable_data_ptr<int64_t>()), words);
@@ -101,7 +102,7 @@ void code_agreement_update_torch(const at::Tensor& x, at::Tensor& agreement, int
   if (x.numel() == 0) return;
   check_room("code_agreement_update", agreement, features * times);
   check::bump_version(agreement);
-  const int64_t stride = ((features + 63) / 64 + kVectorWords - 1) / kVectorWords * kVectorWords;
+  const int64_t stride = ceil_div(ceil_div(features, 64), kVectorWords) * kVectorWords;
   const at::Tensor codes = at::empty({x.size(0), stride}, x.options().dtype(at::kLong));
   auto* words = reinterpret_cast<uint64_t*>(codes.mutable_data_ptr<int64_t>());
   pack(rows_of(x), "code_agreement_update", words, stride);

@@ -2,8 +2,8 @@
 // extensions have no expression for it, the results of a comparison as bits of an integer.
 #pragma once
 
-#include "common/cpu_dtype.h"
 #include "common/simd.h"
+#include "common/visit.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>

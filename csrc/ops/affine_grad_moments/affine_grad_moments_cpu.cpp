@@ -1,8 +1,9 @@
 #include "ops/affine_grad_moments/affine_grad_moments.h"
 
-#include "common/cpu_dtype.h"
 #include "common/fold.h"
+#include "common/math.h"
 #include "common/simd.h"
+#include "common/visit.h"
 
 // Memory-bound: a pair of elements of grad_output and input (8 bytes in float32) is read once and takes five
 // operations. A task runs through whole sample groups, adds each sample's positions to a gradient of C
@@ -48,16 +49,16 @@ struct Plan {
         ++folded;
       if (p.channels * folded > 2048) folded = 1;  // outgrows L1: the ragged end of a row costs less
     }
-    width = (p.channels * folded + lanes - 1) / lanes * lanes;
+    width = ceil_div(p.channels * folded, lanes) * lanes;
     constexpr int64_t kPieces = 16;
     if (groups >= kPieces / 2) {
       tasks = groups < kPieces ? groups : kPieces;
     } else if (groups > 0) {
-      splits = (kPieces + groups - 1) / groups;
+      splits = ceil_div(kPieces, groups);
       if (splits > p.group_size) splits = p.group_size;
       tasks = groups * splits;
     }
-    task_elements = 4 * width + 2 * kStateRows * ((p.channels + lanes - 1) / lanes * lanes);
+    task_elements = 4 * width + 2 * kStateRows * (ceil_div(p.channels, lanes) * lanes);
   }
 };
 

@@ -1,6 +1,6 @@
 // Gradients of a norm layer's scale and shift by sample group, and their moments: see affine_grad_moments.h.
-#include "common/cuda_dtype.h"
 #include "common/cuda_moments.h"
+#include "common/visit.h"
 #include "ops/affine_grad_moments/affine_grad_moments.h"
 
 namespace pynas::cuda {

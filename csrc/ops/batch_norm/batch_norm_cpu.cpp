@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "common/math.h"
 #include "common/simd_convert.h"
 
 namespace pynas::cpu::PYNAS_ISA_NS {
@@ -82,7 +83,7 @@ void apply(const BatchNormParams& p, const float* coefficients, int64_t begin, i
 
 // The first row of thread t: the same in both passes, so that a thread finds its rows in its own cache again.
 PYNAS_INLINE int64_t split(int64_t rows, int threads, int64_t t) {
-  const int64_t blocks = (rows + kChunk - 1) / kChunk;
+  const int64_t blocks = ceil_div(rows, kChunk);
   return least(rows, blocks * t / threads * kChunk);
 }
 

@@ -1,5 +1,6 @@
 #include "ops/conv1x1/conv1x1.h"
 
+#include "common/math.h"
 #include "ops/conv3x3/products.h"
 
 namespace pynas::cpu::PYNAS_ISA_NS {
@@ -40,7 +41,7 @@ void write_rows(const Conv1x1Params& p, const float* in, int64_t stride, int64_t
 
 // The first row of a thread; threads take whole blocks of kConv1x1Rows.
 PYNAS_INLINE int64_t start_of(int64_t rows, int64_t thread, int64_t threads) {
-  const int64_t blocks = (rows + kConv1x1Rows - 1) / kConv1x1Rows;
+  const int64_t blocks = ceil_div(rows, kConv1x1Rows);
   return least(rows, blocks * thread / threads * kConv1x1Rows);
 }
 

@@ -1,5 +1,6 @@
 #include "ops/conv3x3/conv3x3.h"
 
+#include "common/math.h"
 #include "ops/conv3x3/products.h"
 #include "ops/conv3x3/tile.h"
 
@@ -7,7 +8,7 @@ namespace pynas::cpu::PYNAS_ISA_NS {
 namespace {
 
 TileGrid grid_of(const Conv3x3Params& p) {
-  return {p.height, p.width, (p.height + kTile - 1) / kTile, (p.width + kTile - 1) / kTile};
+  return {p.height, p.width, ceil_div(p.height, kTile), ceil_div(p.width, kTile)};
 }
 
 // Calls body(index in the chunk, image, tile row, tile column) for tiles [begin, end).

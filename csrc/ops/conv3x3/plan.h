@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "common/math.h"
 #include "ops/conv3x3/conv3x3.h"
 
 namespace pynas {
@@ -11,7 +12,7 @@ namespace pynas {
 constexpr int64_t kChannelPadding = 16;  // the widest vector
 
 static inline int64_t padded_channels(int64_t channels) {
-  return (channels + kChannelPadding - 1) / kChannelPadding * kChannelPadding;
+  return ceil_div(channels, kChannelPadding) * kChannelPadding;
 }
 
 // The tiles that one thread transforms, multiplies and transforms back before it goes on to the next.

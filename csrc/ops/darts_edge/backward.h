@@ -193,7 +193,7 @@ inline void write_zeros(float* to, int64_t count) {
 inline void write_zero_gradients(const Plan& plan) {
   const int64_t C = plan.p.channels;
   for (const DartsCandidateParams& candidate : plan.p.candidates)
-    if (candidate.weight == 0.0f || &candidate == &plan.candidate(DartsCandidate::kNone))
+    if (candidate.weight == 0.0f || &candidate == &plan.candidate(Candidate::kNone))
       write_zeros(candidate.grad_weight, 1);
   for (int slot = 0; slot < kSlots; ++slot) {
     if (plan.active[slot]) continue;
@@ -270,7 +270,7 @@ inline void backward(Plan& plan, const Parallel& parallel) {
                                                        total, total_row(plan, slot));
     if (float* to = plan.candidate(kFacts[slot].candidate).grad_weight) *to = static_cast<float>(grad);
   }
-  if (float* to = plan.candidate(DartsCandidate::kSkipConnect).grad_weight; to != nullptr && plan.identity) {
+  if (float* to = plan.candidate(Candidate::kSkipConnect).grad_weight; to != nullptr && plan.identity) {
     double grad = 0.0;
     const double* with_x = total_row(plan, kSlots + 1);
     for (int64_t c = 0; c < p.channels; ++c) grad += with_x[c];

@@ -52,34 +52,22 @@
 
 #include "common/isa.h"
 #include "common/parallel.h"
+#include "ops/mixed_op/candidates.h"
 
 namespace pynas {
 
-// Index of a candidate in DartsEdgeParams::candidates, in the order of the PRIMITIVES of DARTS.
-enum class DartsCandidate : int {
-  kNone = 0,
-  kMaxPool3x3 = 1,
-  kAvgPool3x3 = 2,
-  kSkipConnect = 3,
-  kSepConv3x3 = 4,
-  kSepConv5x5 = 5,
-  kDilConv3x3 = 6,
-  kDilConv5x5 = 7,
-};
-constexpr int kDartsCandidates = 8;
-
-// One batch normalisation over C channels. The running statistics are read where the edge normalises by them.
-// With batch statistics they are updated, or null where none are kept. mean and rstd are what it normalised
-// by, whichever statistics those were: written by the forward pass, read by the backward pass.
+// One batch normalisation over C channels. mean, rstd and variance are what it normalised by, whether that was
+// the batch's or the running ones: written by the forward pass; the backward pass reads mean and rstd.
 struct DartsNorm {
-  const float* gamma = nullptr;   // [C], null for ones
-  const float* beta = nullptr;    // [C], null for zeros
-  float* running_mean = nullptr;  // [C] or null
-  float* running_var = nullptr;   // [C] or null
-  float* mean = nullptr;          // [C]
-  float* rstd = nullptr;          // [C]
-  float* grad_gamma = nullptr;    // [C] or null
-  float* grad_beta = nullptr;     // [C] or null
+  const float* gamma = nullptr;         // [C], null for ones
+  const float* beta = nullptr;          // [C], null for zeros
+  const float* running_mean = nullptr;  // [C], read where batch_statistics is false
+  const float* running_var = nullptr;   // [C]
+  float* mean = nullptr;                // [C]
+  float* rstd = nullptr;                // [C]: 1 / sqrt(variance + eps)
+  float* variance = nullptr;            // [C], biased; backward: null
+  float* grad_gamma = nullptr;          // [C] or null
+  float* grad_beta = nullptr;           // [C] or null
 };
 
 // Convolutions followed by one normalisation. A separable convolution has two stages, a dilated one and the
@@ -108,12 +96,12 @@ struct DartsCandidateParams {
 // to), with zeros where the candidate's weight is zero. Nothing is kept between calls, and calls may overlap
 // on different threads as long as they do not share outputs.
 struct DartsEdgeParams {
-  int64_t samples = 0;   // N
-  int64_t channels = 0;  // C
-  int64_t height = 0;    // H
-  int64_t width = 0;     // W
-  int stride = 1;        // 1 or 2
-  DartsCandidateParams candidates[kDartsCandidates];
+  int64_t samples = 0;                                // N
+  int64_t channels = 0;                               // C
+  int64_t height = 0;                                 // H
+  int64_t width = 0;                                  // W
+  int stride = 1;                                     // 1 or 2
+  DartsCandidateParams candidates[kDartsCandidates];  // at their codes
 
   const float* x = nullptr;            // [N, H, W, C]
   float* out = nullptr;                // forward: [N, Ho, Wo, C]
@@ -121,7 +109,6 @@ struct DartsEdgeParams {
   float* grad_x = nullptr;             // backward: [N, H, W, C] or null
 
   bool batch_statistics = true;  // training, or no running statistics are kept; false: running statistics
-  double momentum = 0.1;         // running <- (1 - momentum) running + momentum batch, the variance unbiased
   double eps = 1e-5;
   // Backward: the products are room for those of the forward pass, which are computed first.
   bool recompute_products = false;

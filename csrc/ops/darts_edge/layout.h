@@ -8,6 +8,8 @@
 #include <immintrin.h>
 #endif
 
+#include "common/arena.h"
+#include "common/math.h"
 #include "common/simd.h"
 
 namespace pynas::cpu::PYNAS_ISA_NS::darts {
@@ -22,9 +24,6 @@ constexpr int kRegisters = 16;
 #endif
 
 #define PYNAS_UNROLL_ALL _Pragma("GCC unroll 64")
-
-PYNAS_INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
-PYNAS_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 PYNAS_INLINE int block_lanes(int64_t channels, int64_t block) {
   return static_cast<int>(least(kL, channels - block * kL));
@@ -132,25 +131,6 @@ class Prefetcher {
   const float *from_[kMostRanges], *at_ = nullptr, *end_ = nullptr;
   int64_t count_[kMostRanges];
   int ranges_ = 0, current_ = 0;
-};
-
-// Hands out pieces of the workspace, aligned to 64 bytes; with a null base it only adds up their sizes.
-class Arena {
- public:
-  explicit Arena(void* base)
-      : base_((reinterpret_cast<uintptr_t>(base) + 63) / 64 * 64), counts_(base == nullptr) {}
-  template <class T>
-  T* take(int64_t count) {
-    const uintptr_t at = base_ + static_cast<uintptr_t>(used_);
-    used_ += (count * static_cast<int64_t>(sizeof(T)) + 63) / 64 * 64;
-    return counts_ ? nullptr : reinterpret_cast<T*>(at);
-  }
-  int64_t bytes() const { return used_ + 64; }
-
- private:
-  uintptr_t base_;
-  int64_t used_ = 0;
-  bool counts_;
 };
 
 }  // namespace pynas::cpu::PYNAS_ISA_NS::darts

@@ -29,15 +29,20 @@ constexpr int kConvolutions = kMaxPool;
 constexpr int kSeparable = 2;  // separable candidates: the stages kSep*First lead to kSep*Second
 
 struct SlotFacts {
-  DartsCandidate candidate;
+  Candidate candidate;
   int stage, size, dilation;
 };
+// Of the candidate at stride 2, where skip_connect has a stage.
+constexpr SlotFacts facts_of(Candidate candidate, int stage) {
+  const CandidateStage& s = stages_of(candidate, Family::kDarts, 2).stages[stage];
+  return {candidate, stage, s.kernel, s.dilation};
+}
 constexpr SlotFacts kFacts[kSlots] = {
-    {DartsCandidate::kSepConv3x3, 0, 3, 1},  {DartsCandidate::kSepConv5x5, 0, 5, 1},
-    {DartsCandidate::kDilConv3x3, 0, 3, 2},  {DartsCandidate::kDilConv5x5, 0, 5, 2},
-    {DartsCandidate::kSkipConnect, 0, 1, 1}, {DartsCandidate::kSepConv3x3, 1, 3, 1},
-    {DartsCandidate::kSepConv5x5, 1, 5, 1},  {DartsCandidate::kMaxPool3x3, 0, 0, 0},
-    {DartsCandidate::kAvgPool3x3, 0, 0, 0},
+    facts_of(Candidate::kSepConv3x3, 0),  facts_of(Candidate::kSepConv5x5, 0),
+    facts_of(Candidate::kDilConv3x3, 0),  facts_of(Candidate::kDilConv5x5, 0),
+    facts_of(Candidate::kSkipConnect, 0), facts_of(Candidate::kSepConv3x3, 1),
+    facts_of(Candidate::kSepConv5x5, 1),  facts_of(Candidate::kMaxPool3x3, 0),
+    facts_of(Candidate::kAvgPool3x3, 0),
 };
 
 PYNAS_INLINE bool is_second(int slot) { return slot == kSep3Second || slot == kSep5Second; }
@@ -98,7 +103,7 @@ struct Plan {
     pixels = out.pixels();
     chunk_rows = most(1, least(out.height, 4096 / (out.width * blocks * kL)));
     chunk_plane = chunk_rows * out.width * kL;
-    identity = p.stride == 1 && candidate(DartsCandidate::kSkipConnect).weight != 0.0f;
+    identity = p.stride == 1 && candidate(Candidate::kSkipConnect).weight != 0.0f;
     for (int slot = 0; slot < kSlots; ++slot)
       active[slot] = candidate(kFacts[slot].candidate).weight != 0.0f && !(slot == kReduce && p.stride == 1);
     pools = active[kMaxPool] || active[kAvgPool];
@@ -107,8 +112,8 @@ struct Plan {
   }
 
   int64_t bytes() const { return bytes_; }
-  const DartsCandidateParams& candidate(DartsCandidate which) const {
-    return p.candidates[static_cast<int>(which)];
+  const DartsCandidateParams& candidate(Candidate which) const {
+    return p.candidates[static_cast<int64_t>(which)];
   }
   float weight(int slot) const { return candidate(kFacts[slot].candidate).weight; }
   const DartsStage& stage(int slot) const {

@@ -67,7 +67,7 @@ struct MeanVariance {
   }
 };
 
-// From the threads' sums over a normalisation's input to its mean, rstd and running statistics.
+// From the threads' sums over a normalisation's input to its mean, rstd and variance.
 // moments(t): the sums of thread t.
 template <class MomentsOf>
 void finish_statistics(const DartsEdgeParams& p, const DartsNorm& norm, int threads, MomentsOf moments) {
@@ -83,21 +83,16 @@ void finish_statistics(const DartsEdgeParams& p, const DartsNorm& norm, int thre
     }
     norm.mean[c] = static_cast<float>(all.mean);
     norm.rstd[c] = static_cast<float>(1.0 / std::sqrt(all.m2 / all.count + p.eps));
-    const auto update = [&](float* running, double batch) {
-      if (running != nullptr)
-        running[c] =
-            static_cast<float>((1.0 - p.momentum) * static_cast<double>(running[c]) + p.momentum * batch);
-    };
-    update(norm.running_mean, all.mean);
-    update(norm.running_var, all.m2 / (all.count - 1.0));
+    norm.variance[c] = static_cast<float>(all.m2 / all.count);
   }
 }
 
-// mean and rstd from the running statistics.
+// mean, rstd and variance from the running statistics.
 inline void take_running_statistics(const DartsEdgeParams& p, const DartsNorm& norm) {
   for (int64_t c = 0; c < p.channels; ++c) {
     norm.mean[c] = norm.running_mean[c];
     norm.rstd[c] = static_cast<float>(1.0 / std::sqrt(static_cast<double>(norm.running_var[c]) + p.eps));
+    norm.variance[c] = norm.running_var[c];
   }
 }
 

@@ -1,6 +1,7 @@
 #include "ops/depthwise/depthwise.h"
 
 #include "common/simd_convert.h"
+#include "common/visit.h"
 
 namespace pynas::cpu::PYNAS_ISA_NS {
 namespace {
@@ -206,26 +207,24 @@ void backward_weight(const DepthwiseParams& p, const Parallel& parallel) {
   }
 }
 
-// Calls function with a value of the storage type and one of the accumulator's.
-template <class F>
-void visit(DType dtype, F function) {
-  if (dtype == DType::kFloat32) function(float{}, float{});
-  if (dtype == DType::kFloat64) function(double{}, double{});
-  if (dtype == DType::kBFloat16) function(BFloat16{}, float{});
-}
-
 }  // namespace
 
 void depthwise_forward(const DepthwiseParams& p, const Parallel& parallel) {
-  visit(p.dtype, [&](auto t, auto a) { forward<decltype(t), decltype(a)>(p, parallel); });
+  visit_dtype_without_half(p.dtype, [&](auto types) {
+    forward<typename decltype(types)::In, typename decltype(types)::Sum>(p, parallel);
+  });
 }
 
 void depthwise_backward_input(const DepthwiseParams& p, const Parallel& parallel) {
-  visit(p.dtype, [&](auto t, auto a) { backward_input<decltype(t), decltype(a)>(p, parallel); });
+  visit_dtype_without_half(p.dtype, [&](auto types) {
+    backward_input<typename decltype(types)::In, typename decltype(types)::Sum>(p, parallel);
+  });
 }
 
 void depthwise_backward_weight(const DepthwiseParams& p, const Parallel& parallel) {
-  visit(p.dtype, [&](auto t, auto a) { backward_weight<decltype(t), decltype(a)>(p, parallel); });
+  visit_dtype_without_half(p.dtype, [&](auto types) {
+    backward_weight<typename decltype(types)::In, typename decltype(types)::Sum>(p, parallel);
+  });
 }
 
 }  // namespace pynas::cpu::PYNAS_ISA_NS

@@ -85,7 +85,7 @@ __global__ void __launch_bounds__(kStageThreads)
   for (int k = 0; k < f.count; ++k) {
     if (!is_open(source.gates, f.gate[k])) continue;
     // Outputs that the tile's inputs reach: `margin` more on each side than its own.
-    const int margin = (f.padding(k) + kStride - 1) / kStride;
+    const int margin = ceil_div(f.padding(k), kStride);
     const Halo& halo = halos.of[k];
     const T* grad = static_cast<const T*>(f.image[k]);
     __syncthreads();  // the filter before this one has been read
@@ -100,7 +100,7 @@ __global__ void __launch_bounds__(kStageThreads)
     __syncthreads();
     visit_filter(f, k, [&](auto kernel, auto dilation) {
       constexpr int kK = decltype(kernel)::value, kD = decltype(dilation)::value;
-      constexpr int kPadding = kD * (kK - 1) / 2, kMargin = (kPadding + kStride - 1) / kStride;
+      constexpr int kPadding = kD * (kK - 1) / 2, kMargin = ceil_div(kPadding, kStride);
       constexpr int kSpan = kColumns / kStride + 2 * kMargin;
       for (int i = 0; i < kK; ++i) {
         const int row = r + kPadding - i * kD + kMargin * kStride;  // kStride times the row of g in the tile
@@ -149,7 +149,7 @@ void depthwise_forward(const DepthwiseParams& p, void* stream) {
   const int padding = largest_padding(filters), stride = static_cast<int>(p.stride);
   const Halo halo((tiles.rows - 1) * stride + 2 * padding + 1, (kColumns - 1) * stride + 2 * padding + 1);
   const int cells = halo.cells(tiles.slice) + filters.taps * tiles.slice;
-  visit_stride(p, [&](auto tag, auto constant) {
+  visit_dtype_and_stride(p.dtype, p.stride, [&](auto tag, auto constant) {
     using T = typename decltype(tag)::type;
     launch(forward_kernel<T, decltype(constant)::value>, tiles.grid(), dim3(kStageThreads),
            cells * sizeof(Accumulate<T>), static_cast<cudaStream_t>(stream), tiles, halo, padding, filters,
@@ -167,7 +167,7 @@ void depthwise_backward_input(const DepthwiseParams& p, void* stream) {
     halos.of[k] = Halo(tiles.rows / stride + 2 * margin, kColumns / stride + 2 * margin);
   }
   const int cells = halos.cells(tiles.slice, filters.count) + kMaxTaps * tiles.slice;
-  visit_stride(p, [&](auto tag, auto constant) {
+  visit_dtype_and_stride(p.dtype, p.stride, [&](auto tag, auto constant) {
     using T = typename decltype(tag)::type;
     launch(backward_input_kernel<T, decltype(constant)::value>, tiles.grid(), dim3(kStageThreads),
            cells * sizeof(Accumulate<T>), static_cast<cudaStream_t>(stream), tiles, halos, filters,

@@ -4,6 +4,7 @@
 
 #include <type_traits>
 
+#include "common/visit.h"
 #include "ops/depthwise/depthwise.h"
 #include "ops/depthwise/stage_cuda.h"
 
@@ -95,15 +96,6 @@ Source<T> source_of(const DepthwiseParams& p) {
           p.height,
           p.width,
           p.channels};
-}
-
-// Calls function(TypeTag<T>{}, the stride as a constant).
-template <class F>
-void visit_stride(const DepthwiseParams& p, F&& function) {
-  visit_dtype(p.dtype, [&](auto tag) {
-    if (p.stride == 1) return function(tag, std::integral_constant<int, 1>{});
-    function(tag, std::integral_constant<int, 2>{});
-  });
 }
 
 inline StageTiles output_tiles(const DepthwiseParams& p) {

@@ -132,7 +132,7 @@ void depthwise_backward_weight(const DepthwiseParams& p, void* stream) {
     halos.of[k] = Halo((tiles.rows - 1) * stride + around, (kColumns - 1) * stride + around);
   }
   const int cells = max(halos.cells(tiles.slice, filters.count), kMaxTaps * kStageThreads);
-  visit_stride(p, [&](auto tag, auto constant) {
+  visit_dtype_and_stride(p.dtype, p.stride, [&](auto tag, auto constant) {
     using T = typename decltype(tag)::type;
     using A = Accumulate<T>;
     const auto on = static_cast<cudaStream_t>(stream);

@@ -3,7 +3,7 @@
 // that global and shared memory are accessed in whole segments.
 #pragma once
 
-#include "common/cuda_dtype.h"
+#include "common/visit.h"
 
 namespace pynas::cuda {
 

@@ -1,8 +1,9 @@
 #include "ops/embedding_grad_moments/embedding_grad_moments.h"
 
-#include "common/cpu_dtype.h"
 #include "common/fold.h"
+#include "common/math.h"
 #include "common/simd.h"
+#include "common/visit.h"
 
 // Memory-bound: every element of grad_output is read once, and values are written once. A task is one block
 // of features of one touched row: it walks the row's look-ups in order, adds those of a sample group in
@@ -105,7 +106,7 @@ void fold_row(const EmbeddingGradMomentsParams& p, int64_t u, int64_t begin, int
 template <class In, class T>
 void run(const EmbeddingGradMomentsParams& p, const Parallel& parallel) {
   constexpr int64_t kWidth = kBlock * kLanes<T>;
-  const int64_t blocks = (p.features + kWidth - 1) / kWidth;
+  const int64_t blocks = ceil_div(p.features, kWidth);
   parallel(p.rows * blocks, 16, [&](int64_t begin, int64_t end) {
     for (int64_t task = begin; task < end; ++task) {
       const int64_t u = task / blocks;

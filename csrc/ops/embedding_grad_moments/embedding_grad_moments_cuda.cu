@@ -1,6 +1,6 @@
 // Moments over sample groups of an embedding's gradient, touched rows only: see embedding_grad_moments.h.
-#include "common/cuda_dtype.h"
 #include "common/cuda_moments.h"
+#include "common/visit.h"
 #include "ops/embedding_grad_moments/embedding_grad_moments.h"
 
 namespace pynas::cuda {

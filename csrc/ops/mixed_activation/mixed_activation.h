@@ -26,6 +26,7 @@
 
 #include "common/dtype.h"
 #include "common/isa.h"
+#include "common/math.h"
 #include "common/parallel.h"
 
 namespace pynas {
@@ -69,7 +70,7 @@ inline int64_t mixed_activation_block_rows(int64_t features) {
 }
 inline int64_t mixed_activation_blocks(int64_t batch, int64_t features) {
   const int64_t rows = mixed_activation_block_rows(features);
-  return (batch + rows - 1) / rows;
+  return ceil_div(batch, rows);
 }
 // Blocks of CUDA threads of one predecessor in backward: 4 elements to a thread, at most two blocks for each
 // of an H100's 132 multiprocessors. `partial` has J kActivations values for each of them; forward needs none.

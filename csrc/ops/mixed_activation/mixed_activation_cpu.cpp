@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "common/fold.h"
+#include "common/visit.h"
 #include "ops/mixed_activation/activations.h"
 #include "ops/mixed_activation/columns.h"
 
@@ -222,25 +223,11 @@ void backward(const MixedActivationParams& p, const Parallel& parallel) {
 }  // namespace
 
 void mixed_activation(const MixedActivationParams& p, const Parallel& parallel) {
-  switch (p.dtype) {
-    case DType::kFloat32:
-      return forward<float>(p, parallel);
-    case DType::kFloat64:
-      return forward<double>(p, parallel);
-    default:
-      return forward<BFloat16>(p, parallel);  // the binding refuses others
-  }
+  visit_dtype_without_half(p.dtype, [&](auto types) { forward<typename decltype(types)::In>(p, parallel); });
 }
 
 void mixed_activation_backward(const MixedActivationParams& p, const Parallel& parallel) {
-  switch (p.dtype) {
-    case DType::kFloat32:
-      return backward<float>(p, parallel);
-    case DType::kFloat64:
-      return backward<double>(p, parallel);
-    default:
-      return backward<BFloat16>(p, parallel);
-  }
+  visit_dtype_without_half(p.dtype, [&](auto types) { backward<typename decltype(types)::In>(p, parallel); });
 }
 
 }  // namespace pynas::cpu::PYNAS_ISA_NS

@@ -1,5 +1,5 @@
 // A node of a recurrent supernet cell: see mixed_activation.h for the formulas.
-#include "common/cuda_dtype.h"
+#include "common/visit.h"
 #include "ops/mixed_activation/mixed_activation.h"
 
 namespace pynas::cuda {

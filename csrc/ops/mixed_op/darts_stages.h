@@ -41,17 +41,15 @@ struct Step {
 // A candidate that takes part, with what of it is known: images [N, C, out_height, out_width] channels_last.
 struct Part {
   int64_t k = 0;  // position in the mixture
-  Candidate kind = Candidate::kNone;
-  std::vector<Step> steps;  // one for each of its batch norms
+  CandidateStages stages;
+  std::vector<Step> steps;  // one for each of them
   at::Tensor d[2], z[2];    // of step 0 and 1 (d of a reduction: its halves); undefined when not there
-  bool is_sep() const { return kind == Candidate::kSepConv3x3 || kind == Candidate::kSepConv5x5; }
-  bool is_conv() const {
-    return is_sep() || kind == Candidate::kDilConv3x3 || kind == Candidate::kDilConv5x5;
-  }
-  bool is_pool() const { return kind == Candidate::kMaxPool3x3 || kind == Candidate::kAvgPool3x3; }
-  bool is_identity() const { return kind == Candidate::kSkipConnect && steps.empty(); }
-  bool is_reduction() const { return kind == Candidate::kSkipConnect && !steps.empty(); }
-  int64_t dilation() const { return is_sep() ? 1 : 2; }
+  bool is_conv() const { return stages.starts_with(StageKind::kSeparable); }
+  bool is_sep() const { return is_conv() && stages.count == 2; }
+  bool is_max_pool() const { return stages.starts_with(StageKind::kMaxPool); }
+  bool is_pool() const { return stages.is_pool(); }
+  bool is_identity() const { return stages.count == 0; }
+  bool is_reduction() const { return stages.starts_with(StageKind::kReduction); }
   const at::Tensor& last() const { return z[steps.size() > 1 ? 1 : 0]; }
 };
 

@@ -140,8 +140,7 @@ void through_convolutions(Backward& b, std::vector<at::Tensor>& grads) {
 void through_pools(Backward& b, const std::vector<at::Tensor>& grads) {
   for (const std::vector<Part*>& pair : pool_pairs(b.parts)) {
     at::Tensor max, average;
-    for (const Part* part : pair)
-      (part->kind == Candidate::kMaxPool3x3 ? max : average) = grads[part - b.parts.data()];
+    for (const Part* part : pair) (part->is_max_pool() ? max : average) = grads[part - b.parts.data()];
     b.add_to_x([&](at::Tensor& x, bool accumulate) {
       pool3x3_backward(pool_call(b.call, pair), max, average, x, accumulate);
     });

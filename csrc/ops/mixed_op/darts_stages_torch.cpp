@@ -19,14 +19,14 @@ namespace {
 std::vector<Step> steps_of(const EdgeCall& call, const EdgeCandidate& candidate) {
   std::vector<Step> steps;
   int64_t next = candidate.parameter;
-  const bool pool = candidate.kind == Candidate::kMaxPool3x3 || candidate.kind == Candidate::kAvgPool3x3;
-  for (int64_t n = 0; n < candidate.norms; ++n) {
-    Step step{-1, -1, -1, -1, candidate.norm + n};
-    if (!pool) {
+  int64_t norm = candidate.norm;
+  for (const CandidateStage& stage : candidate.stages) {
+    Step step{-1, -1, -1, -1, norm++};
+    if (stage.weights() == 2) {
       step.depthwise = next++;
       step.pointwise = next++;
     }
-    if (!pool && call.affine) {
+    if (call.affine && stage.norm == StageNorm::kAffine) {
       step.gamma = next++;
       step.beta = next++;
     }
@@ -60,7 +60,7 @@ std::vector<Part> parts_of(const EdgeCall& call) {
     if (!call.active(k)) continue;
     Part part;
     part.k = k;
-    part.kind = call.candidates[k].kind;
+    part.stages = call.candidates[k].stages;
     part.steps = steps_of(call, call.candidates[k]);
     if (part.is_identity()) part.z[0] = call.x;
     parts.push_back(part);
@@ -88,7 +88,8 @@ DepthwiseInput second_input(const EdgeCall& call, const Part& part, const at::Te
 }
 
 DepthwiseFilter filter_of(const EdgeCall& call, const Part& part, int step) {
-  return {call.parameters[part.steps[step].depthwise], part.dilation(), gate_of(call, part)};
+  return {call.parameters[part.steps[step].depthwise], part.stages.stages[step].dilation,
+          gate_of(call, part)};
 }
 
 std::vector<std::vector<Part*>> convolution_groups(std::vector<Part>& parts) {
@@ -105,7 +106,8 @@ std::vector<std::vector<Part*>> pool_pairs(std::vector<Part>& parts) {
   std::vector<std::vector<Part*>> pairs;
   for (Part& part : parts) {
     if (!part.is_pool()) continue;
-    if (pairs.empty() || pairs.back().size() == 2 || pairs.back()[0]->kind == part.kind) pairs.emplace_back();
+    if (pairs.empty() || pairs.back().size() == 2 || pairs.back()[0]->is_max_pool() == part.is_max_pool())
+      pairs.emplace_back();
     pairs.back().push_back(&part);
   }
   return pairs;
@@ -118,7 +120,7 @@ Pool3x3Call pool_call(const EdgeCall& call, const std::vector<Part*>& pools) {
   pool.gates = gates_of(call);
   pool.max = pool.average = false;
   for (const Part* part : pools) {
-    const bool max = part->kind == Candidate::kMaxPool3x3;
+    const bool max = part->is_max_pool();
     (max ? pool.max : pool.average) = true;
     (max ? pool.max_gate : pool.average_gate) = gate_of(call, *part);
   }
@@ -129,7 +131,7 @@ void compute_pools(const EdgeCall& call, std::vector<Part>& parts) {
   for (const std::vector<Part*>& pair : pool_pairs(parts)) {
     if (pair[0]->z[0].defined()) continue;
     const auto [max, average] = pool3x3_forward(pool_call(call, pair));
-    for (Part* part : pair) part->z[0] = part->kind == Candidate::kMaxPool3x3 ? max : average;
+    for (Part* part : pair) part->z[0] = part->is_max_pool() ? max : average;
   }
 }
 

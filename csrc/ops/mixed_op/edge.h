@@ -14,24 +14,10 @@
 #include <cstdint>
 #include <vector>
 
+#include "common/math.h"
+#include "ops/mixed_op/candidates.h"
+
 namespace pynas {
-
-// The codes of pynas/ops/candidates.py. A mixture may hold the same candidate more than once.
-enum class Candidate : int64_t {
-  kNone,
-  kMaxPool3x3,
-  kAvgPool3x3,
-  kSkipConnect,
-  kSepConv3x3,
-  kSepConv5x5,
-  kDilConv3x3,
-  kDilConv5x5,
-  kNorConv1x1,
-  kNorConv3x3,
-};
-
-// In kDarts every pool is followed by a batch norm, which is never affine; elsewhere pools have none.
-enum class Family : int64_t { kDarts, kNasBench201, kTransNas };
 
 // What forward keeps for backward, beside the statistics:
 //   kNothing      nothing
@@ -43,6 +29,7 @@ enum class Save : int64_t { kNothing, kProducts, kEverything };
 
 struct EdgeCandidate {
   Candidate kind = Candidate::kNone;
+  CandidateStages stages;  // what it consists of in this edge
   // The candidate's weight stands at its position in EdgeCall::candidates. The first entry
   // of the others, and how many there are:
   int64_t parameter = 0, parameters = 0;  // in EdgeCall::parameters, order of the candidate's state_dict
@@ -73,8 +60,8 @@ struct EdgeCall {
 
   int64_t batch() const { return x.size(0); }
   int64_t channels() const { return x.size(1); }
-  int64_t out_height() const { return (x.size(2) + stride - 1) / stride; }
-  int64_t out_width() const { return (x.size(3) + stride - 1) / stride; }
+  int64_t out_height() const { return ceil_div(x.size(2), stride); }
+  int64_t out_width() const { return ceil_div(x.size(3), stride); }
   // False only where the weight is known to be exactly zero: the candidate is then not computed, nothing of
   // it is saved and its gradients are zero.
   bool active(int64_t k) const {

@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <string>
+#include <utility>
 
 #include "bindings/tensor.h"
 #include "ops/mixed_op/mixed_op_binding.h"
@@ -10,79 +11,9 @@
 namespace pynas {
 namespace {
 
-constexpr const char* kNames[] = {"none",         "max_pool_3x3", "avg_pool_3x3", "skip_connect",
-                                  "sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5",
-                                  "nor_conv_1x1", "nor_conv_3x3"};
 constexpr size_t kMaxCandidates = 64;  // as many as normalized_sum adds up
-constexpr int64_t kKinds = sizeof(kNames) / sizeof(kNames[0]);
-
-const char* name_of(Candidate kind) { return kNames[static_cast<int64_t>(kind)]; }
-
-bool belongs(Candidate kind, Family family) {
-  switch (kind) {
-    case Candidate::kNone:
-    case Candidate::kSkipConnect:
-      return true;
-    case Candidate::kAvgPool3x3:
-      return family != Family::kTransNas;
-    case Candidate::kNorConv1x1:
-    case Candidate::kNorConv3x3:
-      return family != Family::kDarts;
-    default:
-      return family == Family::kDarts;
-  }
-}
 
 using Shape = std::vector<int64_t>;
-
-struct Layout {
-  std::vector<Shape> parameters;
-  int64_t norms = 0;
-};
-
-// The parameters of one candidate in the order of its state_dict (pynas/ops/candidates.py).
-Layout layout_of(Candidate kind, const EdgeCall& call) {
-  Layout layout;
-  const int64_t c = call.channels();
-  const auto norm = [&](bool affine) {
-    if (affine) layout.parameters.insert(layout.parameters.end(), {Shape{c}, Shape{c}});
-    ++layout.norms;
-  };
-  const auto separable = [&](int64_t kernel) {
-    layout.parameters.insert(layout.parameters.end(), {Shape{c, 1, kernel, kernel}, Shape{c, c, 1, 1}});
-    norm(call.affine);
-  };
-  switch (kind) {
-    case Candidate::kNone:
-      break;
-    case Candidate::kMaxPool3x3:
-    case Candidate::kAvgPool3x3:
-      if (call.family == Family::kDarts) norm(false);
-      break;
-    case Candidate::kSkipConnect:
-      if (call.stride == 2) {
-        layout.parameters = {Shape{c / 2, c, 1, 1}, Shape{c - c / 2, c, 1, 1}};
-        norm(call.affine);
-      }
-      break;
-    case Candidate::kSepConv3x3:
-    case Candidate::kSepConv5x5:
-      for (int stage = 0; stage < 2; ++stage) separable(kind == Candidate::kSepConv3x3 ? 3 : 5);
-      break;
-    case Candidate::kDilConv3x3:
-    case Candidate::kDilConv5x5:
-      separable(kind == Candidate::kDilConv3x3 ? 3 : 5);
-      break;
-    case Candidate::kNorConv1x1:
-    case Candidate::kNorConv3x3: {
-      const int64_t kernel = kind == Candidate::kNorConv3x3 ? 3 : 1;
-      layout.parameters = {Shape{c, c, kernel, kernel}};
-      norm(call.affine);
-      break;
-    }
-  }
-  return layout;
-}
 
 void check_float(const at::Tensor& tensor, const std::string& name) {
   TORCH_CHECK_TYPE(check::is_floating(tensor), "mixed_op: ", name, ": expected a floating tensor, got ",
@@ -115,18 +46,19 @@ void lay_out(EdgeCall& call, const MixedOpOptions& options, std::vector<Shape>& 
   call.training = options.training;
   call.eps = options.eps;
   for (const int64_t code : options.candidates) {
-    TORCH_CHECK_VALUE(code >= 0 && code < kKinds && belongs(static_cast<Candidate>(code), call.family),
+    TORCH_CHECK_VALUE(code >= 0 && code < kCandidates && belongs(static_cast<Candidate>(code), call.family),
                       "mixed_op: candidates: expected codes of family ", options.family, ", got ", code);
     EdgeCandidate candidate;
     candidate.kind = static_cast<Candidate>(code);
-    const Layout layout = layout_of(candidate.kind, call);
+    candidate.stages = stages_of(candidate.kind, call.family, call.stride);
     candidate.parameter = static_cast<int64_t>(shapes.size());
-    candidate.parameters = static_cast<int64_t>(layout.parameters.size());
+    for (Shape& shape : parameter_shapes(candidate.stages, call.channels(), call.affine))
+      shapes.push_back(std::move(shape));
+    candidate.parameters = static_cast<int64_t>(shapes.size()) - candidate.parameter;
     candidate.norm = call.norms;
-    candidate.norms = layout.norms;
+    candidate.norms = candidate.stages.norms();
     candidate.saved = call.slots;
-    candidate.slots = layout.norms * options.save;
-    shapes.insert(shapes.end(), layout.parameters.begin(), layout.parameters.end());
+    candidate.slots = candidate.norms * options.save;
     call.norms += candidate.norms;
     call.slots += candidate.slots;
     call.candidates.push_back(candidate);
@@ -194,6 +126,30 @@ void take_running(EdgeCall& call, at::TensorList running, at::ScalarType accumul
 }
 
 }  // namespace
+
+std::vector<Shape> parameter_shapes(const CandidateStages& stages, int64_t channels, bool affine) {
+  const int64_t c = channels;
+  std::vector<Shape> shapes;
+  for (const CandidateStage& stage : stages) {
+    const int64_t k = stage.kernel;
+    switch (stage.kind) {
+      case StageKind::kMaxPool:
+      case StageKind::kAvgPool:
+        break;
+      case StageKind::kSeparable:
+        shapes.insert(shapes.end(), {Shape{c, 1, k, k}, Shape{c, c, 1, 1}});
+        break;
+      case StageKind::kConvolution:
+        shapes.push_back({c, c, k, k});
+        break;
+      case StageKind::kReduction:
+        shapes.insert(shapes.end(), {Shape{c / 2, c, 1, 1}, Shape{c - c / 2, c, 1, 1}});
+        break;
+    }
+    if (affine && stage.norm == StageNorm::kAffine) shapes.insert(shapes.end(), {Shape{c}, Shape{c}});
+  }
+  return shapes;
+}
 
 EdgeCall make_edge_call(const at::Tensor& x, const at::Tensor& weights, at::TensorList parameters,
                         at::TensorList running, const MixedOpOptions& options) {

@@ -42,6 +42,40 @@ MixedOpForward call_forward(const Tensor& x, const Tensor& weights, TensorList p
                            options.stride, options.affine, options.training, options.eps, options.save);
 }
 
+// What backward must know of a call beside its tensors: how many of those are parameters and running
+// statistics, and the options.
+struct Kept {
+  size_t parameters = 0, running = 0;
+  MixedOpOptions options;
+
+  using Data = decltype(torch::autograd::AutogradContext::saved_data);
+
+  void write(Data& data) const {
+    data["parameters"] = static_cast<int64_t>(parameters);
+    data["running"] = static_cast<int64_t>(running);
+    data["candidates"] = options.candidates;
+    data["family"] = options.family;
+    data["stride"] = options.stride;
+    data["affine"] = options.affine;
+    data["training"] = options.training;
+    data["eps"] = options.eps;
+    data["save"] = options.save;
+  }
+  static Kept read(Data& data) {
+    Kept kept;
+    kept.parameters = static_cast<size_t>(data["parameters"].toInt());
+    kept.running = static_cast<size_t>(data["running"].toInt());
+    kept.options.candidates = data["candidates"].toIntVector();
+    kept.options.family = data["family"].toInt();
+    kept.options.stride = data["stride"].toInt();
+    kept.options.affine = data["affine"].toBool();
+    kept.options.training = data["training"].toBool();
+    kept.options.eps = data["eps"].toDouble();
+    kept.options.save = data["save"].toInt();
+    return kept;
+  }
+};
+
 struct MixedOp : torch::autograd::Function<MixedOp> {
   // backward returns a gradient for x, weights and each of parameters, and one undefined tensor each for
   // running (a vector, not a TensorList) and options, which autograd takes for single values.
@@ -55,15 +89,7 @@ struct MixedOp : torch::autograd::Function<MixedOp> {
     kept.insert(kept.end(), saved.begin(), saved.end());
     context->save_for_backward(kept);
     context->set_materialize_grads(false);
-    context->saved_data["counts"] = std::vector<int64_t>{static_cast<int64_t>(parameters.size()),
-                                                         static_cast<int64_t>(running.size()),
-                                                         options.family,
-                                                         options.stride,
-                                                         options.affine,
-                                                         options.training,
-                                                         options.save};
-    context->saved_data["candidates"] = options.candidates;
-    context->saved_data["eps"] = options.eps;
+    Kept{parameters.size(), running.size(), options}.write(context->saved_data);
     variable_list outputs{y, statistics};
     outputs.insert(outputs.end(), saved.begin(), saved.end());
     context->mark_non_differentiable({outputs.begin() + 1, outputs.end()});
@@ -71,27 +97,28 @@ struct MixedOp : torch::autograd::Function<MixedOp> {
   }
 
   static variable_list backward(torch::autograd::AutogradContext* context, const variable_list& grads) {
-    const std::vector<int64_t> counts = context->saved_data["counts"].toIntVector();
-    const size_t parameters = counts[0], running = counts[1];
+    const Kept call = Kept::read(context->saved_data);
+    const MixedOpOptions& options = call.options;
+    const size_t parameters = call.parameters, running = call.running;
     variable_list result(2 + parameters + 2);
     if (!grads[0].defined()) return result;
     const variable_list kept = context->get_saved_variables();
     const TensorList all(kept);
     bool needs_parameters = false;
     for (size_t i = 0; i < parameters; ++i) needs_parameters |= context->needs_input_grad(2 + i);
-    const auto call = [&] {
-      return backward_op().call(
-          grads[0], kept[0], kept[1], all.slice(3, parameters), all.slice(3 + parameters, running), kept[2],
-          all.slice(3 + parameters + running), context->saved_data["candidates"].toIntVector(), counts[2],
-          counts[3], counts[4] != 0, counts[5] != 0, context->saved_data["eps"].toDouble(), counts[6],
-          context->needs_input_grad(0), context->needs_input_grad(1), needs_parameters);
+    const auto gradients_of = [&] {
+      return backward_op().call(grads[0], kept[0], kept[1], all.slice(3, parameters),
+                                all.slice(3 + parameters, running), kept[2],
+                                all.slice(3 + parameters + running), options.candidates, options.family,
+                                options.stride, options.affine, options.training, options.eps, options.save,
+                                context->needs_input_grad(0), context->needs_input_grad(1), needs_parameters);
     };
     MixedOpBackward gradients;
     if (at::GradMode::is_enabled()) {
-      gradients = call();
+      gradients = gradients_of();
     } else {
       const at::AutoDispatchBelowADInplaceOrView guard;
-      gradients = call();
+      gradients = gradients_of();
     }
     auto& [dx, dweights, dparameters] = gradients;
     if (context->needs_input_grad(0)) result[0] = dx;

@@ -21,6 +21,10 @@ struct MixedOpOptions {
   int64_t save = 1;
 };
 
+// The parameters of a candidate in the order of its state_dict.
+std::vector<std::vector<int64_t>> parameter_shapes(const CandidateStages& stages, int64_t channels,
+                                                   bool affine);
+
 // Checks every argument and lays the mixture out: which parameters, batch norms and slots are whose.
 EdgeCall make_edge_call(const at::Tensor& x, const at::Tensor& weights, at::TensorList parameters,
                         at::TensorList running, const MixedOpOptions& options);

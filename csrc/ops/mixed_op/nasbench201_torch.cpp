@@ -87,6 +87,11 @@ class Inputs {
   std::array<at::Tensor, 2> sampled_;
 };
 
+bool is_convolution(const EdgeCandidate& candidate, int kernel) {
+  const CandidateStages& stages = candidate.stages;
+  return stages.starts_with(StageKind::kConvolution) && stages.stages[0].kernel == kernel;
+}
+
 bool fast3x3(const EdgeCall& call, const at::Tensor& weight) {
   return call.stride == 1 && conv3x3_supports(call.x, weight);
 }
@@ -105,25 +110,22 @@ at::Tensor columns(const at::Tensor& image, const EdgeCall& call, int64_t half) 
   return rows_of(image).slice(1, half == 0 ? 0 : split, half == 0 ? split : call.channels());
 }
 
-// z_k of a candidate.
+// z_k of a candidate, which has one stage or, as the identity, none.
 at::Tensor product(const EdgeCall& call, const EdgeCandidate& candidate, Inputs& inputs) {
+  if (candidate.stages.count == 0) return call.x;
+  if (candidate.stages.is_pool()) return pool3x3_forward(pool_of(call)).second;
   const at::Tensor* weight = call.parameters.data() + candidate.parameter;
-  switch (candidate.kind) {
-    case Candidate::kAvgPool3x3:
-      return pool3x3_forward(pool_of(call)).second;
-    case Candidate::kNorConv1x1:
-      if (call.stride == 1 && fast1x1(call)) {
-        return image_of(pointwise(call, rows_of(call.x), *weight, true), call);
-      }
-      return image_of(pointwise(call, rows_of(inputs.pointwise()), *weight, false), call);
-    case Candidate::kNorConv3x3:
-      if (fast3x3(call, *weight)) return conv3x3_forward(call.x, *weight, true);
-      return at::convolution(inputs.rectified(), *weight, {}, strides(call), kOnes, kOnes, false, kZeros, 1)
-          .contiguous(kChannelsLast);
-    default:
-      break;
+  if (is_convolution(candidate, 1)) {
+    if (call.stride == 1 && fast1x1(call)) {
+      return image_of(pointwise(call, rows_of(call.x), *weight, true), call);
+    }
+    return image_of(pointwise(call, rows_of(inputs.pointwise()), *weight, false), call);
   }
-  if (call.stride == 1) return call.x;
+  if (is_convolution(candidate, 3)) {
+    if (fast3x3(call, *weight)) return conv3x3_forward(call.x, *weight, true);
+    return at::convolution(inputs.rectified(), *weight, {}, strides(call), kOnes, kOnes, false, kZeros, 1)
+        .contiguous(kChannelsLast);
+  }
   at::Tensor z = at::empty({call.batch(), call.channels(), call.out_height(), call.out_width()},
                            call.x.options().memory_format(kChannelsLast));
   for (int64_t half = 0; half < 2; ++half) {
@@ -138,7 +140,7 @@ bool is_product(const EdgeCandidate& candidate) { return candidate.norms > 0; }
 // Whether forward keeps this candidate's product for backward. By default only that of a 3x3 convolution: a
 // 1x1 product takes a ninth of its operations to compute again.
 bool keeps(const EdgeCall& call, const EdgeCandidate& candidate) {
-  return candidate.slots > 0 && (call.save == Save::kEverything || candidate.kind == Candidate::kNorConv3x3);
+  return candidate.slots > 0 && (call.save == Save::kEverything || is_convolution(candidate, 3));
 }
 
 // The candidates that take part, as normalized_sum takes them.
@@ -216,9 +218,9 @@ class ProductGradients {
   void add(const EdgeCandidate& candidate, const at::Tensor& grad) {
     const at::Tensor* weight = call_.parameters.data() + candidate.parameter;
     at::Tensor* result = gradients_.parameters.data() + candidate.parameter;
-    if (candidate.kind == Candidate::kNorConv3x3) {
+    if (is_convolution(candidate, 3)) {
       add_3x3(*weight, *result, grad);
-    } else if (candidate.kind == Candidate::kNorConv1x1) {
+    } else if (is_convolution(candidate, 1)) {
       add_1x1(*weight, *result, rows_of(grad));
     } else {
       for (int64_t half = 0; half < 2; ++half) {
@@ -304,7 +306,7 @@ at::Tensor plain_gradient(const EdgeCall& call, const Terms& terms, const std::v
   for (const bool pools : {false, true}) {
     for (size_t i = 0; i < shares.size(); ++i) {
       const EdgeCandidate& candidate = call.candidates[terms.candidates[i]];
-      if (is_product(candidate) || pools != (candidate.kind == Candidate::kAvgPool3x3)) continue;
+      if (is_product(candidate) || pools != candidate.stages.is_pool()) continue;
       if (!pools) {
         sum = sum.defined() ? sum.add_(shares[i]) : shares[i];
         continue;
@@ -327,7 +329,7 @@ at::Tensor fused_plain_gradient(const EdgeCall& call, const at::Tensor& grad, at
   bool any = false;
   for (size_t k = 0; k < call.candidates.size(); ++k) {
     if (is_product(call.candidates[k]) || !call.active(static_cast<int64_t>(k))) continue;
-    const bool pool = call.candidates[k].kind == Candidate::kAvgPool3x3;
+    const bool pool = call.candidates[k].stages.is_pool();
     (pool ? params.pool : params.skip) += static_cast<float>(call.host_weights[k]);
     any = true;
   }
@@ -351,7 +353,7 @@ at::Tensor fused_plain_gradient(const EdgeCall& call, const at::Tensor& grad, at
   const at::Tensor totals = sums.sum(0);
   for (size_t k = 0; k < call.candidates.size(); ++k) {
     if (is_product(call.candidates[k]) || !call.active(static_cast<int64_t>(k))) continue;
-    const int64_t which = call.candidates[k].kind == Candidate::kAvgPool3x3 ? 1 : 0;
+    const int64_t which = call.candidates[k].stages.is_pool() ? 1 : 0;
     weights.mutable_data_ptr<float>()[k] = static_cast<float>(totals.const_data_ptr<double>()[which]);
   }
   return out;

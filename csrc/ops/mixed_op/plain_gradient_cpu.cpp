@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "common/math.h"
 #include "common/simd.h"
 #include "ops/mixed_op/plain_gradient.h"
 
@@ -11,7 +12,7 @@ constexpr int64_t kStep = kLanes<float>;
 
 // One over the number of rows (columns) inside the image of the window of row (column) i.
 inline float share(int64_t i, int64_t size) {
-  const int64_t first = std::max<int64_t>(i - 1, 0), last = std::min(i + 2, size);
+  const int64_t first = most(i - 1, 0), last = least(i + 2, size);
   return 1.0f / static_cast<float>(last - first);
 }
 
@@ -26,7 +27,7 @@ PYNAS_INLINE void each(int64_t size, Full&& full, Rest&& rest) {
 // column[w,c] = sum_{|i-h| <= 1} g[i,w,c] / pixels(i,w), over rows i of the image.
 void sum_rows(const PlainGradientParams& p, const float* image, int64_t h, float* column) {
   const int64_t size = p.width * p.channels;
-  const int64_t first = std::max<int64_t>(h - 1, 0), last = std::min(h + 2, p.height);
+  const int64_t first = most(h - 1, 0), last = least(h + 2, p.height);
   float rows[3];
   for (int64_t i = first; i < last; ++i) rows[i - first] = share(i, p.height);
   for (int64_t w = 0; w < p.width; ++w) {

@@ -1,5 +1,5 @@
-#include "common/cpu_dtype.h"
 #include "common/simd.h"
+#include "common/visit.h"
 #include "ops/moments_update/moments_update.h"
 
 namespace pynas::cpu::PYNAS_ISA_NS {

@@ -1,5 +1,5 @@
 // Running moments of successive gradients: see moments_update.h for the formula.
-#include "common/cuda_dtype.h"
+#include "common/visit.h"
 #include "ops/moments_update/moments_update.h"
 
 namespace pynas::cuda {

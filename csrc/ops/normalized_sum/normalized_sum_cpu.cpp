@@ -1,7 +1,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "common/cpu_dtype.h"
+#include "common/visit.h"
 #include "ops/normalized_sum/planes.h"
 #include "ops/normalized_sum/rows.h"
 
@@ -274,15 +274,12 @@ class Kernel {
   const Workspace<S> workspace;
 };
 
-// Calls body with a kernel for the element type; float16 is widened by the binding.
+// Calls body with a kernel for the element type.
 template <class F>
 void visit(const NormalizedSumParams& p, const Parallel& parallel, F body) {
-  visit_dtype(p.dtype, [&](auto types) {
-    using Chosen = decltype(types);
-    if constexpr (!std::is_same_v<typename Chosen::In, Float16>) {
-      Kernel<typename Chosen::In, typename Chosen::Sum> kernel(p, parallel);
-      body(kernel);
-    }
+  visit_dtype_without_half(p.dtype, [&](auto types) {
+    Kernel<typename decltype(types)::In, typename decltype(types)::Sum> kernel(p, parallel);
+    body(kernel);
   });
 }
 

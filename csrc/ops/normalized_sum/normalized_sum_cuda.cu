@@ -1,7 +1,7 @@
 // The sum of batch-normalised inputs: see normalized_sum.h for the formulas. The kernels read the weights, so
 // that the host need not wait for them: a block whose input has weight zero ends, a thread skips that input.
 // Sums go to parts of a fixed split and are merged in order, in double: the same bits every time.
-#include "common/cuda_dtype.h"
+#include "common/visit.h"
 #include "ops/normalized_sum/normalized_sum.h"
 
 namespace pynas::cuda {

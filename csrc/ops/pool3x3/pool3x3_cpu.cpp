@@ -1,6 +1,8 @@
 #include "ops/pool3x3/pool3x3.h"
 
+#include "common/math.h"
 #include "common/simd_convert.h"
+#include "common/visit.h"
 
 namespace pynas::cpu::PYNAS_ISA_NS {
 namespace {
@@ -20,7 +22,7 @@ PYNAS_INLINE Range window(int64_t i, int64_t stride, int64_t size) {
 
 // The outputs whose window holds input y: stride i - 1 <= y <= stride i + 1.
 PYNAS_INLINE Range windows_of(int64_t y, int64_t stride, int64_t outputs) {
-  return {y <= 0 ? 0 : (y - 1 + stride - 1) / stride, least((y + 1) / stride + 1, outputs)};
+  return {y <= 0 ? 0 : ceil_div(y - 1, stride), least((y + 1) / stride + 1, outputs)};
 }
 
 template <class A>
@@ -127,20 +129,12 @@ void backward_row(const Pool3x3Params& p, bool use_max, bool use_avg, int64_t n,
   }
 }
 
-// Calls function with a value of the storage type and one of the accumulator's.
-template <class F>
-void visit(DType dtype, F function) {
-  if (dtype == DType::kFloat32) function(float{}, float{});
-  if (dtype == DType::kFloat64) function(double{}, double{});
-  if (dtype == DType::kBFloat16) function(BFloat16{}, float{});
-}
-
 }  // namespace
 
 void pool3x3_forward(const Pool3x3Params& p, const Parallel& parallel) {
-  visit(p.dtype, [&](auto t, auto a) {
-    using T = decltype(t);
-    using A = decltype(a);
+  visit_dtype_without_half(p.dtype, [&](auto types) {
+    using T = typename decltype(types)::In;
+    using A = typename decltype(types)::Sum;
     const bool use_max = live<A>(p, p.max_gate), use_avg = live<A>(p, p.avg_gate);
     parallel(p.batch * p.out_height, 1, [&](int64_t begin, int64_t end) {
       for (int64_t r = begin; r < end; ++r)
@@ -150,9 +144,9 @@ void pool3x3_forward(const Pool3x3Params& p, const Parallel& parallel) {
 }
 
 void pool3x3_backward(const Pool3x3Params& p, const Parallel& parallel) {
-  visit(p.dtype, [&](auto t, auto a) {
-    using T = decltype(t);
-    using A = decltype(a);
+  visit_dtype_without_half(p.dtype, [&](auto types) {
+    using T = typename decltype(types)::In;
+    using A = typename decltype(types)::Sum;
     const bool use_max = p.grad_max != nullptr && live<A>(p, p.max_gate);
     const bool use_avg = p.grad_avg != nullptr && live<A>(p, p.avg_gate);
     parallel(p.batch * p.height, 1, [&](int64_t begin, int64_t end) {

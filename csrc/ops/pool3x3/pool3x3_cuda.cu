@@ -1,4 +1,5 @@
 // Maximum and average over 3 x 3 windows of one input: see pool3x3.h for the formulas.
+#include "common/visit.h"
 #include "ops/depthwise/stage_cuda.h"
 #include "ops/pool3x3/pool3x3.h"
 
@@ -172,21 +173,12 @@ Pools<T> pools_of(const Pool3x3Params& p) {
           p.accumulate};
 }
 
-// Calls function(TypeTag<T>{}, the stride as a constant).
-template <class F>
-void visit_stride(const Pool3x3Params& p, F&& function) {
-  visit_dtype(p.dtype, [&](auto tag) {
-    if (p.stride == 1) return function(tag, std::integral_constant<int, 1>{});
-    function(tag, std::integral_constant<int, 2>{});
-  });
-}
-
 }  // namespace
 
 void pool3x3_forward(const Pool3x3Params& p, void* stream) {
   const StageTiles tiles(p.batch, p.out_height, p.out_width, p.channels);
   if (tiles.tiles() == 0 || p.channels == 0) return;
-  visit_stride(p, [&](auto tag, auto stride) {
+  visit_dtype_and_stride(p.dtype, p.stride, [&](auto tag, auto stride) {
     using T = typename decltype(tag)::type;
     launch(pool_forward_kernel<T, decltype(stride)::value>, tiles.grid(), dim3(kStageThreads), 0,
            static_cast<cudaStream_t>(stream), tiles, pools_of<T>(p));
@@ -196,7 +188,7 @@ void pool3x3_forward(const Pool3x3Params& p, void* stream) {
 void pool3x3_backward(const Pool3x3Params& p, void* stream) {
   const StageTiles tiles(p.batch, p.height, p.width, p.channels);
   if (tiles.tiles() == 0 || p.channels == 0) return;
-  visit_stride(p, [&](auto tag, auto stride) {
+  visit_dtype_and_stride(p.dtype, p.stride, [&](auto tag, auto stride) {
     using T = typename decltype(tag)::type;
     constexpr int kStride = decltype(stride)::value, kMore = kStride == 1 ? 2 : 1;
     const Halo windows(tiles.rows / kStride + kMore, kColumns / kStride + kMore);

@@ -1,3 +1,4 @@
+#include "common/math.h"
 #include "ops/sample_grad/sample_grad_binding.h"
 
 #include <ATen/Context.h>
@@ -48,8 +49,7 @@ at::Tensor allocate(at::IntArrayRef sizes, const at::TensorOptions& options) {
   constexpr uintptr_t kHuge = uintptr_t{2} << 20;
   if (tensor.device().is_cpu() && tensor.nbytes() >= 2 * kHuge) {
     const uintptr_t begin = reinterpret_cast<uintptr_t>(tensor.data_ptr());
-    const uintptr_t first = (begin + kHuge - 1) / kHuge * kHuge,
-                    last = (begin + tensor.nbytes()) / kHuge * kHuge;
+    const uintptr_t first = ceil_div(begin, kHuge) * kHuge, last = (begin + tensor.nbytes()) / kHuge * kHuge;
     if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
   }
 #endif
@@ -64,7 +64,7 @@ void run(SampleGradParams& params, const at::Tensor& like) {
   const int64_t bytes = static_cast<int64_t>(workspace_bytes(params, like));
   const at::Tensor workspace = allocate({bytes + kAlign}, like.options().dtype(at::kByte));
   const uintptr_t begin = reinterpret_cast<uintptr_t>(workspace.data_ptr());
-  params.workspace = reinterpret_cast<void*>((begin + kAlign - 1) / kAlign * kAlign);
+  params.workspace = reinterpret_cast<void*>(ceil_div(begin, kAlign) * kAlign);
   PYNAS_DISPATCH_DEVICE(like, sample_grad, params);
 }
 

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <bit>
 
+#include "common/math.h"
 #include "spaces/nasbench101/orders.h"
 
 namespace pynas::nasbench101 {
@@ -106,7 +107,7 @@ Cell connected(uint32_t edges, int vertices) {
 // Calls body(first, last, results) on chunks of [0, tasks), and joins the results in order.
 template <class T, class F>
 std::vector<T> collect(int64_t tasks, const Parallel& parallel, F&& body) {
-  const int64_t chunks = (tasks + kChunk - 1) / kChunk;
+  const int64_t chunks = ceil_div(tasks, kChunk);
   std::vector<std::vector<T>> parts(static_cast<size_t>(chunks));
   parallel(chunks, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i)

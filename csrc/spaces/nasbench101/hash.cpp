@@ -5,6 +5,7 @@
 #include <memory>
 #include <vector>
 
+#include "common/math.h"
 #include "spaces/nasbench101/md5.h"
 
 namespace pynas {
@@ -163,7 +164,7 @@ void last_round(Labelled& one, Messages& messages, uint8_t* digest) {
 }  // namespace
 
 void hash(const Code* codes, int64_t count, uint8_t* digests, const Parallel& parallel) {
-  parallel((count + kBatch - 1) / kBatch, 1, [&](int64_t begin, int64_t end) {
+  parallel(ceil_div(count, kBatch), 1, [&](int64_t begin, int64_t end) {
     const auto messages = std::make_unique<Messages>();
     std::vector<Labelled> cells;
     for (int64_t batch = begin; batch < end; ++batch) {

@@ -9,8 +9,8 @@
 // tiles, which sum before they square. Include only from sample_grad_cpu.cpp, once per instruction set.
 #pragma once
 
+#include "common/arena.h"
 #include "common/fold.h"
-#include "ops/sample_grad/arena.h"
 
 namespace pynas::cpu::PYNAS_ISA_NS {
 namespace {
@@ -31,8 +31,8 @@ inline void multiply_rows(const GhostRows& rows, int64_t first, int64_t second, 
   constexpr int L = kLanes<double>;
   const double *a[kGhostRows], *b[kGhostRows];
   PYNAS_UNROLL for (int k = 0; k < kGhostRows; ++k) {
-    a[k] = rows.row(smaller(first + k, last));
-    b[k] = rows.row(smaller(second + k, last));
+    a[k] = rows.row(least(first + k, last));
+    b[k] = rows.row(least(second + k, last));
   }
   Vec<double> sums[kGhostRows][kGhostRows] = {};
   for (int64_t i = 0; i < rows.step; i += L) {
@@ -74,7 +74,7 @@ class Ghost {
   void arrange(Arena& arena) {
     for (auto [rows, channels] : {std::pair{&x_, p_.in_channels}, std::pair{&d_, p_.out_channels}}) {
       rows->columns = channels;
-      rows->step = divide_up(channels, kLanes<double>) * kLanes<double>;
+      rows->step = ceil_div(channels, kLanes<double>) * kLanes<double>;
       rows->values = arena.template take<double>(count() * rows->step);
     }
   }

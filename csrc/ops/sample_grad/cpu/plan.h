@@ -5,8 +5,9 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "common/math.h"
+#include "ops/sample_grad/cpu/tile.h"
 #include "ops/sample_grad/sample_grad.h"
-#include "ops/sample_grad/tile.h"
 
 namespace pynas::cpu::PYNAS_ISA_NS {
 namespace {
@@ -24,15 +25,11 @@ enum class Split {
   kWeights,      // weights: all samples are packed beforehand, moments of a few weights are finished in cache
 };
 
-constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-constexpr int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-constexpr int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
-
 constexpr int64_t kMaxBatch = 4;
 
 struct Range {
   int64_t begin, end;
-  int64_t size() const { return larger(end - begin, 0); }
+  int64_t size() const { return most(end - begin, 0); }
 };
 // Part i of n of [0, total).
 constexpr Range part(int64_t total, int64_t n, int64_t i) { return {total * i / n, total * (i + 1) / n}; }
@@ -81,7 +78,7 @@ struct Plan {
   int64_t bundles() const { return conv_groups * chunks * out_blocks; }
   int64_t vectors() const { return conv_groups * blocks * out_blocks * taps * tile_outputs; }
   int64_t bundle_vectors(const Bundle& b) const { return b.blocks * taps * tile_outputs; }
-  int64_t max_bundle_vectors() const { return divide_up(blocks, larger(chunks, 1)) * taps * tile_outputs; }
+  int64_t max_bundle_vectors() const { return ceil_div(blocks, most(chunks, 1)) * taps * tile_outputs; }
   int64_t max_batch_vectors() const {
     return layout == Layout::kDepthwise ? tile_batch * taps : tile_batch * kColumns * tile_outputs;
   }
@@ -93,7 +90,7 @@ struct Plan {
   int64_t patch_cols() const {
     return (p.out_width - 1) * p.stride[1] + (p.kernel[1] - 1) * p.dilation[1] + 1;
   }
-  int64_t padded_out_channels() const { return divide_up(p.out_channels, lanes) * lanes; }
+  int64_t padded_out_channels() const { return ceil_div(p.out_channels, lanes) * lanes; }
 
   Bundle bundle(int64_t i) const {
     const int64_t out_block = i % out_blocks, chunk = i / out_blocks % chunks,
@@ -116,14 +113,14 @@ struct Plan {
   Range valid(int axis, int64_t tap) const {
     const int64_t size = axis == 0 ? height : width, outputs = axis == 0 ? p.out_height : p.out_width;
     const int64_t shift = padding[axis] - tap * dilation[axis], last = shift + size - 1;
-    const int64_t begin = shift > 0 ? divide_up(shift, stride[axis]) : 0;
-    return {begin, last < 0 ? 0 : smaller(outputs, last / stride[axis] + 1)};
+    const int64_t begin = shift > 0 ? ceil_div(shift, stride[axis]) : 0;
+    return {begin, last < 0 ? 0 : least(outputs, last / stride[axis] + 1)};
   }
   // Lanes of a block, and outputs of a bundle, that are weights rather than slack.
-  int64_t used_lanes(int64_t block) const { return smaller(lanes, row - block * lanes); }
+  int64_t used_lanes(int64_t block) const { return least(lanes, row - block * lanes); }
   int64_t used_outputs(const Bundle& b) const {
     return layout == Layout::kDepthwise ? 1
-                                        : smaller(kOutputs, p.group_out_channels() - b.out_block * kOutputs);
+                                        : least(kOutputs, p.group_out_channels() - b.out_block * kOutputs);
   }
 };
 
@@ -154,7 +151,7 @@ inline void choose_layout(Plan& plan, size_t element) {
   if (channels == 1 && p.groups > 1 && p.groups * 2 > lanes) {
     plan.layout = Layout::kDepthwise;
     plan.tile_outputs = 1;
-  } else if (4 * divide_up(channels * taps, lanes) < 3 * divide_up(channels, lanes) * taps) {
+  } else if (4 * ceil_div(channels * taps, lanes) < 3 * ceil_div(channels, lanes) * taps) {
     plan.layout = Layout::kPatches;  // a quarter fewer vectors pays for gathering the patches
   }
   plan.height = p.height;
@@ -175,26 +172,26 @@ inline void choose_layout(Plan& plan, size_t element) {
       plan.dilation[axis] = p.dilation[axis];
     }
   }
-  plan.out_blocks = divide_up(p.group_out_channels(), kOutputs);
+  plan.out_blocks = ceil_div(p.group_out_channels(), kOutputs);
   if (plan.layout == Layout::kDepthwise) {
     plan.conv_groups = 1;
     plan.row = p.groups;
     plan.out_blocks = p.group_out_channels();
   }
-  plan.blocks = divide_up(plan.row, lanes);
-  plan.chunks = divide_up(plan.blocks, kColumns);
+  plan.blocks = ceil_div(plan.row, lanes);
+  plan.chunks = ceil_div(plan.blocks, kColumns);
 
   // Tiles of one tap sum over exactly the positions inside the image. Where one tap has too few columns to
   // keep the multiply-add units busy (they need 8 sums), tiles take several taps of a kernel row, over
   // zero-padded rows.
   const bool mixed = plan.layout == Layout::kTaps && plan.kernel[1] > 1 && plan.blocks * kOutputs < 8;
   if (mixed || plan.layout == Layout::kDepthwise) plan.chunks = plan.blocks;
-  if (mixed) plan.row_tiles = divide_up(plan.kernel[1], kColumns);
-  plan.tile_batch = taps == 1 ? kMaxBatch : smaller(plan.kernel[1], kMaxBatch);
+  if (mixed) plan.row_tiles = ceil_div(plan.kernel[1], kColumns);
+  plan.tile_batch = taps == 1 ? kMaxBatch : least(plan.kernel[1], kMaxBatch);
   if (mixed || plan.layout == Layout::kDepthwise) {
     const int64_t reach = (p.out_width - 1) * plan.stride[1] + (plan.kernel[1] - 1) * plan.dilation[1];
     plan.x_pad[0] = plan.padding[1];
-    plan.x_pad[1] = larger(reach - plan.padding[1] - (plan.width - 1), 0);
+    plan.x_pad[1] = most(reach - plan.padding[1] - (plan.width - 1), 0);
   }
 
   // Channels-last operands of the right type can be read where they lie, unless pixels lie so far apart that
@@ -212,7 +209,7 @@ inline void choose_layout(Plan& plan, size_t element) {
     const int64_t plane = plan.height * cols * lanes;
     plan.x = {false, plane * plan.blocks * plan.conv_groups, plane, cols * lanes, lanes};
     if (plan.layout == Layout::kPatches && plan.positions() > 0) {  // and the image, read in whole vectors
-      plan.x.sample += divide_up(channels * plan.patch_rows() * plan.patch_cols(), lanes) * lanes + lanes;
+      plan.x.sample += ceil_div(channels * plan.patch_rows() * plan.patch_cols(), lanes) * lanes + lanes;
     }
   }
   const int64_t d_lanes = plan.layout == Layout::kDepthwise ? lanes : kOutputs;
@@ -250,7 +247,7 @@ inline void choose_split(Plan& plan, int threads, int rows, size_t element) {
   const int64_t gradient = plan.vectors() * plan.lanes * size;
   // Samples packed at a time stay in L2, unless the sums outgrow it anyway.
   const int64_t fit = gradient * rows > (512 << 10) ? 2 << 20 : 256 << 10;
-  plan.block_samples = larger(1, smaller(fit / larger(packed, 1), 4));
+  plan.block_samples = most(1, least(fit / most(packed, 1), 4));
 
   const bool large_groups = plan.group_size > 4 || plan.sample_groups < threads;
   if (plan.p.sink == SampleGradSink::kGram) {
@@ -264,7 +261,7 @@ inline void choose_split(Plan& plan, int threads, int rows, size_t element) {
         sums <= (1 << 20) || (plan.positions() >= 64 && sums <= (6 << 20)) || plan.positions() >= 512;
     plan.split = !keep ? Split::kWeights : large_groups ? Split::kWithinGroup : Split::kSamples;
   }
-  if (plan.split == Split::kWithinGroup) plan.block_samples = larger(1, smaller(fit / larger(packed, 1), 16));
+  if (plan.split == Split::kWithinGroup) plan.block_samples = most(1, least(fit / most(packed, 1), 16));
 }
 
 template <class T>

@@ -12,9 +12,9 @@
 // Include only from sample_grad_cpu.cpp, once per instruction set.
 #pragma once
 
-#include "ops/sample_grad/arena.h"
-#include "ops/sample_grad/operands.h"
-#include "ops/sample_grad/write.h"
+#include "common/arena.h"
+#include "ops/sample_grad/cpu/operands.h"
+#include "ops/sample_grad/cpu/write.h"
 
 namespace pynas::cpu::PYNAS_ISA_NS {
 namespace {
@@ -87,7 +87,7 @@ template <class T>
 void pack_signs(const T* values, int64_t batch, int64_t columns, SignWords* words) {
   for (int64_t w = 0; w * 64 < batch; ++w) {
     for (int64_t j = 0; j < columns; ++j) words[w * columns + j] = {0, 0};
-    for (int64_t b = w * 64; b < smaller(batch, w * 64 + 64); ++b) {
+    for (int64_t b = w * 64; b < least(batch, w * 64 + 64); ++b) {
       for (int64_t j = 0; j < columns; ++j) {
         const T value = values[b * columns + j];
         const uint64_t negative = value<T(0), positive = value> T(0);
@@ -133,9 +133,9 @@ class RankOne {
   }
 
   explicit RankOne(const Plan& plan) : p_(plan.p) {
-    x_blocks_ = divide_up(p_.in_channels, kColumnsOf);
-    d_blocks_ = divide_up(p_.out_channels, kRankOutputs);
-    words_ = p_.moments & kMomentSign ? divide_up(p_.batch, 64) : 0;
+    x_blocks_ = ceil_div(p_.in_channels, kColumnsOf);
+    d_blocks_ = ceil_div(p_.out_channels, kRankOutputs);
+    words_ = p_.moments & kMomentSign ? ceil_div(p_.batch, 64) : 0;
   }
 
   void arrange(Arena& arena) {
@@ -160,13 +160,13 @@ class RankOne {
     // rows of the result are written in long pieces.
     constexpr int64_t kOutputBlocks = 16, kInputBytes = 256 << 10;
     const int64_t block_bytes = p_.batch * kColumnsOf * static_cast<int64_t>(sizeof(T));
-    const int64_t run = larger(1, smaller(x_blocks_, kInputBytes / block_bytes));
-    const int64_t x_tasks = divide_up(x_blocks_, run);
-    parallel(x_tasks * divide_up(d_blocks_, kOutputBlocks), 1, [&](int64_t begin, int64_t end) {
+    const int64_t run = most(1, least(x_blocks_, kInputBytes / block_bytes));
+    const int64_t x_tasks = ceil_div(x_blocks_, run);
+    parallel(x_tasks * ceil_div(d_blocks_, kOutputBlocks), 1, [&](int64_t begin, int64_t end) {
       for (int64_t task = begin; task < end; ++task) {
         const int64_t first = task / x_tasks * kOutputBlocks, from = task % x_tasks * run;
-        for (int64_t i = first; i < smaller(first + kOutputBlocks, d_blocks_); ++i) {
-          for (int64_t j = from; j < smaller(from + run, x_blocks_); ++j) tile(j, i);
+        for (int64_t i = first; i < least(first + kOutputBlocks, d_blocks_); ++i) {
+          for (int64_t j = from; j < least(from + run, x_blocks_); ++j) tile(j, i);
         }
       }
       finish_streaming();
@@ -188,7 +188,7 @@ class RankOne {
           const Grid grid{1, p_.batch, 0, p_.input_strides[0], 0};
           T* to = x_ + j * p_.batch * kColumnsOf;
           pack_plane<S, T, kColumnsOf>(from, p_.input_strides[1],
-                                       smaller(kColumnsOf, p_.in_channels - j * kColumnsOf), grid, to);
+                                       least(kColumnsOf, p_.in_channels - j * kColumnsOf), grid, to);
           if (words_ > 0) pack_signs(to, p_.batch, kColumnsOf, x_words_ + j * words_ * kColumnsOf);
         }
       });
@@ -199,7 +199,7 @@ class RankOne {
           const Grid grid{1, p_.batch, 0, p_.grad_output_strides[0], 0};
           T* to = d_ + i * p_.batch * kRankOutputs;
           pack_plane<S, T, kRankOutputs>(from, p_.grad_output_strides[1],
-                                         smaller(kRankOutputs, p_.out_channels - i * kRankOutputs), grid, to);
+                                         least(kRankOutputs, p_.out_channels - i * kRankOutputs), grid, to);
           if (words_ > 0) pack_signs(to, p_.batch, kRankOutputs, d_words_ + i * words_ * kRankOutputs);
         }
       });
@@ -250,7 +250,7 @@ class RankOne {
   }
 
   void write(int64_t j, int64_t i, int64_t row, const Tiles& tile) const {
-    for (int64_t o = 0; o < smaller(kRankOutputs, p_.out_channels - i * kRankOutputs); ++o) {
+    for (int64_t o = 0; o < least(kRankOutputs, p_.out_channels - i * kRankOutputs); ++o) {
       for (int64_t n = 0; n < kRankVectors; ++n) {
         const int64_t column = j * kColumnsOf + n * kL, left = p_.in_channels - column;
         if (left <= 0) break;

@@ -4,8 +4,6 @@
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 
-#include <algorithm>
-
 #include "bindings/tensor.h"
 #include "ops/darts_edge/darts_edge.h"
 #include "ops/mixed_op/mixed_op_binding.h"
@@ -17,12 +15,14 @@ float* data(const at::Tensor& tensor) {
   return tensor.defined() ? static_cast<float*>(tensor.data_ptr()) : nullptr;
 }
 
-// Rows mean and rstd of batch norm `index` in statistics [norms, 3, C], and its running
-// statistics where the edge normalises by them.
-void set_norm(DartsNorm& norm, const EdgeCall& call, int64_t index, const at::Tensor& statistics) {
+// The rows of batch norm `index` in statistics [norms, 3, C], and its running statistics where the edge
+// normalises by them. Backward is given the variance, and leaves it as it is.
+void set_norm(DartsNorm& norm, const EdgeCall& call, int64_t index, const at::Tensor& statistics,
+              bool forward) {
   const int64_t channels = call.channels();
   norm.mean = data(statistics) + 3 * index * channels;
   norm.rstd = norm.mean + channels;
+  if (forward) norm.variance = norm.rstd + channels;
   if (call.training) return;
   norm.running_mean = data(call.running[2 * index]);
   norm.running_var = data(call.running[2 * index + 1]);
@@ -37,20 +37,16 @@ void set_affine(DartsNorm& norm, const EdgeCall& call, EdgeGradients* gradients,
   norm.grad_beta = data(gradients->parameters[gamma + 1]);
 }
 
-bool is_pool(const EdgeCandidate& candidate) {
-  return candidate.kind == Candidate::kMaxPool3x3 || candidate.kind == Candidate::kAvgPool3x3;
-}
-
 // One candidate. products[stage]: room for z of that convolution stage, undefined where it is not computed.
 void set_candidate(DartsCandidateParams& params, const EdgeCall& call, const EdgeCandidate& candidate,
                    const at::Tensor* products, const at::Tensor& statistics, EdgeGradients* gradients) {
   const bool wanted = gradients != nullptr && call.needs_parameters;
-  const bool reduces = candidate.kind == Candidate::kSkipConnect;
+  const bool reduces = candidate.stages.starts_with(StageKind::kReduction);
   int64_t parameter = candidate.parameter;
   for (int64_t stage = 0; stage < candidate.norms; ++stage) {
     DartsStage& target = params.stages[stage];
-    set_norm(target.norm, call, candidate.norm + stage, statistics);
-    if (is_pool(candidate)) continue;
+    set_norm(target.norm, call, candidate.norm + stage, statistics, gradients == nullptr);
+    if (candidate.stages.is_pool()) continue;
     target.product = data(products[stage]);
     const float* first = data(call.parameters[parameter]);
     const float* second = data(call.parameters[parameter + 1]);
@@ -98,7 +94,7 @@ std::vector<at::Tensor> make_products(const EdgeCall& call) {
   const int64_t rows = call.batch() * call.out_height() * call.out_width();
   for (size_t k = 0; k < call.candidates.size(); ++k) {
     const EdgeCandidate& candidate = call.candidates[k];
-    if (is_pool(candidate) || !call.active(static_cast<int64_t>(k))) continue;
+    if (candidate.stages.is_pool() || !call.active(static_cast<int64_t>(k))) continue;
     for (int64_t stage = 0; stage < candidate.norms; ++stage) {
       products[candidate.norm + stage] = at::empty({rows, call.channels()}, call.x.options());
     }
@@ -112,7 +108,7 @@ std::vector<at::Tensor> kept_products(const EdgeCall& call, const EdgeOutput& fo
   std::vector<at::Tensor> products(call.norms);
   for (size_t k = 0; k < call.candidates.size(); ++k) {
     const EdgeCandidate& candidate = call.candidates[k];
-    if (is_pool(candidate) || !call.active(static_cast<int64_t>(k))) continue;
+    if (candidate.stages.is_pool() || !call.active(static_cast<int64_t>(k))) continue;
     for (int64_t stage = 0; stage < candidate.norms; ++stage) {
       if (call.save == Save::kNothing || !forward.saved[candidate.saved + stage].defined()) return {};
       products[candidate.norm + stage] = forward.saved[candidate.saved + stage];
@@ -127,23 +123,6 @@ at::Tensor workspace_of(DartsEdgeParams& params, const Parallel& parallel, bool 
   at::Tensor workspace = at::empty({backward ? backward_bytes : forward_bytes}, at::kByte);
   params.workspace = workspace.data_ptr();
   return workspace;
-}
-
-// The engine says 1 / sqrt(variance + eps); what running statistics take is the variance.
-void fill_variances(const EdgeCall& call, at::Tensor& statistics) {
-  const int64_t channels = call.channels();
-  for (size_t k = 0; k < call.candidates.size(); ++k) {
-    if (!call.active(static_cast<int64_t>(k))) continue;
-    const EdgeCandidate& candidate = call.candidates[k];
-    for (int64_t norm = candidate.norm; norm < candidate.norm + candidate.norms; ++norm) {
-      const float* rstd = data(statistics) + (3 * norm + 1) * channels;
-      float* variance = data(statistics) + (3 * norm + 2) * channels;
-      for (int64_t c = 0; c < channels; ++c) {
-        const double square = static_cast<double>(rstd[c]) * rstd[c];
-        variance[c] = static_cast<float>(std::max(0.0, 1.0 / square - call.eps));
-      }
-    }
-  }
 }
 
 }  // namespace
@@ -170,7 +149,6 @@ EdgeOutput darts_engine_forward(const EdgeCall& call) {
   params.out = data(output.y);
   const at::Tensor workspace = workspace_of(params, parallel, false);
   PYNAS_DISPATCH_ISA(darts_edge_forward, params, parallel);
-  fill_variances(call, output.statistics);
   output.saved.resize(call.slots);
   if (call.save == Save::kNothing) return output;
   for (const EdgeCandidate& candidate : call.candidates) {

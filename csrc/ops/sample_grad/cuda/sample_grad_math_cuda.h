@@ -8,7 +8,7 @@
 #pragma once
 
 #include "common/cuda_ptx.h"
-#include "ops/sample_grad/sample_grad_cuda.h"
+#include "ops/sample_grad/cuda/sample_grad_cuda.h"
 
 namespace pynas::cuda {
 

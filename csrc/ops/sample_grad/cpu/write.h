@@ -2,9 +2,9 @@
 // from sample_grad_cpu.cpp, once per instruction set.
 #pragma once
 
-#include "ops/sample_grad/pack.h"
-#include "ops/sample_grad/plan.h"
-#include "ops/sample_grad/sinks.h"
+#include "ops/sample_grad/cpu/pack.h"
+#include "ops/sample_grad/cpu/plan.h"
+#include "ops/sample_grad/cpu/sinks.h"
 
 #if defined(__SSE2__)
 #include <immintrin.h>

@@ -2,14 +2,14 @@
 // once per instruction set.
 #pragma once
 
-#include "ops/sample_grad/arena.h"
-#include "ops/sample_grad/form.h"
-#include "ops/sample_grad/ghost.h"
-#include "ops/sample_grad/operands.h"
-#include "ops/sample_grad/plan.h"
-#include "ops/sample_grad/rank_one.h"
-#include "ops/sample_grad/sinks.h"
-#include "ops/sample_grad/write.h"
+#include "common/arena.h"
+#include "ops/sample_grad/cpu/form.h"
+#include "ops/sample_grad/cpu/ghost.h"
+#include "ops/sample_grad/cpu/operands.h"
+#include "ops/sample_grad/cpu/plan.h"
+#include "ops/sample_grad/cpu/rank_one.h"
+#include "ops/sample_grad/cpu/sinks.h"
+#include "ops/sample_grad/cpu/write.h"
 
 namespace pynas::cpu::PYNAS_ISA_NS {
 namespace {
@@ -79,8 +79,8 @@ class Engine {
 
   int64_t bundles_per_task() const {
     const int64_t bundle = plan_.max_bundle_vectors() * kL * rows_ * static_cast<int64_t>(sizeof(T));
-    const int64_t fit = larger(1, kSumBytes / larger(bundle, 1));
-    return larger(1, smaller(fit, plan_.bundles() / (4 * threads_)));
+    const int64_t fit = most(1, kSumBytes / most(bundle, 1));
+    return most(1, least(fit, plan_.bundles() / (4 * threads_)));
   }
   int64_t private_vectors() const {
     if (plan_.split != Split::kWeights) return plan_.vectors();
@@ -90,7 +90,7 @@ class Engine {
   int64_t block_groups() const {
     if (gram()) return groups();
     if (plan_.split == Split::kWeights) return 4;
-    return larger(1, plan_.block_samples / larger(plan_.group_size, 1));
+    return most(1, plan_.block_samples / most(plan_.group_size, 1));
   }
   int64_t block_samples() const {
     return plan_.split == Split::kWithinGroup ? plan_.block_samples : block_groups() * plan_.group_size;
@@ -102,7 +102,7 @@ class Engine {
     bias_sums_ = arena.template take<T>(plan_.p.with_bias ? plan_.padded_out_channels() * rows_ : 0);
     if (rank_one_used_) {
       rank_one_.arrange(arena);
-      workspace_bytes_ = arena.used();
+      workspace_bytes_ = arena.bytes();
       return;
     }
     if (ghost_used_) {
@@ -112,7 +112,7 @@ class Engine {
         double* products = arena.template take<double>(product_count());
         if (workspace != nullptr) private_[t].products = products;
       }
-      workspace_bytes_ = arena.used();
+      workspace_bytes_ = arena.bytes();
       return;
     }
     const bool within = plan_.split == Split::kWithinGroup, all = plan_.split == Split::kWeights;
@@ -144,7 +144,7 @@ class Engine {
         counts_[t] = 0;
       }
     }
-    workspace_bytes_ = arena.used();
+    workspace_bytes_ = arena.bytes();
   }
 
   // Runs body(t) for every thread's share t.
@@ -211,7 +211,7 @@ class Engine {
       if (moments()) clear(mine.sums, plan_.vectors() * kL * rows_);
       clear_products(mine);
       for (int64_t g = range.begin; g < range.end;) {
-        const int64_t n = smaller(block_groups(), range.end - g), seen = g - range.begin;
+        const int64_t n = least(block_groups(), range.end - g), seen = g - range.begin;
         const T *x, *d;
         operands_.pack(g * plan_.group_size, n * plan_.group_size, mine.x, mine.d, bias_, x, d);
         form_bundles(0, plan_.bundles(), x, d, n, mine.gradients, [&](int64_t first, int64_t vectors) {
@@ -234,7 +234,7 @@ class Engine {
         const Range range = part(plan_.group_size, threads_, t);
         clear(mine.sums, plan_.vectors() * kL);
         for (int64_t s = range.begin; s < range.end;) {
-          const int64_t n = smaller(plan_.block_samples, range.end - s);
+          const int64_t n = least(plan_.block_samples, range.end - s);
           const T *x, *d;
           operands_.pack(g * plan_.group_size + s, n, mine.x, mine.d, bias_, x, d);
           for (int64_t i = 0; i < plan_.bundles(); ++i) {
@@ -284,13 +284,13 @@ class Engine {
                      bias_, from_x, from_d);
     });
     operands_.pack(0, 0, all_x_, all_d_, bias_, x, d);
-    const int64_t step = bundles_per_task(), tasks = divide_up(plan_.bundles(), step);
+    const int64_t step = bundles_per_task(), tasks = ceil_div(plan_.bundles(), step);
     each_thread(parallel, [&](int64_t t) {
       const Private& mine = private_[t];
       clear_products(mine);
       const Range range = part(tasks, threads_, t);
       for (int64_t task = range.begin; task < range.end; ++task) {
-        work_on(mine, task * step, smaller((task + 1) * step, plan_.bundles()), x, d);
+        work_on(mine, task * step, least((task + 1) * step, plan_.bundles()), x, d);
       }
     });
     if (!moments()) finish(parallel, {});
@@ -304,7 +304,7 @@ class Engine {
       clear(mine.sums, (last.first_vector + plan_.bundle_vectors(last) - origin) * kL * rows_);
     }
     for (int64_t g = 0; g < groups();) {
-      const int64_t n = smaller(block_groups(), groups() - g), first = g * plan_.group_size;
+      const int64_t n = least(block_groups(), groups() - g), first = g * plan_.group_size;
       form_bundles(begin, end, x + first * plan_.x.sample, d + first * plan_.d.sample, n, mine.gradients,
                    [&](int64_t vector, int64_t vectors) {
                      if (gram()) return add_gram(mine.gradients, n, vectors, mine.products);
@@ -397,7 +397,7 @@ class Engine {
       merge_vector<T>({sums, counts, 1}, mask_, v, rows[0], kL);
       for (int k = 0; k < count_moments(mask_); ++k) {
         T* to = static_cast<T*>(plan_.p.bias) + k * channels + v * kL;
-        for (int64_t lane = 0; lane < smaller(kL, channels - v * kL); ++lane) to[lane] = rows[k][lane];
+        for (int64_t lane = 0; lane < least(kL, channels - v * kL); ++lane) to[lane] = rows[k][lane];
       }
     }
   }

@@ -2,8 +2,8 @@
 // instruction set.
 #pragma once
 
-#include "ops/sample_grad/pack.h"
-#include "ops/sample_grad/plan.h"
+#include "ops/sample_grad/cpu/pack.h"
+#include "ops/sample_grad/cpu/plan.h"
 
 namespace pynas::cpu::PYNAS_ISA_NS {
 namespace {
@@ -38,8 +38,7 @@ void pack_patches(const Plan& plan, const S* input, T* to) {
   if (plan.positions() == 0) return;
   const int64_t rows = plan.patch_rows(), cols = plan.patch_cols(), taps = p.kernel[0] * p.kernel[1];
   T* image = to + plan.x.plane * plan.blocks * plan.conv_groups;
-  const int64_t height = smaller(p.height, rows - p.padding[0]),
-                width = smaller(p.width, cols - p.padding[1]);
+  const int64_t height = least(p.height, rows - p.padding[0]), width = least(p.width, cols - p.padding[1]);
   for (int64_t group = 0; group < plan.conv_groups; ++group) {
     const int64_t channels = p.group_channels();
     __builtin_memset(image, 0, static_cast<size_t>(channels * rows * cols) * sizeof(T));
@@ -67,11 +66,11 @@ void pack_patches(const Plan& plan, const S* input, T* to) {
         }
         T buffer[L][kRun];
         for (int64_t start = 0; start < p.out_width; start += kRun) {
-          const int64_t n = smaller(kRun, p.out_width - start);
+          const int64_t n = least(kRun, p.out_width - start);
           for (int lane = 0; lane < L; ++lane) {
             row[lane] = buffer[lane];
             copy_row(lane_at[lane] + offset + start * p.stride[1], p.stride[1], n, buffer[lane]);
-            for (int64_t i = n; i < divide_up(n, L) * L; ++i) buffer[lane][i] = T(0);
+            for (int64_t i = n; i < ceil_div(n, L) * L; ++i) buffer[lane][i] = T(0);
           }
           interleave<T, L>(row, n, to + h * plan.x.row + start * L, L);
         }
@@ -96,7 +95,7 @@ void pack_grad_output(const Plan& plan, const S* grad_output, T* to) {
   }
   for (int64_t group = 0; group < plan.conv_groups; ++group) {
     for (int64_t block = 0; block < plan.out_blocks; ++block, to += plan.d.plane) {
-      const int64_t used = smaller(kOutputs, p.group_out_channels() - block * kOutputs);
+      const int64_t used = least(kOutputs, p.group_out_channels() - block * kOutputs);
       const S* from = grad_output + (group * p.group_out_channels() + block * kOutputs) * strides[1];
       pack_plane<S, T, kOutputs>(from, strides[1], used, grid, to);
     }

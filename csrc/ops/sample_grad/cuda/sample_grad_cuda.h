@@ -13,7 +13,7 @@
 // channels.
 #pragma once
 
-#include "common/cuda_dtype.h"
+#include "common/visit.h"
 #include "ops/sample_grad/sample_grad.h"
 
 namespace pynas::cuda {

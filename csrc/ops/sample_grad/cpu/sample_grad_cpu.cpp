@@ -1,6 +1,6 @@
 #include "ops/sample_grad/sample_grad.h"
 
-#include "ops/sample_grad/engine.h"
+#include "ops/sample_grad/cpu/engine.h"
 
 namespace pynas::cpu::PYNAS_ISA_NS {
 

@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <stdexcept>
 
-#include "ops/sample_grad/sample_grad_cuda.h"
+#include "ops/sample_grad/cuda/sample_grad_cuda.h"
 
 namespace pynas::cuda {
 namespace {

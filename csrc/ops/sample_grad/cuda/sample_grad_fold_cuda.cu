@@ -1,6 +1,6 @@
 // Consumers: from raw gradients and partial results in the workspace to moments, norms and the Gram matrix.
 #include "common/cuda_moments.h"
-#include "ops/sample_grad/sample_grad_cuda.h"
+#include "ops/sample_grad/cuda/sample_grad_cuda.h"
 
 namespace pynas::cuda {
 namespace {

@@ -1,4 +1,4 @@
-#include "ops/peak/peak.h"
+#include "bench/peak/peak.h"
 
 #include "common/fold.h"
 

@@ -1,7 +1,7 @@
 // Weight gradients of sample groups on tensor cores, tile by tile, with a sink in registers.
 #include <type_traits>
 
-#include "ops/sample_grad/sample_grad_math_cuda.h"
+#include "ops/sample_grad/cuda/sample_grad_math_cuda.h"
 
 namespace pynas::cuda {
 namespace {

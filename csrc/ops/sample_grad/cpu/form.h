@@ -2,8 +2,8 @@
 // to. Include only from sample_grad_cpu.cpp, once per instruction set.
 #pragma once
 
-#include "ops/sample_grad/plan.h"
-#include "ops/sample_grad/tile.h"
+#include "ops/sample_grad/cpu/plan.h"
+#include "ops/sample_grad/cpu/tile.h"
 
 namespace pynas::cpu::PYNAS_ISA_NS {
 namespace {
@@ -80,7 +80,7 @@ void form_depthwise_tile(const Plan& plan, const T* x, const T* d, int64_t sampl
   const int64_t kw = plan.kernel[1], x_tap = plan.dilation[1] * plan.x.col;
   for (int64_t r = 0; r < plan.kernel[0]; ++r) {
     for (int64_t s = 0; s < kw;) {
-      const int64_t n = smaller(4, kw - s);
+      const int64_t n = least(4, kw - s);
       Range rows, cols;
       Walk<T> walk = walk_over(plan, r, s, s + n - 1, d, rows, cols);
       walk.samples = samples;
@@ -132,9 +132,9 @@ void form_part(const Plan& plan, const ReadyTile<T>& tile, int64_t first, int64_
 template <class T>
 void form(const Plan& plan, const ReadyTile<T>& tile, int64_t first, int64_t samples, T* out) {
   constexpr int64_t kPositions = 4096;
-  const int64_t step = larger(1, kPositions / larger(1, plan.positions()));
+  const int64_t step = most(1, kPositions / most(1, plan.positions()));
   for (int64_t i = 0; i < samples; i += step) {
-    form_part(plan, tile, first + i, smaller(step, samples - i), i > 0, out);
+    form_part(plan, tile, first + i, least(step, samples - i), i > 0, out);
   }
 }
 

@@ -1,5 +1,5 @@
 // Packing, and the producers that need no tensor cores: thin grouped (depthwise) convolutions and the bias.
-#include "ops/sample_grad/sample_grad_cuda.h"
+#include "ops/sample_grad/cuda/sample_grad_cuda.h"
 
 namespace pynas::cuda {
 namespace {

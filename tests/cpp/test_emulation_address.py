@@ -1,0 +1,18 @@
+"""The CUDA kernels run on the CPU under AddressSanitizer and UBSan: bounds, overflow."""
+
+from __future__ import annotations
+
+import pytest
+from emulation_runs import CAUGHT_BY, KERNELS, check_planted_fault, needs_emulation, results
+
+pytestmark = needs_emulation
+
+
+@pytest.mark.parametrize("case", KERNELS)
+def test_kernel(case: str) -> None:
+    assert results("address")[case] == ""
+
+
+@pytest.mark.parametrize("case", CAUGHT_BY)
+def test_planted_fault_is_caught(case: str) -> None:
+    check_planted_fault("address", case)
