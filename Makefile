@@ -87,6 +87,15 @@ sanitize: build  ## tests and fuzzer of the operators under AddressSanitizer and
 	$(SANITIZED) -m pytest -n $(JOBS) --dist loadfile tests/ops tests/spaces/test_nasbench101_cells.py -q -p no:cacheprovider
 	$(SANITIZED) -m pynas.testing.operator_fuzz --calls 4000
 
+# The name of a folder: without .PHONY there would be nothing to do.
+.PHONY: docs
+$(STAMPS)/docs: $(STAMPS)/environment
+	$(BIN)/pip install -q -c constraints.txt $$($(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"])')
+	@touch $@
+
+docs: $(STAMPS)/docs  ## build the documentation site into build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 lock:  ## write constraints-hashed.txt anew, after a change of constraints.txt
 	$(PYTHON) -m venv build/lock
 	build/lock/bin/pip install -q pip-tools

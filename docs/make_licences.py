@@ -60,7 +60,7 @@ def licence(distribution: metadata.Distribution) -> str:
     classifiers = [
         c.rpartition(" :: ")[2] for c in facts.get_all("Classifier") or () if c.startswith("License :: ")
     ]
-    text = (facts.get("License") or "").strip()
+    text = (facts.get("License") or "").strip().removeprefix("UNKNOWN")
     short = text if text and len(text) < 60 and "\n" not in text and "Copyright" not in text else ""
     known = facts.get("License-Expression") or short or ", ".join(classifiers)
     return known or ("MIT" if MIT in text else "not stated")

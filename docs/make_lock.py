@@ -19,7 +19,7 @@ def main() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     extras = project["project"]["optional-dependencies"]
     wanted = [*project["build-system"]["requires"], "ninja", "cmake", *project["project"]["dependencies"]]
-    wanted += [*extras["dev"], *extras["tables"]]
+    wanted += [*extras["dev"], *extras["tables"], *extras["docs"]]
     with tempfile.TemporaryDirectory() as folder:
         source, result = Path(folder, "in.txt"), Path(folder, "out.txt")
         source.write_text("\n".join(wanted))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pynas import spaces
-from pynas.spaces._describe import Description, describe
+from pynas.spaces.description import Description, describe
 
 PAGE = Path(__file__).with_name("spaces.md")
 MARK = "<!-- From here on written by docs/make_spaces.py; change the docstrings instead. -->\n"

@@ -193,7 +193,7 @@ def section(record: Mapping[str, Any]) -> list[str]:
 
 
 def main() -> None:
-    """Run what is not kept yet, then write the record of all seeds that every contender has."""
+    """Run what is not kept yet, then write the record of all seeds that every strategy has."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--table", required=True, help="npz with val12_cifar10 and test200_cifar10")
     parser.add_argument("--embedding", default="", help="file of 'pynas embed --save'; without: trained")

@@ -23,25 +23,26 @@ def section(record: Mapping[str, Any]) -> list[str]:
         "## How much weight sharing helps",
         "",
         'Supernets of the spaces of "How Does Weight Sharing Help in Neural Architecture Search?"',
-        "(arXiv:2010.08219), trained by uniform single paths, beside what architectures reach alone. The",
-        "networks and trainings are far smaller than the paper's, so figures say what this protocol finds.",
-        "Where two trainings of the same architectures alone agree little, no supernet can agree with them.",
+        "(arXiv:2010.08219), trained by uniform single paths, compared with stand-alone training. Networks",
+        "and trainings are far smaller than the paper's, so the figures are those of this protocol. If two",
+        "stand-alone trainings of the same architectures agree little, no supernet can agree with them.",
         f"Intervals: 95 %, bootstrap over architectures. Values are means over {record['seeds']} supernets.",
         "",
         *_settings(spaces),
         "",
-        "Regret is what the best of one and of five picked by the supernet lacks to the best of all, in",
-        "points of accuracy, for text in nats a word; in brackets that of picking at random. The last column",
-        "is the share of the best 10 % that goes when the worst half by estimate is removed; by chance 0.5.",
+        "Regret is the difference between the best of all and the best of one or five that the supernet",
+        "picks, in points of accuracy, for text in nats a word; in brackets the regret of random picks. The",
+        "last column is the share of the best 10 % that is lost when the worst half by estimate is removed;",
+        "0.5 by chance.",
         "",
         "| space | weights shared by | Kendall | Spearman | Kendall, top 25 % | between seeds "
         "| between checkpoints | regret of 1 | regret of 5 | best lost |",
         "|---|---|---|---|---|---|---|---|---|---|",
         *(line for space in spaces for line in _rows(space)),
         "",
-        "Strongest biases of the supernets of the whole space: the change of an architecture's rank error",
-        "with each further copy of the operation (1 is from the last rank to the first; above zero,",
-        "architectures that hold it are ranked too high).",
+        "Strongest biases of the supernets of the whole space: by how much each further copy of the",
+        "operation changes an architecture's rank error (1 is from the last rank to the first; above zero,",
+        "architectures that have it are ranked too high).",
         "",
         "| space | operation | present in | each copy |",
         "|---|---|---|---|",
@@ -55,7 +56,7 @@ def section(record: Mapping[str, Any]) -> list[str]:
 def _settings(spaces: Sequence[Row]) -> Iterator[str]:
     columns = ("steps of a supernet", "samples to train on, judge by")
     yield (
-        "| space | architectures | truth | range of the truth | two trainings alone agree (Kendall) "
+        "| space | architectures | ground truth | its range | two stand-alone trainings agree (Kendall) "
         f"| {columns[0]} | {columns[1]} |"
     )
     yield "|---|---|---|---|---|---|---|"
@@ -65,8 +66,9 @@ def _settings(spaces: Sequence[Row]) -> Iterator[str]:
         spread = f"{min(truth):.{digits}f} to {max(truth):.{digits}f} {unit}"
         stability = space["analysis"]["truth_stability"]
         train, judged = space["samples"]
+        source = space["truth"].replace(" alone", " of stand-alone training")
         yield (
-            f"| {TITLES[space['space']]} | {len(truth)} | {space['truth']} | {spread} "
+            f"| {TITLES[space['space']]} | {len(truth)} | {source} | {spread} "
             f"| {'-' if stability is None else _figure(_number(stability['tau']))} "
             f"| {space['steps']} of {space['batch']} | {train:,}, {judged:,} |"
         )
@@ -122,7 +124,7 @@ def _findings(spaces: Sequence[Row]) -> Iterator[str]:
     low, high = min(taus, key=taus.__getitem__), max(taus, key=taus.__getitem__)
     pruned = ", ".join(_after_pruning(space) for space in spaces)
     better = sum(after > before for before, after in map(_picked, spaces))
-    yield "The paper's findings beside these figures (supernets of the whole space, if nothing else is said):"
+    yield "The paper's findings and these figures (of supernets of the whole space, unless stated otherwise):"
     yield ""
     yield (
         "1. *A well-trained supernet is not necessarily a good ranking model.* The setting whose "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -13,19 +12,6 @@ from pynas.supernet._build import SPACES
 pytestmark = pytest.mark.slow
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "weight_sharing.md"
-
-
-@pytest.mark.usefixtures("one_thread")
-def test_the_examples_run_as_pasted(capsys: pytest.CaptureFixture[str]) -> None:
-    measures, study = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
-    namespace: dict[str, Any] = {}
-    exec(measures, namespace)
-    good, poor = namespace["found"].settings
-    assert good.kendall.value > poor.kendall.value > 0
-    assert poor.against_first.high < 0
-    exec(study, namespace)
-    assert "Bias of operations" in (namespace["folder"] / "page.html").read_text()
-    assert capsys.readouterr().out.count("\n") == 4
 
 
 def test_it_names_every_space_and_only_options_that_exist() -> None:

@@ -177,7 +177,7 @@ def test_a_damaged_checkpoint_is_passed_over(damage: str, tmp_path: Path, uninte
     assert checkpoints.load(14).step == 14  # written anew
     for step in checkpoints.steps():
         checkpoints.path(step).write_bytes(raw)
-    with pytest.raises(UserError, match="no checkpoint is whole"):
+    with pytest.raises(UserError, match="no checkpoint is intact"):
         trainer(folder).train(resume=True)
 
 
@@ -193,7 +193,7 @@ def test_a_renamed_checkpoint_is_damaged(tmp_path: Path) -> None:
 def test_folders_of_other_trainings_are_refused(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
     trainer(folder).train()
-    with pytest.raises(UserError, match="holds a training already"):
+    with pytest.raises(UserError, match="already holds a training"):
         trainer(folder).train()
     other = trainer(folder)
     other.seed = 4
@@ -214,7 +214,7 @@ def test_folders_of_other_trainings_are_refused(tmp_path: Path) -> None:
 def test_bad_arguments_are_named() -> None:
     inputs, targets = digits()
     path = SinglePath(UniformSampler(SPACE))
-    with pytest.raises(UserError, match="at least 1 batches of 64"):
+    with pytest.raises(UserError, match="at least 1 batch of 64"):
         Trainer(build(SPACE), inputs[:50], targets[:50], path)
     with pytest.raises(UserError, match="at least 2 batches of 64"):
         Trainer(build(SPACE), inputs, targets, Differentiable())
@@ -222,7 +222,7 @@ def test_bad_arguments_are_named() -> None:
         Trainer(NASBench201Supernet(2, 1), inputs, targets, path)
     with pytest.raises(UserError, match="architecture parameters"):
         Trainer(Linears(), inputs, targets, Differentiable())
-    with pytest.raises(UserError, match="sampler: expected one of darts_cnn"):
+    with pytest.raises(UserError, match="sampler: expected one for darts_cnn"):
         Trainer(CellWeights(DARTSSupernet(2, 1)), inputs, targets, path)
     for name, value in (("batch_size", 1), ("decay", "step"), ("clip", 0), ("learning_rate", float("nan"))):
         with pytest.raises(UserError, match=name):
@@ -300,7 +300,7 @@ def test_losses_that_stay_bad_end_the_training_with_good_weights() -> None:
         on_step=lambda step: seen.append(step.number),
         transform=lambda x: x * float("inf") if len(seen) >= 3 else x,
     )
-    with pytest.raises(UserError, match=r"step 2 of 9: .*3 times since step 2"):
+    with pytest.raises(UserError, match=r"step 2 of 9: .*3 failures since step 2"):
         hurt.train()
     assert all(tensor.isfinite().all() for tensor in hurt.model.state_dict().values())
 
