@@ -150,7 +150,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--save", type=Path, help="append a JSON line per case")
-    parser.add_argument("--seconds", type=float, default=0.3, help="time for each contender")
+    parser.add_argument("--seconds", type=float, default=0.3, help="time for each implementation")
     options = parser.parse_args()
     ceilings = Ceilings.measure()
     facts = {

@@ -1,7 +1,7 @@
 """collect(GradMoments) of whole networks against a plain forward and backward pass: time and peak memory.
 
 pytest benches/test_collect.py --benchmark-enable -s [--record FILE]
-python benches/test_collect.py memory resnet18 64 pynas      peak memory of one contender, in MiB
+python benches/test_collect.py memory resnet18 64 pynas      peak memory of one implementation, in MiB
 
 Targets: time 1.15, aim 1.0; memory 1.15, aim 1.05.
 """
@@ -17,7 +17,7 @@ from collections.abc import Callable
 import pytest
 
 from pynas.bench import CASES, Record, describe, measure, peak
-from pynas.bench.collecting import contender
+from pynas.bench.collecting import implementation
 from pynas.bench.networks import NETWORKS
 
 
@@ -48,8 +48,8 @@ def test_memory(
 
 def peak_memory(network: str, batch: int, name: str) -> float:
     """MiB beyond what is resident before the pass."""
-    run = contender(name, network, batch)
-    contender(name, network, 2)()  # libraries load their code and scratch on first use
+    run = implementation(name, network, batch)
+    implementation(name, network, 2)()  # libraries load their code and scratch on first use
     with open("/proc/self/statm") as file:
         before = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     run()

@@ -4,7 +4,7 @@ Shapes of NAS-Bench-201 (16@32, 32@16, 64@8; kernels 3 and 1), ResNet-18 at 32x3
 linear layers. One group per shape; the order of cases is shuffled, results are checked before they are timed,
 and ``extra_info`` holds the floor. Targets: geometric mean over the convolutions 1.05, aim 0.85 (2.2 and 1.8
 under PYNAS_ISA=avx2); linear 1.3, aim 1.05; linear on one position 5, aim 3. `pynas bench` alternates the
-same contenders round by round and reports ratios.
+same implementations round by round and reports ratios.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pynas.bench.operators import BATCH, NASBENCH201, RESNET, conv2d_case, linea
 
 CONV = [(c, side, k) for c, side in NASBENCH201 for k in (3, 1)] + [(c, side, 3) for c, side in RESNET]
 LINEAR = [(64, 256, 1024), (64, 1024, 256), (1, 512, 1000)]
-CONV_CONTENDERS = (
+CONV_FORMS = (
     "pynas",
     "pynas, NCHW",
     "weight gradient, NCHW",
@@ -66,33 +66,35 @@ def shuffled(cases: list[tuple[tuple[int, ...], str]]) -> list[tuple[tuple[int, 
     return random.Random(0).sample(cases, len(cases))
 
 
-@pytest.mark.parametrize(("shape", "contender"), shuffled([(s, c) for s in CONV for c in CONV_CONTENDERS]))
-def test_conv2d_grad_moments(benchmark, shape, contender):
+@pytest.mark.parametrize(
+    ("shape", "implementation"), shuffled([(s, c) for s in CONV for c in CONV_FORMS])
+)
+def test_conv2d_grad_moments(benchmark, shape, implementation):
     channels, side, kernel = shape
     benchmark.group = f"conv2d_grad_moments {channels}@{side} k{kernel}"
     problem = conv2d_case(channels, side, kernel)
-    if contender == "vmap":
+    if implementation == "vmap":
         if channels >= 256:
             pytest.skip("a gradient for each sample takes gigabytes here")
         run = vmap_form(channels, side, kernel)
-    elif contender == "pynas, NCHW":
+    elif implementation == "pynas, NCHW":
         run = pynas_nchw(channels, side, kernel)
     else:
-        run = problem.contenders[contender]
-    if contender == "pynas":
+        run = problem.implementations[implementation]
+    if implementation == "pynas":
         problem.check()
     benchmark.extra_info |= describe() | {"floor_seconds": problem.flops / multiply_adds()}
     benchmark(run)
 
 
 @pytest.mark.parametrize(
-    ("shape", "contender"), shuffled([(s, c) for s in LINEAR for c in ("pynas", "weight gradient")])
+    ("shape", "implementation"), shuffled([(s, c) for s in LINEAR for c in ("pynas", "weight gradient")])
 )
-def test_linear_grad_moments(benchmark, shape, contender):
+def test_linear_grad_moments(benchmark, shape, implementation):
     positions, inputs, outputs = shape
     benchmark.group = f"linear_grad_moments T={positions} {inputs}->{outputs}"
     problem = linear_case(positions, inputs, outputs)
-    if contender == "pynas":
+    if implementation == "pynas":
         problem.check()
     benchmark.extra_info |= describe() | {"floor_seconds": problem.flops / multiply_adds()}
-    benchmark(problem.contenders[contender])
+    benchmark(problem.implementations[implementation])

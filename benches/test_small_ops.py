@@ -23,7 +23,7 @@ def test_small_ops(benchmark: Any, name: str, ours: bool) -> None:
     torch.manual_seed(0)
     problem = CASES.get(name).make()
     problem.check()
-    (other,) = problem.contenders.keys() - {"pynas"}
+    (other,) = problem.implementations.keys() - {"pynas"}
     benchmark.group = name
     benchmark.extra_info.update(describe(), floor_seconds=problem.bytes / peak(seconds=0.3)[1])
-    benchmark(problem.contenders["pynas" if ours else other])
+    benchmark(problem.implementations["pynas" if ours else other])

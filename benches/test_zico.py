@@ -96,10 +96,10 @@ def test_speed(request: pytest.FixtureRequest, record: Callable[[Record], None])
     scorers = {"published": published(x, y), **{p: pynas(x, y, p) for p in ("float32", "bfloat16")}}
     seconds = alternate(scorers, sample(2 if quick else 40))
     for precision, faster in (("float32", (1.5, 2.4)), ("bfloat16", (2.5, 5.8))):
-        contenders = {"pynas": seconds[precision], "published": seconds["published"]}
+        implementations = {"pynas": seconds[precision], "published": seconds["published"]}
         must, aim = (1 / factor for factor in faster)
         name = f"zico/nasbench201_{precision}"
-        record(Record.of(name, contenders, must=must, aim=aim, machine=describe()))
+        record(Record.of(name, implementations, must=must, aim=aim, machine=describe()))
         factor = sum(seconds["published"]) / sum(seconds[precision])
         print(f"   {1 / mean(seconds[precision]):.2f} architectures/s, {factor:.2f} x published")
 

@@ -98,6 +98,10 @@ def _warm_up() -> None:
     import google_crc32c  # noqa: F401
     from PIL import Image
 
+    import pynas.data.text
+    import pynas.hardware
+    import pynas.tables.analog  # noqa: F401
+
     Image.init()
 
 

@@ -87,7 +87,9 @@ def test_bad_padding(padding: object) -> None:
 
 @pytest.mark.parametrize("shape", [(2, 3, 4, 9), (3, 8, 8)])
 def test_bad_images(shape: tuple[int, ...]) -> None:
-    with pytest.raises(UserError, match=r"images: expected \[N, C, H, W\] of more than padding=4 pixels"):
+    with pytest.raises(
+        UserError, match=r"images: expected \[N, C, H, W\] with H and W larger than padding=4"
+    ):
         CropAndFlip(4)(torch.zeros(shape))
 
 

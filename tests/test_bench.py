@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 def problem(check: object = None) -> Problem:
     return Problem(
-        contenders={
+        implementations={
             "pynas": lambda: time.sleep(0.002),
             "slow": lambda: time.sleep(0.02),
             "mid": lambda: time.sleep(0.004),

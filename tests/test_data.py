@@ -40,7 +40,7 @@ def test_digits() -> None:
     assert images.num_classes == 10
     assert sorted(set(images.targets.tolist())) == list(range(10))
     assert images.name == "digits"
-    assert images.description == "digits: 1797 images of 32x32 in 10 classes"
+    assert images.description == "digits: 1,797 images of 32x32 in 10 classes"
     assert images.inputs.mean((0, 2, 3)).abs().max() < 1e-4
     assert (images.inputs.std((0, 2, 3)) - 1).abs().max() < 1e-4
     assert torch.equal(images.inputs[:, 0], images.inputs[:, 2])
@@ -181,7 +181,7 @@ def test_npz_that_is_refused(save: Save, arrays: dict[str, Any], message: str) -
 
 
 def test_files_that_are_no_archives(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="say which file"):
+    with pytest.raises(UserError, match="images npz: give a file"):
         data.load_images("npz:")
     with pytest.raises(UserError, match=r"absent\.npz: no such file"):
         data.load_images(f"npz:{tmp_path / 'absent.npz'}")
@@ -221,7 +221,7 @@ def test_batch(save: Save) -> None:
 @pytest.mark.parametrize(
     ("n", "message"),
     [
-        (8, "images has 7 images, fewer than the 8 asked for"),
+        (8, "images has 7 images, fewer than 8"),
         (0, "expected a positive number of images, got 0"),
         (-2, "expected a positive number of images, got -2"),
         (2.0, "expected a positive number of images, got 2.0"),
@@ -380,7 +380,7 @@ def test_a_corrupt_python_batch_is_refused(tmp_path: Path, content: bytes) -> No
 
 
 def test_cifar10_places_that_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="say which folder"):
+    with pytest.raises(UserError, match="give a folder, as in"):
         data.load_images("cifar10")
     with pytest.raises(UserError, match="no such folder"):
         data.load_images(f"cifar10:{tmp_path / 'absent'}")
@@ -392,7 +392,7 @@ def test_cifar10_places_that_are_refused(tmp_path: Path) -> None:
         data.load_images(f"cifar10:{archive}")
     for content in (b"", bytes(3072), bytes(3074)):
         (tmp_path / "data_batch_1.bin").write_bytes(content)
-        with pytest.raises(UserError, match=f"expected records of 3073 bytes, got {len(content)} bytes"):
+        with pytest.raises(UserError, match=f"records of 3073 bytes, got a file of {len(content):,} byte"):
             data.load_images(f"cifar10:{tmp_path}")
     (tmp_path / "data_batch_1.bin").write_bytes(bytes([11]) + bytes(3072))
     with pytest.raises(UserError, match=r"data_batch_1\.bin: labels must be in 0\.\.9, got 11 at position 0"):
@@ -453,14 +453,14 @@ def test_folder_limit_opens_only_what_it_keeps(pictures: Path) -> None:
 def test_folders_that_are_refused(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     from PIL import Image
 
-    with pytest.raises(UserError, match="say which folder"):
+    with pytest.raises(UserError, match="give a folder, as in"):
         data.load_images("folder")
     with pytest.raises(UserError, match="no such folder"):
         data.load_images(f"folder:{pictures / 'absent'}")
     with pytest.raises(UserError, match="expected one folder of images per class, found no folder"):
         data.load_images(f"folder:{tmp_path_factory.mktemp('empty')}")
     Image.fromarray(PIXELS[4]).save(pictures / "bee" / "large.png")
-    with pytest.raises(UserError, match=r"large\.png: is 32x32 but .*ant.0\.PNG is 6x8; give a size"):
+    with pytest.raises(UserError, match=r"large\.png: is 32x32 but .*ant.0\.PNG is 6x8; set a size"):
         data.load_images(f"folder:{pictures}")
     assert len(data.load_images(f"folder:{pictures}", size=8)) == 5
     (pictures / "bee" / "broken.jpg").write_bytes(b"\xff\xd8broken")

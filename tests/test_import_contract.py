@@ -23,6 +23,7 @@ BEGIN, END = "<!-- written by tests/test_import_contract.py -->\n", "<!-- end --
 BOTTOM: dict[str, set[str]] = {
     "_errors": set(),
     "_C": set(),
+    "_plural": set(),
     "_io": {"_errors"},
     "_registry": {"_errors"},
     "_user_values": {"_errors"},
@@ -59,7 +60,7 @@ TYPING_ONLY = {("pynas", "testing")}
 TABLE = BOTTOM | {row: below | set(BOTTOM) for row, below in (ROWS | TOP).items()}
 WITHOUT_TORCH = {
     *("strategies", "store", "report", "ranking", "run", "tables", "benchmarks", "architecture", "trial"),
-    *("_errors", "_identity", "_registry", "_user_values"),
+    *("_errors", "_identity", "_plural", "_registry", "_user_values"),
 }
 
 

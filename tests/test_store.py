@@ -74,9 +74,7 @@ def test_same_configuration_needs_resume(path):
     with Store(path) as store:
         run = store.start(CONFIG, {})
         store.append(run, make_trial(0))
-        with pytest.raises(
-            UserError, match=r"run 1 has this configuration already, with 1 trials: resume it"
-        ):
+        with pytest.raises(UserError, match=r"run 1 has this configuration already, with 1 trial: resume it"):
             store.start(CONFIG, {})
 
 

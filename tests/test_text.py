@@ -18,5 +18,5 @@ def test_batches_of_words() -> None:
     other, _ = word_batch(tokens, 90, 10, seed=2)
     assert (again == inputs).all()
     assert not (other == inputs).all()
-    with pytest.raises(UserError, match="a text of 100 words has no 91 different sequences of 10 words"):
+    with pytest.raises(UserError, match="a text of 100 words is too short for 91 sequences of 10 words"):
         word_batch(tokens, 91, 10, seed=1)

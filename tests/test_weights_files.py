@@ -276,12 +276,12 @@ def checkpoint(folder: Path, **metadata: str) -> CheckpointFolder:
     ("metadata", "message"),
     [
         ({"format": "pynas-checkpoint-1"}, "not a checkpoint of a supernet's training"),
-        ({"step": "4"}, "damaged: it is named after step 3, and is of 4"),
-        ({"step": "٣"}, "damaged: it is named after step 3, and is of ٣"),
-        ({"record": "[]"}, "damaged: its record is no JSON object"),
-        ({"record": "{"}, "damaged: its record is no JSON: "),
-        ({"record": "[" * 100_000}, "damaged: its record is no JSON: it is nested too deeply"),
-        ({"record": '{"a": NaN}'}, "damaged: its record is no JSON: NaN is no number"),
+        ({"step": "4"}, "damaged: its name says step 3, its header says 4"),
+        ({"step": "٣"}, "damaged: its name says step 3, its header says ٣"),
+        ({"record": "[]"}, "damaged: its record is not a JSON object"),
+        ({"record": "{"}, "damaged: its record is not JSON: "),
+        ({"record": "[" * 100_000}, "damaged: its record is not JSON: it is nested too deeply"),
+        ({"record": '{"a": NaN}'}, "damaged: its record is not JSON: NaN is no number"),
     ],
 )
 def test_a_checkpoint_that_no_training_writes(metadata: dict[str, str], message: str, tmp_path: Path) -> None:
@@ -339,9 +339,12 @@ def trained(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, torch.optim.
             {"optimizer.weights.9.momentum_buffer": torch.zeros(1)},
             "of another model: its optimizer.weights.9.",
         ),
-        ({"optimizer.weights.-1.step": torch.zeros(1)}, "has optimizer.weights.-1.step, here is no such"),
-        ({"optimizer.weights.x": torch.zeros(1)}, "of another training: it has optimizer.weights.x, here"),
-        ({"optimizer.third.0.step": torch.zeros(())}, "it has optimizer.third.0.step, here is no such"),
+        (
+            {"optimizer.weights.-1.step": torch.zeros(1)},
+            "has optimizer.weights.-1.step, for which there is no",
+        ),
+        ({"optimizer.weights.x": torch.zeros(1)}, "of another training: it has optimizer.weights.x, for"),
+        ({"optimizer.third.0.step": torch.zeros(())}, "it has optimizer.third.0.step, for which there is no"),
     ],
 )
 def test_tensors_of_another_training(change: dict[str, Any], message: str) -> None:

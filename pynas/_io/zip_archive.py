@@ -67,7 +67,7 @@ def _check(member: zipfile.ZipInfo, size: int) -> None:
 
 
 def _reason(error: Exception) -> str:
-    return shortened(error or type(error).__name__)
+    return shortened(str(error) or type(error).__name__)
 
 
 class _InPieces:

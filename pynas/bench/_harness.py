@@ -20,13 +20,13 @@ class Problem:
     """One computation in several implementations.
 
     Attributes:
-        contenders: The implementations to time, by name; ``"pynas"`` is ours, the others are baselines.
+        implementations: The implementations to time, by name; ``"pynas"`` is ours, the others are baselines.
         check: Raises AssertionError if the result of ``"pynas"`` is wrong; called before the timing.
         flops: Floating-point operations that every implementation has to do, for the roofline bound.
         bytes: Bytes that every implementation has to move between memory and processor, likewise.
     """
 
-    contenders: Mapping[str, Callable[[], object]]
+    implementations: Mapping[str, Callable[[], object]]
     check: Callable[[], None]
     flops: float = 0.0
     bytes: float = 0.0
@@ -162,11 +162,11 @@ def measure(
     problem = case.make()
     problem.check()
     wait = synchronize or (lambda: None)
-    for run in problem.contenders.values():
+    for run in problem.implementations.values():
         run()
     rng = random.Random(seed)
-    samples: dict[str, list[float]] = {name: [] for name in problem.contenders}
-    order = list(problem.contenders)
+    samples: dict[str, list[float]] = {name: [] for name in problem.implementations}
+    order = list(problem.implementations)
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -176,7 +176,7 @@ def measure(
             for name in order:
                 wait()
                 start = time.perf_counter()
-                problem.contenders[name]()
+                problem.implementations[name]()
                 wait()
                 samples[name].append(time.perf_counter() - start)
     finally:

@@ -22,7 +22,7 @@ def data(batch: int) -> tuple[Tensor, Tensor]:
     return images, torch.randint(0, 10, (batch,), generator=generator)
 
 
-def contender(name: str, network: str, batch: int) -> Callable[[], object]:
+def implementation(name: str, network: str, batch: int) -> Callable[[], object]:
     """``pynas`` (collect in channels_last), or a plain pass in ``nchw`` or ``channels_last``."""
     torch.manual_seed(0)
     model, (x, y) = NETWORKS[network](), data(batch)
@@ -39,7 +39,7 @@ def contender(name: str, network: str, batch: int) -> Callable[[], object]:
 
 def collect_case(network: str, batch: int = 64) -> Problem:
     """Four moments of every parameter's per-sample gradient."""
-    runs = {name: contender(name, network, batch) for name in ("pynas", "nchw", "channels_last")}
+    runs = {name: implementation(name, network, batch) for name in ("pynas", "nchw", "channels_last")}
 
     def check() -> None:
         torch.manual_seed(0)

@@ -56,7 +56,7 @@ def conv2d_case(channels: int, side: int, kernel: int, stride: int = 1, groups: 
         assert (part.sign.double() != rows.sign().sum(0)).double().mean() < 1e-3, "sign"
 
     return Problem(
-        contenders={
+        implementations={
             "pynas": moments,
             "weight gradient, NCHW": lambda: weight(x, delta),
             "weight gradient, channels_last": lambda: weight(x_last, delta_last),
@@ -84,7 +84,7 @@ def linear_case(positions: int, inputs: int, outputs: int, batch: int = BATCH) -
             close(got, expected.double().sum(0), 1e-4, "moment")
 
     return Problem(
-        contenders={
+        implementations={
             "pynas": moments,
             "weight gradient": lambda: delta.reshape(-1, outputs).t() @ a.reshape(-1, inputs),
         },

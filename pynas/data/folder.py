@@ -126,5 +126,5 @@ def _read(path: Path, size: int | None) -> tuple[NDArray[np.uint8], int]:
                 colour = colour.resize((size, size), Image.Resampling.BILINEAR)
             return np.asarray(colour), size_in_file
         except Exception as error:  # a damaged image can raise anything
-            what = shortened(error or type(error).__name__)
+            what = shortened(str(error) or type(error).__name__)
             raise UserError(f"{path}: not a readable image: {what}") from error

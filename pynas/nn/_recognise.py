@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from pynas._plural import counted
 from pynas.nn.candidates import NormOptions
 
 DARTS_ONLY = frozenset({"darts"})
@@ -211,7 +212,8 @@ def _reduce(layers: Stateful, second: nn.Conv2d) -> Recognised:
     channels = first.in_channels
     halves = (first.out_channels, second.out_channels)
     if second.in_channels != channels or halves != (channels // 2, channels - channels // 2):
-        raise UnknownCandidateError(f"is a reduction of {channels} channels to {halves[0]} + {halves[1]}")
+        wide = counted(channels, "channel")
+        raise UnknownCandidateError(f"is a reduction of {wide} to {halves[0]} + {halves[1]}")
     for conv in (first, second):
         _plain(conv, kernel=1, dilation=1, stride=2, groups=1)
     return Recognised("skip_connect", ANY, 2, channels, _norm(layers), layers=layers)

@@ -36,8 +36,7 @@ class MixedOp(nn.Module):
         stride: 1 or 2.
         family: Needed only if the names fit two families (``avg_pool_3x3``, which ``darts`` normalises).
         affine: Whether batch norms have a weight and a bias.
-        track_running_stats: Whether batch norms keep running statistics; if not, evaluation also uses batch
-            statistics.
+        track_running_stats: Whether batch norms keep running statistics; without, evaluation uses batch ones.
         eps: Added to variances.
         momentum: Momentum of running statistics.
         save: What backward recomputes: with ``products`` all that is cheap, with ``nothing`` everything, with

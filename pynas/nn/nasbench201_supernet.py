@@ -12,6 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from pynas._plural import counted
 from pynas.architecture import Architecture
 from pynas.nn.cell import NASBench201Cell, ResidualBlock
 from pynas.nn.mixed_op import Save
@@ -92,7 +93,8 @@ class NASBench201Supernet(Supernet):
         weights = torch.zeros_like(self.arch_parameters)
         if len(architecture.decisions) != len(weights):
             raise ValueError(
-                f"architecture: expected {len(weights)} decisions, got {len(architecture.decisions)}"
+                f"architecture: expected {counted(len(weights), 'decision')}, "
+                f"got {len(architecture.decisions)}"
             )
         for edge, decision in enumerate(architecture.decisions):
             if not 0 <= decision < len(names) or names[decision] not in self.candidates:

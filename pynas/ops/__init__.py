@@ -11,7 +11,7 @@ import torch  # noqa: F401  (its libraries must be loaded before the core's)
 import pynas._C
 import pynas.ops._stages  # noqa: F401  (their shapes)
 from pynas.ops._mixed_op_reference import mixed_op_reference
-from pynas.ops._moments import MOMENTS, MomentSums, Moments
+from pynas.ops._moments import MOMENTS, Moments, MomentSums
 from pynas.ops.activation_codes import (
     activation_codes,
     activation_codes_reference,

@@ -110,7 +110,7 @@ class Trainer:
             )
         if size % distributed.world():
             raise UserError(
-                f"batch_size: expected a multiple of the {distributed.world()} processes, got {size:,}"
+                f"batch_size: expected a multiple of {distributed.world()} (one part a process), got {size:,}"
             )
         generator = torch.Generator().manual_seed(derive(self.seed, "halves"))
         order = torch.randperm(count, generator=generator)

@@ -71,7 +71,8 @@ def read_file(path: Path, space: NASBench201, metric: str | None = None) -> Tabl
         decisions = tuple(_CODES[codes[position]] for position in _ORDER)
         values[space.index(Architecture(space.name, decisions))] = _accuracy(path, record, chosen)
     if len(values) != space.size or len(content) != space.size:
-        raise UserError(f"{path}: expected {counted(space.size, 'architecture')}, got {len(content):,}")
+        expected = counted(space.size or 0, "architecture")
+        raise UserError(f"{path}: expected {expected}, got {len(content):,}")
     column = Column("cifar10", chosen)
     checked(column, np.array(list(values.values())), path)
     return Table(_DISTRIBUTION, chosen, "cifar10", space, values)

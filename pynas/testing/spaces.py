@@ -113,7 +113,7 @@ def neighbours_are_symmetric(space: SearchSpace) -> None:
 
 
 def canonical_form_is_idempotent(space: SearchSpace) -> None:
-    """A canonical form is in the space and canonical itself, and no member of its class has fewer parameters."""
+    """A canonical form is in the space and canonical, and no member of its class has fewer parameters."""
     for arch in _samples(space, 200):
         form = space.canonical(arch)
         space.check(form)

@@ -123,7 +123,7 @@ PICKLES: dict[str, tuple[bytes, str]] = {
 CONVERTED: dict[str, tuple[Callable[[], bytes], str]] = {
     "an array of many rows of nothing": (lambda: hw(np.zeros((200_000_000, 0))), "does not fit"),
     "numbers in a tree": (lambda: hw(lists_of_lists(60)), "other things than numbers"),
-    "too many numbers": (lambda: hw([1.0] * 100_000), "not laid out as HW-NAS-Bench: 100000 numbers"),
+    "too many numbers": (lambda: hw([1.0] * 100_000), "not laid out as HW-NAS-Bench: 100,000 numbers"),
     "texts as numbers": (lambda: hw(["1.5"] * 15_625), "other things than numbers"),
     "a data set that is a path": (lambda: hw([1.0] * 15_625, "a/b"), "is no name"),
     "a data set that is a command": (lambda: hw([1.0] * 15_625, "a\x1b[2J"), "is no printable name"),
@@ -162,7 +162,7 @@ def metrics(params: bytes, evaluations: int = 3) -> str:
 
 CELL = ["00" * 16, 108, "010001000", "input,conv3x3-bn-relu,output"]
 RECORDS: dict[str, tuple[bytes, str]] = {
-    "a long record": (record(b" " * (3 << 20)), "has 3145728 bytes, more than any row"),
+    "a long record": (record(b" " * (3 << 20)), "has 3,145,728 bytes, more than any row"),
     "brackets": (record(b"[" * 500_000), "record 0 is no row"),
     "a matrix as a list": (record([*CELL[:2], [1] * 9, CELL[3], metrics(b"\x05")]), "record 0 is no row"),
     "operations as a number": (record([*CELL[:3], 7, metrics(b"\x05")]), "record 0 is no row"),

@@ -130,7 +130,7 @@ def test_fewer_runs_are_explicit(tmp_path: Path, cells: list[Architecture]) -> N
     assert benchmark.query(cells[2], "test_accuracy", epochs=108) is None
     assert benchmark.query(cells[0], "test_accuracy", epochs=12, seed=2) is None
     assert benchmark.query(cells[0], "test_accuracy", epochs=12) is not None
-    with pytest.raises(UserError, match="is known after 12, 108 epochs, not 36"):
+    with pytest.raises(UserError, match="test_accuracy: expected epochs 12, 108, got 36"):
         benchmark.query(cells[0], epochs=36)
     with pytest.raises(UserError, match="has the runs 0, 1, 2, got 777"):
         benchmark.query(cells[0], epochs=12, seed=777)
@@ -143,8 +143,8 @@ def test_fewer_runs_are_explicit(tmp_path: Path, cells: list[Architecture]) -> N
         (lambda f: ["zz" * 16, *f[1:]], "non-hexadecimal"),
         (lambda f: ["00" * 15, *f[1:]], "the module hash"),
         (lambda f: [f[0], "108", *f[2:]], "'108' epochs"),
-        (lambda f: [*f[:2], f[2] + "1", *f[3:]], "a cell of"),
-        (lambda f: [*f[:2], f[2].replace("1", "2"), *f[3:]], "a cell of"),
+        (lambda f: [*f[:2], f[2] + "1", *f[3:]], "a cell with"),
+        (lambda f: [*f[:2], f[2].replace("1", "2"), *f[3:]], "a cell with"),
         (lambda f: [*f[:3], f[3].replace("output", "conv5x5"), f[4]], "conv5x5"),
         (lambda f: [*f[:4], "!" + f[4][1:]], "base64"),
         (lambda f: [*f[:4], f[4][:40]], "cut short|evaluations"),

@@ -160,7 +160,7 @@ def test_unknown_names_are_explained(topology: tables.Benchmark) -> None:
         topology.query(arch, dataset="cifar11")
     with pytest.raises(UserError, match=r"no metric 'top1'; it has: .*ori-test_accuracy"):
         topology.query(arch, "top1")
-    with pytest.raises(UserError, match="known after 12, 200 epochs, not 90"):
+    with pytest.raises(UserError, match="expected epochs 12, 200, got 90"):
         topology.query(arch, "test_accuracy@90")
     with pytest.raises(UserError, match="the metric says 12, the argument 200"):
         topology.query(arch, "test_accuracy@12", epochs=200)

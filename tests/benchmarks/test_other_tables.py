@@ -89,7 +89,7 @@ def test_a_task_is_judged_by_its_own_metric(transnas: Path) -> None:
 
 
 def test_a_file_of_two_spaces_asks_for_one(transnas: Path) -> None:
-    with pytest.raises(UserError, match="say of which space: transnas_micro, transnas_macro"):
+    with pytest.raises(UserError, match="give its space: transnas_micro, transnas_macro"):
         tables.open(transnas)
     with pytest.raises(UserError, match="not of nasbench201"):
         tables.open(transnas, "nasbench201")
@@ -147,7 +147,7 @@ def test_every_cost_comes_back(tmp_path: Path) -> None:
     # A negative number says that the device cannot run the network.
     assert benchmark.query(TOPOLOGY.from_index(1), "edgetpu_latency") is None
     assert benchmark.missing("edgetpu_latency") == [TOPOLOGY.from_index(1)]
-    with pytest.raises(UserError, match=r"say which metric .*; it has: edgegpu_energy, edgegpu_latency"):
+    with pytest.raises(UserError, match=r"give a metric .*; it has: edgegpu_energy, edgegpu_latency"):
         benchmark.table()
 
 
@@ -163,7 +163,7 @@ def test_order_and_damage_of_costs(tmp_path: Path) -> None:
     content = hw_file(ARCHS)
     for metrics in content["nasbench201"].values():
         del metrics["config"]
-    with pytest.raises(UserError, match="20 numbers of 0 architectures"):
+    with pytest.raises(UserError, match="20 numbers for 0 architectures"):
         convert_hw(tmp_path, content)
     with pytest.raises(UserError, match="not laid out as HW-NAS-Bench"):
         convert_hw(tmp_path, {"nasbench201": 3})

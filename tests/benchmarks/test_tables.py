@@ -112,7 +112,7 @@ def test_files_that_are_no_archives(tmp_path: Path) -> None:
 def test_unknown_kinds_and_missing_paths() -> None:
     with pytest.raises(UserError, match="unknown kind of table 'csv'; known: analog, hw, nats, nb101"):
         tables.load("csv:file", SPACE)
-    with pytest.raises(UserError, match="say which file"):
+    with pytest.raises(UserError, match="table npz: give a file"):
         tables.load("npz", SPACE)
     with pytest.raises(UserError, match="takes no argument, got 'x'"):
         tables.load("analog:x", SPACE)
@@ -222,7 +222,7 @@ def test_analog_key_order(tmp_path: Path, package_classes: tuple[type, type]) ->
         (lambda content: {(9,) * 6: content[0, 0, 0, 0, 0, 0]}, "not the table of analog-nasbench"),
         (lambda content: {(0,) * 5: content[0, 0, 0, 0, 0, 0]}, "not the table of analog-nasbench"),
         (lambda content: {(0,) * 6: 3.0}, "not the table of analog-nasbench"),
-        (lambda content: {(0,) * 6: content[0, 0, 0, 0, 0, 0]}, "expected 15625 architectures, got 1"),
+        (lambda content: {(0,) * 6: content[0, 0, 0, 0, 0, 0]}, "expected 15,625 architectures, got 1"),
     ],
 )
 def test_analog_of_another_shape(

@@ -191,7 +191,7 @@ COMPACT: dict[str, tuple[Callable[[dict[str, Any]], dict[str, Any]], str]] = {
     "a scalar of names": (lambda a: a | {"arch_str": ARCHS[0]}, "nothing names its rows"),
     "bytes that are no text": (lambda a: a | {"arch_str": np.array([b"\xff"] * 4)}, "row 0 of arch_str"),
     "numbers for names": (lambda a: a | {"arch_str": np.arange(4)}, "expected N strings"),
-    "long names": (lambda a: a | {"arch_str": np.array(["a" * 20_000] * 4)}, "names no network"),
+    "long names": (lambda a: a | {"arch_str": np.array(["a" * 20_000] * 4)}, "is not an architecture"),
     "an index of its own": (
         lambda a: {"index": np.arange(4) - 9} | {k: v for k, v in a.items() if k != "arch_str"},
         "nothing names its rows",

@@ -88,7 +88,7 @@ def test_every_strategy_is_a_job() -> None:
 @pytest.mark.parametrize(
     ("planted", "job", "problem"),
     [
-        ("store", "search-random", "trials were called done, of which the store has"),
+        ("store", "search-random", "reported as done, of which the store has"),
         ("report", "report", "r.html is n"),  # ... not whole, or neither the old nor the new one
         ("strategy", "search-random", "different: trial"),
     ],

@@ -86,7 +86,7 @@ def test_text_is_judged_by_its_likelihood(run_pynas: Run, text: Path, tmp_path: 
     assert first["cost_bias"].keys() <= {"depth"}  # all cells have equally many parameters
     assert {bias["name"] for bias in first["bias"]} <= {"tanh", "relu", "sigmoid", "identity"}
     assert all(-3 < value < -1 for value in found["truth"])  # six words alike probable have -1.79
-    assert "log likelihood reached alone" in page.read_text()
+    assert "ground-truth log likelihood" in page.read_text()
     code, out, _ = run_pynas(*call)
     assert code == 0
     assert "picking the best (regret in nats a word)" in out
@@ -133,11 +133,11 @@ def test_cells_of_a_table_come_in_the_order_that_training_samples() -> None:
         (("--prefix", ""), "--prefix: expected whole numbers"),
         (("--partition", "random"), "--partition: expected sequential | shuffled | similar"),
         (("--held-out", "1"), "--held-out: expected a fraction"),
-        (("--metric", "accuracy"), "--metric, --dataset: say of which --table"),
+        (("--metric", "accuracy"), "--metric, --dataset: choose from a table: give --table"),
         (("--groups", "9"), "--groups: expected at most 4"),
         (("--space", "nats_size"), "space: there is no supernet of nats_size"),
-        (("--checkpoints", 9), "--checkpoints 9: a training of 4 steps has 2"),
-        (("--batch", 65), "--batch: larger than what there is to train on"),
+        (("--checkpoints", 9), "--checkpoints 9: a training of 4 steps writes 2"),
+        (("--batch", 65), "--batch: larger than the training data"),
         (("--space", "darts_rnn"), "darts_rnn reads words, not images"),
         (("--crop", 8), "--crop 8: images have 8 x 8 pixels"),
         (("--groups", "2", "--prefix", 8), "prefix: expected 0 to 6 common segments, got 8"),
@@ -153,10 +153,10 @@ def test_bad_input(run_pynas: Run, options: tuple[object, ...], message: str) ->
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--running",), "--running: the shared weights of darts_rnn have no batch norms"),
+        (("--running",), "--running: the supernet of darts_rnn has no batch norms"),
         (("--groups", "2", "--prefix", 1), "got 1; darts_rnn runs in one piece"),
         (("--space", "nasbench201"), "nasbench201 reads images, not words"),
-        (("--flip",), "--crop, --flip: change images, there are none with --text"),
+        (("--flip",), "--crop, --flip: these change images; leave them out with --text"),
         (("--steps", 200), "steps: expected windows of at least one word"),
     ],
 )

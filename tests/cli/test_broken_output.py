@@ -23,8 +23,8 @@ def large(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is printed does not fit into the buffer of stdout, so that printing itself fails."""
     from pynas.cli import info
 
-    monkeypatch.setattr(info._output, "printable", lambda text, **_: text * 1000)
-    monkeypatch.setattr(info._output.json, "dumps", lambda value, **_: "0" * 100_000)
+    monkeypatch.setattr(info.console, "printable", lambda text, **_: text * 1000)
+    monkeypatch.setattr(info.console.json, "dumps", lambda value, **_: "0" * 100_000)
 
 
 @pytest.mark.parametrize("options", [(), ("--json",)], ids=["table", "json"])
@@ -90,7 +90,7 @@ def test_no_memory(
 
     monkeypatch.setattr(spaces, "names", fail)
     assert code_of(monkeypatch, "spaces") == 2
-    assert capsys.readouterr().err == f"pynas: {said}; what was kept until here can be gone on with\n"
+    assert capsys.readouterr().err == f"pynas: {said}; what was stored so far can be resumed\n"
 
 
 def test_other_errors_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,7 +91,7 @@ def no_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     def begin(*arguments: object, **options: object) -> None:
         raise AssertionError("work has begun")
 
-    for place in ("cli._output.progress", "cli._inputs.open_space", "cli._inputs.load", "data.load_images"):
+    for place in ("cli.console.progress", "cli.specs.open_space", "cli.specs.load", "data.load_images"):
         monkeypatch.setattr(f"pynas.{place}", begin)
     folder = tmp_path / "forbidden"
     folder.mkdir()

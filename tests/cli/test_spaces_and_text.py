@@ -103,7 +103,7 @@ def test_words_and_images_are_told_apart(run_pynas: Run, text: Path) -> None:
         assert "--text: darts_cnn reads images, not words" in error
     code, _, error = run_pynas("score", "DARTS_V1", "--space", "darts_rnn", "--text", text, "--batch", 290)
     assert code == 2
-    assert "a text of 300 words has no 290 different sequences of 35 words" in error
+    assert "a text of 300 words is too short for 290 sequences of 35 words" in error
 
 
 def test_spaces_are_listed(run_pynas: Run) -> None:

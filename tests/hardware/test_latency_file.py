@@ -49,7 +49,7 @@ def test_a_build_that_was_cut_off_continues(tmp_path, monkeypatch):
     space = Functional()
     with pytest.raises(KeyboardInterrupt):
         build(path=path, clock=Clock(fail_after=40))
-    with pytest.raises(UserError, match="its build was cut off; the same 'pynas hardware build' again"):
+    with pytest.raises(UserError, match="its build was interrupted; repeat the same 'pynas hardware build'"):
         LatencyTable.load(path, space)
     kept = LatencyTable.load(path, space, partial=True)
     done = sum(len(t.rounds) for t in kept.operators.values()) + sum(
@@ -109,7 +109,7 @@ def test_a_time_that_is_no_time(ms, tmp_path):
             timing = super().measure(run)
             return Timing(ms, ms, ms, 1) if self.calls == 3 else timing
 
-    with pytest.raises(UserError, match=f"the time of .* came out as {ms} ms and was not recorded"):
+    with pytest.raises(UserError, match=f"the time of .* was measured as {ms} ms and not recorded"):
         build(clock=Broken())
 
 
@@ -170,9 +170,12 @@ def first_time(record: Any) -> Any:
         (lambda r: first_time(r).__setitem__(2, "1"), "the time of operator .* is '1', not a number"),
         (lambda r: first_time(r).__setitem__(3, 0), "the samples of operator .* is 0, expected 1 to"),
         (lambda r: first_time(r).append(1), "is not median, 20th and 80th percentile, and samples"),
-        (lambda r: next(iter(r["operators"].values())).pop(), "was timed in 1 rounds of 2"),
+        (lambda r: next(iter(r["operators"].values())).pop(), "has timings of 1 round, its settings say 2"),
         (lambda r: next(iter(r["operators"].values())).clear(), "there is no time of operator"),
-        (lambda r: r["networks"][0]["rounds"].append(1.0), "network 0 was timed in 3 rounds of 2"),
+        (
+            lambda r: r["networks"][0]["rounds"].append(1.0),
+            "network 0 has timings of 3 rounds, its settings say 2",
+        ),
         (lambda r: r["networks"][0].update(use="both"), "the use of network 0 is 'both', not 'fit' or"),
         (lambda r: r["networks"][0].update(decisions=[0, 9]), "damaged: arch: "),
         (
@@ -180,9 +183,9 @@ def first_time(record: Any) -> Any:
             "a decision of network 0 is 0.0, expected an",
         ),
         (lambda r: r["networks"].append(r["networks"][0]), "network [0-9]+ comes twice"),
-        (lambda r: r["networks"][0].pop("use"), "network 0 does not have decisions, use and rounds"),
+        (lambda r: r["networks"][0].pop("use"), "network 0 lacks decisions, use or rounds"),
         (setting("fit_networks", 1), "it has more networks than its settings say"),
-        (setting("rounds", 3), "was timed in 2 rounds of 3"),
+        (setting("rounds", 3), "has timings of 2 rounds, its settings say 3"),
         (setting("rounds", 10**30), "its rounds is 10+, expected 1 to"),
         (setting("threads", True), "its threads is True, expected an integer"),
         (setting("seconds", None), "its seconds is None, not a number"),

@@ -88,7 +88,7 @@ def test_an_architecture_with_an_unknown_operator_has_no_latency():
     key = next(key for key in table.counts(arch) if "(3, 3)" in key and "ReLU" in key)
     del table.operators[key]
     assert math.isnan(table.predict(arch))
-    assert table.explain(arch).startswith("1 of its operators were never timed on cpu, such as Sequential(")
+    assert table.explain(arch).startswith("1 operator was never timed on cpu, such as Sequential(")
     assert table.error().missing > 0
 
 
@@ -117,7 +117,7 @@ def test_bad_arguments(changes, message):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_no_gpu():
-    with pytest.raises(UserError, match="there is no CUDA device"):
+    with pytest.raises(UserError, match="torch finds no CUDA device"):
         build(device="cuda")
 
 

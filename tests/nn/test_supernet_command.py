@@ -41,10 +41,10 @@ def test_darts_on_digits(run: Any, tmp_path: Path) -> None:
 def test_nasbench201_on_digits_for_people(run: Any) -> None:
     code, out, err = run("--space", "nasbench201", *SMALL, "--epochs", 5, "--learning-rate", 0.2)
     assert code == 0, err
-    assert "held out:" in out
+    assert "held-out accuracy" in out
     assert out.splitlines()[-1].startswith("found: |")
     assert "nasbench201 supernet on digits" in err
-    share = float(out.split("held out: ")[1].split(" %")[0])
+    share = float(out.split("held-out accuracy ")[1].split(" %")[0])
     assert share > 30  # the largest class is at most a fifth
 
 
@@ -109,7 +109,7 @@ def test_a_training_goes_on(run: Any, tmp_path: Path) -> None:
     before = load_file(file)
     code, _, err = run(*arguments)
     assert code == 2
-    assert "holds a training already" in err
+    assert "already holds a training" in err
     newest = max(folder.glob("step-*.safetensors"))
     newest.write_bytes(newest.read_bytes()[:-1])
     again = json.loads(run(*arguments, "--resume", "--json", "--save", file)[1])

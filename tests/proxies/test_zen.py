@@ -175,7 +175,7 @@ def test_zen_of_tokens_is_a_failure() -> None:
 
     found = score(Words(), torch.zeros(6, 3, dtype=torch.long), torch.arange(6) % 5, ["zen"])["zen"]
     assert found.status == "failed"
-    assert "floating-point inputs" in found.message
+    assert "inputs: expected floating point" in found.message
 
 
 def test_grad_norm_zennas() -> None:

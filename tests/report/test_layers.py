@@ -38,7 +38,7 @@ def test_bars_in_the_order_of_the_network(tmp_path: Path) -> None:
     assert len(set(bars["marker"]["color"])) == 2
     assert "<img src=x" not in html
     assert "no score" in html
-    assert "1 contributions are not finite" in html
+    assert "1 contribution is not finite" in html
     assert re.search(r"(src|href)=[\"']?https?:", html.split("</head>")[1]) is None
 
 

@@ -116,8 +116,8 @@ def test_network_against_the_written_out_form() -> None:
         ("conv_3x3:16|conv_3x3:16+1", 23, "no shortcut leads here"),
         ("conv_3x3:16|conv_3x3:16|conv_3x3:16+2", 36, "expected a number of layers out of 1, found '2'"),
         ("conv_3x3:16|", 12, "found the end of the text"),
-        ("|".join(["max_pool_3x3"] * 4), 0, "4 poolings are more than max_poolings=3"),
-        ("|".join(["conv_1x1:16"] * 21), 0, "21 layers are more than max_layers=20"),
+        ("|".join(["max_pool_3x3"] * 4), 0, "expected at most max_poolings=3, got 4"),
+        ("|".join(["conv_1x1:16"] * 21), 0, "expected at most max_layers=20, got 21"),
     ],
 )
 def test_malformed_text(text: str, position: int, message: str) -> None:

@@ -267,11 +267,11 @@ def test_limits() -> None:
         arch = space.mutate(arch, rng)
         assert space.depth(arch) <= 8
         assert space.published_flops(arch) <= 170e6
-    with pytest.raises(UserError, match="14 layers are more than max_layers=8"):
+    with pytest.raises(UserError, match="expected at most max_layers=8, got 14"):
         space.check(ZICO_450)
-    with pytest.raises(UserError, match="FLOPs are more than max_flops=170,000,000"):
+    with pytest.raises(UserError, match="expected at most max_flops=170,000,000, got"):
         MBV2ZiCo(max_flops=170e6).check(ZICO_450)
-    with pytest.raises(UserError, match="not even the start network"):
+    with pytest.raises(UserError, match="they exclude the start network"):
         MBV2ZiCo(max_layers=5)
     with pytest.raises(UserError, match="replacements: expected a positive integer"):
         MBV2ZiCo(replacements=0)
@@ -303,7 +303,7 @@ def test_distance() -> None:
     ("old", "new", "offset", "width", "message"),
     [
         ("SuperResIDWE6K3(8,32", "SuperResDWE6K3(8,32", 0, 14, "(did you mean 'SuperResIDWE6K3'?)"),
-        ("(8,32,2,8,1)", "(16,32,2,8,1)", 1, 2, "expected 8 (the part before puts out 8 channels)"),
+        ("(8,32,2,8,1)", "(16,32,2,8,1)", 1, 2, "expected 8 (the previous part has 8 output channels)"),
         ("(3,8,2,1)", "(3,8,1,1)", 5, 1, "expected 2 (the input has 3 channels"),
         ("(8,32,2,8,1)", "(8,32,2,8,1,1)", 11, 1, "expected ')', found ','"),
         ("(8,32,2,8,1)", "(8,32,2,8)", 9, 1, "expected ',', found ')'"),

@@ -123,7 +123,7 @@ def test_what_lies_on_no_path_does_not_matter() -> None:
 def test_ten_edges_on_paths_are_too_many() -> None:
     ten = "conv3x3:0+conv3x3:0,1+conv3x3:0,1,2+conv3x3:0,1,3+output:4"
     with pytest.raises(
-        UserError, match=r"10 edges lie on paths from its input to its output, at most 9 may: conv"
+        UserError, match=r"expected at most 9 edges on paths from input to output, got 10: conv"
     ):
         SPACE.parse(ten)
     assert SPACE.parse(ten.replace("0,1,3", "0,3")).decisions.count(1) >= 9

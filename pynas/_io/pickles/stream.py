@@ -91,7 +91,7 @@ def load(
     except (pickle.UnpicklingError, UserError):
         raise
     except Exception as error:  # broken instructions lead anywhere: an empty stack, an unhashable key
-        what = shortened(error or type(error).__name__)
+        what = shortened(str(error) or type(error).__name__)
         raise pickle.UnpicklingError(f"it is damaged ({what})") from error
 
 

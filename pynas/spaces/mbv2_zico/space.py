@@ -66,8 +66,7 @@ class MBV2ZiCo(OpenEndedSpace):
             MFLOPs. None for no bound.
         max_flops: Upper bound of :meth:`published_flops`, such as 450e6; None for no bound.
         replacements: Number of replacements in a mutation.
-        residual: Whether networks have residual links. The published searches score networks without and
-            train them with links.
+        residual: Whether networks have residual links. Published searches score without and train with links.
         squeeze_excite: Whether squeeze-and-excitation (ratio 0.25) follows every depthwise convolution, as in
             the published training but not in the search.
     """

@@ -43,10 +43,9 @@ class NASBench101(SearchSpace):
     share the output's channels evenly; a remainder gives the first of them one more each. Another vertex has
     as many channels as the widest vertex that it feeds.
 
-    Network: 3x3 convolution to ``channels``, batch norm, ReLU; stacks of cells, separated by a 2x2 max
-        pooling,
-    each with 2 times the channels of the previous one; global average pooling; a linear classifier. Batch
-    norms have epsilon 1e-5 and momentum 0.003 (0.997 in TensorFlow's convention).
+    Network: 3x3 convolution to ``channels``, batch norm, ReLU; stacks of cells, each after the first behind a
+    2x2 max pooling and with double the channels; global average pooling; a linear classifier. Batch norms
+    have epsilon 1e-5 and momentum 0.003 (0.997 in TensorFlow's convention).
 
     Decisions: 21 bits, one for each possible edge, sorted by target, then source: (0,1), (0,2), (1,2), (0,3)
     ... (5,6); then the operations of vertices 1 to 5, in the order of :data:`OPERATIONS`. Vertices and edges
@@ -190,8 +189,7 @@ class NASBench101(SearchSpace):
     def format(self, arch: Architecture) -> str:
         """Vertices 1, 2 ... with the vertices that they read: ``conv3x3:0+maxpool3x3:0,1+output:0,2``.
 
-        Vertex 0 is the input. The text leaves out the last vertices before the output if they have no edges
-        and the first operation.
+        Vertex 0 is the input. Last vertices without edges, with the first operation, are left out.
         """
         return notation.write(self.check(arch))
 

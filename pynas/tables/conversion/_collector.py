@@ -80,7 +80,7 @@ def laid_out_as(path: Path, title: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        what = shortened(error or type(error).__name__)
+        what = shortened(str(error) or type(error).__name__)
         raise UserError(f"{path}: not laid out as {title}: {what}") from error
 
 

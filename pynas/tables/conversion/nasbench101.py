@@ -121,7 +121,7 @@ def convert(path: Path, on_progress: Callable[[float], None]) -> Content:
         except UserError:
             raise
         except Exception as error:  # any value of a record can have any type
-            what = shortened(error or type(error).__name__)
+            what = shortened(str(error) or type(error).__name__)
             raise UserError(f"{path}: record {number} is no row of NAS-Bench-101: {what}") from error
     if not number:
         raise UserError(f"{path}: holds no record")

@@ -143,7 +143,7 @@ def _trial(run: Mapping[Any, Any]) -> Trial:
 def _longest(result: Mapping[Any, Any]) -> int:
     runs = result["all_results"]
     if len(runs) > _MOST_RUNS:
-        raise ValueError(f"{len(runs)} training runs of one length")
+        raise ValueError(f"{counted(len(runs), 'training run')} of one length")
     return max((_trial(run).epochs for run in runs.values()), default=0)
 
 
