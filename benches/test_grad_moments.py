@@ -66,9 +66,7 @@ def shuffled(cases: list[tuple[tuple[int, ...], str]]) -> list[tuple[tuple[int, 
     return random.Random(0).sample(cases, len(cases))
 
 
-@pytest.mark.parametrize(
-    ("shape", "implementation"), shuffled([(s, c) for s in CONV for c in CONV_FORMS])
-)
+@pytest.mark.parametrize(("shape", "implementation"), shuffled([(s, c) for s in CONV for c in CONV_FORMS]))
 def test_conv2d_grad_moments(benchmark, shape, implementation):
     channels, side, kernel = shape
     benchmark.group = f"conv2d_grad_moments {channels}@{side} k{kernel}"

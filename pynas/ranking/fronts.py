@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from pynas._errors import UserError
+from pynas._plural import counted
 from pynas.ranking.pareto import hypervolume, inverted_generational_distance, pareto_front
 
 
@@ -84,7 +85,7 @@ def compare_fronts(
     """
     known = np.flatnonzero(np.isfinite(np.asarray(costs, dtype=np.float64)))
     if len(known) == 0:
-        raise UserError(f"{cost} is not known for any of {len(accuracy):,} architectures")
+        raise UserError(f"{cost} is not known for any of {counted(len(accuracy), 'architecture')}")
     plane = np.stack([np.asarray(accuracy)[known], -np.asarray(costs)[known]], axis=1).astype(np.float64)
     low, width = plane.min(axis=0), np.ptp(plane, axis=0)
     scaled = (plane - low) / np.where(width > 0, width, 1.0)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pynas._errors import UserError
+from pynas._plural import counted
 from pynas.ranking.correlation import Bootstrap, Estimate, kendall, spearman
 from pynas.ranking.fronts import FrontComparison, compare_fronts
 from pynas.trial import Trial
@@ -183,12 +184,12 @@ def rank_scores(
         score = np.asarray(values, dtype=np.float64)
         if score.shape != known.shape:
             raise UserError(
-                f"scores[{name!r}]: expected {len(known)} values, one for each accuracy, got {len(score)}"
+                f"scores[{name!r}]: expected {counted(len(known), 'value')}, one for each accuracy, got {len(score)}"
             )
         finite = np.isfinite(score)
         if finite.sum() < 3:
             raise UserError(
-                f"score {name!r}: only {finite.sum()} of {len(known)} values are finite, needs at least 3"
+                f"score {name!r}: only {finite.sum()} of {counted(len(known), 'value')} are finite, needs at least 3"
             )
         best = finite & (known >= threshold)
         left = finite & within
@@ -231,13 +232,15 @@ def _within(
     met = np.ones(count, dtype=bool)
     for name, bound in bounds.items():
         if name not in costs or costs[name].shape != (count,):
-            raise UserError(f"constraint {name!r}: expected its cost for each of {count} architectures")
+            raise UserError(
+                f"constraint {name!r}: expected its cost for each of {counted(count, 'architecture')}"
+            )
         met &= costs[name] <= bound  # False for NaN
         if not met.any():
             known = costs[name][np.isfinite(costs[name])]
             least = f"the smallest is {known.min():g}" if len(known) else "it is not known for any"
             raise UserError(
-                f"constraint {name} <= {bound:g}: none of {count:,} architectures meets it; {least}"
+                f"constraint {name} <= {bound:g}: none of {counted(count, 'architecture')} meets it; {least}"
             )
     return met
 

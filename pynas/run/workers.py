@@ -18,6 +18,7 @@ from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any
 
 from pynas._errors import UserError
+from pynas._plural import counted
 from pynas._user_values import explained
 from pynas.run.evaluation import evaluated
 from pynas.trial import Evaluation, Evaluator, Status
@@ -133,7 +134,7 @@ class Workers:
             return
         if self._unreadable:
             raise UserError(f"workers: a process cannot read the evaluator: {self._unreadable}")
-        how = f"{self._failed_starts} processes in a row did not start ({self._last_failure})"
+        how = f"{counted(self._failed_starts, 'process', 'processes')} in a row did not start ({self._last_failure})"
         if self._any_was_ready:
             raise UserError(
                 f"workers: {how}; every trial up to here is kept: resume the search with its store, perhaps "

@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import TensorWeakRef
 
 from pynas._errors import UserError
+from pynas._plural import counted
 from pynas.stats._base import Statistic
 from pynas.stats._calls import Call, Delivery, record
 from pynas.stats._collector import Collector
@@ -173,7 +174,7 @@ class CallRecorder(TorchFunctionMode):
         if not found:
             raise UserError(
                 f"model: a ReLU got an input of {tuple(x.shape)}, where no dimension counts the "
-                f"{self.batch} samples; keep samples in a dimension of their own"
+                f"{counted(self.batch, 'sample')}; keep samples in a dimension of their own"
             )
         return x if 0 in found else x.movedim(found[0], 0)
 
@@ -200,7 +201,7 @@ class CallRecorder(TorchFunctionMode):
         name = self.own.get(id(weight), "a weight")
         raise UnsupportedLayerError(
             f"{self._where(name)}: {operator} got an input of {tuple(x.shape)}, where no dimension counts "
-            f"the {self.batch} samples; keep samples in a dimension of their own, or "
+            f"the {counted(self.batch, 'sample')}; keep samples in a dimension of their own, or "
             f"{self._remedy(name)}"
         )
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from pynas._errors import UserError
+from pynas._plural import counted
 from pynas.stats._base import Statistic, Statistics
 from pynas.stats._call_recorder import AmbiguousLayoutError, CallRecorder
 from pynas.stats._collector import Collector
@@ -191,7 +192,7 @@ def _one_pass(
 
 def _divided(argument: str, parts: int, batch: int) -> int:
     if parts < 1 or batch % parts:
-        raise UserError(f"{argument}: expected a divisor of the {batch} samples, got {parts}")
+        raise UserError(f"{argument}: expected a divisor of the {counted(batch, 'sample')}, got {parts}")
     return parts
 
 

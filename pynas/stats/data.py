@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 from torch.utils.weak import WeakIdKeyDictionary
 
 from pynas._errors import UserError
+from pynas._plural import counted
 
 LossFn = Callable[[Any, Any], Tensor]
 
@@ -27,7 +28,7 @@ def check_data(inputs: Any, targets: Any) -> int:
             if tensor.is_floating_point() and not _is_finite(tensor):
                 bad = int((~torch.isfinite(tensor)).sum())
                 raise UserError(
-                    f"{argument}: {bad} of {tensor.numel()} values are NaN or infinite; clean the data"
+                    f"{argument}: {bad} of {counted(tensor.numel(), 'value')} are NaN or infinite; clean the data"
                 )
     if not sizes or 0 in sizes:
         raise UserError("inputs: the batch is empty; pass at least one sample")
@@ -103,7 +104,7 @@ def _cross_entropy(outputs: Any, targets: Any) -> Tensor:
         low, high = int(targets.min()), int(targets.max())
         if low < 0 or high >= outputs.shape[1]:
             raise UserError(
-                f"targets: labels go from {low} to {high}, but the model has {outputs.shape[1]} outputs "
+                f"targets: labels go from {low} to {high}, but the model has {counted(outputs.shape[1], 'output')} "
                 f"(labels 0 to {outputs.shape[1] - 1}); build it with more classes or fix the labels"
             )
     elif not targets.is_floating_point():

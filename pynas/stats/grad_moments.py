@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from pynas._errors import UserError
+from pynas._plural import counted
 from pynas.ops import Moments
 from pynas.stats._base import Statistic
 from pynas.stats._products import GradientProduct
@@ -40,7 +41,7 @@ class GradMoments(Statistic[Moments]):
         if "centered" in self.moments and batch // group_size < 2:
             raise UserError(
                 f"inputs: a variance over sample groups needs two groups or more, got {batch // group_size} "
-                f"({batch} samples, group_size={group_size}); pass more samples or a smaller group_size"
+                f"({counted(batch, 'sample')}, group_size={group_size}); pass more samples or a smaller group_size"
             )
 
     def merge(self, other: Self) -> Self:
