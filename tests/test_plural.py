@@ -22,8 +22,8 @@ NOUNS = {
     *("processes", "rounds", "rows", "runs", "samples", "seconds", "seeds", "sequences", "steps", "tensors"),
     *("threads", "times", "trials", "values", "vertices", "words", "workers"),
 }
-# Packages that do not use the helper: stores keep the first's texts, operators count with symbolic sizes in the
-# words of the C++ core, and readers say how many bytes.
+# Packages that do not use the helper: stores keep the texts of the first, readers say how many bytes, and
+# operators count with symbolic sizes in the words of the C++ core.
 UNCONVERTED = {"_identity", "_io", "ops"}
 # What looks like a counted noun and is right as it is: file, expression, reason.
 ALLOWED = {

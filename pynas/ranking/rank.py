@@ -184,12 +184,14 @@ def rank_scores(
         score = np.asarray(values, dtype=np.float64)
         if score.shape != known.shape:
             raise UserError(
-                f"scores[{name!r}]: expected {counted(len(known), 'value')}, one for each accuracy, got {len(score)}"
+                f"scores[{name!r}]: expected {counted(len(known), 'value')}, one for each accuracy, "
+                f"got {len(score)}"
             )
         finite = np.isfinite(score)
         if finite.sum() < 3:
             raise UserError(
-                f"score {name!r}: only {finite.sum()} of {counted(len(known), 'value')} are finite, needs at least 3"
+                f"score {name!r}: only {finite.sum()} of {counted(len(known), 'value')} are finite, "
+                "needs at least 3"
             )
         best = finite & (known >= threshold)
         left = finite & within

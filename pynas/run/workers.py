@@ -134,7 +134,8 @@ class Workers:
             return
         if self._unreadable:
             raise UserError(f"workers: a process cannot read the evaluator: {self._unreadable}")
-        how = f"{counted(self._failed_starts, 'process', 'processes')} in a row did not start ({self._last_failure})"
+        failed = counted(self._failed_starts, "process", "processes")
+        how = f"{failed} in a row did not start ({self._last_failure})"
         if self._any_was_ready:
             raise UserError(
                 f"workers: {how}; every trial up to here is kept: resume the search with its store, perhaps "

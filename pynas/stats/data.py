@@ -27,9 +27,8 @@ def check_data(inputs: Any, targets: Any) -> int:
             sizes.add(tensor.shape[0])
             if tensor.is_floating_point() and not _is_finite(tensor):
                 bad = int((~torch.isfinite(tensor)).sum())
-                raise UserError(
-                    f"{argument}: {bad} of {counted(tensor.numel(), 'value')} are NaN or infinite; clean the data"
-                )
+                every = counted(tensor.numel(), "value")
+                raise UserError(f"{argument}: {bad} of {every} are NaN or infinite; clean the data")
     if not sizes or 0 in sizes:
         raise UserError("inputs: the batch is empty; pass at least one sample")
     if len(sizes) > 1:
@@ -104,8 +103,9 @@ def _cross_entropy(outputs: Any, targets: Any) -> Tensor:
         low, high = int(targets.min()), int(targets.max())
         if low < 0 or high >= outputs.shape[1]:
             raise UserError(
-                f"targets: labels go from {low} to {high}, but the model has {counted(outputs.shape[1], 'output')} "
-                f"(labels 0 to {outputs.shape[1] - 1}); build it with more classes or fix the labels"
+                f"targets: labels go from {low} to {high}, but the model has "
+                f"{counted(outputs.shape[1], 'output')} (labels 0 to {outputs.shape[1] - 1}); "
+                "build it with more classes or fix the labels"
             )
     elif not targets.is_floating_point():
         raise UserError(f"targets: expected int64 labels or class probabilities, got {targets.dtype}")

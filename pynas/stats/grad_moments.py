@@ -41,7 +41,8 @@ class GradMoments(Statistic[Moments]):
         if "centered" in self.moments and batch // group_size < 2:
             raise UserError(
                 f"inputs: a variance over sample groups needs two groups or more, got {batch // group_size} "
-                f"({counted(batch, 'sample')}, group_size={group_size}); pass more samples or a smaller group_size"
+                f"({counted(batch, 'sample')}, group_size={group_size}); pass more samples or a smaller "
+                "group_size"
             )
 
     def merge(self, other: Self) -> Self:
