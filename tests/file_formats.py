@@ -41,7 +41,7 @@ from pynas.architecture import Architecture
 from pynas.embedding import Arch2Vec
 from pynas.hardware import LatencyTable
 from pynas.hardware._fit import Correction
-from pynas.hardware.latency_table import Measured, OperatorTiming
+from pynas.hardware._timings import Measured, OperatorTiming
 from pynas.spaces import NASBench101
 from pynas.store import RunConfig, Store
 from pynas.supernet.checkpoint import Checkpoint, CheckpointFolder

@@ -11,6 +11,7 @@ from typing import Final
 _FORMER: Final = {
     "pynas.embedding.cache": "pynas.embedding._cache",
     "pynas.embedding.policy": "pynas.embedding._policy",
+    "pynas.hardware._timings": "pynas.hardware.latency_table",
     "pynas.hardware.build": "pynas.hardware._build",
     "pynas.hardware.model": "pynas.hardware._model",
     "pynas.hardware.operator_shapes": "pynas.hardware._shapes",

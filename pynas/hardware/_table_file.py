@@ -16,7 +16,8 @@ from pynas._io.files import shortened
 from pynas._plural import counted
 from pynas.architecture import Architecture
 from pynas.hardware._fit import Correction
-from pynas.hardware.latency_table import LatencyTable, Measured, OperatorTiming
+from pynas.hardware._timings import Measured, OperatorTiming
+from pynas.hardware.latency_table import LatencyTable
 from pynas.spaces import SearchSpace
 from pynas.spaces.identity import constructor_options, identity, recorded_options
 

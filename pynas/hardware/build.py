@@ -22,8 +22,8 @@ from pynas._plural import counted
 from pynas.architecture import Architecture
 from pynas.hardware import _network
 from pynas.hardware._network import Task
+from pynas.hardware._timings import Measured, OperatorTiming
 from pynas.hardware._trace import Operator, Setting, is_block, trace
-from pynas.hardware.latency_table import Measured, OperatorTiming
 from pynas.hardware.stopwatch import Stopwatch, Timing
 from pynas.spaces import SearchSpace
 

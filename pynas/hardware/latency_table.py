@@ -10,15 +10,15 @@ import math
 import os
 import statistics
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pynas import spaces
 from pynas._identity.description import brief
 from pynas._plural import counted
 from pynas.architecture import Architecture
 from pynas.hardware._fit import Correction, PredictionError, prediction_error
+from pynas.hardware._timings import Measured, OperatorTiming
 from pynas.hardware.model import HardwareModel
 from pynas.spaces import SearchSpace
 
@@ -26,33 +26,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from pynas.hardware.stopwatch import Stopwatch
-
-Use = Literal["fit", "held out"]
-
-
-@dataclass(slots=True)
-class Measured:
-    """Timing of a whole network: the median of each round, in milliseconds."""
-
-    use: Use
-    rounds: list[float] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class OperatorTiming:
-    """Timing of an operator: (median, 20th and 80th percentile in ms, number of samples) of each round."""
-
-    rounds: list[tuple[float, float, float, int]] = field(default_factory=list)
-
-    @property
-    def ms(self) -> float:
-        """Median over rounds."""
-        return statistics.median(r[0] for r in self.rounds)
-
-    @property
-    def spread(self) -> tuple[float, float]:
-        """Median over rounds of the 20th and of the 80th percentile."""
-        return statistics.median(r[1] for r in self.rounds), statistics.median(r[2] for r in self.rounds)
 
 
 class LatencyTable(HardwareModel):
