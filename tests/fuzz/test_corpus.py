@@ -83,7 +83,7 @@ def test_an_error_must_be_of_one_line(target: Target) -> None:
     file = Target("file", read, filename="a.json")
     found = replay(file, [b"fine", b"two\nlines", b"x" * 5000])
     assert "is not one line of printable text" in found[b"two\nlines"]
-    assert "has 5008 characters" in found[b"x" * 5000]
+    assert "has 5,008 characters" in found[b"x" * 5000]
     assert b"fine" not in found
 
 
