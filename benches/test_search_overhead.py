@@ -8,7 +8,7 @@ import json
 import pytest
 
 from pynas import spaces, strategies
-from pynas.run.loop import search
+from pynas.run import search
 from pynas.trial import Evaluation, Status
 
 SPACE = spaces.get("nasbench201")

@@ -38,7 +38,7 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Searches with several workers evaluate here instead, without the time that processes take to start."""
-    from pynas.run.loop import loop
+    from pynas.run import loop
 
     alone = loop._evaluations
     monkeypatch.setattr(loop, "_evaluations", lambda evaluator, workers, *rest: alone(evaluator, 1, *rest))

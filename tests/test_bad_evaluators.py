@@ -18,7 +18,7 @@ from pynas import spaces, strategies
 from pynas._errors import UserError
 from pynas.architecture import Architecture
 from pynas.hardware import HardwareModel
-from pynas.run.loop import SearchResult, search
+from pynas.run import SearchResult, search
 from pynas.store import Store
 from pynas.tables import Table
 from pynas.testing.strategies import ToySpace

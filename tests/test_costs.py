@@ -12,7 +12,7 @@ from pynas._errors import UserError
 from pynas.architecture import Architecture
 from pynas.hardware import TabularLatency, Task, profile_architecture
 from pynas.hardware.costs import Costs
-from pynas.run.loop import search
+from pynas.run import search
 from pynas.testing.strategies import ToySpace
 from pynas.trial import Evaluation, Status
 

@@ -59,7 +59,7 @@ def test_a_reader_without_faults() -> None:
         (lambda path: bytearray(1 << 40), "MemoryError"),
         (lambda path: refuse("damaged"), "the message does not name the file"),
         (lambda path: refuse(f"{path}: a\nb"), "the message is not one line of printable text"),
-        (lambda path: refuse(f"{path}: {'x' * 5000}"), "the message has 50"),
+        (lambda path: refuse(f"{path}: {'x' * 5000}"), "the message has 5,0"),
         (lambda path: warnings.warn("odd", stacklevel=1), "UserWarning: odd"),
         (lambda path: path.read_bytes()[:8], "it was read, with another content than was written"),
     ],

@@ -23,7 +23,7 @@ import sqlalchemy as sa
 
 from pynas._errors import UserError
 from pynas.architecture import Architecture
-from pynas.run.loop import search
+from pynas.run import search
 from pynas.store import RunConfig, Store
 from pynas.testing.strategies import ToySpace, evaluate
 from pynas.trial import Evaluation, Status, Trial

@@ -16,7 +16,7 @@ from pynas import strategies
 from pynas._errors import UserError
 from pynas.architecture import Architecture
 from pynas.ranking.pareto import mean_ranks, pareto_front
-from pynas.run.loop import search
+from pynas.run import search
 from pynas.store import Store
 from pynas.store._database import TRIALS
 from pynas.store._records import trial_columns
@@ -301,7 +301,7 @@ def test_keyboard_interrupt_leaves_the_store_consistent(tmp_path):
 CHILD = textwrap.dedent("""
     import os, signal, sys, time
     import sqlalchemy
-    from pynas.run.loop import search
+    from pynas.run import search
     from pynas.testing.strategies import ToySpace, evaluate
 
     path, budget, where, count = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4])

@@ -21,7 +21,7 @@ import pytest
 from pynas import spaces
 from pynas._errors import UserError
 from pynas.architecture import Architecture
-from pynas.run.loop import search
+from pynas.run import search
 from pynas.store import RunConfig, Store
 from pynas.testing.strategies import ToySpace, evaluate
 from pynas.trial import Evaluation, Status, Trial
@@ -272,7 +272,7 @@ def test_architectures_that_a_known_space_does_not_have(
         ("UPDATE trials SET number = -1 WHERE number = 4", "run 2, trial 0: the next one has the number -1"),
         ("UPDATE trials SET number = 'x' WHERE number = 4", "run 2, trial 4: its number is no integer: 'x'"),
         ("INSERT INTO trials SELECT * FROM trials", "run 2, trial 1: the next one has the number 0"),
-        ("DELETE FROM trials WHERE number > 1", "run 2, state of the strategy: it is that after 3 trials, "),
+        ("DELETE FROM trials WHERE number > 1", "run 2, state of the strategy: it is the state after 3"),
         ("INSERT INTO states SELECT * FROM states", "run 2, state of the strategy: there are several"),
         ("UPDATE pynas_schema SET version = 'x'", "says no version of its layout"),
         ("UPDATE pynas_schema SET version = 0", "says no version of its layout"),

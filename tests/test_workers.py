@@ -22,7 +22,7 @@ import pytest
 from pynas import strategies
 from pynas._errors import UserError
 from pynas.architecture import Architecture
-from pynas.run.loop import SearchResult, search
+from pynas.run import SearchResult, search
 from pynas.testing.strategies import ToySpace, evaluate
 from pynas.trial import Evaluation, Status
 
@@ -359,7 +359,7 @@ def test_errors_are_clear() -> None:
 def test_a_script_without_a_guard_is_told(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
-        "from pynas.run.loop import search\n"
+        "from pynas.run import search\n"
         "from pynas.testing.strategies import ToySpace, evaluate\n"
         "search(ToySpace(), objectives=['toy'], evaluator=evaluate, workers=2)\n"
     )

@@ -155,7 +155,7 @@ def test_rank_against_a_table(run: Any, tmp_path: Path, table: Path) -> None:
         (["score"], "give either an architecture string or --model"),
         (["score", CELL.replace("skip_connect", "skip_conect")], "did you mean 'skip_connect'?"),
         (["score", CELL, "--proxies", "zicko"], "unknown proxy 'zicko'"),
-        (["score", CELL, "--batch", "100000"], "100000"),
+        (["score", CELL, "--batch", "100000"], "100,000"),
         (["rank", "--proxies", "zico,snap"], "unknown proxy 'snap'"),
         (["report", "/no/such.db"], "/no/such.db"),
         (["bench", "no-such-case"], "no benchmark has 'no-such-case' in its name"),

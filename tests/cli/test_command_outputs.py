@@ -137,7 +137,7 @@ def test_two_outputs_are_two_files(run_pynas: Run, no_work: Path) -> None:
     path = no_work / "both.safetensors"
     code, _, err = run_pynas("embed", "--save", path, "--report", no_work / "." / "both.safetensors")
     assert code == 2
-    assert err == f"pynas: --save, --report: both are {path}; give two names\n"
+    assert err == f"pynas: --save, --report: both are {path}; use two names\n"
 
 
 # ---- names -------------------------------------------------------------------------------------------

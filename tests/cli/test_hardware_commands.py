@@ -80,7 +80,7 @@ def test_build_shows_and_predicts(run: Any, tmp_path: Path) -> None:
     assert built["settings"]["task"]["image_size"] == 8
     code, out, _ = run("hardware", "build", SMALL, path, *options, "--name", "here")  # nothing left to do
     assert code == 0
-    assert "error on 4 networks held out" in out
+    assert "error on 4 held-out networks" in out
     code, out, _ = run("hardware", "build", SMALL, path, "--batch", 2)
     assert code == 2
 
@@ -190,11 +190,11 @@ def test_rank_samples_what_the_table_knows(run: Any, tables: tuple[Path, Path]) 
             "none of 5 architectures meets it; it is not known for any",
         ),
         (["hardware", "show", "/no/such.json"], "no such file; 'pynas hardware build' makes one"),
-        (["hardware", "show", "hw:HW"], "say whose architectures these are: --space NAME"),
+        (["hardware", "show", "hw:HW"], "give the space of these architectures: --space NAME"),
         (["hardware", "predict", "HERE", "|none~0|"], "not a nasbench201 architecture"),
         (
             ["hardware", "predict", "hw:HW:edgetpu", CELL, "--space", "nasbench201"],
-            "no latency:edgetpu: edgetpu does not support it",
+            "latency:edgetpu is not known: edgetpu does not support it",
         ),
         (["hardware", "build", "nasbench202", "x.json"], "unknown search space 'nasbench202'"),
         (["hardware", "build", SMALL, "/proc/x.json", "--device", "npu"], "device: expected cpu or cuda"),

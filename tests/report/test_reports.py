@@ -13,7 +13,7 @@ from pynas import spaces
 from pynas.architecture import Architecture
 from pynas.ranking.rank import rank_scores
 from pynas.report import draw_cell, write_ranking_report, write_search_report
-from pynas.run.loop import search
+from pynas.run import search
 from pynas.spaces import Edge
 from pynas.store import Run, RunConfig, Store
 from pynas.testing.strategies import ToySpace, evaluate

@@ -10,7 +10,7 @@ import pytest
 from pynas import strategies
 from pynas._errors import UserError
 from pynas.ranking.pareto import hypervolume, inverted_generational_distance, pareto_front
-from pynas.run.loop import search
+from pynas.run import search
 from pynas.testing.strategies import ToySpace, drive
 from pynas.trial import Evaluation, Status
 
