@@ -42,7 +42,7 @@ PICTURES: dict[str, tuple[str, bytes, str]] = {
         png(60_000, 60_000),
         "not a readable image: Image size (3600000000 pixels) exceeds limit",
     ),
-    "more than fit": ("a.png", png(8000, 8000), "not a readable image: 8000x8000 pixels are more than"),
+    "more than fit": ("a.png", png(8000, 8000), "not a readable image: it has 8000x8000 pixels, at most"),
     "as many as fit": ("a.png", png(2**24, 2, b"\0" * 100), "not a readable image"),
     "a gif of a screen wall": (
         "a.gif",
@@ -117,9 +117,14 @@ def write_all(folder: Path) -> dict[str, tuple[str, str, str]]:
         batch(name, "data_batch_1.bin", make, message)
         text(name, ".txt", make, message)
         text(f"compressed {name}", ".gz", make, message)
-    batch("holes", "data_batch_1.bin", holes, "expected records of 3073 bytes, got 42949672960 bytes")
-    text("holes", ".txt", holes, "has 42949672960 bytes; a text may have")
-    text("compressed holes", ".gz", holes, "has 42949672960 bytes; a text may have")
+    batch(
+        "holes",
+        "data_batch_1.bin",
+        holes,
+        "expected records of 3073 bytes, got a file of 42,949,672,960 bytes",
+    )
+    text("holes", ".txt", holes, "has 42,949,672,960 bytes; a text may have")
+    text("compressed holes", ".gz", holes, "has 42,949,672,960 bytes; a text may have")
     bomb = gzip.compress(b"a " * (20 << 20), 1)
     text("bomb", ".gz", content(bomb), "cannot be read: it unpacks to more")
     text(
@@ -129,7 +134,7 @@ def write_all(folder: Path) -> dict[str, tuple[str, str, str]]:
         "cannot be read: it unpacks to more",
     )
     text("cut", ".gz", content(bomb[:200]), "cannot be read: the compressed file is cut short")
-    text("nothing", ".gz", content(b""), "holds no word")
+    text("nothing", ".gz", content(b""), "has no word")
     text("one of its streams", ".gz", content(gzip.compress(b"a b\n") + b"\x1f\x8bhalf"), "cannot be read")
     batch("a memo", "data_batch_1", content(b"\x80\x02Nr\xff\xff\xff\x3f."), "not a python batch of CIFAR-10")
     batch(
@@ -185,7 +190,7 @@ def test_pictures_that_take_far_more_than_their_files(
     (tmp_path / "ant").mkdir()
     for number in range(4):
         (tmp_path / "ant" / f"{number}.png").write_bytes(png(400, 400, bytes(401 * 400)))
-    with pytest.raises(UserError, match=r"2\.png: the images so far take 1440000 bytes .*; give a size"):
+    with pytest.raises(UserError, match=r"2\.png: the images so far take 1,440,000 bytes .*; set a size"):
         data.load_images(f"folder:{tmp_path}")
     assert len(data.load_images(f"folder:{tmp_path}", size=8)) == 4
 
@@ -196,7 +201,7 @@ def test_pictures_of_more_than_eight_bits_are_not_clipped(tmp_path: Path, mode: 
     (tmp_path / "ant").mkdir()
     pixels = np.full((4, 4), 300, np.uint16 if mode == "I;16" else np.float32)
     image.fromarray(pixels).save(tmp_path / "ant" / "deep.tif")
-    with pytest.raises(UserError, match=r"deep\.tif: .*more than 8 bits a channel"):
+    with pytest.raises(UserError, match=r"deep\.tif: .*more than 8 bits per channel"):
         data.load_images(f"folder:{tmp_path}")
 
 

@@ -207,7 +207,7 @@ def test_recalibration_is_the_statistics_of_the_sub_network_and_leaves_no_trace(
 def test_bad_input(task: ImageTask) -> None:
     with pytest.raises(UserError, match="groups: expected 1 to 5"):
         partition(SPACE, CHILDREN, 6, "shuffled")
-    with pytest.raises(UserError, match="prefix: expected 0 to"):
+    with pytest.raises(UserError, match="prefix: expected a number of segments in 0"):
         GroupedWeights(build(SPACE, 4), {CHILDREN[0]: 0}, prefix=99)
     with pytest.raises(UserError, match="groups: expected each"):
         GroupedWeights(build(SPACE, 4), {CHILDREN[0]: 1})

@@ -140,7 +140,7 @@ def test_cells_of_a_table_come_in_the_order_that_training_samples() -> None:
         (("--batch", 65), "--batch: larger than the training data"),
         (("--space", "darts_rnn"), "darts_rnn reads words, not images"),
         (("--crop", 8), "--crop 8: images have 8 x 8 pixels"),
-        (("--groups", "2", "--prefix", 8), "prefix: expected 0 to 6 common segments, got 8"),
+        (("--groups", "2", "--prefix", 8), "prefix: expected a number of segments in 0..6, got 8"),
     ],
 )
 def test_bad_input(run_pynas: Run, options: tuple[object, ...], message: str) -> None:
@@ -154,7 +154,7 @@ def test_bad_input(run_pynas: Run, options: tuple[object, ...], message: str) ->
     ("options", "message"),
     [
         (("--running",), "--running: the supernet of darts_rnn has no batch norms"),
-        (("--groups", "2", "--prefix", 1), "got 1; darts_rnn runs in one piece"),
+        (("--groups", "2", "--prefix", 1), "got 1; darts_rnn has a single segment"),
         (("--space", "nasbench201"), "nasbench201 reads images, not words"),
         (("--flip",), "--crop, --flip: these change images; leave them out with --text"),
         (("--steps", 200), "steps: expected windows of at least one word"),

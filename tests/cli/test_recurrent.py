@@ -93,8 +93,8 @@ def test_help_shows_an_example(run: Any) -> None:
 
 BAD: dict[str, tuple[str, bytes | None, tuple[object, ...]]] = {
     "missing": ("no such file; give a plain text file", None, ()),
-    "empty": ("holds no word", b"", ()),
-    "blank": ("holds no word", b" \n\n \n", ()),
+    "empty": ("has no word", b"", ()),
+    "blank": ("has no word", b" \n\n \n", ()),
     "binary": ("is not UTF-8 text", b"\xff\xfe\x00\x01" * 9, ()),
     "not gzip": ("cannot be read", b"\x1f\x8bnot gzip", ()),
     "too short": ("has 38 words to train on, expected at least 64 for --batch 8", b"a b c d e\n" * 7, ()),
