@@ -209,9 +209,9 @@ def test_bad_input(task: ImageTask) -> None:
         partition(SPACE, CHILDREN, 6, "shuffled")
     with pytest.raises(UserError, match="prefix: expected a number of segments in 0"):
         GroupedWeights(build(SPACE, 4), {CHILDREN[0]: 0}, prefix=99)
-    with pytest.raises(UserError, match="groups: expected each"):
+    with pytest.raises(UserError, match="groups: expected group numbers from 0 without gaps"):
         GroupedWeights(build(SPACE, 4), {CHILDREN[0]: 1})
     with pytest.raises(UserError, match="children: expected at least one"):
         ChildSampler(SPACE, [])
-    with pytest.raises(UserError, match="batch_size: expected at most the 64"):
+    with pytest.raises(UserError, match="batch_size: expected at most 64 training samples, got 65"):
         train_alone(SPACE, CHILDREN[0], task, TrainingOptions(batch_size=65))
