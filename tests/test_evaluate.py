@@ -7,6 +7,7 @@ import random
 import threading
 from collections.abc import Mapping
 
+import numpy as np
 import pytest
 import torch
 from scipy import stats as scipy_stats
@@ -249,3 +250,20 @@ def test_a_precision_that_needs_a_copy_fails_what_needs_the_precision() -> None:
     assert able == {"params", "layers", "l2_norm", "flops"}
     assert all("cannot be copied" in found[name].message for name in set(NAMES) - able)
     assert found["params"].value == score(Uncopied(), *data(16), ["params"])["params"].value
+
+
+def test_data_that_somebody_changes_behind_torchs_back_is_seen() -> None:
+    """An array of NumPy's that a tensor shares counts no versions: what was fine a moment ago may not be."""
+    shared = np.random.default_rng(0).normal(size=(8, 3, 16, 16)).astype(np.float32)
+    x, y = torch.from_numpy(shared), torch.arange(8) % 5
+    evaluator = ProxyEvaluator(SPACE, x, y, ["naswot"], num_classes=10)
+    arch = SPACE.sample(random.Random(1))
+    before = evaluator(arch).scores["naswot"]
+    shared *= np.linspace(-1, 2, shared.size, dtype=np.float32).reshape(shared.shape)
+    fresh = ProxyEvaluator(SPACE, x.clone(), y, ["naswot"], num_classes=10)
+    assert evaluator(arch).scores == fresh(arch).scores != {"naswot": before}
+    shared[:] = np.nan
+    assert "NaN" in evaluator(arch).message
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(768, 5), nn.ReLU())
+    with pytest.raises(UserError, match=r"inputs: 6,144 of 6,144 values are NaN"):
+        score(flat, x, y, ["naswot"])

@@ -267,3 +267,21 @@ def test_a_file_that_changes_under_a_running_process_is_not_taken_for_its_code(t
     exec(compile(path.read_text(), str(path), "exec", dont_inherit=True), namespace)
     fresh = describe(namespace["judge"])
     assert len({to_text(each) for each in (before, stale, fresh)}) == 3
+
+
+def test_what_moved_keeps_its_first_name() -> None:
+    import pynas
+    from pynas._identity.naming import name_of
+    from pynas.hardware.costs import Costs
+    from pynas.proxies.ensembles import vote
+
+    named = {
+        name_of(each) for each in (pynas.search, vote, Costs, pynas.tables.load, pynas.spaces.NASBench201)
+    }
+    assert named == {
+        "pynas.run.search",
+        "pynas._ensembles.vote",
+        "pynas._costs.Costs",
+        "pynas.benchmarks.load",
+        "pynas.spaces.nasbench201.NASBench201",
+    }

@@ -15,7 +15,7 @@ from pynas import proxies as registry
 from pynas._errors import UserError
 from pynas._plural import counted
 from pynas.architecture import Architecture
-from pynas.evaluate._prepare import Batch, Precision, autograd, dtype_of, prepared
+from pynas.evaluate._prepare import Precision, autograd, dtype_of, prepared
 from pynas.evaluate._score import Score, check_micro_batches, score_prepared, splits
 from pynas.proxies import Proxy
 from pynas.spaces import SearchSpace
@@ -65,7 +65,6 @@ class ProxyEvaluator:
                 f"but networks have {counted(self.num_classes, 'output')} (num_classes)"
             )
         self.inputs, self.targets = inputs, targets
-        self._batch_cache: Batch | None = None
 
     @property
     def config(self) -> dict[str, Any]:
@@ -105,7 +104,9 @@ class ProxyEvaluator:
         scores = {name: Score(value) for name, value in known.items() if value is not None}
         measured = [p for p in self.proxies if p.name not in scores]
         for model, sharing in self._networks(architecture, measured):
-            scores |= score_prepared(model, self._batch(), sharing, self.seed, None, self.micro_batches)
+            scores |= score_prepared(
+                model, self.inputs, self.targets, sharing, self.dtype, self.seed, None, self.micro_batches
+            )
         signs = {p.name: 1 if p.higher_is_better else -1 for p in self.proxies}
         failures = [f"{n}: {s.message}" for n, s in scores.items() if s.status != "ok"]
         return Evaluation(
@@ -115,16 +116,6 @@ class ProxyEvaluator:
             message="; ".join(failures),
             seconds=time.perf_counter() - start,
         )
-
-    def _batch(self) -> Batch:
-        """The prepared batch; made again if the data have changed since."""
-        cached = self._batch_cache
-        if cached is None or not cached.is_of(self.inputs, self.targets, self.dtype):
-            cached = self._batch_cache = Batch(self.inputs, self.targets, self.dtype)
-        return cached
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_batch_cache": None}
 
     def _metrics(self, architecture: Architecture) -> dict[str, float]:
         channels, size = self.inputs.shape[1], self.inputs.shape[-1]

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from pynas._errors import UserError
-from pynas.stats.data import leaves, ordinary
 
 Precision = Literal["float32", "bfloat16", "float64"]
 PRECISIONS: Mapping[str, torch.dtype] = {
@@ -71,39 +70,6 @@ def prepared(model: nn.Module, dtype: torch.dtype) -> nn.Module:
             if isinstance(module, nn.Conv2d):
                 module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
     return model
-
-
-class Batch:
-    """A batch in the precision and layouts of the networks, converted once for all of them.
-
-    Args:
-        inputs: Inputs of the networks, [B, ...].
-        targets: Targets of the loss.
-        dtype: Type of floating-point inputs.
-    """
-
-    def __init__(self, inputs: Any, targets: Any, dtype: torch.dtype) -> None:
-        self._given = inputs, targets, dtype, _versions((inputs, targets))
-        self._inputs, self.targets, self._dtype = ordinary(inputs), ordinary(targets), dtype
-        self._made: dict[bool, Any] = {}
-
-    def is_of(self, inputs: Any, targets: Any, dtype: torch.dtype) -> bool:
-        """Whether this batch was made from these tensors, and they are unchanged since."""
-        mine = self._given
-        same = inputs is mine[0] and targets is mine[1] and dtype is mine[2]
-        return same and mine[3] is not None and mine[3] == _versions((inputs, targets))
-
-    def inputs(self, channels_last: bool) -> Any:
-        """The inputs; images as channels_last on request."""
-        if channels_last not in self._made:
-            self._made[channels_last] = cast(self._inputs, self._dtype, channels_last)
-        return self._made[channels_last]
-
-
-def _versions(data: Any) -> list[int] | None:
-    """Version counters of the tensors; None if some have none."""
-    tensors = leaves(data)
-    return None if any(t.is_inference() for t in tensors) else [t._version for t in tensors]
 
 
 def cast(inputs: Any, dtype: torch.dtype, channels_last: bool) -> Any:

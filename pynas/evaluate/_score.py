@@ -17,9 +17,9 @@ from pynas import proxies as registry
 from pynas._errors import UserError
 from pynas._plural import counted
 from pynas.evaluate._prepare import (
-    Batch,
     Precision,
     autograd,
+    cast,
     dtype_of,
     floating,
     needs_copy,
@@ -28,7 +28,7 @@ from pynas.evaluate._prepare import (
 )
 from pynas.proxies import BatchProbe, Probe, ProbeCall, Proxy
 from pynas.stats import Statistics
-from pynas.stats.data import LossFn, check_data
+from pynas.stats.data import LossFn, check_data, ordinary
 from pynas.stats.state import copied
 
 
@@ -95,8 +95,9 @@ def score(
     def scores_of(
         network: nn.Module, which: Sequence[Proxy], kind: torch.dtype, keep_layout: bool = False
     ) -> dict[str, Score]:
-        batch = Batch(inputs, targets, kind)
-        return score_prepared(network, batch, which, seed, loss_fn, micro_batches, fallback, keep_layout)
+        return score_prepared(
+            network, inputs, targets, which, kind, seed, loss_fn, micro_batches, fallback, keep_layout
+        )
 
     with autograd():
         if not needs_copy(model, dtype):
@@ -116,16 +117,19 @@ def score(
 
 def score_prepared(
     model: nn.Module,
-    batch: Batch,
+    inputs: Any,
+    targets: Any,
     proxies: Sequence[Proxy],
+    dtype: torch.dtype,
     seed: int,
     loss_fn: LossFn | None,
     micro_batches: int,
     fallback: Sequence[str] = (),
     keep_layout: bool = False,
 ) -> dict[str, Score]:
-    """The scores of a network that is already in the precision of the batch."""
-    inputs, targets = batch.inputs(not keep_layout and wants_channels_last(model)), batch.targets
+    """The scores of a network that is in this precision already."""
+    channels_last = not keep_layout and wants_channels_last(model)
+    inputs, targets = cast(ordinary(inputs), dtype, channels_last), ordinary(targets)
     scores: dict[str, Score] = {}
     waiting = [[p for p in proxies if p.probe == probe] for probe in dict.fromkeys(p.probe for p in proxies)]
     while waiting:

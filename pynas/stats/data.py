@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils import _pytree as pytree
-from torch.utils.weak import WeakIdKeyDictionary
 
 from pynas._errors import UserError
 from pynas._plural import counted
@@ -25,29 +24,15 @@ def check_data(inputs: Any, targets: Any) -> int:
             if tensor.dim() == 0:
                 raise UserError(f"{argument}: expected a batch of samples, got a scalar tensor")
             sizes.add(tensor.shape[0])
-            if tensor.is_floating_point() and not _is_finite(tensor):
+            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
                 bad = int((~torch.isfinite(tensor)).sum())
                 every = counted(tensor.numel(), "value")
-                raise UserError(f"{argument}: {bad} of {every} are NaN or infinite; clean the data")
+                raise UserError(f"{argument}: {bad:,} of {every} are NaN or infinite; clean the data")
     if not sizes or 0 in sizes:
         raise UserError("inputs: the batch is empty; pass at least one sample")
     if len(sizes) > 1:
         raise UserError(f"inputs and targets differ in their number of samples: {sorted(sizes)}")
     return sizes.pop()
-
-
-# Tensors that were found finite, and the version of their content: a search scores many networks on one.
-_finite: MutableMapping[Tensor, int] = WeakIdKeyDictionary()
-
-
-def _is_finite(tensor: Tensor) -> bool:
-    if tensor.is_inference():  # which count no versions
-        return bool(torch.isfinite(tensor).all())
-    if _finite.get(tensor) != tensor._version:
-        if not torch.isfinite(tensor).all():
-            return False
-        _finite[tensor] = tensor._version
-    return True
 
 
 def leaves(value: Any) -> list[Tensor]:
