@@ -28,6 +28,7 @@ from pynas.evaluate._prepare import (
 )
 from pynas.proxies import BatchProbe, Probe, ProbeCall, Proxy
 from pynas.stats import Statistics
+from pynas.stats.eager import check_readable, eager
 from pynas.stats.data import LossFn, check_data, ordinary
 from pynas.stats.state import copied
 
@@ -155,7 +156,9 @@ def _probe(probe: Probe, call: ProbeCall) -> Statistics | Exception:
     # The batch probe handles strided convolutions itself; other probes run the model directly.
     around = nullcontext() if isinstance(probe, BatchProbe) else ops.StridedConvolutions()
     try:
-        with around:
+        with around, eager():
+            if not isinstance(probe, BatchProbe):
+                check_readable(call.model)
             return probe.run(call)
     except MemoryError:
         raise

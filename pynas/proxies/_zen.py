@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from pynas._errors import UserError
 from pynas.proxies._base import Probe, ProbeCall
 from pynas.stats import Statistic, Statistics
-from pynas.stats.collect import MATRIX_LAYERS
+from pynas.stats.weights import MATRIX_LAYERS
 from pynas.stats.data import call_model, cut, leaves
 from pynas.stats.forwards import FORWARDS
 from pynas.stats.state import copied

@@ -13,7 +13,7 @@ from pynas.proxies._base import Probe, ProbeCall, Proxy
 from pynas.proxies._log_scale import LogScale
 from pynas.proxies._registry import register
 from pynas.stats import Statistic, Statistics
-from pynas.stats.collect import matrix_names
+from pynas.stats.weights import weight_names
 from pynas.stats.data import call_model, cut, leaves
 from pynas.stats.state import preserved
 
@@ -36,7 +36,7 @@ class FlowProbe(Probe):
     def run(self, call: ProbeCall) -> Statistics:
         """Forward and backward; values out of float64's range carry a scale."""
         model = call.model
-        matrices = matrix_names(model)
+        matrices = weight_names(model, call.inputs)
         absolute = {name: t.detach().double().abs() for name, t in model.named_parameters()}
         absolute |= {
             name: t.detach().double().abs() if t.is_floating_point() else t

@@ -156,6 +156,8 @@ class Statistics:
         values: Results by statistic and name.
         targets: What the loss was given, of the whole batch.
         output_shape: Shape of the model's output, or of the first of several.
+        matrices: Parameters that multiply samples, in whatever module or computation: the "weights" of proxies.
+        missed: Trainable parameters that reach the loss by a way that no pass could follow.
     """
 
     batch: int
@@ -166,6 +168,8 @@ class Statistics:
     values: Mapping[type[Statistic[Any]], Mapping[str, Any]]
     targets: Any = None
     output_shape: tuple[int, ...] = ()
+    matrices: frozenset[str] = frozenset()
+    missed: frozenset[str] = frozenset()
 
     def __getitem__(self, statistic: type[Statistic[T]]) -> Mapping[str, T]:
         """Values of one statistic, by parameter name; UserError when it was not collected."""

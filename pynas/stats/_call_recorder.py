@@ -2,54 +2,54 @@
 
 from __future__ import annotations
 
-import types
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils.weak import TensorWeakRef
 
 from pynas._errors import UserError
 from pynas._plural import counted
 from pynas.stats._base import Statistic
 from pynas.stats._calls import Call, Delivery, record
-from pynas.stats._collector import Collector
+from pynas.stats._collector import Collector, Use
+from pynas.stats._derivation import Derivation
 from pynas.stats._fast import Memo
+from pynas.stats._layout import Layout, Unknown, Where
+from pynas.stats._marks import Marks
+from pynas.stats._mixing import NeedsScoutError, is_python, mix, rearranges, tensors_of
+from pynas.stats._problems import Problem, UnsupportedLayerError
+from pynas.stats._propagation import name_of, propagate
+from pynas.stats._scout import Log, Scouted
 from pynas.stats.overrides import without_override_check
 
-
-class UnsupportedLayerError(UserError):
-    """A parameter reaches the loss through an operator that no rule covers."""
-
-
-class AmbiguousLayoutError(Exception):
-    """Two dimensions have the size of the batch: only a pass with another batch size tells them apart."""
+class IrregularError(Exception):
+    """A call that its rule does not cover: a bias that depends on samples, for one."""
 
 
 class CallRecorder(TorchFunctionMode):
-    """Replaces calls whose weight or bias *is* a trainable parameter by nodes that report to a collector.
+    """Replaces calls of trainable parameters with samples by nodes that report to a collector.
 
     It sees functional calls, not modules: attention projections, tied weights and modules called twice need
-    no special case. Calls without a rule are let through; if one of them makes something differentiable out
-    of a parameter that must be seen, that is an error which names it.
+    no special case. Every tensor of the pass is samples, computed from parameters alone, or a constant
+    (:class:`~pynas.stats._marks.Marks`). What is computed from parameters alone runs as it is, until it meets
+    samples: by a rule, or by :func:`~pynas.stats._mixing.mix`.
 
     Args:
         collector: Where gradient products go.
         model: For names of layers in messages.
         parameters: All its parameters, by name.
-        strict: Identities of parameters that must be covered by a rule.
         batch: Number of samples B.
         batch_norm: ``"batch"``, ``"group"`` or ``"frozen"``.
         observers: Statistics that watch ReLUs or the model's inputs.
         rules: What to do instead of a call, ``rule(recorder, function, *arguments)``, by function.
+        scouted: What small passes have found out about this one, if they have run.
 
     Attributes:
-        shapes: Input shape of every recorded call so far, in order.
-        few_shapes: The same from a pass of :attr:`few` samples, where that was needed to find the samples.
-        watching: Only note shapes; run every call as it is.
+        log: Where to note what each call puts out, in a pass that only measures; calls then run as they are.
+        problems: Uses of parameters that nothing covers.
         retain: The graph is needed for another backward pass after the one that runs.
         output_shape: Shape of the model's output, or of the first of several.
         sources: Tensors whose gradients stand for those of the model's inputs, each with how to bring its
@@ -61,35 +61,41 @@ class CallRecorder(TorchFunctionMode):
         collector: Collector,
         model: nn.Module,
         parameters: Mapping[str, Tensor],
-        strict: frozenset[int],
         batch: int,
         batch_norm: str,
         observers: Sequence[Statistic[Any]] = (),
         *,
         rules: Mapping[Callable[..., Any], Callable[..., Any]],
+        scouted: Scouted | None = None,
     ) -> None:
         super().__init__()
         self.rules = rules
         self.collector = collector
         self.model = model
-        self.strict = strict
         self.batch = batch
         self.batch_norm = batch_norm
+        self.measured = None if scouted is None else scouted.calls
+        self.products = frozenset() if scouted is None else scouted.products
         self.anchor = torch.zeros((), requires_grad=True)
-        self.sample_dim: int | None = None  # set inside calls that lay out their samples otherwise
         self.memo = Memo()
-        self.shapes: list[torch.Size] = []
-        self.few_shapes: list[torch.Size] = []
-        self.watching = False
+        self.marks = Marks()
+        self.log: Log | None = None
+        self.problems: list[Problem] = []
         self.retain = False
         self.output_shape: tuple[int, ...] = ()
         self.sources: list[tuple[Tensor, Callable[[Tensor], Tensor]]] = []
         self.storages: frozenset[int] = frozenset()  # of inputs that are integers
         self._relu = [s for s in observers if s.watches == "relu"]
         self._relus = 0
-        self._read: dict[int, tuple[TensorWeakRef, int, str]] = {}
+        self._read: dict[int, tuple[weakref.ref[Tensor], int, str]] = {}
+        self._calls = 0
+        self._rearranged: dict[int, weakref.ref[Tensor]] = {}
         self.parameters = parameters
         self.own = {id(p): n for n, p in parameters.items()}
+        self._by_id = {id(p): p for p in parameters.values()}
+        collector.derivation = self.derivation
+
+    # -- Calls ---------------------------------------------------------------------------------------------
 
     def __torch_function__(
         self,
@@ -100,15 +106,195 @@ class CallRecorder(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         rule = self.rules.get(func)
+        tensors = tensors_of(args, kwargs)
+        self._check_kept(func, args)
+        if self.log is not None:
+            return self._measuring(func, args, kwargs, rule)
+        result = NotImplemented
         if rule is not None:
-            return rule(self, func, *args, **kwargs)
-        touched = [a for a in _tensors(args, kwargs) if id(a) in self.own]
-        return self._other(func, args, kwargs, touched) if touched else func(*args, **kwargs)
+            try:
+                result = rule(self, func, *args, **kwargs)
+            except IrregularError:
+                result = NotImplemented
+        if result is NotImplemented:
+            used = [t for t in tensors if self.comes_from(t)]
+            if rule is None and is_python(func) and self.measured is not None:
+                result = self.descend(func, args, kwargs)  # so that calls are counted as they were measured
+            else:
+                result = mix(self, func, args, kwargs, used) if used else func(*args, **kwargs)
+        self.called(func, args, kwargs, tensors, result)
+        return result
+
+    def _check_kept(self, func: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        name = getattr(func, "__name__", "")
+        changes = (name.endswith("_") and not name.endswith("__")) or name == "__setitem__"
+        if changes and name != "requires_grad_" and args and id(args[0]) in self.own:
+            raise UserError(
+                f"model: its forward changes parameter {self.own[id(args[0])]!r} in place ({name}); "
+                "statistics are of a model that stays as it is"
+            )
+
+    def _measuring(
+        self, func: Callable[..., Any], args: Any, kwargs: Mapping[str, Any], rule: Callable[..., Any] | None
+    ) -> Any:
+        result = NotImplemented if rule is None else rule(self, func, *args, **kwargs)
+        if result is NotImplemented:
+            descends = rule is None and is_python(func)
+            result = self.descend(func, args, kwargs) if descends else func(*args, **kwargs)
+        outputs = tensors_of((result,), {})
+        if outputs:
+            assert self.log is not None
+            self.log.add(func, args, outputs)
+        return result
+
+    def called(
+        self,
+        func: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        tensors: Sequence[Tensor],
+        result: Any,
+    ) -> None:
+        """Note what a call has put out."""
+        outputs = tensors_of((result,), {})
+        if not outputs:
+            return
+        if self.log is not None:
+            self.log.add(func, args, outputs)
+            return
+        samples = [(t, self.marks.where(t)) for t in tensors if self.is_sample(t)]
+        sources: frozenset[int] = frozenset()
+        if not samples:
+            sources = sources.union(*(self.comes_from(t) for t in tensors))
+        places = self._places(func, outputs)
+        copies = all(self.marks.only_copies(t) for t, _ in samples)
+        moved = bool(sources) and len(sources) == 1 and rearranges(func) and self._is_rearranged(tensors)
+        for i, y in enumerate(outputs):
+            if id(y) in self.own:
+                continue
+            where = places[i] if places is not None else None
+            if samples:
+                if places is None:
+                    where = propagate(func, args, kwargs, samples, y)
+                if any(y is t for t in tensors) and not any(y is t for t, _ in samples):
+                    self.marks.written(y)
+                if copies and where is None and y.requires_grad:
+                    raise UserError(
+                        f"model: {name_of(func)} brings copies of a parameter, one for each sample, together again; "
+                        "compute with one copy, which is the same"
+                    )
+                self.marks.sample(y, where, copies)
+            elif where is not None:
+                self.marks.sample(y, where, copies=True)
+            elif sources:
+                self.marks.derived(y, sources)
+                if moved:
+                    self._rearranged[id(y)] = weakref.ref(y)
+        self._calls += 1
+
+    def where(self, x: Tensor) -> Where:
+        """Where the samples of ``x`` are; None where it has none."""
+        if self.marks.is_sample(x):
+            return self.marks.where(x)
+        return Unknown("has an unknown origin") if self.is_sample(x) else None
+
+    def next_shape(self, where: Layout) -> list[int]:
+        """The shape of the first output of the call that runs, as measured."""
+        assert self.measured is not None
+        shape = list(self.measured[self._calls].shapes[0])
+        shape[where.dim] = where.positions * self.batch
+        return shape
+
+    def next_places(self, func: Callable[..., Any]) -> tuple[Where, ...] | None:
+        """Where samples will be in the outputs of the call that runs, as measured; None if nothing was."""
+        if self.measured is None:
+            return None
+        if self._calls >= len(self.measured) or name_of(self.measured[self._calls].func) != name_of(func):
+            raise UserError(
+                f"model: its forward calls other functions with {counted(self.batch, 'sample')} than with "
+                "three, so the dimensions that count samples cannot be measured; write it without conditions on "
+                "the batch size"
+            )
+        return self.measured[self._calls].where
+
+    def _places(self, func: Callable[..., Any], outputs: Sequence[Tensor]) -> list[Where] | None:
+        found = self.next_places(func)
+        if found is None:
+            return None
+        assert self.measured is not None
+        shapes = self.measured[self._calls].shapes
+        return [
+            self._checked(found[i], shapes[i], y.shape) if i < len(found) else Unknown("was not there before")
+            for i, y in enumerate(outputs)
+        ]
+
+    def _checked(self, where: Where, small: torch.Size, shape: torch.Size) -> Where:
+        """``where``, unless the shape is another one than the measured one for this number of samples."""
+        expected = list(small)
+        if isinstance(where, Layout) and len(small) == len(shape):
+            expected[where.dim] = where.positions * self.batch
+        if isinstance(where, Unknown) or tuple(expected) == tuple(shape):
+            return where
+        return Unknown("has a size that depends on the data")
+
+    # -- What tensors are ----------------------------------------------------------------------------------
 
     @property
-    def few(self) -> int:
-        """Another number of samples, small because a pass of them serves only to compare shapes."""
-        return 2 if self.batch > 2 else 1
+    def tracks(self) -> bool:
+        """Whether any statistic asks for gradients of parameters."""
+        return bool(self.collector.needs or self.collector.salient or self.collector.curved)
+
+    def is_sample(self, x: Tensor) -> bool:
+        """Whether ``x`` depends on samples."""
+        if self.marks.is_sample(x):
+            return True
+        # A history that nobody saw being made: of samples, as far as anyone can tell.
+        return x.requires_grad and id(x) not in self.own and not self.marks.parameters(x)
+
+    def comes_from(self, x: Tensor) -> frozenset[int]:
+        """The trainable parameters that ``x`` is, or is computed from without samples."""
+        if not x.requires_grad:
+            return frozenset()
+        return frozenset((id(x),)) if id(x) in self.own else self.marks.parameters(x)
+
+    def derivation(self, x: Tensor) -> Derivation | None:
+        """How ``x`` is computed from parameters; None where it is not."""
+        found = self.marks.parameters(x) if x.requires_grad else frozenset()
+        if not found or id(x) in self.own:
+            return None
+        order = sorted(found, key=lambda i: self.own[i])
+        return Derivation(
+            x, tuple(self.own[i] for i in order), tuple(self._by_id[i] for i in order),
+            rearranged=self._is_rearranged([x]),
+        )  # fmt: skip
+
+    def _is_rearranged(self, tensors: Sequence[Tensor]) -> bool:
+        used = [t for t in tensors if self.comes_from(t)]
+        if len(used) != 1:
+            return False
+        known = self._rearranged.get(id(used[0]))
+        return id(used[0]) in self.own or (known is not None and known() is used[0])
+
+    def layout(self, x: Tensor) -> Layout:
+        """Where the samples of ``x`` are.
+
+        Raises:
+            NeedsScoutError: That has to be measured first.
+            IrregularError: They are nowhere in particular.
+        """
+        where = self.where(x)
+        if isinstance(where, Layout):
+            return where
+        if self.measured is None:
+            raise NeedsScoutError
+        raise IrregularError
+
+    def plain(self, x: Tensor, *parameters: Tensor | None) -> list[Tensor | None]:
+        """Parameters for a call that nobody asks about: without history where they meet samples."""
+        meets = self.log is None and self.is_sample(x)
+        return [p.detach() if meets and p is not None and self.comes_from(p) else p for p in parameters]
+
+    # -- For rules -----------------------------------------------------------------------------------------
 
     @property
     def num_groups(self) -> int:
@@ -121,89 +307,106 @@ class CallRecorder(TorchFunctionMode):
         x: Tensor,
         weight: Tensor | None,
         bias: Tensor | None,
-        call: Callable[[Tensor | None, Tensor | None], Call],
+        call: Callable[[Tensor | None, Tensor | None, Layout], Call],
         matrix: bool = False,
+        of: Tensor | None = None,
     ) -> Tensor | None:
-        """Run a call through the collector; None when nobody asks for its parameters.
+        """Run a call through the collector; None when nobody asks for its parameters, or it sees no samples.
 
         Args:
             operator: Name of the functional call, for messages and :class:`ParameterInfo`.
             x: Its input.
             weight: The weight as passed by the model.
             bias: The bias as passed by the model.
-            call: Makes the call from detached weight and bias.
+            call: Makes the call from detached weight and bias and the layout of the input.
             matrix: Whether the weight multiplies the input.
+            of: The model's own tensor that ``x`` was made from, if it is another one.
+
+        Raises:
+            IrregularError: A weight or bias depends on samples beside one that does not.
         """
-        self.shapes.append(x.shape)
-        use = None if self.watching else self.collector.use(operator, weight, bias, matrix)
-        if use is None:
+        found = self.prepare(operator, x if of is None else of, weight, bias, matrix)
+        if found is None:
             return None
+        use, layout = found
         w, b = (t.detach() if t is not None else None for t in (weight, bias))
-        return record(self.anchor, x, call(w, b), Delivery(self.collector, use))
+        return record(self.anchor, x, call(w, b, layout), Delivery(self.collector, use))
+
+    def prepare(
+        self, operator: str, x: Tensor, weight: Tensor | None, bias: Tensor | None, matrix: bool
+    ) -> tuple[Use, Layout] | None:
+        """To whom the gradients of a call go, and where its samples are; None where nobody asks."""
+        if self.log is not None or not torch.is_grad_enabled():
+            return None
+        used = [t for t in (weight, bias) if t is not None and self.comes_from(t)]
+        if not used:
+            return None
+        if not self.is_sample(x):
+            if self.tracks and self.measured is None:
+                raise NeedsScoutError
+            return None
+        if any(t is not None and t.requires_grad and not self.comes_from(t) for t in (weight, bias)):
+            raise IrregularError
+        use = self.collector.use(operator, weight, bias, matrix)
+        layout = None if use is None else self._layout_of_call(operator, x, used)
+        return None if use is None or layout is None else (use, layout)
+
+    def _layout_of_call(self, operator: str, x: Tensor, used: Sequence[Tensor]) -> Layout | None:
+        """The layout; None, and a problem noted, where the samples are nowhere in particular."""
+        try:
+            return self.layout(x)
+        except IrregularError:
+            self.problem(
+                used, f"is used by {operator} on an input of {tuple(x.shape)}, {_lost(self.where(x), self.batch)}"
+            )
+            return None
+
+    def once_only(self) -> None:
+        """Called before a node that cannot be differentiated twice is made; an error where that is needed."""
+
+    def problem(self, used: Sequence[Tensor], reason: str) -> None:
+        """Note that the gradients of these, sample by sample, cannot be had; the pass goes on without them."""
+        for t in used:
+            for i in self.comes_from(t):
+                if i in self.collector.names:
+                    self.problems.append(Problem(self.own[i], reason))
+
+    def check(self) -> None:
+        """Raise what was noted by :meth:`problem`."""
+        if self.problems:
+            raise UnsupportedLayerError(self.model, self.problems)
 
     def through(self, x: Tensor, call: Call) -> Tensor:
         """Run a call whose parameters nobody asks for."""
         return record(self.anchor, x, call, None)
 
     def saw_relu(self, x: Tensor, uses: int = 1) -> None:
-        """Report what goes into ``uses`` ReLUs."""
-        if not self._relu or self.watching:
+        """Report what goes into ``uses`` ReLUs, unless no samples do."""
+        if not self._relu or self.log is not None or not self.is_sample(x):
             return
         known = self._read.get(id(x))
         if known is not None and known[0]() is x and known[1] == x._version:
             key = known[2]
         else:
             key, self._relus = f"relu{self._relus}", self._relus + 1
-            self._read[id(x)] = (TensorWeakRef(x), x._version, key)
-        rows = self._rows(x.detach())
+            self._read[id(x)] = (weakref.ref(x), x._version, key)
+        try:
+            rows = self.layout(x).first(x.detach())
+        except IrregularError:
+            raise UserError(
+                f"model: a ReLU got an input of {tuple(x.shape)}, {_lost(self.where(x), self.batch)}; keep samples in "
+                "a dimension of their own"
+            ) from None
         with torch.no_grad():
             for statistic in self._relu:
                 statistic.observe_relu(rows, key, uses, self.collector.results[type(statistic)])
 
     def embedded(self, indices: Tensor, y: Tensor) -> Tensor:
         """``y``, whose gradient stands for that of the model's inputs where ``indices`` are those."""
-        if indices.untyped_storage().data_ptr() in self.storages and not self.watching:
+        if indices.untyped_storage().data_ptr() in self.storages and self.log is None:
             y = y if y.requires_grad else y.detach().requires_grad_()
-            arrange = self.samples_first("embedding", None, y)
-            self.sources.append((y, arrange))
+            self.sources.append((y, self.layout(indices).first))
         return y
-
-    def _rows(self, x: Tensor) -> Tensor:
-        """Samples first: dimension 0 when it has the batch's size, else the one dimension that has."""
-        found = [d for d in range(x.dim()) if x.shape[d] == self.batch]
-        if not found:
-            raise UserError(
-                f"model: a ReLU got an input of {tuple(x.shape)}, where no dimension counts the "
-                f"{counted(self.batch, 'sample')}; keep samples in a dimension of their own"
-            )
-        return x if 0 in found else x.movedim(found[0], 0)
-
-    def samples_first(self, operator: str, weight: Tensor | None, x: Tensor) -> Callable[[Tensor], Tensor]:
-        """How to bring the sample dimension of ``x``, and of anything laid out like it, to the front.
-
-        Samples are dimension 0 when it has the batch's size; else the one dimension (features excluded)
-        that has.
-        """
-        if self.sample_dim is not None:
-            return _mover(self.sample_dim, self.batch, folded=x.dim() == 2)
-        same = [d for d in range(x.dim() - 1) if x.shape[d] == self.batch]
-        if len(same) > 1 and self.batch > 1:
-            if not self.few_shapes:
-                raise AmbiguousLayoutError
-            other = self.few_shapes[len(self.shapes) - 1]
-            same = [d for d in same if other[d] == self.few] or same
-            return _mover(same[0], self.batch, folded=False)
-        if x.dim() and x.shape[0] == self.batch:
-            return lambda t: t
-        found = [d for d in range(1, x.dim() - 1) if x.shape[d] == self.batch]
-        if len(found) == 1:
-            return _mover(found[0], self.batch, folded=False)
-        name = self.own.get(id(weight), "a weight")
-        raise UnsupportedLayerError(
-            f"{self._where(name)}: {operator} got an input of {tuple(x.shape)}, where no dimension counts "
-            f"the {counted(self.batch, 'sample')}; keep samples in a dimension of their own, or "
-            f"{self._remedy(name)}"
-        )
 
     def descend(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Run a functional written in Python with this mode active inside it.
@@ -214,59 +417,8 @@ class CallRecorder(TorchFunctionMode):
         with self:
             return without_override_check(func)(*args, **kwargs)
 
-    def _other(
-        self,
-        func: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-        touched: list[Tensor],
-    ) -> Any:
-        name = getattr(func, "__name__", str(func))
-        if name.endswith("_") and not name.endswith("__") and args and id(args[0]) in self.own:
-            raise UserError(
-                f"model: its forward changes parameter {self.own[id(args[0])]!r} in place ({name}); "
-                "statistics are of a model that stays as it is"
-            )
-        if isinstance(func, types.FunctionType) and func.__module__ == F.__name__:
-            return self.descend(func, args, kwargs)
-        result = func(*args, **kwargs)
-        missed = next((t for t in touched if id(t) in self.strict), None)
-        if missed is not None and any(t.requires_grad and t is not missed for t in _tensors((result,), {})):
-            raise self.unsupported(self.own[id(missed)], name)
-        return result
 
-    def unsupported(self, parameter: str, operator: str) -> UnsupportedLayerError:
-        """The error for a parameter that ``operator`` uses."""
-        return UnsupportedLayerError(
-            f"{self._where(parameter)} is used by {operator}, for which there is no per-sample rule; "
-            f"{self._remedy(parameter)}"
-        )
-
-    def _where(self, parameter: str) -> str:
-        layer = parameter.rpartition(".")[0]
-        kind = type(self.model.get_submodule(layer)).__name__ if "." in parameter or not layer else "?"
-        return f"parameter {parameter!r} of layer {layer!r} ({kind})"
-
-    def _remedy(self, parameter: str) -> str:
-        layer = parameter.rpartition(".")[0]
-        return (
-            f"pass fallback=({layer!r},) to compute that layer's gradients group by group through torch.func "
-            "(slower), or set requires_grad=False on the parameter to leave it out"
-        )
-
-
-def _tensors(args: Iterable[Any], kwargs: Mapping[str, Any]) -> Iterable[Tensor]:
-    for value in (*args, *kwargs.values()) if kwargs else args:
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, list | tuple):
-            yield from (v for v in value if isinstance(v, Tensor))
-
-
-def _mover(dim: int, batch: int, folded: bool) -> Callable[[Tensor], Tensor]:
-    def move(x: Tensor) -> Tensor:
-        if folded:  # [T * B, E], samples fastest
-            return torch.unflatten(x, 0, (-1, batch)).transpose(0, 1)
-        return x.movedim(dim, 0)
-
-    return move
+def _lost(where: Where, batch: int) -> str:
+    if isinstance(where, Unknown):
+        return f"which {where.why}"
+    return f"where no dimension counts the {counted(batch, 'sample')}"

@@ -19,9 +19,11 @@ from torch.autograd.function import once_differentiable
 
 from pynas import ops
 from pynas.stats._collector import Collector, Use
-from pynas.stats._conv_products import Conv2dProduct, Geometry
+from pynas.stats._conv_products import Conv2dProduct, Geometry, InterleavedProduct
+from pynas.stats._conv3d_product import Conv3dProduct
 from pynas.stats._fast import fuses_conv3x3
-from pynas.stats._products import EmbeddingProduct, GradientProduct, LinearProduct
+from pynas.stats._layout import Layout
+from pynas.stats._products import EmbeddingProduct, GradientProduct, LinearProduct, TransposedLinearProduct
 
 aten = torch.ops.aten
 
@@ -64,6 +66,7 @@ class _Recorded(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, anchor: Tensor, x: Tensor, call: Call, to: Delivery | None) -> Tensor:
         y, saved = call.forward(x)
+        y = unshared(y)
         ctx.call, ctx.to, ctx.output = call, to, None
         if to is not None and to.use.matrix and to.collector.salient:
             output = y.detach()  # not among the saved tensors, which the model may then not change in place
@@ -87,6 +90,11 @@ class _Recorded(torch.autograd.Function):
                 to.collector.deliver_saliency(to.use, call.saliency(y, grad))
         wanted = ctx.needs_input_grad[1]
         return None, call.input_grad(grad, factor, tuple(saved)).to(x.dtype) if wanted else None, None, None
+
+
+def unshared(y: Tensor) -> Tensor:
+    """``y`` as a tensor that is no view, for autograd: a model may change what a layer puts out in place."""
+    return torch.ops.aten._unsafe_view(y, y.shape) if y._is_view() else y
 
 
 def record(anchor: Tensor, x: Tensor, call: Call, to: Delivery | None) -> Tensor:
@@ -136,13 +144,35 @@ class MatmulCall(Call):
         return _over_positions(self.arrange(y * grad))
 
 
+@dataclass(frozen=True)
+class AddmmCall(Call):
+    """y = b + x W."""
+
+    weight: Tensor
+    bias: Tensor | None
+    arrange: Callable[[Tensor], Tensor]
+
+    def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        assert self.bias is not None
+        return torch.addmm(self.bias, x, self.weight), ()
+
+    def input_grad(self, grad: Tensor, x: Tensor, saved: tuple[Tensor, ...]) -> Tensor:
+        return grad @ self.weight.to(grad.dtype).T
+
+    def product(self, grad: Tensor, x: Tensor, saved: tuple[Tensor, ...]) -> TransposedLinearProduct:
+        return TransposedLinearProduct(self.arrange(grad), self.arrange(x))
+
+    def saliency(self, y: Tensor, grad: Tensor) -> Tensor:
+        return _over_positions(self.arrange(y * grad))
+
+
 def _over_positions(products: Tensor) -> Tensor:
     return products if products.dim() == 2 else products.flatten(1, -2).sum(1)
 
 
 @dataclass(frozen=True)
 class ConvCall(Call):
-    """A 1-D or 2-D convolution, or its transpose."""
+    """A 1-D, 2-D or 3-D convolution, or its transpose."""
 
     weight: Tensor
     bias: Tensor | None
@@ -152,6 +182,7 @@ class ConvCall(Call):
     groups: int
     transposed: bool = False
     output_padding: tuple[int, ...] = ()
+    layout: Layout = Layout(0)
 
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         if self._fuses(x, self.weight):
@@ -181,23 +212,35 @@ class ConvCall(Call):
     def _output_padding(self) -> tuple[int, ...]:
         return self.output_padding or (0,) * len(self.stride)
 
-    def product(self, grad: Tensor, x: Tensor, saved: tuple[Tensor, ...]) -> Conv2dProduct:
-        kernel_size = tuple(self.weight.shape[2:])
+    def product(self, grad: Tensor, x: Tensor, saved: tuple[Tensor, ...]) -> GradientProduct:
+        uses = self.layout.positions
+        x, grad = self.layout.stacked(x), self.layout.stacked(grad)
+        # y = conv^T(x): dL/dW pairs x with dL/dy as a convolution pairs dL/dy with x.
+        output, plane, biased = (x, grad, grad) if self.transposed else (grad, x, None)
+        if self.weight.dim() == 5:
+            return Conv3dProduct(
+                output, plane, self.weight.shape, self.stride, self.padding, self.dilation, self.groups,
+                uses=uses, bias_grad=biased,
+            )  # fmt: skip
         geometry = Geometry(
-            _pair(kernel_size, 1),
+            _pair(tuple(self.weight.shape[2:]), 1),
             _pair(self.stride, 1),
             _pair(self.padding, 0),
             _pair(self.dilation, 1),
             self.groups,
         )
-        plane, output = (x, grad) if x.dim() == 4 else (x.unsqueeze(2), grad.unsqueeze(2))
-        if self.transposed:
-            # y = conv^T(x): dL/dW pairs x with dL/dy as a convolution pairs dL/dy with x.
-            return Conv2dProduct(plane, output, geometry, self.weight.shape, bias_grad=output)
-        return Conv2dProduct(output, plane, geometry, self.weight.shape)
+        output, plane, biased = (
+            t.unsqueeze(2) if t is not None and t.dim() == 3 else t for t in (output, plane, biased)
+        )
+        assert output is not None
+        assert plane is not None
+        if uses > 1:
+            return InterleavedProduct(output, plane, geometry, self.weight.shape, bias_grad=biased, uses=uses)
+        return Conv2dProduct(output, plane, geometry, self.weight.shape, bias_grad=biased)
 
     def saliency(self, y: Tensor, grad: Tensor) -> Tensor:
-        return (y * grad).flatten(2).sum(2)
+        sums = self.layout.stacked((y * grad).flatten(2).sum(2))
+        return torch.unflatten(sums, 0, (-1, self.layout.positions)).sum(1)
 
 
 def _pair(values: tuple[int, ...], fill: int) -> tuple[int, int]:

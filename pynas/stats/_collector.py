@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch import Tensor
 import pynas._C as _C
 from pynas.stats._base import ParameterInfo, Statistic
 from pynas.stats._combine import combine
+from pynas.stats._derivation import Derivation
 from pynas.stats._products import GradientProduct, RowsProduct
 from pynas.stats.gradients import Gradients
 
@@ -21,11 +22,19 @@ FREED_BYTES = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """One call that used a weight and perhaps a bias, by parameter name."""
+    """One call that used a weight and perhaps a bias: parameters by name, or what is computed from some."""
 
-    weight: str | None
-    bias: str | None
+    weight: str | Derivation | None
+    bias: str | Derivation | None
     matrix: bool
+
+
+class LeakError(Exception):
+    """Parameters that are asked for reach the loss by a way that nobody saw."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__(", ".join(names))
+        self.names = tuple(names)
 
 
 class Collector:
@@ -40,6 +49,11 @@ class Collector:
         names: Trainable parameters, name by identity.
         matrices: Names of parameters that count as weights however they are used (a tied embedding).
         results: Values by statistic and name; kept from pass to pass.
+
+    Attributes:
+        derivation: How a tensor that is no parameter is computed from some; None where it is not.
+        late: Parameters that turned out to be weights after an earlier use had been passed over.
+        missed: Parameters that reach the loss by a way that nobody saw.
     """
 
     def __init__(
@@ -60,6 +74,10 @@ class Collector:
         self.names = names
         self.matrices = matrices
         self.results = results
+        self.derivation: Callable[[Tensor], Derivation | None] = lambda _: None
+        self.late: set[str] = set()
+        self.missed: set[str] = set()
+        self._passed_over: set[str] = set()
         self.seen: dict[str, ParameterInfo] = {}
         self._matrix: dict[str, bool] = {}
         self._uses: dict[str, int] = {}
@@ -77,13 +95,26 @@ class Collector:
     def deliver(self, use: Use, product: GradientProduct) -> None:
         """Take a call's product in backward."""
         weight, bias = use.weight, use.bias
-        if (weight is None or self._uses[weight] == 1) and (bias is None or self._uses[bias] == 1):
+        if self._alone(weight) and self._alone(bias):
+            assert not isinstance(weight, Derivation)
+            assert not isinstance(bias, Derivation)
             self._observe(product, weight, bias)
             return
-        if weight is not None:
-            self._collect(weight, product)
         if bias is not None:
-            self._collect(bias, RowsProduct(product.bias_rows(self.group_size), self.group_size))
+            self._hand(bias, RowsProduct(product.bias_rows(self.group_size), self.group_size))
+        if weight is not None:
+            self._hand(weight, product)
+
+    def _alone(self, target: str | Derivation | None) -> bool:
+        """Whether it is a parameter that no other call uses, or nothing."""
+        return target is None or (isinstance(target, str) and self._uses[target] == 1)
+
+    def _hand(self, target: str | Derivation, product: GradientProduct) -> None:
+        if isinstance(target, str):
+            self._collect(target, product)
+            return
+        for name, part in target.products(product).items():
+            self._collect(name, part)
 
     @property
     def wants_saliency(self) -> bool:
@@ -92,29 +123,62 @@ class Collector:
 
     def deliver_saliency(self, use: Use, saliency: Tensor) -> None:
         """Take sum_t y_bkt dL/dy_bkt of a call, [B, K]."""
-        if use.weight is not None:
+        name = use.weight.largest if isinstance(use.weight, Derivation) else use.weight
+        if name is not None:
             for statistic in self.salient:
                 if statistic.gradient_of == self.gradient_of:
-                    statistic.observe_saliency(use.weight, saliency, self.results[type(statistic)])
+                    statistic.observe_saliency(name, saliency, self.results[type(statistic)])
 
     def flush(self) -> None:
         """After backward: parameters some of whose uses the loss does not depend on are complete now."""
         for name in list(self._pending):
             self._observe(combine(self._pending.pop(name)), name, None)
 
-    def _note(self, operator: str, parameter: Tensor | None, matrix: bool) -> str | None:
-        name = None if parameter is None else self.names.get(id(parameter))
-        if name is None or parameter is None:
+    def _note(self, operator: str, tensor: Tensor | None, matrix: bool) -> str | Derivation | None:
+        if tensor is None:
             return None
+        name = self.names.get(id(tensor))
+        if name is not None:
+            return name if self._noted(name, operator, tensor, matrix) else None
+        derivation = self.derivation(tensor)
+        if derivation is None:
+            return None
+        wanted = [
+            (name, p)
+            for name, p in zip(derivation.names, derivation.parameters, strict=True)
+            if self._noted(name, operator, p, matrix)
+        ]
+        if not wanted:
+            return None
+        names, parameters = zip(*wanted, strict=True)
+        return replace(derivation, names=names, parameters=parameters)
+
+    def _noted(self, name: str, operator: str, parameter: Tensor, matrix: bool) -> bool:
+        if matrix and name in self._passed_over:
+            self.late.add(name)
         matrix = matrix or name in self.matrices
         if not any(s.wants(matrix) for s in self.needs) and not (matrix and (self.salient or self.curved)):
-            return None
+            self._passed_over.add(name)
+            return False
         self._uses[name] = self._uses.get(name, 0) + 1
         self._matrix[name] = self._matrix.get(name, False) or matrix
         self.seen[name] = ParameterInfo(
             name, name.rpartition(".")[0], operator, parameter.shape, self._uses[name]
         )
-        return name
+        return True
+
+    def leaked(self, names: Sequence[str]) -> None:
+        """Note parameters that reach the loss by a way that nobody saw; an error where all are asked for."""
+        unseen = [name for name in names if any(s.parameters == "all" for s in self.needs)]
+        unseen += [name for name in names if name not in unseen and name in self.matrices | self.weights]
+        self.missed.update(names)
+        if unseen:
+            raise LeakError(unseen)
+
+    @property
+    def weights(self) -> set[str]:
+        """Parameters that multiplied samples, so far."""
+        return {name for name, matrix in self._matrix.items() if matrix}
 
     def _collect(self, name: str, product: GradientProduct) -> None:
         parts = self._pending.setdefault(name, [])

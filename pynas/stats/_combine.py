@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pynas import ops
-from pynas.stats._conv_products import Conv2dProduct
+from pynas.stats._conv_products import Conv2dProduct, InterleavedProduct
 from pynas.stats._products import GradientProduct, LinearProduct, chunked
 
 
@@ -23,15 +22,15 @@ def combine(parts: Sequence[GradientProduct]) -> GradientProduct:
     """
     if len(parts) == 1:
         return parts[0]
-    if all(isinstance(p, LinearProduct) for p in parts):
+    if all(type(p) is LinearProduct for p in parts):
         return LinearProduct(
             torch.cat([_positions(p.grad_output) for p in parts], 1),  # type: ignore[attr-defined]
             torch.cat([_positions(p.input) for p in parts], 1),  # type: ignore[attr-defined]
         )
-    convs = [p for p in parts if isinstance(p, Conv2dProduct) and p.bias_grad is None]
+    convs = [p for p in parts if type(p) is Conv2dProduct and p.bias_grad is None]
     if len(convs) == len(parts) and len({p.geometry for p in convs}) == 1:
         grads, inputs = _interleave([p.grad_output for p in convs]), _interleave([p.input for p in convs])
-        return _Interleaved(grads, inputs, convs[0].geometry, convs[0].shape, uses=len(convs))
+        return InterleavedProduct(grads, inputs, convs[0].geometry, convs[0].shape, uses=len(convs))
     return SummedProduct(tuple(parts))
 
 
@@ -43,32 +42,6 @@ def _interleave(tensors: Sequence[Tensor]) -> Tensor:
     height, width = (max(t.shape[dim] for t in tensors) for dim in (2, 3))
     padded = [F.pad(t, (0, width - t.shape[3], 0, height - t.shape[2])) for t in tensors]
     return torch.stack(padded, 1).flatten(0, 1)  # [B * uses, C, H, W], the uses of one sample side by side
-
-
-@dataclass(frozen=True)
-class _Interleaved(Conv2dProduct):
-    """``uses`` rows of factors to a sample; a group of m samples is a group of m * uses rows."""
-
-    uses: int = 1
-
-    @property
-    def batch(self) -> int:
-        return self.grad_output.shape[0] // self.uses
-
-    def narrow(self, start: int, length: int) -> Conv2dProduct:
-        return super().narrow(start * self.uses, length * self.uses)
-
-    def bias_rows(self, group_size: int) -> Tensor:
-        return super().bias_rows(group_size * self.uses)
-
-    def moments(self, moments: Sequence[str], group_size: int, *, bias: bool) -> ops.MomentSums:
-        return super().moments(moments, group_size * self.uses, bias=bias)
-
-    def norms(self, group_size: int) -> Tensor:
-        return super().norms(group_size * self.uses)
-
-    def gram(self, group_size: int) -> Tensor:
-        return super().gram(group_size * self.uses)
 
 
 @dataclass(frozen=True)

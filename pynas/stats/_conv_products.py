@@ -179,3 +179,29 @@ class Conv2dProduct(GradientProduct):
     def _geometry(self) -> dict[str, Any]:
         g = self.geometry
         return {"stride": g.stride, "padding": g.padding, "dilation": g.dilation, "groups": g.groups}
+
+
+@dataclass(frozen=True)
+class InterleavedProduct(Conv2dProduct):
+    """``uses`` rows of factors to a sample; a group of m samples is a group of m * uses rows."""
+
+    uses: int = 1
+
+    @property
+    def batch(self) -> int:
+        return self.grad_output.shape[0] // self.uses
+
+    def narrow(self, start: int, length: int) -> Conv2dProduct:
+        return super().narrow(start * self.uses, length * self.uses)
+
+    def bias_rows(self, group_size: int) -> Tensor:
+        return super().bias_rows(group_size * self.uses)
+
+    def moments(self, moments: Sequence[str], group_size: int, *, bias: bool) -> ops.MomentSums:
+        return super().moments(moments, group_size * self.uses, bias=bias)
+
+    def norms(self, group_size: int) -> Tensor:
+        return super().norms(group_size * self.uses)
+
+    def gram(self, group_size: int) -> Tensor:
+        return super().gram(group_size * self.uses)

@@ -14,6 +14,7 @@ from torch._prims_common import suggest_memory_format
 from pynas import ops
 from pynas.stats._calls import Call
 from pynas.stats._fast import fuses_batch_norm
+from pynas.stats._layout import Layout
 from pynas.stats._products import AffineProduct
 
 aten = torch.ops.aten
@@ -33,6 +34,7 @@ class BatchNormCall(Call):
     eps: float
     groups: int = 1
     running: tuple[Tensor, Tensor] | None = None
+    layout: Layout = Layout(0)
 
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         mean: Tensor | None
@@ -82,8 +84,9 @@ class BatchNormCall(Call):
         if self.groups > 1:  # one row of statistics per sample
             means, rstds = (s.repeat_interleave(x.shape[0] // self.groups, 0) for s in (means, rstds))
         return AffineProduct(
-            _channels(grad), _channels(x), means.unsqueeze(2), rstds.unsqueeze(2), x.shape[1:2]
-        )
+            _channels(grad, self.layout), _channels(x, self.layout), means.unsqueeze(2), rstds.unsqueeze(2),
+            x.shape[1:2],
+        )  # fmt: skip
 
     @property
     def _loops(self) -> bool:
@@ -111,8 +114,13 @@ class BatchNormCall(Call):
         return whole if like.dim() != 4 else whole.contiguous(memory_format=suggest_memory_format(like))
 
 
-def _channels(x: Tensor) -> Tensor:
-    return x.flatten(2) if x.dim() > 2 else x.unsqueeze(2)  # [B, C, T]
+def _channels(x: Tensor, layout: Layout) -> Tensor:
+    """[B, C, T]; several rows of one sample are positions of its own."""
+    x = x.flatten(2) if x.dim() > 2 else x.unsqueeze(2)
+    if layout.positions == 1:
+        return x
+    rows = torch.unflatten(layout.stacked(x), 0, (-1, layout.positions))
+    return rows.transpose(1, 2).flatten(2)
 
 
 @dataclass(frozen=True)
@@ -175,6 +183,7 @@ class GroupNormCall(Call):
     bias: Tensor | None
     eps: float
     groups: int
+    layout: Layout = Layout(0)
 
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         y, mean, rstd = torch.native_group_norm(
@@ -192,7 +201,12 @@ class GroupNormCall(Call):
 
     def product(self, grad: Tensor, x: Tensor, saved: tuple[Tensor, ...]) -> AffineProduct:
         mean, rstd = (s.view(x.shape[0], self.groups, 1) for s in saved)
-        return AffineProduct(_channels(grad), _channels(x), mean, rstd, x.shape[1:2])
+        if self.layout.positions > 1:  # statistics of each of a sample's rows, at all positions of the row
+            spread = x.shape[2:].numel()
+            mean, rstd = (_channels(s.expand(-1, -1, spread), self.layout) for s in (mean, rstd))
+        return AffineProduct(
+            _channels(grad, self.layout), _channels(x, self.layout), mean, rstd, x.shape[1:2]
+        )
 
     def _sizes(self, x: Tensor) -> tuple[int, int, int]:
         return x.shape[0], x.shape[1], math.prod(x.shape[2:])

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pynas._errors import UserError
-from pynas.ops.tensors import detached
 from pynas.stats._call_recorder import CallRecorder
 from pynas.stats._fast import fuses_batch_norm
+from pynas.stats._layout import Layout
 from pynas.stats._norm_calls import BatchNormCall, GroupNormCall, LayerNormCall
 
 Func = Callable[..., Any]
@@ -33,7 +33,13 @@ def batch_norm(
     *_: Any,
 ) -> Any:
     """How to normalise is the recorder's choice, whatever the module's mode; running statistics stay."""
-    check_batched(recorder, "batch_norm", input, weight)
+    if recorder.log is not None:  # only shapes count, and whose rows move with whose: no sample may move another
+        return _scaled(input, weight, bias)
+    if not recorder.is_sample(input):  # of weights, to standardise them
+        return torch.batch_norm(
+            input, weight, bias, running_mean, running_var, training or running_mean is None, 0.0, eps,
+            torch.backends.cudnn.enabled,
+        )  # fmt: skip
     running = None
     if recorder.batch_norm == "frozen":
         if running_mean is None or running_var is None:
@@ -46,13 +52,17 @@ def batch_norm(
             'pass more samples or a larger group_size, or batch_norm="frozen"'
         )
 
-    def call(w: Tensor | None, b: Tensor | None) -> BatchNormCall:
-        return BatchNormCall(w, b, eps, groups, running)
+    if groups > 1 and (recorder.layout(input).dim != 0 or recorder.layout(input).before > 1):
+        raise UserError('batch_norm="group": a batch norm does not see the samples in the order of the batch')
+
+    def call(w: Tensor | None, b: Tensor | None, layout: Layout) -> BatchNormCall:
+        return BatchNormCall(w, b, eps, groups, running, layout)
 
     y = recorder.record("batch_norm", input, weight, bias, call)
-    w, b = detached(weight), detached(bias)
-    if y is None and (groups > 1 or (running is None and fuses_batch_norm(input, w, b))):
-        y = recorder.through(input, call(w, b))
+    w, b = recorder.plain(input, weight, bias)
+    constant = all(t is None or not t.requires_grad for t in (w, b))
+    if y is None and constant and (groups > 1 or (running is None and fuses_batch_norm(input, w, b))):
+        y = recorder.through(input, call(w, b, Layout(0)))
     if y is None:
         mean, variance = running or (None, None)
         y = torch.batch_norm(
@@ -88,13 +98,11 @@ def layer_norm(
     eps: float = 1e-5,
     *_: Any,
 ) -> Any:
-    def call(w: Tensor | None, b: Tensor | None) -> LayerNormCall:
-        return LayerNormCall(
-            w, b, eps, tuple(normalized_shape), recorder.samples_first("layer_norm", weight, input)
-        )
+    def call(w: Tensor | None, b: Tensor | None, layout: Layout) -> LayerNormCall:
+        return LayerNormCall(w, b, eps, tuple(normalized_shape), layout.first)
 
     y = recorder.record("layer_norm", input, weight, bias, call)
-    return func(input, normalized_shape, detached(weight), detached(bias), eps) if y is None else y
+    return func(input, normalized_shape, *recorder.plain(input, weight, bias), eps) if y is None else y
 
 
 def rms_norm(
@@ -105,13 +113,12 @@ def rms_norm(
     weight: Tensor | None = None,
     eps: float | None = None,
 ) -> Any:
-    def call(w: Tensor | None, b: Tensor | None) -> LayerNormCall:
-        arrange = recorder.samples_first("rms_norm", weight, input)
+    def call(w: Tensor | None, b: Tensor | None, layout: Layout) -> LayerNormCall:
         smallest = torch.finfo(input.dtype).eps if eps is None else eps
-        return LayerNormCall(w, None, smallest, tuple(normalized_shape), arrange, rms=True)
+        return LayerNormCall(w, None, smallest, tuple(normalized_shape), layout.first, rms=True)
 
     y = recorder.record("rms_norm", input, weight, None, call)
-    return func(input, normalized_shape, detached(weight), eps) if y is None else y
+    return func(input, normalized_shape, *recorder.plain(input, weight), eps) if y is None else y
 
 
 def group_norm(
@@ -124,11 +131,11 @@ def group_norm(
     eps: float = 1e-5,
     *_: Any,
 ) -> Any:
-    def call(w: Tensor | None, b: Tensor | None) -> GroupNormCall:
-        return GroupNormCall(w, b, eps, num_groups)
+    def call(w: Tensor | None, b: Tensor | None, layout: Layout) -> GroupNormCall:
+        return GroupNormCall(w, b, eps, num_groups, layout)
 
     y = recorder.record("group_norm", input, weight, bias, call)
-    return func(input, num_groups, detached(weight), detached(bias), eps) if y is None else y
+    return func(input, num_groups, *recorder.plain(input, weight, bias), eps) if y is None else y
 
 
 def instance_norm(
@@ -145,22 +152,21 @@ def instance_norm(
     *_: Any,
 ) -> Any:
     """Samples do not mix here, so the choice for batch norm has no say; running statistics stay."""
-    check_batched(recorder, "instance_norm", input, weight)
-
-    def call(w: Tensor | None, b: Tensor | None) -> GroupNormCall | BatchNormCall:
+    def call(w: Tensor | None, b: Tensor | None, layout: Layout) -> GroupNormCall | BatchNormCall:
         if use_input_stats:
-            return GroupNormCall(w, b, eps, input.shape[1])
+            return GroupNormCall(w, b, eps, input.shape[1], layout)
         assert running_mean is not None
         assert running_var is not None
-        return BatchNormCall(w, b, eps, running=(running_mean, running_var))
+        return BatchNormCall(w, b, eps, running=(running_mean, running_var), layout=layout)
 
     y = recorder.record("instance_norm", input, weight, bias, call)
     if y is None:
         given = (None, None) if use_input_stats else (running_mean, running_var)
-        y = F.instance_norm(input, *given, detached(weight), detached(bias), use_input_stats, 0.0, eps)
+        y = F.instance_norm(input, *given, *recorder.plain(input, weight, bias), use_input_stats, 0.0, eps)
     return y
 
 
-def check_batched(recorder: CallRecorder, operator: str, x: Tensor, weight: Tensor | None) -> None:
-    if x.shape[0] != recorder.batch:
-        recorder.samples_first(operator, weight, x.new_empty(0).expand(x.shape[0], 0))
+def _scaled(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    shape = (1, -1) + (1,) * (x.dim() - 2)
+    y = x if weight is None else x * weight.view(shape)
+    return y + 0.0 if bias is None else y + bias.view(shape)

@@ -9,12 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from pynas._errors import UserError
 from pynas.stats import _fallback
 from pynas.stats._base import Statistic
 from pynas.stats._call_recorder import CallRecorder
+from pynas.stats._layout import Layout
+from pynas.stats._mixing import tensors_of
 from pynas.stats._second_order import SecondOrderRecorder
 from pynas.stats.data import LossFn, call_model, leaves, loss_of
 
@@ -31,19 +34,22 @@ def run(
     passes = [of for of in ("outputs", "loss") if any(s.gradient_of == of for s in _differentiated(needs))]
     model, groups = recorder.model, recorder.num_groups if recorder.batch_norm == "group" else 1
     watchers = [s for s in needs if s.watches == "inputs"]
-    if watchers:
-        inputs = _watched(recorder, inputs)
+    inputs = _watched(recorder, inputs, watchers)
     # Fused attention has no second derivative.
     attention = sdpa_kernel(SDPBackend.MATH) if isinstance(recorder, SecondOrderRecorder) else nullcontext()
     with torch.set_grad_enabled(bool(passes)), _fallback.installed(recorder, fallback), attention, recorder:
         outputs = call_model(model, inputs)
+    recorder.check()
+    if recorder.collector.late:
+        raise LateWeightError(frozenset(recorder.collector.late))
     first = _first(outputs)
     recorder.output_shape = tuple(first.shape)
     losses, totals = [], {}
     if "outputs" in passes:
         totals["outputs"] = first.sum(dtype=torch.float64)
     if "loss" in passes:
-        totals["loss"] = loss_of(outputs, targets, loss_fn, recorder.batch, groups)
+        with _LossWatch(recorder):
+            totals["loss"] = loss_of(outputs, targets, loss_fn, recorder.batch, groups)
         losses.append(float(totals["loss"].detach()))
     del outputs, first  # or the logits would live through the backward pass
     try:
@@ -76,26 +82,24 @@ def _backward(recorder: CallRecorder, total: Tensor, *, watched: bool, twice: bo
 
     Returns the gradient of the inputs, [B, features], if ``watched``.
     """
-    strict = {name: p for name, p in recorder.parameters.items() if id(p) in recorder.strict}
+    own = {name: recorder.parameters[name] for name in recorder.collector.names.values() if recorder.tracks}
     sources = recorder.sources if watched else []
     # Recorded calls cut the path to their parameters, so any gradient found here came by another way.
     with torch.autocast(total.device.type, enabled=False):  # statistics keep the precision they accumulate in
         found = torch.autograd.grad(
             total,
-            [recorder.anchor, *strict.values(), *(x for x, _ in sources)],
+            [recorder.anchor, *own.values(), *(x for x, _ in sources)],
             retain_graph=recorder.retain,
             create_graph=twice,
             allow_unused=True,
         )
-    for name, gradient in zip(strict, found[1:], strict=False):
-        if gradient is not None:
-            raise recorder.unsupported(
-                name, "an operator that could not be intercepted (compiled or scripted)"
-            )
+    recorder.collector.leaked(
+        [name for name, gradient in zip(own, found[1:], strict=False) if gradient is not None]
+    )
     recorder.collector.flush()
     rows = [
         arrange(torch.zeros_like(x) if g is None else g.detach()).flatten(1)
-        for (x, arrange), g in zip(sources, found[1 + len(strict) :], strict=True)
+        for (x, arrange), g in zip(sources, found[1 + len(own) :], strict=True)
     ]
     if twice:
         assert isinstance(recorder, SecondOrderRecorder)
@@ -108,20 +112,52 @@ def _backward(recorder: CallRecorder, total: Tensor, *, watched: bool, twice: bo
     return torch.cat(rows, 1) if watched else total
 
 
-def _watched(recorder: CallRecorder, inputs: Any) -> Any:
-    """The inputs, floating-point ones as leaves whose gradients can be asked for."""
-    recorder.storages = frozenset(
-        t.untyped_storage().data_ptr() for t in leaves(inputs) if not t.is_floating_point()
-    )
+def _watched(recorder: CallRecorder, inputs: Any, watchers: Sequence[Statistic[Any]]) -> Any:
+    """The inputs, known to the recorder; floating-point ones as leaves where their gradients are asked for."""
+    if watchers:
+        recorder.storages = frozenset(
+            t.untyped_storage().data_ptr() for t in leaves(inputs) if not t.is_floating_point()
+        )
 
-    def leaf(value: Tensor) -> Tensor:
-        if not value.is_floating_point():
-            return value
-        x = value.detach().requires_grad_()
-        recorder.sources.append((x, lambda t: t))
+    def known(value: Tensor) -> Tensor:
+        x = value.detach()
+        if watchers and value.is_floating_point():
+            x.requires_grad_()
+            recorder.sources.append((x, lambda t: t))
+        recorder.marks.sample(x, Layout(0))
         return x
 
-    return pytree.tree_map_only(Tensor, leaf, inputs)
+    return pytree.tree_map_only(Tensor, known, inputs)
+
+
+class LateWeightError(Exception):
+    """Parameters turned out to be weights after an earlier use of theirs had been passed over."""
+
+    def __init__(self, names: frozenset[str]) -> None:
+        super().__init__(", ".join(sorted(names)))
+        self.names = names
+
+
+class _LossWatch(TorchFunctionMode):
+    """Refuses a loss that reads the model's parameters: its gradient is no sample's."""
+
+    def __init__(self, recorder: CallRecorder) -> None:
+        super().__init__()
+        self.recorder = recorder
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor) and result.requires_grad and self.recorder.tracks:
+            for t in tensors_of(args, kwargs or {}):
+                name = self.recorder.own.get(id(t))
+                if name is not None and t.requires_grad:
+                    raise UserError(
+                        f"loss_fn: it reads parameter {name!r} of the model; a penalty on weights belongs to no "
+                        "sample, so statistics over samples are of the loss without it"
+                    )
+        return result
 
 
 def _first(outputs: Any) -> Tensor:

@@ -111,6 +111,23 @@ class LinearProduct(GradientProduct):
 
 
 @dataclass(frozen=True)
+class TransposedLinearProduct(LinearProduct):
+    """y = b + x W with W [I, O], which is a linear layer's weight transposed."""
+
+    def narrow(self, start: int, length: int) -> TransposedLinearProduct:
+        return TransposedLinearProduct(
+            self.grad_output.narrow(0, start, length), self.input.narrow(0, start, length)
+        )
+
+    def gradient(self) -> Tensor:
+        return super().gradient().T
+
+    def moments(self, moments: Sequence[str], group_size: int, *, bias: bool) -> ops.MomentSums:
+        found = super().moments(moments, group_size, bias=bias)
+        return ops.MomentSums(per_sample.map_moments(found.weight, lambda t: t.T.contiguous()), found.bias)
+
+
+@dataclass(frozen=True)
 class AffineProduct(GradientProduct):
     """Scale and shift of a normalisation: grad_output and input [B, C, T], mean and rstd [B or 1, G, T or 1].
 

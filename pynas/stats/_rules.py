@@ -6,6 +6,7 @@ A rule has the signature of the function it stands for, after the recorder and t
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,11 +16,11 @@ from torch import Tensor
 from pynas import ops
 from pynas._errors import UserError
 from pynas.nn.nasbench201_cell import run_cell
-from pynas.ops.tensors import detached
 from pynas.stats import _norm_rules
 from pynas.stats._call_recorder import CallRecorder
-from pynas.stats._calls import ConvCall, EmbeddingCall, LinearCall, MatmulCall
+from pynas.stats._calls import AddmmCall, ConvCall, EmbeddingCall, LinearCall, MatmulCall
 from pynas.stats._fast import avg_pool2d
+from pynas.stats._layout import Layout
 from pynas.stats.nasbench201.rule import cell_rule
 
 Func = Callable[..., Any]
@@ -29,29 +30,61 @@ Sizes = int | tuple[int, ...]
 def _linear(
     recorder: CallRecorder, func: Func, input: Tensor, weight: Tensor, bias: Tensor | None = None
 ) -> Any:
-    def call(w: Tensor | None, b: Tensor | None) -> LinearCall:
+    def call(w: Tensor | None, b: Tensor | None, layout: Layout) -> LinearCall:
         assert w is not None
-        return LinearCall(w, b, recorder.samples_first("linear", weight, input))
+        return LinearCall(w, b, layout.first)
 
     y = recorder.record("linear", input, weight, bias, call, matrix=True)
-    return func(input, weight, bias) if y is None else y
+    return func(input, *recorder.plain(input, weight, bias)) if y is None else y
 
 
 def _matmul(recorder: CallRecorder, func: Func, *args: Any, **kwargs: Any) -> Any:
-    """``x W`` with a matrix of parameters on the right, as recurrent cells write it."""
-    touched = [a for a in (*args, *kwargs.values()) if id(a) in recorder.own]
-    if not touched:
-        return func(*args, **kwargs)
-    if kwargs or len(touched) > 1 or touched[0] is args[0] or touched[0].dim() != 2 or args[0].dim() < 2:
-        return recorder._other(func, args, kwargs, touched)
-    input, weight = args
+    """``x W`` with a matrix that comes from parameters on the right, or ``W x`` on the left."""
+    if kwargs or len(args) != 2:
+        return NotImplemented
+    left, right = args
+    if right.dim() == 2 and left.dim() >= 2 and not recorder.comes_from(left):
 
-    def call(w: Tensor | None, b: Tensor | None) -> MatmulCall:
+        def call(w: Tensor | None, b: Tensor | None, layout: Layout) -> MatmulCall:
+            assert w is not None
+            return MatmulCall(w, layout.first)
+
+        y = recorder.record("matmul", left, right, None, call, matrix=True)
+        return NotImplemented if y is None else y
+    if left.dim() == 2 and right.dim() >= 3 and not recorder.comes_from(right):
+
+        def transposed(w: Tensor | None, b: Tensor | None, layout: Layout) -> LinearCall:
+            assert w is not None
+            return LinearCall(w, b, _with_last_two_swapped(layout, right.dim()).first)
+
+        y = recorder.record("matmul", right.mT, left, None, transposed, matrix=True, of=right)
+        return NotImplemented if y is None else y.mT
+    return NotImplemented
+
+
+def _reflected_matmul(recorder: CallRecorder, func: Func, right: Tensor, left: Tensor) -> Any:
+    """What ``left @ right`` becomes where the right one is a parameter."""
+    return _matmul(recorder, func, left, right)
+
+
+def _with_last_two_swapped(layout: Layout, dims: int) -> Layout:
+    swapped = {dims - 1: dims - 2, dims - 2: dims - 1}
+    return replace(layout, dim=swapped.get(layout.dim, layout.dim))
+
+
+def _addmm(
+    recorder: CallRecorder, func: Func, input: Tensor, mat1: Tensor, mat2: Tensor, *args: Any, **kwargs: Any
+) -> Any:
+    """``bias + x W``: the linear layers of GPT-2."""
+    if args or kwargs or input.dim() != 1 or recorder.comes_from(mat1):
+        return NotImplemented
+
+    def call(w: Tensor | None, b: Tensor | None, layout: Layout) -> AddmmCall:
         assert w is not None
-        return MatmulCall(w, recorder.samples_first("matmul", weight, input))
+        return AddmmCall(w, b, layout.first)
 
-    y = recorder.record("matmul", input, weight, None, call, matrix=True)
-    return func(input, weight) if y is None else y
+    y = recorder.record("addmm", mat1, mat2, input, call, matrix=True)
+    return NotImplemented if y is None else y
 
 
 def _conv(
@@ -66,22 +99,28 @@ def _conv(
     groups: int = 1,
 ) -> Any:
     dims = weight.dim() - 2
+    given = input
     steps = ops.subsamples(input, weight, stride, padding)
     if steps is not None:
         pooled = avg_pool2d(input, (1, 1), steps, (0, 0), True)
         input = F.avg_pool2d(input, 1, steps) if pooled is None else pooled
         stride, padding = 1, 0
 
-    def call(w: Tensor | None, b: Tensor | None) -> ConvCall:
+    def call(w: Tensor | None, b: Tensor | None, layout: Layout) -> ConvCall:
         assert w is not None
-        return ConvCall(w, b, _sizes(stride, dims), _sizes(amount, dims), _sizes(dilation, dims), groups)
+        return ConvCall(
+            w, b, _sizes(stride, dims), _sizes(amount, dims), _sizes(dilation, dims), groups, layout=layout
+        )
 
     x, amount = input, padding
     if isinstance(padding, str):
         x, amount = _explicit_padding(input, weight, padding, _sizes(dilation, dims))
-    _norm_rules.check_batched(recorder, f"conv{dims}d", x, weight)
-    y = recorder.record(f"conv{dims}d", x, weight, bias, call, matrix=True)
-    return func(input, weight, bias, stride, padding, dilation, groups) if y is None else y
+    if x.dim() != weight.dim():  # one image without a dimension for samples
+        return NotImplemented
+    y = recorder.record(f"conv{dims}d", x, weight, bias, call, matrix=True, of=given)
+    if y is not None:
+        return y
+    return func(input, *recorder.plain(given, weight, bias), stride, padding, dilation, groups)
 
 
 def _explicit_padding(
@@ -110,16 +149,20 @@ def _conv_transpose(
 ) -> Any:
     dims = weight.dim() - 2
 
-    def call(w: Tensor | None, b: Tensor | None) -> ConvCall:
+    def call(w: Tensor | None, b: Tensor | None, layout: Layout) -> ConvCall:
         assert w is not None
         return ConvCall(
             w, b, _sizes(stride, dims), _sizes(padding, dims), _sizes(dilation, dims), groups,
-            transposed=True, output_padding=_sizes(output_padding, dims),
+            transposed=True, output_padding=_sizes(output_padding, dims), layout=layout,
         )  # fmt: skip
 
-    _norm_rules.check_batched(recorder, f"conv_transpose{dims}d", input, weight)
+    if input.dim() != weight.dim():
+        return NotImplemented
     y = recorder.record(f"conv_transpose{dims}d", input, weight, bias, call, matrix=True)
-    return func(input, weight, bias, stride, padding, output_padding, groups, dilation) if y is None else y
+    if y is not None:
+        return y
+    w, b = recorder.plain(input, weight, bias)
+    return func(input, w, b, stride, padding, output_padding, groups, dilation)
 
 
 def _embedding(
@@ -140,17 +183,17 @@ def _embedding(
         )
     index = -1 if padding_idx is None else padding_idx + (weight.shape[0] if padding_idx < 0 else 0)
 
-    def call(w: Tensor | None, b: Tensor | None) -> EmbeddingCall:
+    def call(w: Tensor | None, b: Tensor | None, layout: Layout) -> EmbeddingCall:
         assert w is not None
         if scale_grad_by_freq:
             raise UserError(
                 f"model: embedding {name!r} scales gradients by frequency, which couples samples; unset it"
             )
-        return EmbeddingCall(w, index, recorder.samples_first("embedding", weight, input.unsqueeze(-1)))
+        return EmbeddingCall(w, index, layout.first)
 
     y = recorder.record("embedding", input, weight, None, call)
     if y is None:
-        y = F.embedding(input, detached(weight), padding_idx)  # type: ignore[arg-type]
+        y = F.embedding(input, *recorder.plain(input, weight), padding_idx)
     return recorder.embedded(input, y)
 
 
@@ -190,13 +233,10 @@ def _avg_pool2d(
     return func(input, window, steps, pads, False, count_include_pad) if y is None else y
 
 
-def _attention(recorder: CallRecorder, func: Func, query: Tensor, *args: Any, **kwargs: Any) -> Any:
-    """Inside, queries, keys and values are [T, B, E] and the output projection sees [T * B, E]."""
-    outer, recorder.sample_dim = recorder.sample_dim, 1
-    try:
-        return recorder.descend(func, (query, *args), kwargs)
-    finally:
-        recorder.sample_dim = outer
+def _iterate(recorder: CallRecorder, func: Func, x: Tensor) -> Any:
+    """``for row in x``, whose rows nobody would see otherwise."""
+    with recorder:
+        return iter(x.unbind(0))
 
 
 def _sizes(value: Any, dims: int) -> tuple[int, ...]:
@@ -216,10 +256,15 @@ RULES: dict[Func, Func] = {
     Tensor.mm: _matmul,
     Tensor.matmul: _matmul,
     Tensor.__matmul__: _matmul,
+    Tensor.__rmatmul__: _reflected_matmul,
+    torch.addmm: _addmm,
+    Tensor.addmm: _addmm,
     F.conv1d: _conv,
     F.conv2d: _conv,
+    F.conv3d: _conv,
     F.conv_transpose1d: _conv_transpose,
     F.conv_transpose2d: _conv_transpose,
+    F.conv_transpose3d: _conv_transpose,
     F.batch_norm: _norm_rules.batch_norm,
     torch.batch_norm: _norm_rules.torch_batch_norm,
     F.layer_norm: _norm_rules.layer_norm,
@@ -238,6 +283,6 @@ RULES: dict[Func, Func] = {
     F.relu6: _like_relu,
     F.hardtanh: _like_relu,
     F.avg_pool2d: _avg_pool2d,
-    F.multi_head_attention_forward: _attention,
     run_cell: cell_rule,
+    Tensor.__iter__: _iterate,
 }

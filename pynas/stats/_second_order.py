@@ -8,24 +8,27 @@ sum W (H G) = <x, W^T y'> + <dy, W dx'>. So no weight gradient is formed twice; 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pynas import ops
-from pynas.stats._base import Statistic
 from pynas.stats._call_recorder import CallRecorder
-from pynas.stats._calls import Call, ConvCall, Delivery, EmbeddingCall, LinearCall, MatmulCall
-from pynas.stats._collector import Collector
+from pynas.stats._calls import AddmmCall, Call, ConvCall, Delivery, EmbeddingCall, LinearCall, MatmulCall, unshared
+from pynas.stats._layout import Layout
 from pynas.stats._norm_calls import BatchNormCall
 from pynas.stats._products import GradientProduct
 from pynas.stats.per_sample import widen
 
-MatrixCall = ConvCall | LinearCall | MatmulCall | EmbeddingCall
+MatrixCall = ConvCall | LinearCall | MatmulCall | AddmmCall | EmbeddingCall
+
+
+class NoSecondOrderError(Exception):
+    """A weight is used in a way that these passes do not cover."""
 
 
 @dataclass
@@ -73,6 +76,8 @@ class _Layer:
 
 def _linear(call: MatrixCall) -> MatrixCall:
     """The same without its bias."""
+    if isinstance(call, AddmmCall):
+        return MatmulCall(call.weight, call.arrange)
     return replace(call, bias=None) if isinstance(call, ConvCall | LinearCall) else call
 
 
@@ -83,7 +88,7 @@ class _Matrix(torch.autograd.Function):
     def forward(ctx: Any, anchor: Tensor, x: Tensor, layer: _Layer, passes: Passes) -> Tensor:
         ctx.layer, ctx.passes, ctx.output = layer, passes, None
         ctx.save_for_backward(anchor, x)
-        y = layer.call.forward(x)[0]
+        y = unshared(layer.call.forward(x)[0])
         if layer.to.use.matrix and layer.to.collector.salient:
             output = y.detach()  # not among the saved tensors, which the model may then not change in place
             ctx.output = output, output._version
@@ -193,19 +198,8 @@ class SecondOrderRecorder(CallRecorder):
     shifts and biases beside a normalisation.
     """
 
-    def __init__(
-        self,
-        collector: Collector,
-        model: nn.Module,
-        parameters: Mapping[str, Tensor],
-        strict: frozenset[int],
-        batch: int,
-        batch_norm: str,
-        observers: Sequence[Statistic[Any]] = (),
-        *,
-        rules: Mapping[Callable[..., Any], Callable[..., Any]],
-    ) -> None:
-        super().__init__(collector, model, parameters, strict, batch, batch_norm, observers, rules=rules)
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
         self.passes = Passes()
 
     def record(
@@ -214,18 +208,26 @@ class SecondOrderRecorder(CallRecorder):
         x: Tensor,
         weight: Tensor | None,
         bias: Tensor | None,
-        call: Callable[[Tensor | None, Tensor | None], Call],
+        call: Callable[[Tensor | None, Tensor | None, Layout], Call],
         matrix: bool = False,
+        of: Tensor | None = None,
     ) -> Tensor | None:
         """A weight's call by the nodes above, a tied embedding's too; None for any other call."""
-        self.shapes.append(x.shape)
-        use = None if self.watching else self.collector.use(operator, weight, None, matrix)
-        if use is None or use.weight is None:
+        found = self.prepare(operator, x if of is None else of, weight, None, matrix)
+        if found is None:
             return None
-        made = call(*(t.detach() if t is not None else None for t in (weight, bias)))
+        use, layout = found
+        made = call(*(t.detach() if t is not None else None for t in (weight, bias)), layout)
+        if not isinstance(made, MatrixCall) or not isinstance(use.weight, str):
+            self.once_only()
         assert isinstance(made, MatrixCall)
+        assert isinstance(use.weight, str)
         layer = _Layer(use.weight, made, Delivery(self.collector, use))
         return cast(Tensor, _Matrix.apply(self.anchor, x, layer, self.passes))  # type: ignore[no-untyped-call]
+
+    def once_only(self) -> None:
+        """A weight that reaches the loss in a way that these nodes do not cover."""
+        raise NoSecondOrderError
 
     def through(self, x: Tensor, call: Call) -> Tensor:
         """Batch norm, which is all that is asked of it."""

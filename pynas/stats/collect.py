@@ -12,19 +12,17 @@ from torch import nn
 
 from pynas._errors import UserError
 from pynas._plural import counted
+from pynas.stats._attempts import Attempts
 from pynas.stats._base import Statistic, Statistics
-from pynas.stats._call_recorder import AmbiguousLayoutError, CallRecorder
-from pynas.stats._collector import Collector
-from pynas.stats._passes import run
-from pynas.stats._rules import RULES
-from pynas.stats._second_order import SecondOrderRecorder
-from pynas.stats.data import LossFn, call_model, check_data, cut, ordinary
+from pynas.stats.eager import check_readable, eager
+from pynas.stats._problems import UnsupportedLayerError
+from pynas.stats.data import LossFn, check_data, ordinary, plain
 from pynas.stats.grad_moments import GradMoments
 from pynas.stats.gradients import Gradients
 from pynas.stats.state import preserved
+from pynas.stats.weights import matrix_names
 
 BatchNorm = Literal["batch", "group", "frozen"]
-MATRIX_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.Conv3d)
 
 
 def collect(
@@ -50,8 +48,10 @@ def collect(
     uses, taken before any absolute value or square. The model comes back bit for bit as it was: weights,
     buffers, ``.grad``, flags, modes, hooks, and random states too.
 
-    Samples are the first dimension of ``inputs``. Inside the model they may be elsewhere as long as one
-    dimension has the size of the batch.
+    Samples are the first dimension of ``inputs``. Where they are inside the model is followed through its calls,
+    and measured by two or three passes of 2 and 3 samples where it does something unusual; it is never guessed
+    from a size. Whatever the model computes from parameters alone (weight norm, low-rank updates, masks,
+    position tables) is followed until it meets samples, and each sample's gradient is brought back from there.
 
     With a loss that is a mean over the batch each g_b carries its factor 1/B.
 
@@ -69,8 +69,9 @@ def collect(
             by the running statistics.
         micro_batches: Split the batch into so many equal parts and make one pass of each, for statistics over
             successive gradients (:class:`RunningGradMoments`).
-        fallback: Names of layers (as in ``model.named_modules()``) without a rule, to be treated by
-            torch.func group by group: slower, and their samples must not depend on each other.
+        fallback: Names of layers (as in ``model.named_modules()``, ``""`` for the whole model) to be treated by
+            torch.func group by group: slower, and their samples must not depend on each other. Only for layers
+            that an error names.
         training: Put all modules in this mode for the passes; None leaves modes alone.
         seed: Seed torch's generators with it for the passes (dropout); None draws from their present state.
 
@@ -79,10 +80,13 @@ def collect(
 
     Raises:
         UserError: Bad data (empty, NaN, labels out of range, sizes that do not divide), a model without
-            trainable parameters, or a parameter in a layer without a rule (the message says what to do).
+            trainable parameters, or parameters whose samples' gradients cannot be told apart (the message names
+            all of them, and a fallback that was tried).
     """
+    inputs, targets = plain(inputs), plain(targets)
     batch = check_data(inputs, targets)
     needs = _merged(needs)
+    check_readable(model)
     passes = _divided("micro_batches", micro_batches, batch)
     size = batch // passes
     _divided("group_size", group_size, size)
@@ -103,62 +107,15 @@ def collect(
         )  # fmt: skip
         return replace(found, values={**found.values, **alone.values})
 
-    values: dict[type[Statistic[Any]], dict[str, Any]] = {type(s): {} for s in needs}
-    taken = [s for s in needs if s.needs_pass]
-    parameters = dict(model.named_parameters())
-    trainable = {id(p): name for name, p in parameters.items() if p.requires_grad}
-    if len(curved) == len(needs):  # along all weights, whoever trains them
-        trainable = {id(parameters[name]): name for name in matrix_names(model)}
-    seen, losses = {}, []
-    shape: tuple[int, ...] = ()
-    with preserved(model), gradients_on(model, training, seed):
-        inputs, targets = ordinary(inputs), ordinary(targets)
-        strict, matrices = _strictly(model, trainable, taken)
-        for p in parameters.values():
-            p.requires_grad_(id(p) in strict)
-
-        def recording() -> CallRecorder:
-            collector = Collector(taken, group_size, trainable, matrices, values)
-            kind = SecondOrderRecorder if curved else CallRecorder
-            return kind(collector, model, parameters, strict, size, batch_norm, taken, rules=RULES)
-
-        for i in range(passes if taken else 0):
-            recorder = recording()
-            part = (
-                (cut(inputs, i * size, size), cut(targets, i * size, size))
-                if passes > 1
-                else (inputs, targets)
-            )
-            try:
-                losses += run(recorder, *part, loss_fn, fallback, taken)
-            except AmbiguousLayoutError:
-                shapes = few_shapes(recorder, part[0])
-                values |= {type(s): {} for s in taken if not s.successive}
-                recorder = recording()
-                recorder.few_shapes = shapes
-                losses += run(recorder, *part, loss_fn, fallback, taken)
-            seen.update(recorder.collector.seen)
-            shape = recorder.output_shape
-        for statistic in needs:
-            if not statistic.needs_pass:
-                values[type(statistic)] = statistic.observe_model(model, inputs)
-    weights = {name: p.detach() for name, p in parameters.items()}
-    for statistic in needs:
-        values[type(statistic)] = statistic.finish(values[type(statistic)])
-    return Statistics(size, group_size, tuple(losses), seen, weights, values, targets, shape)
-
-
-def few_shapes(recorder: CallRecorder, inputs: Any) -> list[torch.Size]:
-    """Input shapes of all calls in a forward pass of a few samples; leaves no trace."""
-    few = recorder.few
-    mode = "batch" if few > 1 else "frozen"
-    watch = CallRecorder(
-        recorder.collector, recorder.model, recorder.parameters, frozenset(), few, mode, rules=recorder.rules
-    )
-    watch.watching = True
-    with preserved(recorder.model), torch.no_grad(), watch:
-        call_model(recorder.model, cut(inputs, 0, few))
-    return watch.shapes
+    with preserved(model), gradients_on(model, training, seed), eager():
+        asked = Attempts(
+            model, ordinary(inputs), ordinary(targets), loss_fn, needs, batch, group_size, batch_norm, passes,
+            tuple(fallback),
+        )  # fmt: skip
+        try:
+            return asked.collect()
+        except UnsupportedLayerError as error:
+            raise error.advised(asked.remedy(error)) from None
 
 
 def _merged(needs: Sequence[Statistic[Any]]) -> list[Statistic[Any]]:
@@ -186,8 +143,8 @@ def _one_pass(
         return True
     weights_only = all(s.parameters == "weights" for s in others if s.watches == "weights")
     trained = all(model.get_parameter(name).requires_grad for name in matrix_names(model))
-    plain = batch_norm == "batch" and not fallback and not torch.is_autocast_enabled("cpu")
-    return weights_only and trained and plain
+    usual = batch_norm == "batch" and not fallback and not torch.is_autocast_enabled("cpu")
+    return weights_only and trained and usual
 
 
 def _divided(argument: str, parts: int, batch: int) -> int:
@@ -209,34 +166,6 @@ def _check_model(model: nn.Module, fallback: Sequence[str]) -> None:
             )
     if isinstance(fallback, str):
         raise UserError(f"fallback: expected a sequence of layer names, got the string {fallback!r}")
-
-
-def _strictly(
-    model: nn.Module, trainable: dict[int, str], needs: Sequence[Statistic[Any]]
-) -> tuple[frozenset[int], frozenset[str]]:
-    """Which parameters must be covered by a rule, and which count as weights whatever uses them."""
-    matrices = {id(model.get_parameter(name)) for name in matrix_names(model)}
-    of_weights = [s for s in needs if s.watches in ("weights", "saliency", "curvature")]
-    if any(s.parameters == "all" for s in of_weights if s.watches != "curvature"):
-        strict = set(trainable)
-    else:
-        strict = matrices & trainable.keys() if of_weights else set()
-    return frozenset(strict), frozenset(trainable[i] for i in matrices & trainable.keys())
-
-
-def matrix_names(model: nn.Module) -> list[str]:
-    """The weights of convolution and linear layers, attention's among them, by name; a shared one once."""
-    found: dict[int, None] = {}
-    for module in model.modules():
-        own: tuple[str, ...] = ("weight",) if isinstance(module, MATRIX_LAYERS) else ()
-        if isinstance(module, nn.MultiheadAttention):
-            own = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
-        for key in own:
-            weight = module._parameters.get(key)
-            if weight is not None:
-                found[id(weight)] = None
-    names = {id(p): name for name, p in model.named_parameters()}
-    return [names[i] for i in found]
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -33,6 +33,12 @@ def check_data(inputs: Any, targets: Any) -> int:
     if len(sizes) > 1:
         raise UserError(f"inputs and targets differ in their number of samples: {sorted(sizes)}")
     return sizes.pop()
+
+
+def plain(value: Any) -> Any:
+    """Mappings that PyTorch does not know as containers (what tokenizers return) as dictionaries."""
+    known = isinstance(value, dict) or not isinstance(value, Mapping)
+    return value if known else {key: plain(part) for key, part in value.items()}
 
 
 def leaves(value: Any) -> list[Tensor]:

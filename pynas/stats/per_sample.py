@@ -34,6 +34,17 @@ def reshape(moments: Moments, shape: torch.Size) -> Moments:
     return map_moments(moments, lambda t: t.reshape(shape))
 
 
+def stack(parts: Sequence[Moments], dim: int) -> Moments:
+    """Sums of several tensors as those of one, stacked along ``dim``."""
+    names = [f.name for f in fields(Moments) if f.name != "count"]
+    stacked: dict[str, Any] = {
+        name: torch.stack([getattr(part, name) for part in parts], dim)
+        for name in names
+        if getattr(parts[0], name) is not None
+    }
+    return replace(parts[0], **stacked)
+
+
 def moments(chunks: Iterable[Tensor], names: Sequence[str]) -> Moments:
     """Sums over all rows of g, |g|, g^2, sign(g) and (g - mean g)^2; chunks merge by Chan's formula.
 

@@ -9,12 +9,15 @@ import torch
 from torch import nn
 
 from pynas.stats._base import Statistic
-from pynas.stats.collect import matrix_names
+from pynas.stats.weights import weight_tensors
 
 
 @dataclass(frozen=True)
 class WeightNorms(Statistic[float]):
-    """||W_l||_2 of each weight of a convolution or linear layer, by name; known without a pass."""
+    """||W_l||_2 of each weight, by name: of convolutions, linear and recurrent layers, and of any other product.
+
+    A weight that its layer computes (weight norm, spectral norm) is one weight.
+    """
 
     needs_pass: ClassVar[bool] = False
     successive: ClassVar[bool] = True
@@ -22,6 +25,6 @@ class WeightNorms(Statistic[float]):
     def observe_model(self, model: nn.Module, inputs: Any) -> dict[str, float]:
         """Norms in float64."""
         return {
-            name: float(torch.linalg.vector_norm(model.get_parameter(name).detach(), dtype=torch.float64))
-            for name in matrix_names(model)
+            name: float(torch.linalg.vector_norm(weight, dtype=torch.float64))
+            for name, weight in weight_tensors(model, inputs).items()
         }

@@ -74,14 +74,24 @@ def test_many_positions_a_sample() -> None:
     torch.testing.assert_close(found[GradMoments]["weight"].sum, layer.weight.grad)
 
 
-def test_matrices_on_the_left_have_no_rule() -> None:
+@pytest.mark.parametrize("transposes", [True, False])
+def test_matrices_on_the_left(transposes: bool) -> None:
+    torch.manual_seed(0)
+
     class Left(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.weight = nn.Parameter(torch.randn(3, 4))
+            self.weight = nn.Parameter(torch.randn(3, 4, dtype=torch.float64))
 
         def forward(self, x: Tensor) -> Tensor:
-            return (self.weight @ x.T).T
+            return (self.weight @ x[..., 0].T).T if transposes else (self.weight @ x).sum(2)
 
-    with pytest.raises(UnsupportedLayerError, match="matmul"):
-        collect(Left(), torch.randn(5, 4), torch.zeros(5, dtype=torch.int64), needs=[GradNorms()])
+    layer = Left()
+    x, targets = torch.randn(5, 4, 2, dtype=torch.float64), torch.tensor([0, 1, 2, 0, 1])
+    found = collect(layer, x, targets, needs=[GradMoments(("sum", "abs"))])[GradMoments]["weight"]
+    rows = []
+    for b in range(5):
+        loss = F.cross_entropy(layer(x[b : b + 1]), targets[b : b + 1]) / 5
+        rows.append(torch.autograd.grad(loss, layer.weight)[0])
+    torch.testing.assert_close(found.sum, torch.stack(rows).sum(0))
+    torch.testing.assert_close(found.abs, torch.stack(rows).abs().sum(0))

@@ -89,8 +89,8 @@ def test_untouched_after_a_failure() -> None:
         collect(model, x, y, needs=[GradMoments()], fallback=("sn",), training=False)
     assert same(before, snapshot(model))
     model.fail = False
-    with pytest.raises(UserError, match="original"):  # spectral norm has no rule
-        collect(model, x, y, needs=[GradMoments()], seed=3)
+    found = collect(model, x, y, needs=[GradMoments()], seed=3)[GradMoments]
+    assert any(name.endswith("original") for name in found)  # what spectral norm computes a weight from
     assert same(before, snapshot(model))
 
 

@@ -19,6 +19,7 @@ from torch.autograd.function import once_differentiable
 from pynas import ops
 from pynas.nn.candidates import AvgPool, ReLUConvBN, Zero
 from pynas.stats._collector import Use
+from pynas.stats._layout import Layout
 from pynas.stats._second_order import SecondOrderRecorder
 from pynas.stats.nasbench201.nodes import (
     CHANNELS_LAST,
@@ -78,7 +79,6 @@ def cell_rule(recorder: CallRecorder, func: Callable[..., Any], x: Tensor, cell:
             return cell.by_module(x)
 
     def use(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Use | None, Use | None]:
-        recorder.shapes += [x.shape, x.shape]
         return (
             recorder.collector.use("conv2d", convolution.weight, None, True),
             recorder.collector.use("batch_norm", norm.weight, norm.bias, False),
@@ -152,7 +152,10 @@ def _track(norm: nn.BatchNorm2d, saved: Saved, i: int, values: int) -> None:
 
 
 def _fits_recorder(recorder: CallRecorder, x: Tensor) -> bool:
-    if recorder.batch_norm == "frozen" or recorder.watching or recorder.few_shapes or x.dim() != 4:
+    # Where the samples have been measured, calls are counted as modules make them.
+    if recorder.batch_norm == "frozen" or recorder.measured is not None or recorder.log is not None or x.dim() != 4:
+        return False
+    if recorder.where(x) != Layout(0):
         return False
     groups = recorder.num_groups if recorder.batch_norm == "group" else 1
     return x.shape[0] == recorder.batch and x.shape[0] * x.shape[2] * x.shape[3] >= 2 * groups

@@ -1,0 +1,195 @@
+"""How a collection goes on when a pass finds out that it needs to know more."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from pynas._errors import UserError
+from pynas.stats import _fallback
+from pynas.stats._base import Statistic, Statistics
+from pynas.stats._call_recorder import CallRecorder
+from pynas.stats._collector import Collector, LeakError
+from pynas.stats._double_backward import double_backward
+from pynas.stats._mixing import NeedsScoutError
+from pynas.stats._passes import LateWeightError, run
+from pynas.stats._problems import Problem, UnsupportedLayerError
+from pynas.stats._rules import RULES
+from pynas.stats._scout import Scouted, scout
+from pynas.stats._second_order import NoSecondOrderError, SecondOrderRecorder
+from pynas.stats.data import LossFn, cut
+from pynas.stats.grad_norms import GradNorms
+from pynas.stats.weights import matrix_names
+
+Values = Mapping[type[Statistic[Any]], dict[str, Any]]
+# Kinds of models that needed measuring before: their next pass does not begin without.
+_UNUSUAL: weakref.WeakSet[type] = weakref.WeakSet()
+TRIED = 4  # fallbacks, before an error says that none works
+
+
+@dataclass
+class Attempts:
+    """One collection: the arguments of :func:`pynas.stats.collect`, checked, and what passes found out."""
+
+    model: nn.Module
+    inputs: Any
+    targets: Any
+    loss_fn: LossFn | None
+    needs: Sequence[Statistic[Any]]
+    batch: int
+    group_size: int
+    batch_norm: str
+    passes: int
+    fallback: tuple[str, ...]
+    scouted: Scouted | None = None
+    late: frozenset[str] = frozenset()
+    parameters: dict[str, torch.Tensor] = field(init=False)
+    trainable: dict[int, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.parameters = dict(self.model.named_parameters())
+        self.taken = [s for s in self.needs if s.needs_pass]
+        self.curved = any(s.watches == "curvature" for s in self.needs)
+        named = self.parameters.items()
+        self.trainable = {id(p): name for name, p in named if p.requires_grad}
+        if all(s.watches == "curvature" for s in self.needs):  # along all weights, whoever trains them
+            self.trainable = {id(self.parameters[name]): name for name in matrix_names(self.model)}
+
+    def collect(self) -> Statistics:
+        """The statistics; passes begin again when one of them needs to know more."""
+        asks = any(s.watches in ("weights", "saliency", "curvature") for s in self.taken)
+        for p in self.parameters.values():
+            p.requires_grad_(asks and id(p) in self.trainable)
+        if self.fallback or type(self.model) in _UNUSUAL:
+            self._scout()
+        while True:
+            try:
+                return self._passes()
+            except NeedsScoutError:
+                _UNUSUAL.add(type(self.model))
+                self._scout()
+            except LateWeightError as error:
+                self.late |= error.names
+            except NoSecondOrderError:
+                return self._twice()
+            except LeakError as error:
+                raise UnsupportedLayerError(self.model, [Problem(n, UNSEEN) for n in error.names]) from None
+
+    def _scout(self) -> None:
+        assert self.scouted is None
+        self.scouted = scout(
+            lambda batch: self._recorder({}, batch, "batch", CallRecorder),
+            self.inputs,
+            lambda recorder: _fallback.installed(recorder, self.fallback),
+        )
+
+    def _recorder(self, values: Values, batch: int, batch_norm: str, kind: type[CallRecorder]) -> CallRecorder:
+        matrices = frozenset(self.trainable.get(id(self.parameters[n]), "") for n in matrix_names(self.model))
+        collector = Collector(
+            self.taken if values else [], self.group_size, self.trainable, matrices - {""} | self.late, values
+        )
+        return kind(
+            collector, self.model, self.parameters, batch, batch_norm, self.taken if values else [], rules=RULES,
+            scouted=self.scouted,
+        )  # fmt: skip
+
+    def _passes(self) -> Statistics:
+        values: Values = {type(s): {} for s in self.needs}
+        seen, losses, shape = {}, [], ()
+        weights: set[str] = set()
+        missed: set[str] = set()
+        size = self.batch // self.passes
+        for i in range(self.passes if self.taken else 0):
+            recorder = self._recorder(
+                values, size, self.batch_norm, SecondOrderRecorder if self.curved else CallRecorder
+            )
+            part = (self.inputs, self.targets)
+            if self.passes > 1:
+                part = cut(self.inputs, i * size, size), cut(self.targets, i * size, size)
+            losses += run(recorder, *part, self.loss_fn, self.fallback, self.taken)
+            seen.update(recorder.collector.seen)
+            weights |= recorder.collector.weights
+            missed |= recorder.collector.missed
+            shape = recorder.output_shape
+        for statistic in self.needs:
+            if not statistic.needs_pass:
+                values[type(statistic)].update(statistic.observe_model(self.model, self.inputs))
+        return self._statistics(size, losses, seen, values, shape, weights | set(matrix_names(self.model)), missed)
+
+    def _statistics(
+        self, size: int, losses: Any, seen: Any, values: Values, shape: Any, weights: set[str], missed: set[str]
+    ) -> Statistics:
+        own = {name: p.detach() for name, p in self.parameters.items()}
+        found = {type(s): s.finish(values[type(s)]) for s in self.needs}
+        return Statistics(
+            size, self.group_size, tuple(losses), seen, own, found, self.targets, shape,
+            frozenset(weights), frozenset(missed),
+        )  # fmt: skip
+
+    def _twice(self) -> Statistics:
+        """Curvature by plain double differentiation, the other statistics in a pass of their own."""
+        others = [s for s in self.needs if s.watches != "curvature"]
+        curvature = type(next(s for s in self.needs if s.watches == "curvature"))
+        flags = {n: p.requires_grad for n, p in self.parameters.items()}
+        for p in self.parameters.values():
+            p.requires_grad_(p.is_floating_point())
+        found, loss = double_backward(self.model, self.inputs, self.targets, self.loss_fn, self.batch)
+        for name, p in self.parameters.items():
+            p.requires_grad_(flags[name])
+        if not others:
+            return self._statistics(self.batch, [loss], {}, {curvature: found}, (), set(found), set())
+        rest = Attempts(
+            self.model, self.inputs, self.targets, self.loss_fn, others, self.batch, self.group_size,
+            self.batch_norm, self.passes, self.fallback, self.scouted, self.late,
+        ).collect()  # fmt: skip
+        return Statistics(**{**vars(rest), "values": {**rest.values, curvature: found}})
+
+    def remedy(self, error: UnsupportedLayerError) -> str:
+        """What to do about these layers: the narrowest fallback that works on a few samples."""
+        if self.fallback and not error.problems:
+            return ""
+        few = min(self.batch, 4)
+        parameters = "all" if any(s.parameters == "all" for s in self.needs if s.watches == "weights") else "weights"
+        for names in _fallbacks(error.layers)[:TRIED]:
+            trial = Attempts(
+                self.model, cut(self.inputs, 0, few), cut(self.targets, 0, few), self.loss_fn,
+                [GradNorms(parameters=parameters)], few, 1, self.batch_norm, 1, names,
+            )  # fmt: skip
+            try:
+                trial.collect()
+            except MemoryError:
+                raise
+            except Exception:  # noqa: S112 - whatever it is, this one does not work
+                continue
+            return (
+                f"pass fallback={names!r} to compute their gradients group by group through torch.func (slower; "
+                "it works on these data), or set requires_grad=False on the parameters to leave them out"
+            )
+        return "no fallback works here; set requires_grad=False on the parameters to leave them out"
+
+
+UNSEEN = (
+    "reaches the loss by a way that cannot be followed: compiled or scripted code, or an autograd function of the "
+    "model's own"
+)
+
+
+def _fallbacks(layers: Sequence[str]) -> list[tuple[str, ...]]:
+    """These layers, those that hold them, and so on up to the whole model."""
+    found, names = [], tuple(layers)
+    while True:
+        # One that holds another stands for it.
+        kept = tuple(n for n in names if not any(n != m and _holds(m, n) for m in names))
+        found.append(kept)
+        if kept == ("",):
+            return list(dict.fromkeys(found))
+        names = tuple(dict.fromkeys(n.rpartition(".")[0] for n in kept))
+
+
+def _holds(outer: str, inner: str) -> bool:
+    return outer == "" or inner.startswith(f"{outer}.")

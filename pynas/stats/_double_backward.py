@@ -1,0 +1,63 @@
+"""Curvature along the weights by differentiating twice in plain PyTorch: slower, and for any model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
+
+from pynas.stats.data import LossFn, call_model, loss_of
+from pynas.stats.weights import ProductWatch, matrix_names
+
+
+def double_backward(
+    model: nn.Module, inputs: Any, targets: Any, loss_fn: LossFn | None, batch: int
+) -> tuple[dict[str, float], float]:
+    """sum_w w (H g)_w by weight, and the loss; H is that of the loss, g its gradient.
+
+    The weights are those of :func:`pynas.stats.weights.weight_names`.
+    """
+    parameters = dict(model.named_parameters())
+    # Fused attention has no second derivative.
+    with sdpa_kernel(SDPBackend.MATH), _TwiceDifferentiable(), ProductWatch(parameters) as watch:
+        loss = loss_of(call_model(model, inputs), targets, loss_fn, batch, 1)
+    names = [n for n in parameters if n in watch.found or n in set(matrix_names(model))]
+    weights = [parameters[n] for n in names]
+    found = torch.autograd.grad(loss, weights, create_graph=True, allow_unused=True)
+    along = [(g, g.detach()) for g in found if g is not None and g.requires_grad]
+    value = float(loss.detach())
+    if not along:
+        return dict.fromkeys([n for n, g in zip(names, found, strict=True) if g is not None], 0.0), value
+    total = torch.stack([(g * fixed).sum() for g, fixed in along]).sum()
+    second = torch.autograd.grad(total, weights, allow_unused=True)
+    return {
+        name: 0.0 if h is None else float((w.detach().double() * h.double()).sum())
+        for name, w, g, h in zip(names, weights, found, second, strict=True)
+        if g is not None
+    }, value
+
+
+class _TwiceDifferentiable(TorchFunctionMode):
+    """Functions without a second derivative in PyTorch, written with those that have one."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        rule = _RULES.get(func)
+        return rule(*args, **(kwargs or {})) if rule is not None else func(*args, **(kwargs or {}))
+
+
+def _hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
+    return F.relu6(input + 3) / 6
+
+
+def _hardswish(input: Tensor, inplace: bool = False) -> Tensor:
+    return input * F.relu6(input + 3) / 6
+
+
+_RULES = {F.hardsigmoid: _hardsigmoid, F.hardswish: _hardswish}

@@ -1,0 +1,76 @@
+"""What each tensor of a forward pass is: samples, computed from parameters alone, or neither."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable
+
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+
+from pynas.stats._layout import Unknown, Where
+
+
+class Marks:
+    """Tensors with samples and where these are; tensors computed from parameters, and from which.
+
+    By identity and without keeping anything alive. A tensor that is neither is a constant, unless it has a
+    history for autograd that nobody saw being made.
+    """
+
+    def __init__(self) -> None:
+        self._samples: dict[int, tuple[weakref.ref[Tensor], Where]] = {}
+        self._derived: dict[int, tuple[weakref.ref[Tensor], frozenset[int]]] = {}
+        self._copies: dict[int, weakref.ref[Tensor]] = {}
+        self._written: dict[int, StorageWeakRef] = {}  # storages that samples were written into
+
+    def sample(self, x: Tensor, where: Where, copies: bool = False) -> None:
+        """Note a tensor that depends on samples; with ``copies`` one that only has a row for each of them."""
+        self._samples[id(x)] = weakref.ref(x), where
+        if copies:
+            self._copies[id(x)] = weakref.ref(x)
+        elif self._copies:
+            self._copies.pop(id(x), None)
+
+    def only_copies(self, x: Tensor) -> bool:
+        """Whether a sample tensor has a row for each sample but nothing of the samples in it."""
+        known = self._copies.get(id(x))
+        return known is not None and known() is x
+
+    def derived(self, x: Tensor, parameters: frozenset[int]) -> None:
+        """Note a tensor computed from these parameters (by identity) and no samples."""
+        self._derived[id(x)] = weakref.ref(x), parameters
+
+    def written(self, x: Tensor) -> None:
+        """Note a tensor that samples were written into, so that whatever shares its memory has some too."""
+        storage = x.untyped_storage()
+        self._written[storage._cdata] = StorageWeakRef(storage)
+
+    def where(self, x: Tensor) -> Where:
+        """Where the samples of a sample tensor are."""
+        known = self._samples.get(id(x))
+        if known is not None and known[0]() is x:
+            return known[1]
+        return Unknown("came from where nobody could follow it")
+
+    def is_sample(self, x: Tensor) -> bool:
+        """Whether it depends on samples."""
+        known = self._samples.get(id(x))
+        if known is not None and known[0]() is x:
+            return True
+        if self._written and not self.parameters(x):
+            written = self._written.get(x.untyped_storage()._cdata)
+            return written is not None and not written.expired()
+        return False
+
+    def parameters(self, x: Tensor) -> frozenset[int]:
+        """The parameters that it is computed from; none for samples and constants."""
+        known = self._derived.get(id(x))
+        if known is None or known[0]() is not x:
+            return frozenset()
+        sample = self._samples.get(id(x))
+        return known[1] if sample is None or sample[0]() is not x else frozenset()
+
+    def any_sample(self, tensors: Iterable[Tensor]) -> bool:
+        """Whether one of them depends on samples."""
+        return any(self.is_sample(t) for t in tensors)

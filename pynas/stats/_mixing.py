@@ -1,0 +1,215 @@
+"""Where tensors computed from parameters meet samples in a call that has no rule of its own.
+
+Three ways, the first that fits: a call that broadcasts (additions, scalings, ``where``) gets the tensor with a
+row for each sample, whose gradient is what each sample contributes; one that lays it out over the batch
+(``expand``, ``repeat``) likewise; any other operator runs as one node whose backward takes the
+vector-Jacobian product of each sample (:mod:`pynas.stats._grouped`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.utils import _pytree as pytree
+
+from pynas._errors import UserError
+from pynas.stats._calls import Delivery
+from pynas.stats._layout import Layout, Where
+from pynas.stats._products import RowsProduct
+from pynas.stats._propagation import is_pointwise, name_of
+
+if TYPE_CHECKING:
+    from pynas.stats._call_recorder import CallRecorder
+
+Func = Callable[..., Any]
+PYTHON = (F.__name__, torch.functional.__name__)  # where functionals written in Python live
+# What multiplies samples in these is a weight; in any other operator it is not.
+PRODUCTS = {
+    "linear", "matmul", "mm", "bmm", "addmm", "addbmm", "baddbmm", "mv", "addmv", "dot", "vdot", "inner", "einsum",
+    "tensordot", "bilinear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d",
+    "conv_transpose3d", "convolution", "_conv_forward", "lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell",
+    "gru_cell", "rnn_tanh_cell", "rnn_relu_cell", "scaled_dot_product_attention", "chain_matmul", "outer", "ger",
+    "multi_head_attention_forward", "conv_tbc",
+}  # fmt: skip
+ATTRIBUTES = {"T", "mT", "H", "mH", "real", "imag", "data", "grad"}  # that are tensors
+QUESTIONS = {
+    "size", "dim", "ndimension", "numel", "nelement", "stride", "is_contiguous", "element_size", "type", "get_device",
+    "is_floating_point", "is_complex", "is_signed", "data_ptr", "storage_offset", "untyped_storage", "item",
+    "tolist", "len", "bool", "repr", "format", "hash", "requires_grad_", "is_inference", "is_shared", "is_pinned",
+    "has_names", "retain_grad", "register_hook", "is_set_to", "dense_dim", "sparse_dim", "backward", "storage",
+    "typed_storage", "is_same_size", "can_cast", "result_type", "is_tensor", "is_nonzero", "dir",
+}  # fmt: skip
+LAYS_OUT = {"expand", "expand_as", "broadcast_to", "repeat", "tile"}
+REARRANGES = {
+    "t", "T", "mT", "H", "transpose", "permute", "view", "view_as", "reshape", "unsqueeze", "squeeze", "narrow",
+    "select", "chunk", "split", "unbind", "contiguous", "flatten", "unflatten", "clone", "swapaxes", "movedim",
+    "getitem", "split_with_sizes", "tensor_split", "unsafe_chunk", "numpy_T", "adjoint", "ravel",
+}  # fmt: skip
+
+
+def is_python(func: Callable[..., Any]) -> bool:
+    """Whether PyTorch's own Python code runs inside this function."""
+    return type(func).__name__ == "function" and getattr(func, "__module__", "") in PYTHON
+
+
+def asks_about(func: Func) -> bool:
+    """Whether it only says something about a tensor: its size, its dtype."""
+    name = name_of(func)
+    if getattr(func, "__name__", "") == "__get__":
+        return name not in ATTRIBUTES
+    return name in QUESTIONS
+
+
+def rearranges(func: Func) -> bool:
+    """Whether an operator only moves values about, each at most once."""
+    return name_of(func) in REARRANGES
+
+
+class NeedsScoutError(Exception):
+    """Where the samples are has to be measured before this pass can go on."""
+
+
+def tensors_of(args: Iterable[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
+    """The tensors among arguments, and in their lists and tuples."""
+    found: list[Tensor] = []
+    for value in (*args, *kwargs.values()) if kwargs else args:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, list | tuple):
+            found.extend(tensors_of(value, {}))
+        elif isinstance(value, dict):
+            found.extend(tensors_of((), value))
+    return found
+
+
+def mix(
+    recorder: CallRecorder, func: Func, args: tuple[Any, ...], kwargs: Mapping[str, Any], used: Sequence[Tensor]
+) -> Any:
+    """Run a call of ``used``, tensors that come from parameters, and whatever else."""
+    name = name_of(func)
+    if not recorder.tracks or not torch.is_grad_enabled() or asks_about(func):
+        return func(*args, **kwargs)
+    if is_python(func) and func not in recorder.rules:
+        return recorder.descend(func, args, kwargs)
+    tensors = tensors_of(args, kwargs)
+    if recorder.measured is None:
+        if len(tensors) == len(used) and rearranges(func):
+            return func(*args, **kwargs)  # whatever its sizes are, no sample has come near it
+        result = func(*args, **kwargs)
+        if any(t.requires_grad for t in tensors_of((result,), {})):
+            raise NeedsScoutError
+        return result
+    places = recorder.next_places(func)
+    assert places is not None
+    meets = any(recorder.is_sample(t) for t in tensors)
+    if not meets and not any(p is not None for p in places):
+        return func(*args, **kwargs)
+    asked = {
+        id(t): Delivery(recorder.collector, use)
+        for t in used
+        if (use := recorder.collector.use(name, t, None, name in PRODUCTS)) is not None
+    }
+    unasked = {id(t) for t in used if id(t) not in asked}
+    if unasked:
+        args, kwargs = pytree.tree_map_only(
+            Tensor, lambda t: t.detach() if id(t) in unasked else t, (args, dict(kwargs))
+        )
+    if not asked:
+        return func(*args, **kwargs)
+    recorder.once_only()
+    return _mixed(recorder, func, name, args, kwargs, asked, places, meets)
+
+
+def _mixed(
+    recorder: CallRecorder,
+    func: Func,
+    name: str,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    asked: Mapping[int, Delivery],
+    places: Sequence[Where],
+    meets: bool,
+) -> Any:
+    from pynas.stats._grouped import run_operator
+
+    where = places[0] if places else None
+    used = [t for t in tensors_of(args, kwargs) if id(t) in asked]
+    if meets and isinstance(where, Layout) and is_pointwise(name) and not any(t is args[0] for t in used if name[-1:] == "_"):
+        shape = recorder.next_shape(where)
+        rows = {
+            id(t): broadcast(recorder, t, where, shape, asked[id(t)])
+            for t in used
+            if _broadcasts(t, where, len(shape))
+        }
+        if len(rows) == len({id(t) for t in used}):
+            args, kwargs = pytree.tree_map_only(Tensor, lambda t: rows.get(id(t), t), (args, dict(kwargs)))
+            return func(*args, **kwargs)
+    if not meets and name in LAYS_OUT and isinstance(where, Layout) and len(used) == 1:
+        return cast(Tensor, _LaidOut.apply(recorder.anchor, func, args, dict(kwargs), where, asked[id(used[0])]))  # type: ignore[no-untyped-call]
+    return run_operator(recorder, func, name, args, kwargs, asked, places)
+
+
+def _broadcasts(t: Tensor, where: Layout, dims: int) -> bool:
+    """Whether ``t`` is the same for every sample when it meets an output of ``dims`` dimensions."""
+    from_right = dims - where.dim
+    return t.dim() < from_right or t.shape[t.dim() - from_right] == 1
+
+
+def broadcast(recorder: CallRecorder, t: Tensor, where: Layout, shape: Sequence[int], to: Delivery) -> Tensor:
+    """``t`` with a row for each row of the dimension of an output that holds the samples."""
+    return cast(Tensor, _Broadcast.apply(recorder.anchor, t.detach(), where, tuple(shape), to))  # type: ignore[no-untyped-call]
+
+
+class _Broadcast(torch.autograd.Function):
+    """t with its dimension of samples expanded, without memory; the gradient has a row for each of them."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, anchor: Tensor, t: Tensor, where: Layout, shape: tuple[int, ...], to: Delivery
+    ) -> Tensor:
+        from_right = len(shape) - where.dim
+        wide = t.reshape((1,) * (from_right - t.dim()) + t.shape)
+        dim = wide.dim() - from_right
+        ctx.layout, ctx.shape, ctx.to = Layout(dim, where.before, where.after), t.shape, to
+        # Not a view for autograd, so that the model may go on as with a tensor of its own.
+        return wide.expand(*wide.shape[:dim], shape[where.dim], *wide.shape[dim + 1 :]).detach()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, ...]:
+        rows = ctx.layout.first(grad)
+        if ctx.layout.positions > 1:
+            rows = rows.sum((ctx.layout.dim + 1, ctx.layout.dim + 2))
+        ctx.to.collector.deliver(ctx.to.use, RowsProduct(rows.reshape(rows.shape[0], *ctx.shape), 1))
+        return None, None, None, None, None
+
+
+class _LaidOut(torch.autograd.Function):
+    """``expand`` or ``repeat`` over the batch: each sample's rows of the output are its own copy of t."""
+
+    @staticmethod
+    def forward(ctx: Any, anchor: Tensor, func: Func, args: Any, kwargs: Any, where: Layout, to: Delivery) -> Tensor:
+        t: Tensor = args[0]
+        y: Tensor = func(t.detach(), *args[1:], **kwargs)
+        ctx.layout, ctx.shape, ctx.to = where, t.shape, to
+        return y.detach()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, ...]:
+        layout: Layout = ctx.layout
+        sizes = (1,) * (grad.dim() - len(ctx.shape)) + tuple(ctx.shape)
+        copies = [grad.shape[d] // size for d, size in enumerate(sizes)]
+        if layout.before != 1 or layout.after != sizes[layout.dim]:
+            raise UserError(f"model: a tensor of {tuple(ctx.shape)} is laid out over the batch in an unknown order")
+        parts = grad.reshape([n for pair in zip(copies, sizes, strict=True) for n in pair])
+        over = [2 * d for d in range(len(sizes)) if d != layout.dim and copies[d] > 1]
+        rows = parts.sum(over, keepdim=True) if over else parts
+        rows = rows.movedim(2 * layout.dim, 0)
+        ctx.to.collector.deliver(ctx.to.use, RowsProduct(rows.reshape(rows.shape[0], *ctx.shape), 1))
+        return None, None, None, None, None, None

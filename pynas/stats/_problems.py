@@ -1,0 +1,74 @@
+"""Parameters whose samples' gradients cannot be told apart, all of a pass in one error."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from pynas._errors import UserError
+from pynas._plural import counted
+
+SHOWN = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One use of a parameter that no rule covers."""
+
+    parameter: str
+    reason: str
+
+    @property
+    def layer(self) -> str:
+        """The module that owns the parameter."""
+        return self.parameter.rpartition(".")[0]
+
+
+class UnsupportedLayerError(UserError):
+    """Parameters reach the loss in ways that no rule covers.
+
+    Attributes:
+        problems: Each of them.
+    """
+
+    def __init__(self, model: nn.Module, problems: Sequence[Problem], remedy: str = "") -> None:
+        self.model, self.problems = model, tuple(problems)
+        of_layers: dict[tuple[str, str], list[str]] = {}
+        for problem in self.problems:
+            names = of_layers.setdefault((problem.layer, problem.reason), [])
+            if problem.parameter not in names:
+                names.append(problem.parameter)
+        lines = [
+            f"{_parameters(names)} of layer {layer!r} ({_kind(model, layer)}) {reason}"
+            for (layer, reason), names in list(of_layers.items())[:SHOWN]
+        ]
+        more = len(of_layers) - len(lines)
+        text = "; ".join(lines) + (f"; and {more} more like these" if more > 0 else "")
+        super().__init__(f"{text}; {remedy}" if remedy else text)
+
+    def __reduce__(self) -> tuple[type[UserError], tuple[str]]:
+        return UserError, (str(self),)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The modules that own the parameters, each once."""
+        return tuple(dict.fromkeys(problem.layer for problem in self.problems))
+
+    def advised(self, remedy: str) -> UnsupportedLayerError:
+        """The same with what to do about it."""
+        return UnsupportedLayerError(self.model, self.problems, remedy)
+
+
+def _parameters(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:3])
+    more = f" and {counted(len(names) - 3, 'more', 'more')}" if len(names) > 3 else ""
+    return f"parameter{'s' if len(names) > 1 else ''} {shown}{more}"
+
+
+def _kind(model: nn.Module, layer: str) -> str:
+    try:
+        return type(model.get_submodule(layer)).__name__
+    except AttributeError:
+        return "?"

@@ -1,0 +1,179 @@
+"""Where samples go in calls that everybody knows: an exact answer for these, and none for any other.
+
+Following the samples through the operators of plain convolutional and fully connected networks costs next to
+nothing. What a network does beyond that is measured (:mod:`pynas.stats._scout`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pynas.stats._layout import Layout, Unknown, Where
+
+UNKNOWN = Unknown("went through an operator that does not say where it leaves them")
+Arguments = tuple[Any, ...]
+Options = Mapping[str, Any]
+# Samples are dimension 0 going in and coming out.
+BATCHED = {
+    "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "batch_norm",
+    "group_norm", "instance_norm", "avg_pool1d", "avg_pool2d", "avg_pool3d", "max_pool1d", "max_pool2d",
+    "max_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool2d",
+    "_max_pool1d", "_max_pool2d", "_max_pool3d", "boolean_dispatch", "interpolate", "local_response_norm",
+    "pixel_shuffle", "channel_shuffle", "lp_pool2d", "run_cell", "dropout2d",
+}  # fmt: skip
+# One tensor in, one of the same shape out, samples where they were.
+SAME = {
+    "dropout", "relu", "relu_", "gelu", "silu", "elu", "selu", "celu", "leaky_relu", "hardtanh", "relu6",
+    "hardswish", "hardsigmoid", "mish", "softplus", "softsign", "logsigmoid", "tanh", "tanh_", "sigmoid",
+    "sigmoid_", "contiguous", "clone", "detach", "to", "float", "double", "type_as", "log_sigmoid", "data",
+    "alpha_dropout", "feature_dropout", "glu_",
+}  # fmt: skip
+# Operators of Python, as functions are called.
+PLAIN = {
+    "truediv": "div", "rtruediv": "div", "rdiv": "div", "itruediv": "div_", "idiv": "div_", "radd": "add",
+    "iadd": "add_", "rsub": "sub", "isub": "sub_", "rmul": "mul", "imul": "mul_", "rpow": "pow", "ipow": "pow_",
+    "rmatmul": "matmul", "and": "bitwise_and", "or": "bitwise_or", "xor": "bitwise_xor", "invert": "bitwise_not",
+}  # fmt: skip
+PIECES = {"chunk", "split", "tensor_split"}
+
+
+def name_of(func: Callable[..., Any]) -> str:
+    """What an operator is called, whether it is asked for as a function, a method or an attribute."""
+    name = str(getattr(func, "__name__", func))
+    if name == "__get__":
+        return str(getattr(getattr(func, "__self__", None), "__name__", name))
+    plain = name.strip("_") if name.startswith("__") else name
+    return PLAIN.get(plain, plain)
+
+
+def propagate(
+    func: Callable[..., Any], args: Arguments, kwargs: Options, samples: Sequence[tuple[Tensor, Where]], y: Tensor
+) -> Where:
+    """Where the samples of the output ``y`` are, given those of the inputs that have some."""
+    name = name_of(func)
+    if not args or not isinstance(args[0], Tensor | tuple | list):
+        return UNKNOWN
+    if len(samples) != 1 or samples[0][0] is not args[0]:
+        return _several(name, args, kwargs, samples, y)
+    x, where = samples[0]
+    if where is None or isinstance(where, Unknown):
+        return where
+    if where.positions > 1:
+        return where if name in SAME and x.shape == y.shape else UNKNOWN
+    dim = where.dim
+    if name in SAME or is_pointwise(name):
+        return _from_right(where, x, y)
+    if name in BATCHED:
+        return where if dim == 0 and x.dim() == y.dim() > 1 and x.shape[0] == y.shape[0] else UNKNOWN
+    if name in ("linear", "layer_norm", "rms_norm", "softmax", "log_softmax"):
+        return _along_features(name, where, x, args, kwargs)
+    if name in ("view", "reshape", "flatten", "unflatten"):
+        return _reshaped(where, x, y)
+    if name in ("mean", "sum", "amax", "amin"):
+        return _reduced(where, x, y, args, kwargs)
+    if name in ("transpose", "permute", "T", "mT"):
+        return _permuted(name, where, x, args, kwargs)
+    if name in PIECES:
+        split = kwargs.get("dim", args[2] if len(args) > 2 else 0)
+        return where if split % x.dim() != dim else UNKNOWN
+    if name == "embedding":
+        return where if y.dim() == x.dim() + 1 else UNKNOWN
+    return UNKNOWN
+
+
+def is_pointwise(name: str) -> bool:
+    """Whether each value of the output is a function of those at the same place of the broadcast inputs."""
+    if name not in _POINTWISE:
+        packet = getattr(torch.ops.aten, name.rstrip("_"), None)
+        _POINTWISE[name] = packet is not None and any(
+            torch.Tag.pointwise in getattr(packet, overload).tags for overload in packet.overloads()
+        )
+    return _POINTWISE[name]
+
+
+_POINTWISE: dict[str, bool] = {}
+
+
+def _several(
+    name: str, args: Arguments, kwargs: Options, samples: Sequence[tuple[Tensor, Where]], y: Tensor
+) -> Where:
+    """Of additions and the like, whose inputs meet at their last dimensions, and of concatenations."""
+    found = set()
+    for x, where in samples:
+        if not isinstance(where, Layout) or where.positions > 1:
+            return UNKNOWN
+        found.add(where.dim - x.dim())
+    if len(found) != 1:
+        return UNKNOWN
+    where = Layout(found.pop() + y.dim())
+    size = samples[0][0].shape[where.dim - y.dim()]
+    if where.dim < 0 or y.shape[where.dim] != size:
+        return UNKNOWN
+    if is_pointwise(name):
+        return where
+    if name in ("cat", "concat", "concatenate"):
+        dim = kwargs.get("dim", args[1] if len(args) > 1 else 0)
+        return where if isinstance(dim, int) and dim % y.dim() != where.dim else UNKNOWN
+    return UNKNOWN
+
+
+def _from_right(where: Layout, x: Tensor, y: Tensor) -> Where:
+    dim = where.dim - x.dim() + y.dim()
+    return Layout(dim) if dim >= 0 and y.shape[dim] == x.shape[where.dim] else UNKNOWN
+
+
+def _along_features(name: str, where: Layout, x: Tensor, args: Arguments, kwargs: Options) -> Where:
+    if name == "linear":
+        trailing = 1
+    elif name in ("layer_norm", "rms_norm"):
+        shape = kwargs.get("normalized_shape", args[1] if len(args) > 1 else ())
+        trailing = len(shape)
+    else:
+        dim = kwargs.get("dim", args[1] if len(args) > 1 else None)
+        return where if isinstance(dim, int) and dim % x.dim() != where.dim else UNKNOWN
+    return where if where.dim < x.dim() - trailing else UNKNOWN
+
+
+def _reshaped(where: Layout, x: Tensor, y: Tensor) -> Where:
+    """The dimension that has as much before and after it as the samples had, if it is one."""
+    before = math.prod(x.shape[: where.dim])
+    batch = x.shape[where.dim]
+    if x.numel() == 0:
+        return UNKNOWN
+    seen = 1
+    for dim, size in enumerate(y.shape):
+        # Dimensions of size 1 beside a batch of one would fit as well.
+        if seen == before and size == batch and batch > 1:
+            return Layout(dim)
+        seen *= size
+    return Layout(0) if where.dim == 0 and batch == 1 and y.dim() and y.shape[0] == 1 else UNKNOWN
+
+
+def _reduced(where: Layout, x: Tensor, y: Tensor, args: Arguments, kwargs: Options) -> Where:
+    dims = kwargs.get("dim", args[1] if len(args) > 1 else None)
+    if dims is None:
+        return None
+    gone = {d % x.dim() for d in ((dims,) if isinstance(dims, int) else dims)}
+    if where.dim in gone:
+        return None
+    return where if y.dim() == x.dim() else Layout(where.dim - sum(d < where.dim for d in gone))
+
+
+def _permuted(name: str, where: Layout, x: Tensor, args: Arguments, kwargs: Options) -> Where:
+    if kwargs:
+        return UNKNOWN
+    if name == "permute":
+        dims = args[1] if len(args) == 2 and not isinstance(args[1], int) else args[1:]
+        order = [d % x.dim() for d in dims]
+    else:
+        order = list(range(x.dim()))
+        a, b = args[1:3] if name == "transpose" else (-2, -1)
+        order[a], order[b] = order[b], order[a]
+        if name == "T":
+            order = list(range(x.dim()))[::-1]
+    return Layout(order.index(where.dim))

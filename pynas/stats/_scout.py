@@ -1,0 +1,209 @@
+"""Small passes that measure where the samples of every tensor are.
+
+Two forward passes of 2 and 3 samples show which dimensions grow with the batch, whatever their sizes happen to
+be; where one holds several rows for each sample, a third pass, with other data for sample 0 alone, shows which
+rows are its own. They cost a few hundredths of a pass of the whole batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from pynas._errors import UserError
+from pynas.stats._layout import Unknown, Where, compared, folded_dims
+from pynas.stats._propagation import name_of
+from pynas.stats.data import call_model
+from pynas.stats.state import preserved
+
+if TYPE_CHECKING:
+    from pynas.stats._call_recorder import CallRecorder
+
+SIZES = (2, 3)
+# Calls whose output may have the samples in another order although each has one row.
+REORDERING = {
+    "flip", "roll", "index_select", "gather", "take_along_dim", "sort", "argsort", "msort", "topk", "fallback", "take",
+    "rot90", "fliplr", "flipud", "scatter", "scatter_", "index_copy", "index_copy_", "index_put", "index_put_",
+}  # fmt: skip
+
+
+def reorders(func: Callable[..., Any], args: Sequence[Any]) -> bool:
+    """Whether the output of a call may have the samples in another order."""
+    name = name_of(func)
+    if name in ("getitem", "setitem"):
+        index = args[1] if isinstance(args[1], tuple) else (args[1],)
+        return any(isinstance(i, Tensor | list) and not isinstance(i, bool) for i in index)
+    return name in REORDERING
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One call, in the order of their ends: what it was, and where the samples of its outputs are."""
+
+    func: Callable[..., Any]
+    where: tuple[Where, ...]
+    shapes: tuple[torch.Size, ...]
+
+
+class Log:
+    """What one small pass saw; with ``smaller``, rows of dimensions that grew since are noted too."""
+
+    def __init__(self, smaller: Log | None = None) -> None:
+        self.calls: list[tuple[Callable[..., Any], list[torch.Size], list[Tensor | None]]] = []
+        self.smaller = smaller
+        self.products: set[str] = set()  # parameters that multiply something in layers under fallback
+
+    def add(self, func: Callable[..., Any], args: Sequence[Any], outputs: Sequence[Tensor]) -> None:
+        """Note a call."""
+        rows: list[Tensor | None] = [None] * len(outputs)
+        n = len(self.calls)
+        if self.smaller is not None and n < len(self.smaller.calls):
+            before = self.smaller.calls[n][1]
+            for i, (y, shape) in enumerate(zip(outputs, before, strict=False)):
+                dim = folded_dims(shape, y.shape, SIZES)
+                if dim is None and reorders(func, args):
+                    changed = [d for d in range(y.dim()) if y.dim() == len(shape) and y.shape[d] != shape[d]]
+                    dim = changed[0] if len(changed) == 1 else None
+                if dim is not None:
+                    rows[i] = _row_sums(y, dim)
+        self.calls.append((func, [y.shape for y in outputs], rows))
+
+
+def _row_sums(y: Tensor, dim: int) -> Tensor:
+    rows = y.detach().movedim(dim, 0).flatten(1) if y.dim() > 1 else y.detach().unsqueeze(1)
+    if rows.is_complex():
+        rows = torch.view_as_real(rows.resolve_conj()).flatten(1)
+    values = torch.nan_to_num(rows.double(), 0.25, 1e30, -1e30)
+    return values @ torch.arange(values.shape[1], dtype=torch.float64, device=y.device).cos()
+
+
+@dataclass(frozen=True, slots=True)
+class Scouted:
+    """What small passes have found out.
+
+    Attributes:
+        calls: Where the samples of each call's outputs are.
+        products: Parameters that multiply something in layers under fallback, by name.
+    """
+
+    calls: tuple[Measured, ...]
+    products: frozenset[str]
+
+
+def scout(
+    recorder: Callable[[int], CallRecorder], inputs: Any, fallback: Callable[[CallRecorder], Any]
+) -> Scouted:
+    """Where the samples of each call's outputs are; leaves no trace.
+
+    Args:
+        recorder: Makes one for so many samples.
+        inputs: Of the model, the whole batch.
+        fallback: Context in which layers under fallback run as wholes.
+
+    Raises:
+        UserError: The model does not run on so few samples, or what it calls depends on their number.
+    """
+
+    def run(size: int, batch: Any, log: Log) -> Log:
+        made = recorder(size)
+        return _run(made, batch, inputs, log, fallback(made))
+
+    small = run(SIZES[0], _few(inputs, SIZES[0]), Log())
+    batch = _few(inputs, SIZES[1])
+    large = run(SIZES[1], batch, Log(small))
+    if len(small.calls) != len(large.calls):
+        raise _other_path()
+    moved = None
+    if any(r is not None for _, _, rows in large.calls for r in rows):
+        moved = run(SIZES[1], _other_first(batch, inputs), Log(small))
+    calls = tuple(_measured(small, large, moved, n) for n in range(len(small.calls)))
+    return Scouted(calls, frozenset(small.products))
+
+
+def _measured(small: Log, large: Log, moved: Log | None, n: int) -> Measured:
+    func, shapes, _ = small.calls[n]
+    same, larger, rows = large.calls[n]
+    if func is not same and name_of(func) != name_of(same) or len(shapes) != len(larger):
+        raise _other_path()
+    where = []
+    for i, (a, b) in enumerate(zip(shapes, larger, strict=True)):
+        changed, base = None, rows[i]
+        if moved is not None and n < len(moved.calls) and base is not None:
+            other = moved.calls[n][2]
+            again = other[i] if i < len(other) else None
+            if again is None or again.shape != base.shape:
+                where.append(Unknown("has a size that depends on the data"))
+                continue
+            changed = (base != again).cpu()
+        where.append(_settled(a, b, changed))
+    return Measured(func, tuple(where), tuple(larger))
+
+
+def _settled(small: torch.Size, large: torch.Size, moved: Tensor | None) -> Where:
+    found = compared(small, large, SIZES, moved)
+    if isinstance(found, Unknown) and moved is not None and not moved.any() and folded_dims(small, large, SIZES) is None:
+        return compared(small, large, SIZES, None)  # a row for each sample that does not depend on them
+    return found
+
+
+def _run(recorder: CallRecorder, inputs: Any, whole: Any, log: Log, fallback: Any) -> Log:
+    recorder.log = log
+    try:
+        with preserved(recorder.model), torch.no_grad(), fallback, recorder:
+            torch.manual_seed(0)
+            call_model(recorder.model, inputs)
+    except UserError:
+        raise
+    except MemoryError:
+        raise
+    except Exception as error:
+        with preserved(recorder.model), torch.no_grad():
+            call_model(recorder.model, whole)  # what fails for any number of samples says so itself
+        raise UserError(
+            f"model: it does not run on {recorder.batch} samples, which is how pynas finds the dimensions that "
+            f"count samples: {type(error).__name__}: {error}"
+        ) from error
+    return log
+
+
+def _few(inputs: Any, size: int) -> Any:
+    def rows(x: Tensor) -> Tensor:
+        return x.index_select(0, torch.arange(size, device=x.device) % x.shape[0])
+
+    return pytree.tree_map_only(Tensor, lambda x: rows(x.detach()), inputs)
+
+
+def _other_first(batch: Any, inputs: Any) -> Any:
+    """``batch`` with other data for its first sample: noise added, or other tokens from the same range."""
+    generator = torch.Generator().manual_seed(0)
+
+    def changed(x: Tensor, whole: Tensor) -> Tensor:
+        if x.dtype == torch.bool or x.numel() == 0:
+            return x
+        y = x.clone()
+        if x.is_floating_point() or x.is_complex():
+            noise = torch.rand(x.shape[1:], generator=generator, dtype=torch.float64) + 0.5
+            scale = x[0].abs().mean().clamp_min(1e-3)
+            y[0] += (noise.to(x.device) * scale).to(x.dtype)
+            return y
+        low, high = int(whole.min()), int(whole.max())
+        if low >= 0 and high <= 1:  # a mask, or nothing to choose from
+            return x
+        y[0] = low + (x[0] - low + 1) % (high - low + 1)
+        return y
+
+    return pytree.tree_map(
+        lambda x, whole: changed(x, whole) if isinstance(x, Tensor) else x, batch, inputs
+    )
+
+
+def _other_path() -> UserError:
+    return UserError(
+        "model: its forward takes another path for another number of samples, so the dimensions that count "
+        "samples cannot be measured; write it without conditions on the batch size"
+    )

@@ -1,0 +1,59 @@
+"""Models that compile or recompute parts of themselves, run as they are written."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+import torch.utils.checkpoint as checkpointing
+from torch import nn
+
+from pynas._errors import UserError
+
+
+@contextmanager
+def eager() -> Iterator[None]:
+    """Compiled code runs as Python while this lasts, and activation checkpoints keep what they would drop.
+
+    Neither changes a value. A compiled graph hides its calls, and what a checkpoint computes again in backward
+    nobody could follow.
+    """
+    # Whoever compiles something has imported this; to import it takes seconds.
+    compiles = "torch._dynamo" in sys.modules
+    stance = torch.compiler.set_stance("force_eager") if compiles else nullcontext()
+    reentrant, other = checkpointing.CheckpointFunction, checkpointing._checkpoint_without_reentrant_generator
+    with stance:
+        try:
+            checkpointing.CheckpointFunction = _Kept  # type: ignore[misc]
+            checkpointing._checkpoint_without_reentrant_generator = _keeping
+            yield
+        finally:
+            checkpointing.CheckpointFunction = reentrant  # type: ignore[misc]
+            checkpointing._checkpoint_without_reentrant_generator = other
+
+
+def check_readable(model: nn.Module) -> None:
+    """UserError for models whose calls nobody can follow."""
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            what = "it" if not name else f"its layer {name!r}"
+            raise UserError(
+                f"model: {what} is scripted or traced, and scripted code hides its calls; pass the nn.Module that it "
+                "was made from"
+            )
+
+
+class _Kept:
+    """In place of the function of reentrant checkpoints."""
+
+    @staticmethod
+    def apply(function: Callable[..., Any], preserve: bool, *args: Any) -> Any:
+        return function(*args)
+
+
+def _keeping(*_: Any, **__: Any) -> Iterator[None]:
+    """In place of what other checkpoints do around the function."""
+    yield

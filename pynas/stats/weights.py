@@ -1,0 +1,115 @@
+"""Which parameters of a model are weights: what multiplies its input, whatever module or computation holds it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from pynas.stats._mixing import PRODUCTS, is_python, tensors_of
+from pynas.stats._propagation import name_of
+from pynas.stats.data import call_model, cut
+from pynas.stats.overrides import without_override_check
+from pynas.stats.state import preserved
+
+MATRIX_LAYERS = (
+    nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Bilinear
+)  # fmt: skip
+# Layers whose parameters of two or more dimensions multiply nothing.
+OTHERS = (nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.modules.batchnorm._BatchNorm)
+
+
+def matrix_names(model: nn.Module) -> list[str]:
+    """Weights of convolutions, linear and recurrent layers and attention, by name; a shared one once."""
+    found: dict[int, None] = {}
+    for module in model.modules():
+        for key in _own(module):
+            weight = module._parameters.get(key)
+            if weight is not None:
+                found[id(weight)] = None
+    names = {id(p): name for name, p in model.named_parameters()}
+    return [names[i] for i in found]
+
+
+def _own(module: nn.Module) -> tuple[str, ...]:
+    if isinstance(module, nn.MultiheadAttention):
+        return ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+    if isinstance(module, nn.RNNBase | nn.RNNCellBase):
+        return tuple(key for key in module._parameters if key.startswith("weight"))
+    return ("weight",) if isinstance(module, MATRIX_LAYERS) else ()
+
+
+def weight_names(model: nn.Module, inputs: Any) -> list[str]:
+    """The same with every other parameter that multiplies something in a forward pass of one sample or two."""
+    known = matrix_names(model)
+    if not _others(model, known):
+        return known
+    with preserved(model), torch.no_grad(), ProductWatch(dict(model.named_parameters())) as watch:
+        call_model(model, cut(inputs, 0, min(2, _batch(inputs))))
+    return [name for name, _ in model.named_parameters() if name in watch.found or name in known]
+
+
+def weight_tensors(model: nn.Module, inputs: Any) -> dict[str, Tensor]:
+    """The same as tensors; a weight that its layer computes (weight norm) once, under the name of the attribute."""
+    found: dict[str, Tensor] = {}
+    computed: set[str] = set()
+    for name, module in model.named_modules():
+        if isinstance(module, MATRIX_LAYERS) and module._parameters.get("weight") is None:
+            prefix = f"{name}." if name else ""
+            with torch.no_grad():
+                found[f"{prefix}weight"] = module.weight.detach()
+            computed |= {f"{prefix}{key}" for key, _ in module.named_parameters()}
+    found |= {n: model.get_parameter(n).detach() for n in weight_names(model, inputs) if n not in computed}
+    return found
+
+
+def _batch(inputs: Any) -> int:
+    return int(next(t for t in tensors_of((inputs,), {})).shape[0])
+
+
+def _others(model: nn.Module, known: list[str]) -> bool:
+    """Whether there are parameters of two dimensions or more of which the kind of module says nothing."""
+    settled = {id(model.get_parameter(name)) for name in known}
+    for module in model.modules():
+        if not isinstance(module, OTHERS):
+            if any(p is not None and p.dim() > 1 and id(p) not in settled for p in module._parameters.values()):
+                return True
+    return False
+
+
+class ProductWatch(TorchFunctionMode):
+    """Notes parameters, and what is computed from them alone, among the factors of products.
+
+    Attributes:
+        found: Names of parameters that multiply something.
+    """
+
+    def __init__(self, parameters: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.names: dict[int, frozenset[str]] = {id(p): frozenset((name,)) for name, p in parameters.items()}
+        self.found: set[str] = set()
+        self._alive: list[Tensor] = list(parameters.values())  # or another tensor could take an identity
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if is_python(func):
+            with self:
+                result = without_override_check(func)(*args, **kwargs)
+        else:
+            result = func(*args, **kwargs)
+        tensors = tensors_of(args, kwargs)
+        known = [self.names.get(id(t)) for t in tensors]
+        if name_of(func) in PRODUCTS:
+            self.found.update(*(names for t, names in zip(tensors, known, strict=True) if names and t.dim() > 1))
+        if tensors and all(known):
+            names = frozenset[str]().union(*(n for n in known if n))
+            for y in tensors_of((result,), {}):
+                if id(y) not in self.names:
+                    self.names[id(y)] = names
+                    self._alive.append(y)
+        return result
