@@ -87,10 +87,14 @@ def _layer(
     if lost:
         raise UserError(f"fallback: layer {name!r} gets or returns a tensor that {lost[0]}")
 
+    buffers = {key: b.clone() for key, b in module.named_buffers()}
+
     def call(values: Mapping[str, Tensor] | None, *args: Any, **kwargs: Any) -> Any:
         if values is None:
             return original(*args, **kwargs)
-        return torch.func.functional_call(module, dict(values), args, kwargs)
+        # From the same buffers each time: a forward may move them (the power iteration of spectral norm).
+        own = {key: b.clone() for key, b in buffers.items()}
+        return torch.func.functional_call(module, {**values, **own}, args, kwargs)
 
     outputs = list(places)
     layer = GroupedCall(
