@@ -21,7 +21,7 @@ from pynas.stats._second_order import SecondOrderRecorder
 from pynas.stats.data import LossFn, call_model, check_data, cut, ordinary
 from pynas.stats.grad_moments import GradMoments
 from pynas.stats.gradients import Gradients
-from pynas.stats.state import preserved
+from pynas.stats.state import preserved, seed_generators
 
 BatchNorm = Literal["batch", "group", "frozen"]
 MATRIX_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.Conv3d)
@@ -246,5 +246,5 @@ def gradients_on(model: nn.Module, training: bool | None, seed: int | None) -> I
         if training is not None:
             model.train(training)
         if seed is not None:
-            torch.manual_seed(seed)
+            seed_generators(seed)
         yield
