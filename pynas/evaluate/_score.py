@@ -30,7 +30,7 @@ from pynas.proxies import BatchProbe, Probe, ProbeCall, Proxy
 from pynas.stats import Statistics
 from pynas.stats.eager import check_readable, eager
 from pynas.stats.data import LossFn, check_data, ordinary
-from pynas.stats.state import copied
+from pynas.stats.state import check_initialised, copied, preserved
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,8 @@ def score(
         A :class:`Score` by proxy name. A failure inside the network becomes a status, never a number.
 
     Raises:
-        UserError: A proxy or the precision is unknown, or the data are invalid.
+        UserError: A proxy or the precision is unknown, the data are invalid, or lazy layers wait for a
+            first batch.
     """
     chosen = [registry.get(p) if isinstance(p, str) else p for p in proxies]
     if splits(chosen):
@@ -92,6 +93,7 @@ def score(
     else:
         check_data(inputs, targets)
     dtype = dtype_of(precision)
+    check_initialised(model)
 
     def scores_of(
         network: nn.Module, which: Sequence[Proxy], kind: torch.dtype, keep_layout: bool = False
@@ -113,7 +115,8 @@ def score(
             scores = scores_of(model, able, dtype if as_it_is else kinds.pop(), keep_layout=True)
             failed = Score(math.nan, "failed", f"UserError: {error}")
             return {p.name: scores.get(p.name, failed) for p in chosen}
-        return scores_of(ready, chosen, dtype)
+        with preserved(model):  # hooks of the copy may reach it
+            return scores_of(ready, chosen, dtype)
 
 
 def score_prepared(

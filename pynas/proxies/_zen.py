@@ -18,7 +18,7 @@ from pynas.stats import Statistic, Statistics
 from pynas.stats.weights import MATRIX_LAYERS
 from pynas.stats.data import call_model, cut, leaves
 from pynas.stats.forwards import FORWARDS
-from pynas.stats.state import copied
+from pynas.stats.state import copied, generators_kept, seed_generators
 
 PERTURBATION = 0.01
 POOLS = {F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d}
@@ -74,9 +74,9 @@ class ZenProbe(Probe):
         }
         before = {name: _mean_variance(m) for name, m in norms.items()}
         maps, means = [], []
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
+        with generators_kept(), torch.no_grad():
             for inputs in (x, moved):
-                torch.manual_seed(call.seed)  # drop the same units in both passes
+                seed_generators(call.seed)  # drop the same units in both passes
                 with _FeatureMap() as watch:
                     outputs = call_model(model, inputs)
                 maps.append(watch.found(outputs))

@@ -15,6 +15,7 @@ from pynas.proxies._registry import register
 from pynas.proxies._zen import gaussian_copy, normal_like
 from pynas.stats import Statistic, Statistics
 from pynas.stats.data import call_model, leaves
+from pynas.stats.state import generators_kept, seed_generators
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,8 @@ class NoiseGradientProbe(Probe):
         model = gaussian_copy(call.model, generator)
         x = normal_like(call.inputs, generator)
         parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
-            torch.manual_seed(call.seed)
+        with generators_kept(), torch.inference_mode(False), torch.enable_grad():
+            seed_generators(call.seed)
             logits = next(t for t in leaves(call_model(model, x)) if t.is_floating_point())
             if logits.dim() < 2:
                 raise UserError(f"model: expected logits [B, classes, ...], got shape {tuple(logits.shape)}")

@@ -16,7 +16,7 @@ from pynas.proxies.ntk_condition import condition
 from pynas.stats import Statistic, Statistics
 from pynas.stats.data import call_model, leaves
 from pynas.stats.per_sample import widen
-from pynas.stats.state import preserved
+from pynas.stats.state import preserved, seed_generators
 
 LARGEST_BYTES = 4 << 30
 
@@ -36,7 +36,7 @@ class TangentProbe(Probe):
         weights = [p for name, p in model.named_parameters() if name.endswith("weight") and p.requires_grad]
         with preserved(model), torch.inference_mode(False), torch.enable_grad():
             model.train()
-            torch.manual_seed(call.seed)
+            seed_generators(call.seed)
             outputs = next(t for t in leaves(call_model(model, call.inputs)) if t.is_floating_point())
             size = len(outputs) * sum(p.numel() for p in weights) * 4
             if size > LARGEST_BYTES:

@@ -15,7 +15,7 @@ from pynas.proxies._registry import register
 from pynas.stats import Statistic, Statistics
 from pynas.stats.weights import weight_names
 from pynas.stats.data import call_model, cut, leaves
-from pynas.stats.state import preserved
+from pynas.stats.state import preserved, seed_generators
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class FlowProbe(Probe):
         scales = LogScale(batch_norm=self.batch_norm)
         with preserved(model), torch.inference_mode(False), torch.enable_grad():
             model.train()
-            torch.manual_seed(call.seed)
+            seed_generators(call.seed)
             inputs = _ones(cut(call.inputs, 0, 1))
             with scales:
                 outputs = call_model(

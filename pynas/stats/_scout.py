@@ -19,7 +19,7 @@ from pynas._errors import UserError
 from pynas.stats._layout import Unknown, Where, compared, folded_dims
 from pynas.stats._propagation import name_of
 from pynas.stats.data import call_model
-from pynas.stats.state import preserved
+from pynas.stats.state import preserved, seed_generators
 
 if TYPE_CHECKING:
     from pynas.stats._call_recorder import CallRecorder
@@ -155,7 +155,7 @@ def _run(recorder: CallRecorder, inputs: Any, whole: Any, log: Log, fallback: An
     recorder.log = log
     try:
         with preserved(recorder.model), torch.no_grad(), fallback, recorder:
-            torch.manual_seed(0)
+            seed_generators(0)
             call_model(recorder.model, inputs)
     except UserError:
         raise

@@ -19,7 +19,7 @@ from pynas.stats._problems import UnsupportedLayerError
 from pynas.stats.data import LossFn, check_data, ordinary, plain
 from pynas.stats.grad_moments import GradMoments
 from pynas.stats.gradients import Gradients
-from pynas.stats.state import preserved
+from pynas.stats.state import preserved, seed_generators
 from pynas.stats.weights import matrix_names
 
 BatchNorm = Literal["batch", "group", "frozen"]
@@ -175,5 +175,5 @@ def gradients_on(model: nn.Module, training: bool | None, seed: int | None) -> I
         if training is not None:
             model.train(training)
         if seed is not None:
-            torch.manual_seed(seed)
+            seed_generators(seed)
         yield

@@ -3,54 +3,60 @@
 from __future__ import annotations
 
 import copy
-import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
-from pynas._errors import UserError
+from pynas._errors import UserError, is_out_of_memory
+from pynas.stats._generators import generators_kept as generators_kept
+from pynas.stats._generators import put_back_generators
+from pynas.stats._generators import seed_generators as seed_generators
+from pynas.stats._snapshot import ModuleState, TensorState, Values
 
 
 @contextmanager
 def preserved(model: nn.Module) -> Iterator[None]:
-    """Restore buffers, modes, gradients, flags and random states on the way out, error or not.
+    """Restore the model and random states on the way out, error or not.
 
-    Parameters are not copied (that would cost their size): a forward that changes one of them in place is
-    an error.
+    What comes back: parameters, buffers, submodules and hooks, registered ones as the objects that they
+    were; values and sizes of buffers and of tensors that are plain attributes; ``.grad``, which is away
+    meanwhile; flags and modes; all other attributes of modules as the objects that they were, and the
+    elements of lists, sets and dictionaries among them, so nothing that the forward collected stays; the
+    states of the global random generators of torch, numpy and Python and of generators that are attributes.
+
+    Parameters are not copied (that would cost their size): a forward that writes into one of them, or into
+    its gradient, is an error. Writes through ``.data`` are looked for in samples. What is further inside
+    the model's objects than their elements stays as the forward left it.
+
+    Raises:
+        UserError: The forward changed parameters in place, or some are not initialised yet.
+        RuntimeError: Something could not be restored; everything else is.
     """
-    modules = list(model.modules())
-    modes = [m.training for m in modules]
-    parameters = list(model.parameters())
-    flags = [p.requires_grad for p in parameters]
-    grads = [p.grad for p in parameters]
-    versions = [_version(p) for p in parameters]
-    buffers = [(m, k, b, None if b is None else b.clone()) for m in modules for k, b in m._buffers.items()]
-    devices = sorted({p.device.index for p in parameters if p.device.type == "cuda"})
-    torch_state, cuda_states = torch.get_rng_state(), [torch.cuda.get_rng_state(d) for d in devices]
-    python_state = random.getstate()
+    snapshot = _Snapshot(model)
     try:
+        snapshot.put_gradients_aside()
         yield
-    finally:
-        random.setstate(python_state)
-        torch.set_rng_state(torch_state)
-        for device, state in zip(devices, cuda_states, strict=True):
-            torch.cuda.set_rng_state(state, device)
-        with torch.no_grad():
-            for module, key, buffer, copy in buffers:
-                module._buffers[key] = buffer
-                if buffer is not None and copy is not None:
-                    buffer.copy_(copy)
-        for p, flag, grad in zip(parameters, flags, grads, strict=True):
-            p.requires_grad_(flag)
-            p.grad = grad
-        for module, mode in zip(modules, modes, strict=True):
-            module.training = mode
-    if [_version(p) for p in parameters] != versions:
-        raise UserError(
-            "model: its forward changes its parameters in place; statistics need weights that stay"
-        )
+    except BaseException as error:
+        _report(snapshot.restored(), error)
+        raise
+    _report(snapshot.restored(), None)
+
+
+def check_initialised(model: nn.Module) -> None:
+    """UserError where lazy layers have not seen a batch yet."""
+    for module in model.modules():
+        for tensor in chain(module._parameters.values(), module._buffers.values()):
+            if tensor is not None and is_lazy(tensor):
+                every = chain(model.named_parameters(), model.named_buffers())
+                name = next(name for name, t in every if t is tensor)
+                raise UserError(
+                    f"model: {name!r} is not initialised yet, since its layer takes its size from the first "
+                    "batch; run the model once on a batch first"
+                )
 
 
 def copied(model: nn.Module) -> nn.Module:
@@ -65,5 +71,84 @@ def copied(model: nn.Module) -> nn.Module:
         ) from error
 
 
-def _version(t: torch.Tensor) -> int:
-    return 0 if t.is_inference() else t._version
+class _Snapshot:
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._generators = put_back_generators()
+        self._modules = [ModuleState(module) for module in model.modules()]
+        with _plainly():
+            found = {id(t): (t, values) for m in self._modules for t, values in m.tensors()}
+            if any(is_lazy(t) for t, _ in found.values()):
+                check_initialised(model)
+            self._tensors = [TensorState(*one) for one in found.values()]
+            self._kept = Values([t for t in self._tensors if t.keeps])
+            self._samples = Values([t for t in self._tensors if not t.keeps])
+
+    def put_gradients_aside(self) -> None:
+        with _plainly():
+            for state in self._tensors:
+                state.put_gradient_aside()
+
+    def restored(self) -> list[BaseException]:
+        """Restore; what went wrong."""
+        with _plainly():
+            steps = [m.restore for m in self._modules] + [t.restore for t in self._tensors]
+            return _carried_out([*steps, self._kept.restore, *self._generators, self._check])
+
+    def _check(self) -> None:
+        changed = {id(s.tensor): s.changed() for s in self._tensors if s.changed()}
+        changed |= {id(state.tensor): "the value" for state, _, _ in self._samples.changed()}
+        if changed:
+            names = {id(p): name for name, p in self._model.named_parameters()}
+            which, what = next(iter(changed.items()))
+            raise UserError(
+                f"model: its forward changes its parameters in place ({what} of {names.get(which, '?')!r}); "
+                "statistics need weights that stay"
+            )
+
+
+@contextmanager
+def _plainly() -> Iterator[None]:
+    """Tensors without modes and graphs around them, whichever the caller is in."""
+    with torch._C.DisableTorchFunction(), torch.inference_mode(False), torch.no_grad():
+        yield
+
+
+def _carried_out(steps: Sequence[Callable[[], object]]) -> list[BaseException]:
+    """Take every step, whatever happens in others; the errors.
+
+    A step that fails is taken once more: an interrupt comes once, and memory may be there again.
+    """
+    errors: list[BaseException] = []
+    todo, again = list(reversed(steps)), False
+    while todo:
+        try:
+            while todo:
+                todo[-1]()
+                todo.pop()
+                again = False
+        except BaseException as error:
+            if again or not isinstance(error, Exception):
+                errors.append(error)
+            if again:
+                todo.pop()
+            again = not again
+    return errors
+
+
+def _report(errors: Sequence[BaseException], original: BaseException | None) -> None:
+    """Raise the most urgent of ``errors``; those that end a program or a search go before ours."""
+    if not errors:
+        return
+    texts = [f"{type(e).__name__}: {e}" for e in errors]
+    if original is not None and (not isinstance(original, Exception) or is_out_of_memory(original)):
+        original.add_note(f"and the model is not as it was: {'; '.join(texts)}")
+        return
+    for error in errors:
+        if not isinstance(error, Exception):
+            raise error from original
+    if all(isinstance(error, UserError) for error in errors):
+        raise errors[0] from original
+    raise RuntimeError(f"model: not all of it could be restored: {'; '.join(texts)}") from (
+        original or errors[0]
+    )
