@@ -47,6 +47,8 @@ class _FusedCell(torch.autograd.Function):
     ) -> Tensor:
         groups = recorder.num_groups if recorder.batch_norm == "group" else 1
         values, ctx.saved = run_nodes(nodes, x, groups)
+        for value in values.values():
+            recorder.marks.sample(value, Layout(0))
         for source, reads in Counter(s for node in nodes.values() for s, _ in node.convolutions).items():
             recorder.saw_relu(values[source], reads)
         ctx.nodes, ctx.recorder = nodes, recorder

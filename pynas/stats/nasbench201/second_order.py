@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pynas import ops
+from pynas.stats._layout import Layout
 from pynas.stats._second_order import Passes, SecondOrderRecorder
 from pynas.stats.nasbench201.nodes import (
     CHANNELS_LAST,
@@ -137,6 +138,8 @@ class SecondOrderCell(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         """The cell's output ``[N, C, H, W]``, and the token ``[]``."""
         values, saved = run_nodes(nodes, x)
+        for value in values.values():
+            recorder.marks.sample(value, Layout(0))
         for source, reads in Counter(s for node in nodes.values() for s, _ in node.convolutions).items():
             recorder.saw_relu(values[source], reads)
         last, token = values.pop(3), x.new_zeros(())
