@@ -168,7 +168,7 @@ class CallRecorder(TorchFunctionMode):
             sources = sources.union(*(self.comes_from(t) for t in tensors))
         places = self._places(func, outputs)
         copies = all(self.marks.only_copies(t) for t, _ in samples)
-        moved = bool(sources) and len(sources) == 1 and rearranges(func) and self._is_rearranged(tensors)
+        moved = bool(sources) and len(sources) == 1 and rearranges(func, args) and self._is_rearranged(tensors)
         for i, y in enumerate(outputs):
             if id(y) in self.own:
                 continue

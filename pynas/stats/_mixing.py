@@ -48,7 +48,7 @@ LAYS_OUT = {"expand", "expand_as", "broadcast_to", "repeat", "tile"}
 REARRANGES = {
     "t", "T", "mT", "H", "transpose", "permute", "view", "view_as", "reshape", "unsqueeze", "squeeze", "narrow",
     "select", "chunk", "split", "unbind", "contiguous", "flatten", "unflatten", "clone", "swapaxes", "movedim",
-    "getitem", "split_with_sizes", "tensor_split", "unsafe_chunk", "numpy_T", "adjoint", "ravel",
+    "split_with_sizes", "tensor_split", "unsafe_chunk", "numpy_T", "adjoint", "ravel",
 }  # fmt: skip
 
 
@@ -65,9 +65,13 @@ def asks_about(func: Func) -> bool:
     return name in QUESTIONS
 
 
-def rearranges(func: Func) -> bool:
+def rearranges(func: Func, args: tuple[Any, ...]) -> bool:
     """Whether an operator only moves values about, each at most once."""
-    return name_of(func) in REARRANGES
+    name = name_of(func)
+    if name == "getitem":  # with a tensor or a list it may take the same value several times
+        index = args[1] if isinstance(args[1], tuple) else (args[1],)
+        return all(i is None or i is Ellipsis or isinstance(i, int | slice) for i in index)
+    return name in REARRANGES
 
 
 class NeedsScoutError(Exception):
@@ -98,7 +102,7 @@ def mix(
         return recorder.descend(func, args, kwargs)
     tensors = tensors_of(args, kwargs)
     if recorder.measured is None:
-        if len(tensors) == len(used) and rearranges(func):
+        if len(tensors) == len(used) and rearranges(func, args):
             return func(*args, **kwargs)  # whatever its sizes are, no sample has come near it
         result = func(*args, **kwargs)
         if any(t.requires_grad for t in tensors_of((result,), {})):

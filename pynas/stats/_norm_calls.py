@@ -161,7 +161,8 @@ class LayerNormCall(Call):
         mean = torch.zeros_like(rstd) if self.rms else saved[0]
 
         def tokens(t: Tensor) -> Tensor:  # [B, ..., *shape] -> [B, C, T]
-            t = self.arrange(t).flatten(t.dim() - len(self.shape))
+            t = self.arrange(t)
+            t = t.flatten(t.dim() - len(self.shape))
             return (t.flatten(1, -2) if t.dim() > 2 else t.unsqueeze(1)).transpose(1, 2)
 
         return AffineProduct(tokens(grad), tokens(x), tokens(mean), tokens(rstd), torch.Size(self.shape))

@@ -5,6 +5,7 @@ A rule has the signature of the function it stands for, after the recorder and t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -197,6 +198,37 @@ def _embedding(
     return recorder.embedded(input, y)
 
 
+def _embedding_bag(
+    recorder: CallRecorder,
+    func: Func,
+    input: Tensor,
+    weight: Tensor,
+    offsets: Tensor | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2,
+    scale_grad_by_freq: bool = False,
+    mode: str = "mean",
+    sparse: bool = False,
+    per_sample_weights: Tensor | None = None,
+    include_last_offset: bool = False,
+    padding_idx: int | None = None,
+) -> Any:
+    """Bags of equal length, [B, T]: rows of the table, then their sum, mean or maximum."""
+    if offsets is not None or input.dim() != 2 or max_norm is not None or scale_grad_by_freq:
+        return NotImplemented
+    with recorder:
+        rows = F.embedding(input, weight, padding_idx)
+        if per_sample_weights is not None:
+            rows = rows * per_sample_weights.unsqueeze(-1)
+        if padding_idx is None:
+            return {"sum": rows.sum, "mean": rows.mean, "max": rows.amax}[mode](1)
+        kept = (input != padding_idx).unsqueeze(-1)
+        if mode == "max":
+            return torch.where(kept.any(1), rows.masked_fill(~kept, -math.inf).amax(1), 0.0)
+        total = (rows * kept).sum(1)
+        return total if mode == "sum" else total / kept.sum(1).clamp(min=1)
+
+
 def _relu(recorder: CallRecorder, func: Func, input: Tensor, inplace: bool = False) -> Any:
     recorder.saw_relu(input)
     # Sharing the result is safe: backward needs it, so changing it in place is an error with or without us.
@@ -275,6 +307,7 @@ RULES: dict[Func, Func] = {
     torch.group_norm: _norm_rules.group_norm,
     F.instance_norm: _norm_rules.instance_norm,
     F.embedding: _embedding,
+    F.embedding_bag: _embedding_bag,
     F.relu: _relu,
     torch.relu: _relu,
     Tensor.relu: _relu,
