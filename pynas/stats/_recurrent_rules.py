@@ -1,0 +1,283 @@
+"""Recurrent layers as their modules call them: dense and packed sequences, single cells.
+
+A packed sequence holds its samples sorted by length, and the call sees neither the lengths nor the order. The
+order is therefore noted where the sequence is packed, which the batch sizes, passed on as they are from layer
+to layer, lead back to. Where it cannot be known the call is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.weak import TensorWeakRef
+
+from pynas._errors import UserError
+from pynas._plural import counted
+from pynas.stats._call_recorder import CallRecorder
+from pynas.stats._recurrent import Direction, Uses, run
+from pynas.stats._recurrent_kinds import GRU, LSTM, Elman, Recurrence, Steps, Weights
+
+Func = Callable[..., Any]
+_VF = torch._C._VariableFunctions
+
+KINDS: dict[str, Recurrence] = {
+    "lstm": LSTM(),
+    "gru": GRU(),
+    "rnn_tanh": Elman(relu=False),
+    "rnn_relu": Elman(relu=True),
+}
+
+
+def _samples(recorder: CallRecorder, input: Tensor, dim: int) -> None:
+    """Check that dimension ``dim`` of ``input`` counts the samples."""
+    if input.shape[dim] != recorder.batch:
+        raise UserError(
+            f"model: a recurrent layer got an input of {tuple(input.shape)}, whose dimension {dim} should "
+            f"count the {counted(recorder.batch, 'sample')}; give it the samples there (see its batch_first)"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A call of a recurrent layer, dense or packed, by the names of its arguments."""
+
+    input: Tensor
+    batch_sizes: Tensor | None
+    hx: Tensor | Sequence[Tensor]
+    params: Sequence[Tensor]
+    has_biases: bool
+    num_layers: int
+    dropout: float
+    train: bool
+    bidirectional: bool
+    batch_first: bool = False
+
+
+def _dense(input: Tensor, *args: Any, **kwargs: Any) -> _Call:
+    return _Call(input, None, *args, **kwargs)
+
+
+def _packed(data: Tensor, *args: Any, **kwargs: Any) -> _Call:
+    return _Call(data, *args, **kwargs)
+
+
+def _claim(
+    recorder: CallRecorder, operator: str, params: Sequence[Tensor], biases: bool, cells: int
+) -> list[tuple[Weights, Uses]] | None:
+    """The parameters of each of ``cells`` layers and directions; None when the call is to run as it is.
+
+    It is when nobody asks for any of them, when one has a graph of its own (weight normalisation), and in a
+    pass that is differentiated twice.
+    """
+    derived = any(p.requires_grad and id(p) not in recorder.own for p in params)
+    if derived or recorder.watching or recorder.collector.curved:
+        return None
+    each, use = len(params) // cells, recorder.collector.use
+    found = []
+    for k in range(cells):
+        w_ih, w_hh, *rest = params[k * each : (k + 1) * each]
+        b_ih, b_hh = (rest[0], rest[1]) if biases else (None, None)
+        w_hr = rest[-1] if len(rest) % 2 else None
+        uses = Uses(
+            use(operator, w_ih, b_ih, matrix=True),
+            use(operator, w_hh, b_hh, matrix=True),
+            None if w_hr is None else use(operator, w_hr, None, matrix=True),
+        )
+        found.append((Weights(w_ih, w_hh, b_ih, b_hh, w_hr), uses))
+    return found if any((u.ih, u.hh, u.hr) != (None, None, None) for _, u in found) else None
+
+
+def _dtypes(x: Tensor, state: Tensor, keeps: bool) -> tuple[torch.dtype, torch.dtype]:
+    """In which dtype to run, and which the outputs have: under autocast some keep that of their state."""
+    device = x.device.type
+    if x.dtype == torch.float64 or not torch.is_autocast_enabled(device):
+        return x.dtype, x.dtype
+    dtype = torch.get_autocast_dtype(device)
+    return dtype, torch.promote_types(dtype, state.dtype) if keeps else dtype
+
+
+def _sequence(operator: str, recorder: CallRecorder, func: Func, *args: Any, **kwargs: Any) -> Any:
+    """Several layers, each in one or two directions."""
+    # A packed call has the batch sizes before its states, so that the parameters come fourth.
+    packed = "batch_sizes" in kwargs or (len(args) > 3 and isinstance(args[3], list | tuple))
+    call = (_packed if packed else _dense)(*args, **kwargs)
+    directions = 2 if call.bidirectional else 1
+    claimed = _claim(recorder, operator, call.params, call.has_biases, call.num_layers * directions)
+    if claimed is None:
+        return func(*args, **kwargs)
+    kind = KINDS[operator]
+    states = (call.hx,) if isinstance(call.hx, Tensor) else tuple(call.hx)
+    dtype, returned = _dtypes(call.input, states[0], operator == "gru")
+    h0, c0 = states[0].to(dtype), states[1].to(dtype) if len(states) > 1 else None
+
+    order: Tensor | None = None
+    packing: _Packing | None = None
+    x = call.input.to(dtype)
+    if call.batch_sizes is not None:
+        order = _order(recorder, call.batch_sizes)
+        order = None if order is None else order.to(x.device)
+        packing = _Packing.of(call.batch_sizes, x.device)
+        x = packing.padded(x)
+    elif call.batch_first:
+        x = x.transpose(0, 1)
+    if packing is None:
+        _samples(recorder, call.input, 0 if call.batch_first else 1)
+    else:
+        _samples(recorder, x, 1)
+
+    lasts: list[Tensor] = []
+    cells: list[Tensor] = []
+    for k in range(0, len(claimed), directions):
+        outputs = []
+        for d, (weights, uses) in enumerate(claimed[k : k + directions]):
+            steps = Steps(packing.sizes if packing is not None else None, reverse=d == 1)
+            direction = Direction(kind, weights.to(dtype), steps, uses, recorder.collector, order)
+            cell = None if c0 is None else c0[k + d]
+            y, last, c = run(recorder.anchor, x, h0[k + d], cell, direction)
+            outputs.append(y)
+            lasts.append(last)
+            cells += [] if c is None else [c]
+        x = outputs[0] if directions == 1 else torch.cat(outputs, -1)
+        if call.dropout and call.train and k + directions < len(claimed):
+            # On the elements that there are, in PyTorch's order, so that one seed drops the same ones.
+            x = F.dropout(x if packing is None else packing.packed(x), call.dropout)
+            x = x if packing is None else packing.padded(x)
+    if packing is not None:
+        x = packing.packed(x)
+    elif directions == 1 and kind.cells is False:
+        x = x.clone()  # backward reads the states, and the model may change what it gets in place
+    y = x.transpose(0, 1) if call.batch_first else x
+    return tuple(t.to(returned) for t in (y, *(torch.stack(s) for s in (lasts, cells) if s)))
+
+
+def _cell(
+    operator: str,
+    recorder: CallRecorder,
+    func: Func,
+    input: Tensor,
+    hx: Tensor | Sequence[Tensor],
+    w_ih: Tensor,
+    w_hh: Tensor,
+    b_ih: Tensor | None = None,
+    b_hh: Tensor | None = None,
+) -> Any:
+    """One step of one layer."""
+    biases = b_ih is not None and b_hh is not None
+    params = [p for p in (w_ih, w_hh, b_ih, b_hh) if p is not None]
+    claimed = _claim(recorder, f"{operator}_cell", params, biases, 1)
+    if claimed is None:
+        return func(input, hx, w_ih, w_hh, b_ih, b_hh)
+    _samples(recorder, input, 0)
+    states = (hx,) if isinstance(hx, Tensor) else tuple(hx)
+    dtype, returned = _dtypes(input, states[0], not operator.startswith("rnn"))
+    h0, c0 = states[0].to(dtype), states[1].to(dtype) if len(states) > 1 else None
+    weights, uses = claimed[0]
+    kind, steps = KINDS[operator], Steps(None, reverse=False)
+    direction = Direction(kind, weights.to(dtype), steps, uses, recorder.collector, None)
+    _, h, c = run(recorder.anchor, input.to(dtype).unsqueeze(0), h0, c0, direction)
+    return h.to(returned) if c is None else (h.to(returned), c.to(returned))
+
+
+@dataclass(frozen=True, slots=True)
+class _Packing:
+    """Where the elements of a packed sequence are in one padded with zeros."""
+
+    sizes: tuple[int, ...] | None
+    shape: tuple[int, int]
+    positions: Tensor
+
+    @classmethod
+    def of(cls, batch_sizes: Tensor, device: torch.device) -> _Packing:
+        sizes = batch_sizes.tolist()
+        batch = sizes[0]
+        there = torch.arange(batch) < batch_sizes.unsqueeze(1)
+        positions = there.flatten().nonzero().squeeze(1).to(device)
+        return cls(None if sizes[-1] == batch else tuple(sizes), (len(sizes), batch), positions)
+
+    def padded(self, data: Tensor) -> Tensor:
+        """[N, I] as [T, B, I]."""
+        if self.sizes is not None:
+            T, B = self.shape
+            data = data.new_zeros(T * B, data.shape[1]).index_copy(0, self.positions, data)
+        return torch.unflatten(data, 0, self.shape)
+
+    def packed(self, x: Tensor) -> Tensor:
+        """[T, B, I] as [N, I]."""
+        return x.flatten(0, 1).index_select(0, self.positions)
+
+
+class _Orders:
+    """What one pass has shown of the order of samples in packed sequences.
+
+    Attributes:
+        sorts: Sorted numbers, one a sample, and the place in the batch of each; None for places that are in
+            order. Of an argsort there are no numbers.
+        packed: Batch sizes of packed sequences, with the samples' places; UNKNOWN where these are.
+    """
+
+    def __init__(self) -> None:
+        self.sorts: list[tuple[TensorWeakRef | None, Tensor | None]] = []
+        self.packed: list[tuple[TensorWeakRef, Tensor | str | None]] = []
+
+
+UNKNOWN = "unknown"
+_ORDERS: WeakKeyDictionary[CallRecorder, _Orders] = WeakKeyDictionary()
+
+
+def _orders(recorder: CallRecorder) -> _Orders:
+    return _ORDERS.setdefault(recorder, _Orders())
+
+
+def _sort(recorder: CallRecorder, func: Func, input: Tensor, *args: Any, **kwargs: Any) -> Any:
+    """``torch.sort`` or ``argsort``: perhaps of lengths, by which samples are about to be sorted."""
+    found = func(input, *args, **kwargs)
+    values, places = (None, found) if isinstance(found, Tensor) else found
+    if not input.requires_grad and places.shape == (recorder.batch,):
+        places = places.detach().cpu()
+        in_order = torch.equal(places, torch.arange(recorder.batch))
+        ref = None if values is None else TensorWeakRef(values)
+        _orders(recorder).sorts.append((ref, None if in_order else places))
+    return found
+
+
+def _pack(
+    recorder: CallRecorder, func: Func, input: Tensor, lengths: Tensor, batch_first: bool = False
+) -> Any:
+    """``torch._pack_padded_sequence``: its lengths are what a sort put out, or were in order as they came."""
+    orders = _orders(recorder)
+    order: Tensor | str | None = None
+    if any(places is not None for _, places in orders.sorts):
+        mine = [places for ref, places in orders.sorts if ref is not None and ref() is lengths]
+        order = mine[-1] if mine else UNKNOWN
+    data, batch_sizes = func(input, lengths, batch_first)
+    orders.packed.append((TensorWeakRef(batch_sizes), order))
+    return data, batch_sizes
+
+
+def _order(recorder: CallRecorder, batch_sizes: Tensor) -> Tensor | None:
+    """What brings the samples of a packed sequence, [B, ...], into the order of the batch."""
+    found = [order for sizes, order in _orders(recorder).packed if sizes() is batch_sizes]
+    order = found[-1] if found else UNKNOWN
+    if isinstance(order, str):
+        why = "of samples that the model sorted itself" if found else "packed before this forward pass"
+        raise UserError(
+            f"model: a recurrent layer got a packed sequence {why}, so their order is not known; "
+            "let the model's forward call pack_padded_sequence(..., enforce_sorted=False) on samples in the "
+            "order of the batch"
+        )
+    return None if order is None else torch.argsort(order)
+
+
+RECURRENT_RULES: dict[Func, Func] = {
+    **{getattr(_VF, kind): partial(_sequence, kind) for kind in KINDS},
+    **{getattr(_VF, f"{kind}_cell"): partial(_cell, kind) for kind in KINDS},
+    _VF._pack_padded_sequence: _pack,
+    **dict.fromkeys((torch.sort, Tensor.sort, torch.argsort, Tensor.argsort), _sort),
+}
