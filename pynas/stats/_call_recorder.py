@@ -19,11 +19,14 @@ from pynas.stats._derivation import Derivation
 from pynas.stats._fast import Memo
 from pynas.stats._layout import Layout, Unknown, Where
 from pynas.stats._marks import Marks
-from pynas.stats._mixing import NeedsScoutError, is_python, mix, rearranges, tensors_of
+from pynas.stats._mixing import NeedsScoutError, is_python, mix, outputs_of, rearranges, tensors_of
 from pynas.stats._problems import Problem, UnsupportedLayerError
 from pynas.stats._propagation import name_of, propagate
 from pynas.stats._scout import Log, Scouted
 from pynas.stats.overrides import without_override_check
+
+DATA = "has a size that depends on the data"
+
 
 class IrregularError(Exception):
     """A call that its rule does not cover: a bias that depends on samples, for one."""
@@ -141,7 +144,7 @@ class CallRecorder(TorchFunctionMode):
         if result is NotImplemented:
             descends = rule is None and is_python(func)
             result = self.descend(func, args, kwargs) if descends else func(*args, **kwargs)
-        outputs = tensors_of((result,), {})
+        outputs = outputs_of(func, args, result)
         if outputs:
             assert self.log is not None
             self.log.add(func, args, outputs)
@@ -156,7 +159,7 @@ class CallRecorder(TorchFunctionMode):
         result: Any,
     ) -> None:
         """Note what a call has put out."""
-        outputs = tensors_of((result,), {})
+        outputs = outputs_of(func, args, result)
         if not outputs:
             return
         if self.log is not None:
@@ -174,8 +177,9 @@ class CallRecorder(TorchFunctionMode):
                 continue
             where = places[i] if places is not None else None
             if samples:
-                if places is None:
-                    where = propagate(func, args, kwargs, samples, y)
+                if places is None or isinstance(where, Unknown):
+                    known = propagate(func, args, kwargs, samples, y)
+                    where = known if places is None or isinstance(known, Layout) else where
                 if any(y is t for t in tensors) and not any(y is t for t, _ in samples):
                     self.marks.written(y)
                 if copies and where is None and y.requires_grad:
@@ -229,13 +233,14 @@ class CallRecorder(TorchFunctionMode):
         ]
 
     def _checked(self, where: Where, small: torch.Size, shape: torch.Size) -> Where:
-        """``where``, unless the shape is another one than the measured one for this number of samples."""
-        expected = list(small)
-        if isinstance(where, Layout) and len(small) == len(shape):
-            expected[where.dim] = where.positions * self.batch
-        if isinstance(where, Unknown) or tuple(expected) == tuple(shape):
-            return where
-        return Unknown("has a size that depends on the data")
+        """``where``, unless this shape does not go with the measured one."""
+        if not isinstance(where, Layout):
+            return where if tuple(small) == tuple(shape) or where is not None else Unknown(DATA)
+        if len(small) != len(shape) or shape[where.dim] != where.positions * self.batch:
+            return Unknown(DATA)
+        others = [d for d in range(len(shape)) if d != where.dim and shape[d] != small[d]]
+        # Sequences may be longer here than in the small passes; rows folded from them are then others, too.
+        return Unknown(DATA) if others and where.positions > 1 else where
 
     # -- What tensors are ----------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 import pynas._C as _C
+from pynas._errors import UserError
 from pynas.stats._base import ParameterInfo, Statistic
 from pynas.stats._combine import combine
 from pynas.stats._derivation import Derivation
@@ -69,6 +70,7 @@ class Collector:
         self.needs = sorted(weights, key=lambda s: isinstance(s, Gradients))
         self.salient = [s for s in needs if s.watches == "saliency"]
         self.curved = any(s.watches == "curvature" for s in needs)
+        self.open = False  # whether the backward pass runs
         self.gradient_of = "loss"  # what the backward pass that runs is of
         self.group_size = group_size
         self.names = names
@@ -94,6 +96,11 @@ class Collector:
 
     def deliver(self, use: Use, product: GradientProduct) -> None:
         """Take a call's product in backward."""
+        if not self.open:
+            raise UserError(
+                "model: its forward differentiates itself (torch.autograd.grad), which cannot be followed; pass "
+                "fallback=('',) to take the gradients of the whole model group by group through torch.func (slower)"
+            )
         weight, bias = use.weight, use.bias
         if self._alone(weight) and self._alone(bias):
             assert not isinstance(weight, Derivation)

@@ -23,8 +23,9 @@ def double_backward(
     The weights are those of :func:`pynas.stats.weights.weight_names`.
     """
     parameters = dict(model.named_parameters())
-    # Fused attention has no second derivative.
-    with sdpa_kernel(SDPBackend.MATH), _TwiceDifferentiable(), ProductWatch(parameters) as watch:
+    # Fused attention and recurrent layers have no second derivative.
+    plain = torch.backends.mkldnn.flags(enabled=False)
+    with sdpa_kernel(SDPBackend.MATH), plain, _TwiceDifferentiable(), ProductWatch(parameters) as watch:
         loss = loss_of(call_model(model, inputs), targets, loss_fn, batch, 1)
     names = [n for n in parameters if n in watch.found or n in set(matrix_names(model))]
     weights = [parameters[n] for n in names]

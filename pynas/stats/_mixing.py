@@ -21,7 +21,7 @@ from pynas._errors import UserError
 from pynas.stats._calls import Delivery
 from pynas.stats._layout import Layout, Where
 from pynas.stats._products import RowsProduct
-from pynas.stats._propagation import is_pointwise, name_of
+from pynas.stats._propagation import indexed, is_pointwise, name_of
 
 if TYPE_CHECKING:
     from pynas.stats._call_recorder import CallRecorder
@@ -54,7 +54,9 @@ REARRANGES = {
 
 def is_python(func: Callable[..., Any]) -> bool:
     """Whether PyTorch's own Python code runs inside this function."""
-    return type(func).__name__ == "function" and getattr(func, "__module__", "") in PYTHON
+    if type(func).__name__ != "function" or getattr(func, "__module__", "") not in PYTHON:
+        return False
+    return "<locals>" not in func.__qualname__  # those that only choose between two others name themselves again
 
 
 def asks_about(func: Func) -> bool:
@@ -89,6 +91,13 @@ def tensors_of(args: Iterable[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
         elif isinstance(value, dict):
             found.extend(tensors_of((), value))
     return found
+
+
+def outputs_of(func: Func, args: tuple[Any, ...], result: Any) -> list[Tensor]:
+    """The tensors that a call has made or written."""
+    if result is None and name_of(func) == "setitem":
+        return [args[0]]
+    return tensors_of((result,), {})
 
 
 def mix(
@@ -142,6 +151,8 @@ def _mixed(
     from pynas.stats._grouped import run_operator
 
     where = places[0] if places else None
+    if name == "setitem":
+        return _written(recorder, func, args, asked)
     used = [t for t in tensors_of(args, kwargs) if id(t) in asked]
     if meets and isinstance(where, Layout) and is_pointwise(name) and not any(t is args[0] for t in used if name[-1:] == "_"):
         shape = recorder.next_shape(where)
@@ -156,6 +167,19 @@ def _mixed(
     if not meets and name in LAYS_OUT and isinstance(where, Layout) and len(used) == 1:
         return cast(Tensor, _LaidOut.apply(recorder.anchor, func, args, dict(kwargs), where, asked[id(used[0])]))  # type: ignore[no-untyped-call]
     return run_operator(recorder, func, name, args, kwargs, asked, places)
+
+
+def _written(recorder: CallRecorder, func: Func, args: tuple[Any, ...], asked: Mapping[int, Delivery]) -> Any:
+    """``target[index] = value`` with a value that comes from parameters."""
+    target, index, value = args
+    where = recorder.where(target)
+    place = indexed(where, target, index) if isinstance(where, Layout) else None
+    if id(target) not in asked and isinstance(place, Layout):
+        shape = target.detach()[index].shape
+        if _broadcasts(value, place, len(shape)):
+            return func(target, index, broadcast(recorder, value, place, shape, asked[id(value)]))
+    recorder.problem([value], "is written into a tensor where the samples cannot be followed")
+    return func(target, index, value.detach())
 
 
 def _broadcasts(t: Tensor, where: Layout, dims: int) -> bool:

@@ -69,6 +69,7 @@ def _pass(
     """A backward pass of ``total``, the sum of ``of``, and what those see who watch the inputs."""
     twice = isinstance(recorder, SecondOrderRecorder) and of == "loss"
     recorder.collector.gradient_of, recorder.retain = of, twice or retain
+    recorder.collector.open = True
     if watching and not recorder.sources:
         raise UserError("inputs: none of them is floating-point or embedded, so there is no gradient of them")
     if total.requires_grad:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -63,13 +64,12 @@ def propagate(
     x, where = samples[0]
     if where is None or isinstance(where, Unknown):
         return where
-    if where.positions > 1:
-        return where if name in SAME and x.shape == y.shape else UNKNOWN
     dim = where.dim
     if name in SAME or is_pointwise(name):
         return _from_right(where, x, y)
     if name in BATCHED:
-        return where if dim == 0 and x.dim() == y.dim() > 1 and x.shape[0] == y.shape[0] else UNKNOWN
+        single = name.startswith("conv") and x.dim() != int(name[-2]) + 2  # one image without a batch
+        return where if dim == 0 and x.dim() == y.dim() > 1 and x.shape[0] == y.shape[0] and not single else UNKNOWN
     if name in ("linear", "layer_norm", "rms_norm", "softmax", "log_softmax"):
         return _along_features(name, where, x, args, kwargs)
     if name in ("view", "reshape", "flatten", "unflatten"):
@@ -83,6 +83,10 @@ def propagate(
         return where if split % x.dim() != dim else UNKNOWN
     if name == "embedding":
         return where if y.dim() == x.dim() + 1 else UNKNOWN
+    if name == "getitem":
+        return indexed(where, x, args[1])
+    if name in ("unsqueeze", "squeeze", "select", "narrow"):
+        return _one_dim(name, where, x, args, kwargs)
     return UNKNOWN
 
 
@@ -105,12 +109,13 @@ def _several(
     """Of additions and the like, whose inputs meet at their last dimensions, and of concatenations."""
     found = set()
     for x, where in samples:
-        if not isinstance(where, Layout) or where.positions > 1:
+        if not isinstance(where, Layout):
             return UNKNOWN
-        found.add(where.dim - x.dim())
+        found.add((where.dim - x.dim(), where.before, where.after))
     if len(found) != 1:
         return UNKNOWN
-    where = Layout(found.pop() + y.dim())
+    from_right, *order = found.pop()
+    where = Layout(from_right + y.dim(), *order)
     size = samples[0][0].shape[where.dim - y.dim()]
     if where.dim < 0 or y.shape[where.dim] != size:
         return UNKNOWN
@@ -124,7 +129,7 @@ def _several(
 
 def _from_right(where: Layout, x: Tensor, y: Tensor) -> Where:
     dim = where.dim - x.dim() + y.dim()
-    return Layout(dim) if dim >= 0 and y.shape[dim] == x.shape[where.dim] else UNKNOWN
+    return replace(where, dim=dim) if dim >= 0 and y.shape[dim] == x.shape[where.dim] else UNKNOWN
 
 
 def _along_features(name: str, where: Layout, x: Tensor, args: Arguments, kwargs: Options) -> Where:
@@ -140,18 +145,57 @@ def _along_features(name: str, where: Layout, x: Tensor, args: Arguments, kwargs
 
 
 def _reshaped(where: Layout, x: Tensor, y: Tensor) -> Where:
-    """The dimension that has as much before and after it as the samples had, if it is one."""
-    before = math.prod(x.shape[: where.dim])
-    batch = x.shape[where.dim]
-    if x.numel() == 0:
+    """The dimension that holds the samples with as much before and after them in memory as there was."""
+    batch = x.shape[where.dim] // where.positions
+    if x.numel() == 0 or x.numel() != y.numel():
         return UNKNOWN
-    seen = 1
+    before = math.prod(x.shape[: where.dim]) * where.before
+    after = math.prod(x.shape[where.dim + 1 :]) * where.after
+    found = []
     for dim, size in enumerate(y.shape):
-        # Dimensions of size 1 beside a batch of one would fit as well.
-        if seen == before and size == batch and batch > 1:
-            return Layout(dim)
-        seen *= size
-    return Layout(0) if where.dim == 0 and batch == 1 and y.dim() and y.shape[0] == 1 else UNKNOWN
+        outer, inner = math.prod(y.shape[:dim]), math.prod(y.shape[dim + 1 :])
+        if before % outer == 0 and after % inner == 0 and size == before // outer * batch * (after // inner):
+            found.append(Layout(dim, before // outer, after // inner))
+    if len(found) > 1:  # dimensions of size 1 beside a batch of one
+        found = [layout for layout in found if layout.dim == where.dim == 0]
+    return found[0] if found else UNKNOWN
+
+
+def indexed(where: Layout, x: Tensor, index: Any) -> Where:
+    """Of ``x[index]`` with numbers, slices, None and an ellipsis."""
+    parts = list(index) if isinstance(index, tuple) else [index]
+    if not all(i is None or i is Ellipsis or isinstance(i, int | slice) and not isinstance(i, bool) for i in parts):
+        return UNKNOWN
+    used = sum(i is not None and i is not Ellipsis for i in parts)
+    if Ellipsis not in parts:
+        parts.append(Ellipsis)
+    at = parts.index(Ellipsis)
+    parts[at : at + 1] = [slice(None)] * (x.dim() - used)
+    dim = out = 0
+    for i in parts:
+        if i is None:
+            out += 1
+            continue
+        if dim == where.dim:
+            size = x.shape[dim]
+            whole = isinstance(i, slice) and i.indices(size) == (0, size, 1)
+            return replace(where, dim=out) if whole else UNKNOWN
+        dim += 1
+        out += isinstance(i, slice)
+    return UNKNOWN
+
+
+def _one_dim(name: str, where: Layout, x: Tensor, args: Arguments, kwargs: Options) -> Where:
+    """Of operators that add, drop or cut one dimension."""
+    if kwargs or len(args) < 2 or not isinstance(args[1], int):
+        return UNKNOWN
+    dim = args[1] % (x.dim() + (name == "unsqueeze"))
+    if name == "unsqueeze":
+        return replace(where, dim=where.dim + (dim <= where.dim))
+    if dim == where.dim:
+        return UNKNOWN
+    dropped = name == "select" or (name == "squeeze" and x.shape[dim] == 1)
+    return replace(where, dim=where.dim - 1) if dropped and dim < where.dim else where
 
 
 def _reduced(where: Layout, x: Tensor, y: Tensor, args: Arguments, kwargs: Options) -> Where:
@@ -161,7 +205,7 @@ def _reduced(where: Layout, x: Tensor, y: Tensor, args: Arguments, kwargs: Optio
     gone = {d % x.dim() for d in ((dims,) if isinstance(dims, int) else dims)}
     if where.dim in gone:
         return None
-    return where if y.dim() == x.dim() else Layout(where.dim - sum(d < where.dim for d in gone))
+    return where if y.dim() == x.dim() else replace(where, dim=where.dim - sum(d < where.dim for d in gone))
 
 
 def _permuted(name: str, where: Layout, x: Tensor, args: Arguments, kwargs: Options) -> Where:
@@ -176,4 +220,4 @@ def _permuted(name: str, where: Layout, x: Tensor, args: Arguments, kwargs: Opti
         order[a], order[b] = order[b], order[a]
         if name == "T":
             order = list(range(x.dim()))[::-1]
-    return Layout(order.index(where.dim))
+    return replace(where, dim=order.index(where.dim))

@@ -20,7 +20,8 @@ from torch.utils.weak import TensorWeakRef
 
 from pynas._errors import UserError
 from pynas._plural import counted
-from pynas.stats._call_recorder import CallRecorder
+from pynas.stats._call_recorder import CallRecorder, IrregularError
+from pynas.stats._layout import Layout
 from pynas.stats._recurrent import Direction, Uses, run
 from pynas.stats._recurrent_kinds import GRU, LSTM, Elman, Recurrence, Steps, Weights
 
@@ -37,7 +38,7 @@ KINDS: dict[str, Recurrence] = {
 
 def _samples(recorder: CallRecorder, input: Tensor, dim: int) -> None:
     """Check that dimension ``dim`` of ``input`` counts the samples."""
-    if input.shape[dim] != recorder.batch:
+    if recorder.layout(input) != Layout(dim):
         raise UserError(
             f"model: a recurrent layer got an input of {tuple(input.shape)}, whose dimension {dim} should "
             f"count the {counted(recorder.batch, 'sample')}; give it the samples there (see its batch_first)"
@@ -71,14 +72,9 @@ def _packed(data: Tensor, *args: Any, **kwargs: Any) -> _Call:
 def _claim(
     recorder: CallRecorder, operator: str, params: Sequence[Tensor], biases: bool, cells: int
 ) -> list[tuple[Weights, Uses]] | None:
-    """The parameters of each of ``cells`` layers and directions; None when the call is to run as it is.
-
-    It is when nobody asks for any of them, when one has a graph of its own (weight normalisation), and in a
-    pass that is differentiated twice.
-    """
-    derived = any(p.requires_grad and id(p) not in recorder.own for p in params)
-    if derived or recorder.watching or recorder.collector.curved:
-        return None
+    """The parameters of each of ``cells`` layers and directions; None when nobody asks for any of them."""
+    if any(p.requires_grad and not recorder.comes_from(p) for p in params):
+        raise IrregularError
     each, use = len(params) // cells, recorder.collector.use
     found = []
     for k in range(cells):
@@ -90,8 +86,19 @@ def _claim(
             use(operator, w_hh, b_hh, matrix=True),
             None if w_hr is None else use(operator, w_hr, None, matrix=True),
         )
-        found.append((Weights(w_ih, w_hh, b_ih, b_hh, w_hr), uses))
-    return found if any((u.ih, u.hh, u.hr) != (None, None, None) for _, u in found) else None
+        given = (None if p is None else p.detach() for p in (w_ih, w_hh, b_ih, b_hh, w_hr))
+        found.append((Weights(*given), uses))
+    if not any((u.ih, u.hh, u.hr) != (None, None, None) for _, u in found):
+        return None
+    recorder.once_only()
+    return found
+
+
+def _follows(recorder: CallRecorder, input: Tensor, params: Sequence[Tensor]) -> bool:
+    """Whether the pass takes gradients of what meets samples here."""
+    if recorder.log is not None or not recorder.tracks or not torch.is_grad_enabled():
+        return False
+    return recorder.is_sample(input) and any(recorder.comes_from(p) for p in params)
 
 
 def _dtypes(x: Tensor, state: Tensor, keeps: bool) -> tuple[torch.dtype, torch.dtype]:
@@ -109,9 +116,11 @@ def _sequence(operator: str, recorder: CallRecorder, func: Func, *args: Any, **k
     packed = "batch_sizes" in kwargs or (len(args) > 3 and isinstance(args[3], list | tuple))
     call = (_packed if packed else _dense)(*args, **kwargs)
     directions = 2 if call.bidirectional else 1
+    if not _follows(recorder, call.input, call.params):
+        return NotImplemented
     claimed = _claim(recorder, operator, call.params, call.has_biases, call.num_layers * directions)
     if claimed is None:
-        return func(*args, **kwargs)
+        return NotImplemented
     kind = KINDS[operator]
     states = (call.hx,) if isinstance(call.hx, Tensor) else tuple(call.hx)
     dtype, returned = _dtypes(call.input, states[0], operator == "gru")
@@ -129,8 +138,11 @@ def _sequence(operator: str, recorder: CallRecorder, func: Func, *args: Any, **k
         x = x.transpose(0, 1)
     if packing is None:
         _samples(recorder, call.input, 0 if call.batch_first else 1)
-    else:
-        _samples(recorder, x, 1)
+    elif x.shape[1] != recorder.batch:
+        raise UserError(
+            f"model: a recurrent layer got a packed sequence of {x.shape[1]}, not of the "
+            f"{counted(recorder.batch, 'sample')}"
+        )
 
     lasts: list[Tensor] = []
     cells: list[Tensor] = []
@@ -171,9 +183,11 @@ def _cell(
     """One step of one layer."""
     biases = b_ih is not None and b_hh is not None
     params = [p for p in (w_ih, w_hh, b_ih, b_hh) if p is not None]
-    claimed = _claim(recorder, f"{operator}_cell", params, biases, 1)
+    claimed = None
+    if _follows(recorder, input, params):
+        claimed = _claim(recorder, f"{operator}_cell", params, biases, 1)
     if claimed is None:
-        return func(input, hx, w_ih, w_hh, b_ih, b_hh)
+        return NotImplemented
     _samples(recorder, input, 0)
     states = (hx,) if isinstance(hx, Tensor) else tuple(hx)
     dtype, returned = _dtypes(input, states[0], not operator.startswith("rnn"))
@@ -237,6 +251,8 @@ def _orders(recorder: CallRecorder) -> _Orders:
 
 def _sort(recorder: CallRecorder, func: Func, input: Tensor, *args: Any, **kwargs: Any) -> Any:
     """``torch.sort`` or ``argsort``: perhaps of lengths, by which samples are about to be sorted."""
+    if recorder.comes_from(input):
+        return NotImplemented
     found = func(input, *args, **kwargs)
     values, places = (None, found) if isinstance(found, Tensor) else found
     if not input.requires_grad and places.shape == (recorder.batch,):

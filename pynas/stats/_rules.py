@@ -22,6 +22,7 @@ from pynas.stats._call_recorder import CallRecorder
 from pynas.stats._calls import AddmmCall, ConvCall, EmbeddingCall, LinearCall, MatmulCall
 from pynas.stats._fast import avg_pool2d
 from pynas.stats._layout import Layout
+from pynas.stats._recurrent_rules import RECURRENT_RULES
 from pynas.stats.nasbench201.rule import cell_rule
 
 Func = Callable[..., Any]
@@ -318,4 +319,5 @@ RULES: dict[Func, Func] = {
     F.avg_pool2d: _avg_pool2d,
     run_cell: cell_rule,
     Tensor.__iter__: _iterate,
+    **RECURRENT_RULES,
 }

@@ -45,6 +45,24 @@ def stack(parts: Sequence[Moments], dim: int) -> Moments:
     return replace(parts[0], **stacked)
 
 
+def _squared(g: Tensor) -> Tensor:
+    return g.abs().square() if g.is_complex() else g.square()
+
+
+def _real(rows: Tensor) -> Tensor:
+    """Rows as vectors; real and imaginary parts of complex ones side by side."""
+    rows = torch.view_as_real(rows.resolve_conj()) if rows.is_complex() else rows
+    return rows.reshape(rows.shape[0], -1)
+
+
+_TERMS: dict[str, Callable[[Tensor], Tensor]] = {
+    "sum": lambda g: g,
+    "abs": torch.abs,
+    "square": _squared,
+    "sign": torch.sgn,
+}
+
+
 def moments(chunks: Iterable[Tensor], names: Sequence[str]) -> Moments:
     """Sums over all rows of g, |g|, g^2, sign(g) and (g - mean g)^2; chunks merge by Chan's formula.
 
@@ -57,19 +75,18 @@ def moments(chunks: Iterable[Tensor], names: Sequence[str]) -> Moments:
     for chunk in chunks:
         g = widen(chunk)
         rows = g.shape[0]
-        taken = {"sum": g, "abs": g.abs(), "square": g.square(), "sign": g.sign()}
         for name in names:
             if name != "centered":
-                part = taken[name].sum(0)
+                part = _TERMS[name](g).sum(0)
                 sums[name] = sums[name] + part if count else part
         if "centered" in names:
             chunk_mean = g.mean(0)
-            spread = (g - chunk_mean).square().sum(0)
+            spread = _squared(g - chunk_mean).sum(0)
             if mean is None or centered is None:
                 mean, centered = chunk_mean, spread
             else:
                 delta = chunk_mean - mean
-                centered = centered + spread + delta.square() * (count * rows / (count + rows))
+                centered = centered + spread + _squared(delta) * (count * rows / (count + rows))
                 mean = mean + delta * (rows / (count + rows))
         count += rows
     if centered is not None:
@@ -79,13 +96,13 @@ def moments(chunks: Iterable[Tensor], names: Sequence[str]) -> Moments:
 
 def norms(rows: Tensor) -> Tensor:
     """Squared norm of each row, [g]."""
-    return widen(rows).flatten(1).square().sum(1)
+    return _real(widen(rows)).square().sum(1)
 
 
 def gram(rows: Callable[[], Iterator[Tensor]]) -> Tensor:
     """All inner products of rows that come a chunk at a time: a row of blocks per pass over them."""
     blocks: list[Tensor] = []
     for left in rows():
-        a = widen(left).flatten(1)
-        blocks.append(torch.cat([a @ widen(right).flatten(1).T for right in rows()], 1))
+        a = _real(widen(left))
+        blocks.append(torch.cat([a @ _real(widen(right)).T for right in rows()], 1))
     return torch.cat(blocks)
