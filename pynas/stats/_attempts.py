@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +24,9 @@ from pynas.stats._rules import RULES
 from pynas.stats._scout import Scouted, scout
 from pynas.stats._second_order import NoSecondOrderError, SecondOrderRecorder
 from pynas.stats.data import LossFn, cut
+from pynas.stats.eager import eager
 from pynas.stats.grad_norms import GradNorms
+from pynas.stats.state import preserved, seed_generators
 from pynas.stats.weights import matrix_names
 
 Values = Mapping[type[Statistic[Any]], dict[str, Any]]
@@ -46,6 +49,8 @@ class Attempts:
     batch_norm: str
     passes: int
     fallback: tuple[str, ...]
+    training: bool | None = None
+    seed: int | None = None
     scouted: Scouted | None = None
     late: frozenset[str] = frozenset()
     parameters: dict[str, torch.Tensor] = field(init=False)
@@ -57,19 +62,18 @@ class Attempts:
         self.curved = any(s.watches == "curvature" for s in self.needs)
         named = self.parameters.items()
         self.trainable = {id(p): name for name, p in named if p.requires_grad}
+        self.matrices = matrix_names(self.model)
         if all(s.watches == "curvature" for s in self.needs):  # along all weights, whoever trains them
-            self.trainable = {id(self.parameters[name]): name for name in matrix_names(self.model)}
+            self.trainable = {id(self.parameters[name]): name for name in self.matrices}
 
     def collect(self) -> Statistics:
         """The statistics; passes begin again when one of them needs to know more."""
-        asks = any(s.watches in ("weights", "saliency", "curvature") for s in self.taken)
-        for p in self.parameters.values():
-            p.requires_grad_(asks and id(p) in self.trainable)
         if self.fallback or type(self.model) in _UNUSUAL:
             self._scout()
         while True:
             try:
-                return self._passes()
+                with self._around():
+                    return self._passes()
             except NeedsScoutError:
                 _UNUSUAL.add(type(self.model))
                 self._scout()
@@ -80,19 +84,28 @@ class Attempts:
             except LeakError as error:
                 raise UnsupportedLayerError(self.model, [Problem(n, UNSEEN) for n in error.names]) from None
 
+    @contextmanager
+    def _around(self) -> Iterator[None]:
+        """The model as passes want it, and as it was afterwards: each attempt begins from there."""
+        asks = any(s.watches in ("weights", "saliency", "curvature") for s in self.taken)
+        with preserved(self.model), gradients_on(self.model, self.training, self.seed), eager():
+            for p in self.parameters.values():
+                p.requires_grad_(asks and id(p) in self.trainable)
+            yield
+
     def _scout(self) -> None:
         assert self.scouted is None
-        self.scouted = scout(
-            lambda batch: self._recorder({}, batch, "batch", CallRecorder),
-            self.inputs,
-            lambda recorder: _fallback.installed(recorder, self.fallback),
-        )
+        with self._around():
+            self.scouted = scout(
+                lambda batch: self._recorder({}, batch, "batch", CallRecorder),
+                self.inputs,
+                lambda recorder: _fallback.installed(recorder, self.fallback),
+            )
 
     def _recorder(self, values: Values, batch: int, batch_norm: str, kind: type[CallRecorder]) -> CallRecorder:
-        matrices = frozenset(self.trainable.get(id(self.parameters[n]), "") for n in matrix_names(self.model))
-        collector = Collector(
-            self.taken if values else [], self.group_size, self.trainable, matrices - {""} | self.late, values
-        )
+        named = set(self.trainable.values())
+        matrices = frozenset(n for n in self.matrices if n in named) | self.late
+        collector = Collector(self.taken if values else [], self.group_size, self.trainable, matrices, values)
         return kind(
             collector, self.model, self.parameters, batch, batch_norm, self.taken if values else [], rules=RULES,
             scouted=self.scouted,
@@ -119,7 +132,7 @@ class Attempts:
         for statistic in self.needs:
             if not statistic.needs_pass:
                 values[type(statistic)].update(statistic.observe_model(self.model, self.inputs))
-        return self._statistics(size, losses, seen, values, shape, weights | set(matrix_names(self.model)), missed)
+        return self._statistics(size, losses, seen, values, shape, weights | set(self.matrices), missed)
 
     def _statistics(
         self, size: int, losses: Any, seen: Any, values: Values, shape: Any, weights: set[str], missed: set[str]
@@ -135,17 +148,15 @@ class Attempts:
         """Curvature by plain double differentiation, the other statistics in a pass of their own."""
         others = [s for s in self.needs if s.watches != "curvature"]
         curvature = type(next(s for s in self.needs if s.watches == "curvature"))
-        flags = {n: p.requires_grad for n, p in self.parameters.items()}
-        for p in self.parameters.values():
-            p.requires_grad_(p.is_floating_point())
-        found, loss = double_backward(self.model, self.inputs, self.targets, self.loss_fn, self.batch)
-        for name, p in self.parameters.items():
-            p.requires_grad_(flags[name])
+        with self._around():
+            for p in self.parameters.values():
+                p.requires_grad_(p.is_floating_point())
+            found, loss = double_backward(self.model, self.inputs, self.targets, self.loss_fn, self.batch)
         if not others:
             return self._statistics(self.batch, [loss], {}, {curvature: found}, (), set(found), set())
         rest = Attempts(
             self.model, self.inputs, self.targets, self.loss_fn, others, self.batch, self.group_size,
-            self.batch_norm, self.passes, self.fallback, self.scouted, self.late,
+            self.batch_norm, self.passes, self.fallback, self.training, self.seed, self.scouted, self.late,
         ).collect()  # fmt: skip
         return Statistics(**{**vars(rest), "values": {**rest.values, curvature: found}})
 
@@ -158,7 +169,7 @@ class Attempts:
         for names in _fallbacks(error.layers)[:TRIED]:
             trial = Attempts(
                 self.model, cut(self.inputs, 0, few), cut(self.targets, 0, few), self.loss_fn,
-                [GradNorms(parameters=parameters)], few, 1, self.batch_norm, 1, names,
+                [GradNorms(parameters=parameters)], few, 1, self.batch_norm, 1, names, self.training, self.seed,
             )  # fmt: skip
             try:
                 trial.collect()
@@ -193,3 +204,14 @@ def _fallbacks(layers: Sequence[str]) -> list[tuple[str, ...]]:
 
 def _holds(outer: str, inner: str) -> bool:
     return outer == "" or inner.startswith(f"{outer}.")
+
+
+@contextmanager
+def gradients_on(model: nn.Module, training: bool | None, seed: int | None) -> Iterator[None]:
+    """Autograd on whatever the caller's mode; modules and generators as asked."""
+    with torch.inference_mode(False), torch.enable_grad():
+        if training is not None:
+            model.train(training)
+        if seed is not None:
+            seed_generators(seed)
+        yield

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal, get_args
 
@@ -14,12 +13,11 @@ from pynas._errors import UserError
 from pynas._plural import counted
 from pynas.stats._attempts import Attempts
 from pynas.stats._base import Statistic, Statistics
-from pynas.stats.eager import check_readable, eager
+from pynas.stats.eager import check_readable
 from pynas.stats._problems import UnsupportedLayerError
 from pynas.stats.data import LossFn, check_data, ordinary, plain
 from pynas.stats.grad_moments import GradMoments
 from pynas.stats.gradients import Gradients
-from pynas.stats.state import preserved, seed_generators
 from pynas.stats.weights import matrix_names
 
 BatchNorm = Literal["batch", "group", "frozen"]
@@ -107,10 +105,10 @@ def collect(
         )  # fmt: skip
         return replace(found, values={**found.values, **alone.values})
 
-    with preserved(model), gradients_on(model, training, seed), eager():
+    with torch.inference_mode(False):
         asked = Attempts(
             model, ordinary(inputs), ordinary(targets), loss_fn, needs, batch, group_size, batch_norm, passes,
-            tuple(fallback),
+            tuple(fallback), training, seed,
         )  # fmt: skip
         try:
             return asked.collect()
@@ -166,14 +164,3 @@ def _check_model(model: nn.Module, fallback: Sequence[str]) -> None:
             )
     if isinstance(fallback, str):
         raise UserError(f"fallback: expected a sequence of layer names, got the string {fallback!r}")
-
-
-@contextmanager
-def gradients_on(model: nn.Module, training: bool | None, seed: int | None) -> Iterator[None]:
-    """Autograd on whatever the caller's mode; modules and generators as asked."""
-    with torch.inference_mode(False), torch.enable_grad():
-        if training is not None:
-            model.train(training)
-        if seed is not None:
-            seed_generators(seed)
-        yield
