@@ -67,9 +67,14 @@ class Derivation:
             self.tensor, self.parameters, rows, retain_graph=True, allow_unused=True, is_grads_batched=batched
         )
 
+    def _each_once(self) -> bool:
+        """Whether every value is one of the parameter's, and no two are the same one; some may be written over."""
+        counts = self.pull(torch.ones_like(self.tensor)[None])[self.names[0]].double()
+        return float(counts.sum()) == self.tensor.numel() and bool(((counts == 0) | (counts == 1)).all())
+
     def products(self, source: GradientProduct) -> dict[str, GradientProduct]:
         """What ``source``, of the tensor, is for each parameter."""
-        if self.rearranged:
+        if self.rearranged and self._each_once():
             return {self.names[0]: RearrangedProduct(source, self)}
         shared = _Shared(source, self)
         return {name: DerivedProduct(shared, name) for name in self.names}

@@ -42,7 +42,7 @@ QUESTIONS = {
     "is_floating_point", "is_complex", "is_signed", "data_ptr", "storage_offset", "untyped_storage", "item",
     "tolist", "len", "bool", "repr", "format", "hash", "requires_grad_", "is_inference", "is_shared", "is_pinned",
     "has_names", "retain_grad", "register_hook", "is_set_to", "dense_dim", "sparse_dim", "backward", "storage",
-    "typed_storage", "is_same_size", "can_cast", "result_type", "is_tensor", "is_nonzero", "dir",
+    "typed_storage", "set", "delete", "is_same_size", "can_cast", "result_type", "is_tensor", "is_nonzero", "dir",
 }  # fmt: skip
 LAYS_OUT = {"expand", "expand_as", "broadcast_to", "repeat", "tile"}
 REARRANGES = {

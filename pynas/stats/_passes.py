@@ -83,7 +83,9 @@ def _backward(recorder: CallRecorder, total: Tensor, *, watched: bool, twice: bo
 
     Returns the gradient of the inputs, [B, features], if ``watched``.
     """
-    own = {name: recorder.parameters[name] for name in recorder.collector.names.values() if recorder.tracks}
+    named = recorder.collector.names.values() if recorder.tracks else ()
+    # A forward may have switched some off.
+    own = {name: recorder.parameters[name] for name in named if recorder.parameters[name].requires_grad}
     sources = recorder.sources if watched else []
     # Recorded calls cut the path to their parameters, so any gradient found here came by another way.
     with torch.autocast(total.device.type, enabled=False):  # statistics keep the precision they accumulate in
