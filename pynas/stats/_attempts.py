@@ -160,13 +160,11 @@ class Attempts:
         ).collect()  # fmt: skip
         return Statistics(**{**vars(rest), "values": {**rest.values, curvature: found}})
 
-    def remedy(self, error: UnsupportedLayerError) -> str:
+    def remedy(self, layers: Sequence[str]) -> str:
         """What to do about these layers: the narrowest fallback that works on a few samples."""
-        if self.fallback and not error.problems:
-            return ""
         few = min(self.batch, 4)
         parameters = "all" if any(s.parameters == "all" for s in self.needs if s.watches == "weights") else "weights"
-        for names in _fallbacks(error.layers)[:TRIED]:
+        for names in _fallbacks(layers)[:TRIED]:
             trial = Attempts(
                 self.model, cut(self.inputs, 0, few), cut(self.targets, 0, few), self.loss_fn,
                 [GradNorms(parameters=parameters)], few, 1, self.batch_norm, 1, names, self.training, self.seed,
@@ -178,8 +176,8 @@ class Attempts:
             except Exception:  # noqa: S112 - whatever it is, this one does not work
                 continue
             return (
-                f"pass fallback={names!r} to compute their gradients group by group through torch.func (slower; "
-                "it works on these data), or set requires_grad=False on the parameters to leave them out"
+                f"pass fallback={names!r} to take gradients there group by group through torch.func (slower; it "
+                "works on these data), or set requires_grad=False on the parameters to leave them out"
             )
         return "no fallback works here; set requires_grad=False on the parameters to leave them out"
 

@@ -22,7 +22,7 @@ from pynas.stats._marks import Marks
 from pynas.stats._mixing import NeedsScoutError, is_python, mix, outputs_of, rearranges, tensors_of
 from pynas.stats._problems import Problem, UnsupportedLayerError
 from pynas.stats._propagation import name_of, propagate
-from pynas.stats._scout import Log, Scouted
+from pynas.stats._scout import Log, OtherPathError, Scouted
 from pynas.stats.overrides import without_override_check
 
 DATA = "has a size that depends on the data"
@@ -213,12 +213,9 @@ class CallRecorder(TorchFunctionMode):
         """Where samples will be in the outputs of the call that runs, as measured; None if nothing was."""
         if self.measured is None:
             return None
-        if self._calls >= len(self.measured) or name_of(self.measured[self._calls].func) != name_of(func):
-            raise UserError(
-                f"model: its forward calls other functions with {counted(self.batch, 'sample')} than with "
-                "three, so the dimensions that count samples cannot be measured; write it without conditions on "
-                "the batch size"
-            )
+        n = min(self._calls, len(self.measured) - 1)
+        if self._calls > n or name_of(self.measured[n].func) != name_of(func):
+            raise OtherPathError(self.measured[n].layer)
         return self.measured[self._calls].where
 
     def _places(self, func: Callable[..., Any], outputs: Sequence[Tensor]) -> list[Where] | None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pynas.stats._collector import Collector, Use
+from pynas.stats._layout import Layout
 from pynas.stats._products import LinearProduct
 from pynas.stats._recurrent_kinds import GateGradients, Recurrence, Steps, Weights
 
@@ -36,6 +37,7 @@ class Direction:
 
     Attributes:
         order: Brings samples, [B, ...], into the order of the batch; None when they are in it.
+        layout: Of rows [N, T, ...], several of which may be of one sample.
     """
 
     kind: Recurrence
@@ -44,6 +46,7 @@ class Direction:
     uses: Uses
     collector: Collector
     order: Tensor | None
+    layout: Layout = Layout(0)
 
     def deliver(self, x: Tensor, h: Tensor, h0: Tensor, dh: Tensor, gates: GateGradients, m: Tensor) -> None:
         """Hand over the products of all weights."""
@@ -68,6 +71,8 @@ class Direction:
     def _arranged(self, x: Tensor) -> Tensor:
         """[T, B, ...] as [B, T, ...] in the order of the batch."""
         rows = x.transpose(0, 1)
+        if self.layout.positions > 1:
+            return self.layout.first(rows).flatten(1, -2)
         return rows.contiguous() if self.order is None else rows.index_select(0, self.order)
 
 

@@ -8,7 +8,7 @@ to layer, lead back to. Where it cannot be known the call is an error.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -36,13 +36,16 @@ KINDS: dict[str, Recurrence] = {
 }
 
 
-def _samples(recorder: CallRecorder, input: Tensor, dim: int) -> None:
-    """Check that dimension ``dim`` of ``input`` counts the samples."""
-    if recorder.layout(input) != Layout(dim):
-        raise UserError(
-            f"model: a recurrent layer got an input of {tuple(input.shape)}, whose dimension {dim} should "
-            f"count the {counted(recorder.batch, 'sample')}; give it the samples there (see its batch_first)"
-        )
+def _samples(recorder: CallRecorder, input: Tensor, dim: int) -> Layout:
+    """How the rows of ``input`` along ``dim`` belong to samples.
+
+    Raises:
+        IrregularError: The samples are in another dimension.
+    """
+    layout = recorder.layout(input)
+    if layout.dim != dim:
+        raise IrregularError
+    return replace(layout, dim=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +139,9 @@ def _sequence(operator: str, recorder: CallRecorder, func: Func, *args: Any, **k
         x = packing.padded(x)
     elif call.batch_first:
         x = x.transpose(0, 1)
+    layout = Layout(0)
     if packing is None:
-        _samples(recorder, call.input, 0 if call.batch_first else 1)
+        layout = _samples(recorder, call.input, 0 if call.batch_first else 1)
     elif x.shape[1] != recorder.batch:
         raise UserError(
             f"model: a recurrent layer got a packed sequence of {x.shape[1]}, not of the "
@@ -150,7 +154,7 @@ def _sequence(operator: str, recorder: CallRecorder, func: Func, *args: Any, **k
         outputs = []
         for d, (weights, uses) in enumerate(claimed[k : k + directions]):
             steps = Steps(packing.sizes if packing is not None else None, reverse=d == 1)
-            direction = Direction(kind, weights.to(dtype), steps, uses, recorder.collector, order)
+            direction = Direction(kind, weights.to(dtype), steps, uses, recorder.collector, order, layout)
             cell = None if c0 is None else c0[k + d]
             y, last, c = run(recorder.anchor, x, h0[k + d], cell, direction)
             outputs.append(y)
@@ -188,13 +192,13 @@ def _cell(
         claimed = _claim(recorder, f"{operator}_cell", params, biases, 1)
     if claimed is None:
         return NotImplemented
-    _samples(recorder, input, 0)
+    layout = _samples(recorder, input, 0)
     states = (hx,) if isinstance(hx, Tensor) else tuple(hx)
     dtype, returned = _dtypes(input, states[0], not operator.startswith("rnn"))
     h0, c0 = states[0].to(dtype), states[1].to(dtype) if len(states) > 1 else None
     weights, uses = claimed[0]
     kind, steps = KINDS[operator], Steps(None, reverse=False)
-    direction = Direction(kind, weights.to(dtype), steps, uses, recorder.collector, None)
+    direction = Direction(kind, weights.to(dtype), steps, uses, recorder.collector, None, layout)
     _, h, c = run(recorder.anchor, input.to(dtype).unsqueeze(0), h0, c0, direction)
     return h.to(returned) if c is None else (h.to(returned), c.to(returned))
 

@@ -7,12 +7,14 @@ rows are its own. They cost a few hundredths of a pass of the whole batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from pynas._errors import UserError
@@ -48,6 +50,7 @@ class Measured:
     func: Callable[..., Any]
     where: tuple[Where, ...]
     shapes: tuple[torch.Size, ...]
+    layer: str
 
 
 class Log:
@@ -55,6 +58,8 @@ class Log:
 
     def __init__(self, smaller: Log | None = None) -> None:
         self.calls: list[tuple[Callable[..., Any], list[torch.Size], list[Tensor | None]]] = []
+        self.layers: list[str] = []  # in which layer each call was made
+        self.path: list[str] = []  # the layers that run now, each in the one before
         self.smaller = smaller
         self.products: set[str] = set()  # parameters that multiply something in layers under fallback
 
@@ -71,6 +76,7 @@ class Log:
                     dim = changed[0] if len(changed) == 1 else None
                 if dim is not None:
                     rows[i] = _row_sums(y, dim)
+        self.layers.append(self.path[-1] if self.path else "")
         self.calls.append((func, [y.shape for y in outputs], rows))
 
 
@@ -116,8 +122,11 @@ def scout(
     small = run(SIZES[0], _few(inputs, SIZES[0]), Log())
     batch = _few(inputs, SIZES[1])
     large = run(SIZES[1], batch, Log(small))
-    if len(small.calls) != len(large.calls):
-        raise _other_path()
+    names = [[name_of(func) for func, _, _ in log.calls] for log in (small, large)]
+    if names[0] != names[1]:
+        n = next(i for i, pair in enumerate(zip_longest(*names)) if pair[0] != pair[1])
+        # One of the passes may be through with the layer already: the inner one of both.
+        raise OtherPathError(max(small.layers[n : n + 1] + large.layers[n : n + 1], key=len))
     moved = None
     if any(r is not None for _, _, rows in large.calls for r in rows):
         moved = run(SIZES[1], _other_first(batch, inputs), Log(small))
@@ -127,9 +136,9 @@ def scout(
 
 def _measured(small: Log, large: Log, moved: Log | None, n: int) -> Measured:
     func, shapes, _ = small.calls[n]
-    same, larger, rows = large.calls[n]
-    if func is not same and name_of(func) != name_of(same) or len(shapes) != len(larger):
-        raise _other_path()
+    _, larger, rows = large.calls[n]
+    if len(shapes) != len(larger):
+        raise OtherPathError(small.layers[n])
     where = []
     for i, (a, b) in enumerate(zip(shapes, larger, strict=True)):
         changed, base = None, rows[i]
@@ -141,7 +150,7 @@ def _measured(small: Log, large: Log, moved: Log | None, n: int) -> Measured:
                 continue
             changed = (base != again).cpu()
         where.append(_settled(a, b, changed))
-    return Measured(func, tuple(where), tuple(larger))
+    return Measured(func, tuple(where), tuple(larger), small.layers[n])
 
 
 def _settled(small: torch.Size, large: torch.Size, moved: Tensor | None) -> Where:
@@ -154,7 +163,7 @@ def _settled(small: torch.Size, large: torch.Size, moved: Tensor | None) -> Wher
 def _run(recorder: CallRecorder, inputs: Any, whole: Any, log: Log, fallback: Any) -> Log:
     recorder.log = log
     try:
-        with preserved(recorder.model), torch.no_grad(), fallback, recorder:
+        with preserved(recorder.model), torch.no_grad(), fallback, _layers_noted(recorder.model, log), recorder:
             seed_generators(0)
             call_model(recorder.model, inputs)
     except UserError:
@@ -203,8 +212,37 @@ def _other_first(batch: Any, inputs: Any) -> Any:
     )
 
 
-def _other_path() -> UserError:
-    return UserError(
-        "model: its forward takes another path for another number of samples, so the dimensions that count "
-        "samples cannot be measured; write it without conditions on the batch size"
-    )
+@contextmanager
+def _layers_noted(model: nn.Module, log: Log) -> Iterator[None]:
+    """Keep ``log.path`` while the context lasts."""
+    names = {id(module): name for name, module in model.named_modules()}
+
+    def enter(module: nn.Module, _: Any) -> None:
+        log.path.append(names.get(id(module), log.path[-1] if log.path else ""))
+
+    def leave(module: nn.Module, _: Any, __: Any) -> None:
+        log.path.pop()
+
+    hooks = nn.modules.module
+    before = hooks.register_module_forward_pre_hook(enter)
+    after = hooks.register_module_forward_hook(leave, always_call=True)
+    try:
+        yield
+    finally:
+        before.remove()
+        after.remove()
+
+
+class OtherPathError(UserError):
+    """What a forward calls depends on the number of samples, or on their values.
+
+    Attributes:
+        layer: In which layer, as far as that can be told.
+    """
+
+    def __init__(self, layer: str) -> None:
+        self.layer = layer
+        super().__init__(
+            f"model: what layer {layer!r} calls depends on how many samples there are or on their values (as where "
+            "each token goes to some experts), so its samples cannot be followed"
+        )

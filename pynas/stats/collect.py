@@ -15,6 +15,7 @@ from pynas.stats._attempts import Attempts
 from pynas.stats._base import Statistic, Statistics
 from pynas.stats.eager import check_readable
 from pynas.stats._problems import UnsupportedLayerError
+from pynas.stats._scout import OtherPathError
 from pynas.stats.data import LossFn, check_data, ordinary, plain
 from pynas.stats.grad_moments import GradMoments
 from pynas.stats.gradients import Gradients
@@ -113,7 +114,9 @@ def collect(
         try:
             return asked.collect()
         except UnsupportedLayerError as error:
-            raise error.advised(asked.remedy(error)) from None
+            raise error.advised(asked.remedy(error.layers)) from None
+        except OtherPathError as error:
+            raise UserError(f"{error}; {asked.remedy((error.layer,))}") from None
 
 
 def _merged(needs: Sequence[Statistic[Any]]) -> list[Statistic[Any]]:

@@ -359,7 +359,7 @@ def test_packed_before_the_pass() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.head(self.rnn(packed)[1][0])
 
-    with pytest.raises(UserError, match="packed before this forward pass"):
+    with pytest.raises(UserError, match="cannot be followed"):
         collect(Holding().double(), x, y, needs=[GradNorms()])
 
 
@@ -539,6 +539,6 @@ def test_samples_elsewhere() -> None:
             return y, y[:, 0].mean(1, keepdim=True)
 
     with pytest.raises(
-        UserError, match=r"input of \(6, 4, 4\), whose dimension 1 should count the 6 samples"
+        UserError, match="depend on each other"
     ):
         collect(Swapped("lstm").double(), *data(), needs=[GradNorms()])
