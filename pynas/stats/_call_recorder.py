@@ -215,7 +215,7 @@ class CallRecorder(TorchFunctionMode):
             return None
         n = min(self._calls, len(self.measured) - 1)
         if self._calls > n or name_of(self.measured[n].func) != name_of(func):
-            raise OtherPathError(self.measured[n].layer)
+            raise OtherPathError(max((m.layer for m in self.measured[max(n - 1, 0) : n + 1]), key=len))
         return self.measured[self._calls].where
 
     def _places(self, func: Callable[..., Any], outputs: Sequence[Tensor]) -> list[Where] | None:
