@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +23,7 @@ from pynas.stats._problems import Problem, UnsupportedLayerError
 from pynas.stats._rules import RULES
 from pynas.stats._scout import Scouted, scout
 from pynas.stats._second_order import NoSecondOrderError, SecondOrderRecorder
+from pynas.stats._structure import structure_of
 from pynas.stats.data import LossFn, cut
 from pynas.stats.eager import eager
 from pynas.stats.grad_norms import GradNorms
@@ -32,6 +33,9 @@ from pynas.stats.weights import matrix_names
 Values = Mapping[type[Statistic[Any]], dict[str, Any]]
 # Kinds of models that needed measuring before: their next pass does not begin without.
 _UNUSUAL: weakref.WeakSet[type] = weakref.WeakSet()
+# What small passes found out about the structures seen last.
+_KNOWN: dict[Hashable, Scouted] = {}
+REMEMBERED = 256
 TRIED = 4  # fallbacks, before an error says that none works
 
 
@@ -95,12 +99,21 @@ class Attempts:
 
     def _scout(self) -> None:
         assert self.scouted is None
+        structure = structure_of(self.model, self.inputs)
+        key = None if structure is None else (structure, self.fallback, self.training)
+        if key in _KNOWN:
+            self.scouted = _KNOWN[key]
+            return
         with self._around():
             self.scouted = scout(
                 lambda batch: self._recorder({}, batch, "batch", CallRecorder),
                 self.inputs,
                 lambda recorder: _fallback.installed(recorder, self.fallback),
             )
+        if key is not None:
+            _KNOWN[key] = self.scouted
+            if len(_KNOWN) > REMEMBERED:
+                _KNOWN.pop(next(iter(_KNOWN)))
 
     def _recorder(self, values: Values, batch: int, batch_norm: str, kind: type[CallRecorder]) -> CallRecorder:
         named = set(self.trainable.values())

@@ -57,20 +57,19 @@ class BatchNormCall(Call):
         return self._whole([p[0] for p in parts], x), (means, rstds)
 
     def input_grad(self, grad: Tensor, x: Tensor, saved: tuple[Tensor, ...]) -> Tensor:
-        mean, variance = self.running or (None, None)
-        training = self.running is None
-        if training and fuses_batch_norm(x, self.weight, self.bias):
+        if self.running is not None:
+            # By hand: for one sample, a contiguous input and a channels_last gradient PyTorch 2.13 is wrong.
+            scale = torch.rsqrt(self.running[1] + self.eps)
+            scale = scale if self.weight is None else scale * self.weight
+            return (grad * scale.view(-1, *(1,) * (x.dim() - 2))).to(x.dtype)
+        if fuses_batch_norm(x, self.weight, self.bias):
             return ops.batch_norm_backward(grad, x, self.weight, *saved)
         weight = self._folded(self.weight)
         grads, xs = self._parts(grad), self._parts(x)
-        empty = x.new_empty(0)
-        means, rstds = (
-            (s.view(len(xs), -1) for s in saved) if training else (empty.view(1, 0), empty.view(1, 0))
-        )
+        means, rstds = (s.view(len(xs), -1) for s in saved)
         parts = [
             aten.native_batch_norm_backward(
-                grads[i], xs[i], weight, mean, variance, means[i], rstds[i], training, self.eps, (True,
-                False, False)
+                grads[i], xs[i], weight, None, None, means[i], rstds[i], True, self.eps, (True, False, False)
             )[0]
             for i in range(len(xs))
         ]  # fmt: skip

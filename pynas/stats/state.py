@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
@@ -75,8 +76,8 @@ class _Snapshot:
     def __init__(self, model: nn.Module) -> None:
         self._model = model
         self._generators = put_back_generators()
-        self._modules = [ModuleState(module) for module in model.modules()]
         with _plainly():
+            self._modules = [ModuleState(module) for module in _modules(model)]
             found = {id(t): (t, values) for m in self._modules for t, values in m.tensors()}
             if any(is_lazy(t) for t, _ in found.values()):
                 check_initialised(model)
@@ -109,9 +110,30 @@ class _Snapshot:
 
 @contextmanager
 def _plainly() -> Iterator[None]:
-    """Tensors without modes and graphs around them, whichever the caller is in."""
-    with torch._C.DisableTorchFunction(), torch.inference_mode(False), torch.no_grad():
-        yield
+    """Tensors without modes and graphs around them, whichever the caller is in.
+
+    And no garbage collection: thousands of small objects would set off several, each as long as all else here.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        with torch._C.DisableTorchFunction(), torch.inference_mode(False), torch.no_grad():
+            yield
+    finally:
+        if collects:
+            gc.enable()
+
+
+def _modules(model: nn.Module) -> list[nn.Module]:
+    """``model.modules()``, which passes each one up through all that hold it."""
+    found: dict[int, nn.Module] = {}
+    waiting = [model]
+    while waiting:
+        module = waiting.pop()
+        if id(module) not in found:
+            found[id(module)] = module
+            waiting += [child for child in module._modules.values() if child is not None]
+    return list(found.values())
 
 
 def _carried_out(steps: Sequence[Callable[[], object]]) -> list[BaseException]:
