@@ -100,6 +100,7 @@ def score(
                     "status": str(s.status),
                     "message": s.message,
                     "seconds": s.seconds,
+                    "coverage": s.coverage,
                     "layers": dict(s.layers),
                 }
                 for name, s in scores.items()
@@ -107,9 +108,9 @@ def score(
         )
     console.print_table(
         f"{architecture or model} on {source.name}, {precision}",
-        ["proxy", "score", "status", "seconds"],
+        ["proxy", "score", "status", "coverage", "seconds"],
         [
-            (name, s.value, s.status if not s.message else f"{s.status}: {s.message}", s.seconds)
+            (name, s.value, s.status if not s.message else f"{s.status}: {s.message}", f"{s.coverage:.0%}", s.seconds)
             for name, s in scores.items()
         ],
     )

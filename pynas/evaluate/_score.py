@@ -38,18 +38,22 @@ class Score:
     """The score of one proxy for one network.
 
     Attributes:
-        value: The score; NaN unless ``status`` is ``"ok"``.
-        status: ``"ok"``, ``"failed"`` (see ``message``) or ``"non_finite"``.
+        value: The score; NaN if ``status`` is ``"failed"`` or ``"non_finite"``.
+        status: ``"ok"``, ``"failed"`` (see ``message``), ``"non_finite"``, or ``"partial"``: a score of some of the
+            weights that its definition counts, which compares with no other network's.
         message: Why there is no score, as text.
         layers: Contribution of each layer, by parameter name, if the proxy is a sum over layers.
         seconds: Wall-clock seconds of the passes that it needed; shared passes count in full.
+        coverage: The share of the parameters that the definition counts (the weights: what multiplies its input,
+            in whatever module or computation) and that were counted; 1 for scores that count none.
     """
 
     value: float
-    status: Literal["ok", "failed", "non_finite"] = "ok"
+    status: Literal["ok", "failed", "non_finite", "partial"] = "ok"
     message: str = ""
     layers: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0
+    coverage: float = 1.0
 
 
 def score(
@@ -183,7 +187,14 @@ def _value(proxy: Proxy, statistics: Statistics, seconds: float) -> Score:
     if not math.isfinite(value):
         worst = next((n for n, v in layers.items() if not math.isfinite(v)), "the sum")
         return Score(math.nan, "non_finite", f"{proxy.name} is {value} (from {worst})", layers, seconds)
-    return Score(value, layers=layers, seconds=seconds)
+    missing = proxy.left_out(statistics)
+    if not missing:
+        return Score(value, layers=layers, seconds=seconds)
+    sizes = {name: statistics.weights[name].numel() for name in statistics.matrices | missing}
+    coverage = 1 - sum(sizes[name] for name in missing) / sum(sizes.values())
+    shown = ", ".join(sorted(missing)[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+    message = f"{proxy.name} counts {coverage:.1%} of the weights: {shown} cannot be followed"
+    return Score(value, "partial", message, layers, seconds, coverage)
 
 
 def splits(proxies: Iterable[Proxy]) -> bool:

@@ -149,6 +149,15 @@ class Proxy(ABC):
         """The score; by default, the sum over layers."""
         return math.fsum(self.layers(statistics).values())
 
+    def left_out(self, statistics: Statistics) -> frozenset[str]:
+        """Parameters that the definition counts and the statistics do not have, by name.
+
+        Weights that the loss does not depend on have gradients of zero and count as seen.
+        """
+        if not any(n.needs_pass and n.watches in ("weights", "saliency", "curvature") for n in self.needs):
+            return frozenset()
+        return frozenset(name for name in statistics.missed if statistics.weights[name].dim() > 1)
+
     def of_architecture(
         self, space: Any, architecture: Architecture, num_classes: int, inputs: Any
     ) -> float | None:

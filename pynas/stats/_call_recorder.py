@@ -19,12 +19,14 @@ from pynas.stats._derivation import Derivation
 from pynas.stats._fast import Memo
 from pynas.stats._layout import Layout, Unknown, Where
 from pynas.stats._marks import Marks
-from pynas.stats._mixing import NeedsScoutError, is_python, mix, outputs_of, rearranges, tensors_of
+from pynas.stats._mixing import LAYS_OUT, NeedsScoutError, is_python, mix, outputs_of, rearranges, tensors_of
 from pynas.stats._problems import Problem, UnsupportedLayerError
-from pynas.stats._propagation import name_of, propagate
+from pynas.stats._propagation import is_pointwise, laid_out, name_of, propagate
 from pynas.stats._scout import Log, OtherPathError, Scouted
 from pynas.stats.overrides import without_override_check
 
+# Beside what broadcasts: operators whose inputs have the samples of one output row in the same place.
+MEETS = {"cat", "concat", "concatenate", "stack", "matmul", "bmm", "scaled_dot_product_attention"}
 DATA = "has a size that depends on the data"
 
 
@@ -92,6 +94,7 @@ class CallRecorder(TorchFunctionMode):
         self._relus = 0
         self._read: dict[int, tuple[weakref.ref[Tensor], int, str]] = {}
         self._calls = 0
+        self._inside: list[Callable[..., Any]] = []  # functions written in Python that run now
         self._rearranged: dict[int, weakref.ref[Tensor]] = {}
         self.parameters = parameters
         self.own = {id(p): n for n, p in parameters.items()}
@@ -171,6 +174,7 @@ class CallRecorder(TorchFunctionMode):
             sources = sources.union(*(self.comes_from(t) for t in tensors))
         places = self._places(func, outputs)
         copies = all(self.marks.only_copies(t) for t, _ in samples)
+        assumed = bool(samples) and self._assumes(func, samples)
         moved = bool(sources) and len(sources) == 1 and rearranges(func, args) and self._is_rearranged(tensors)
         for i, y in enumerate(outputs):
             if id(y) in self.own:
@@ -187,14 +191,33 @@ class CallRecorder(TorchFunctionMode):
                         f"model: {name_of(func)} brings copies of a parameter, one for each sample, together again; "
                         "compute with one copy, which is the same"
                     )
-                self.marks.sample(y, where, copies)
+                self.marks.sample(y, where, copies, assumed)
             elif where is not None:
-                self.marks.sample(y, where, copies=True)
+                usual = isinstance(where, Unknown) and name_of(func) in LAYS_OUT
+                if usual:
+                    where = laid_out(tensors[0], y, self.batch)
+                self.marks.sample(y, where, copies=True, assumed=usual)
             elif sources:
                 self.marks.derived(y, sources)
                 if moved:
                     self._rearranged[id(y)] = weakref.ref(y)
         self._calls += 1
+
+    def _assumes(self, func: Callable[..., Any], samples: Sequence[tuple[Tensor, Where]]) -> bool:
+        """Whether all of these are copies in the usual order; an error where another tensor has another order."""
+        found = [self.marks.assumed(t) for t, _ in samples]
+        if not any(found) or all(found):
+            return any(found)
+        orders = {
+            (w.dim - t.dim(), w.before, w.after) if isinstance(w, Layout) else None for t, w in samples
+        }
+        name = name_of(func)
+        if len(orders) > 1 or None in orders or not (is_pointwise(name) or name in MEETS):
+            raise UserError(
+                f"model: {name} brings samples together with copies of a tensor that has none, and which of the "
+                "copies are of which sample cannot be told; let it broadcast, or expand it over the batch alone"
+            )
+        return False
 
     def where(self, x: Tensor) -> Where:
         """Where the samples of ``x`` are; None where it has none."""
@@ -416,8 +439,14 @@ class CallRecorder(TorchFunctionMode):
         PyTorch hands such a function to the mode as a whole and asks again on every call while a mode is
         active, so a copy of it runs whose own question is answered no; what it calls is intercepted as usual.
         """
-        with self:
-            return without_override_check(func)(*args, **kwargs)
+        if func in self._inside:  # one that asks again by its public name
+            return func(*args, **kwargs)
+        self._inside.append(func)
+        try:
+            with self:
+                return without_override_check(func)(*args, **kwargs)
+        finally:
+            self._inside.pop()
 
 
 def _lost(where: Where, batch: int) -> str:

@@ -94,7 +94,9 @@ class _Recorded(torch.autograd.Function):
 
 def unshared(y: Tensor) -> Tensor:
     """``y`` as a tensor that is no view, for autograd: a model may change what a layer puts out in place."""
-    return torch.ops.aten._unsafe_view(y, y.shape) if y._is_view() else y
+    if not y._is_view():
+        return y
+    return torch.ops.aten._unsafe_view(y, y.shape) if y.is_contiguous() else y.clone()
 
 
 def record(anchor: Tensor, x: Tensor, call: Call, to: Delivery | None) -> Tensor:

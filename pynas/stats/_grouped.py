@@ -20,7 +20,7 @@ from torch.utils import _pytree
 from pynas import ops
 from pynas._errors import UserError
 from pynas.stats import _products
-from pynas.stats._calls import Delivery
+from pynas.stats._calls import Delivery, unshared
 from pynas.stats._collector import Use
 from pynas.stats._layout import Layout, Unknown, Where
 from pynas.stats._products import GradientProduct
@@ -126,7 +126,7 @@ class _Grouped(torch.autograd.Function):
 def _own(y: Tensor, tensors: Sequence[Tensor]) -> Tensor:
     if any(y is t for t in tensors):
         return y.clone()
-    return torch.ops.aten._unsafe_view(y, y.shape) if y._is_view() and y.is_contiguous() else y
+    return unshared(y)
 
 
 def _gradients(

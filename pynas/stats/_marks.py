@@ -22,15 +22,29 @@ class Marks:
         self._samples: dict[int, tuple[weakref.ref[Tensor], Where]] = {}
         self._derived: dict[int, tuple[weakref.ref[Tensor], frozenset[int]]] = {}
         self._copies: dict[int, weakref.ref[Tensor]] = {}
+        self._assumed: dict[int, weakref.ref[Tensor]] = {}
         self._written: dict[int, StorageWeakRef] = {}  # storages that samples were written into
 
-    def sample(self, x: Tensor, where: Where, copies: bool = False) -> None:
-        """Note a tensor that depends on samples; with ``copies`` one that only has a row for each of them."""
+    def sample(self, x: Tensor, where: Where, copies: bool = False, assumed: bool = False) -> None:
+        """Note a tensor that depends on samples.
+
+        Args:
+            x: The tensor.
+            where: Where its samples are.
+            copies: It only has a row for each of them, and nothing of them in it.
+            assumed: Of such copies, which are of which sample is only the usual order.
+        """
         self._samples[id(x)] = weakref.ref(x), where
-        if copies:
-            self._copies[id(x)] = weakref.ref(x)
-        elif self._copies:
-            self._copies.pop(id(x), None)
+        for chosen, marks in ((copies, self._copies), (assumed, self._assumed)):
+            if chosen:
+                marks[id(x)] = weakref.ref(x)
+            elif marks:
+                marks.pop(id(x), None)
+
+    def assumed(self, x: Tensor) -> bool:
+        """Whether which of its rows are of which sample is only the usual order."""
+        known = self._assumed.get(id(x))
+        return known is not None and known() is x
 
     def only_copies(self, x: Tensor) -> bool:
         """Whether a sample tensor has a row for each sample but nothing of the samples in it."""

@@ -19,9 +19,9 @@ from torch.utils import _pytree as pytree
 
 from pynas._errors import UserError
 from pynas.stats._calls import Delivery
-from pynas.stats._layout import Layout, Where
+from pynas.stats._layout import Layout, Unknown, Where
 from pynas.stats._products import RowsProduct
-from pynas.stats._propagation import indexed, is_pointwise, name_of
+from pynas.stats._propagation import UNKNOWN, indexed, is_pointwise, laid_out, name_of, propagate
 
 if TYPE_CHECKING:
     from pynas.stats._call_recorder import CallRecorder
@@ -120,6 +120,10 @@ def mix(
     places = recorder.next_places(func)
     assert places is not None
     meets = any(recorder.is_sample(t) for t in tensors)
+    shape = None
+    if places and isinstance(places[0], Unknown):
+        known, shape = _followed(recorder, func, args, kwargs, tensors, meets)
+        places = (known, *places[1:])
     if not meets and not any(p is not None for p in places):
         return func(*args, **kwargs)
     asked = {
@@ -135,7 +139,23 @@ def mix(
     if not asked:
         return func(*args, **kwargs)
     recorder.once_only()
-    return _mixed(recorder, func, name, args, kwargs, asked, places, meets)
+    return _mixed(recorder, func, name, args, kwargs, asked, places, meets, shape)
+
+
+def _followed(
+    recorder: CallRecorder, func: Func, args: tuple[Any, ...], kwargs: Mapping[str, Any], tensors: Sequence[Tensor],
+    meets: bool,
+) -> tuple[Where, Sequence[int] | None]:  # fmt: skip
+    """Where samples will be in an output in which that could not be measured, and its shape."""
+    name = name_of(func)
+    if meets and is_pointwise(name):
+        shape = torch.broadcast_shapes(*(t.shape for t in tensors))
+        samples = [(t, recorder.where(t)) for t in tensors if recorder.is_sample(t)]
+        return propagate(func, args, kwargs, samples, torch.empty(shape, device="meta")), shape
+    if not meets and name in LAYS_OUT:
+        y = func(args[0].detach(), *args[1:], **kwargs)
+        return laid_out(args[0], y, recorder.batch), y.shape
+    return UNKNOWN, None
 
 
 def _mixed(
@@ -147,6 +167,7 @@ def _mixed(
     asked: Mapping[int, Delivery],
     places: Sequence[Where],
     meets: bool,
+    shape: Sequence[int] | None,
 ) -> Any:
     from pynas.stats._grouped import run_operator
 
@@ -155,7 +176,7 @@ def _mixed(
         return _written(recorder, func, args, asked)
     used = [t for t in tensors_of(args, kwargs) if id(t) in asked]
     if meets and isinstance(where, Layout) and is_pointwise(name) and not any(t is args[0] for t in used if name[-1:] == "_"):
-        shape = recorder.next_shape(where)
+        shape = recorder.next_shape(where) if shape is None else shape
         rows = {
             id(t): broadcast(recorder, t, where, shape, asked[id(t)])
             for t in used
@@ -232,12 +253,22 @@ class _LaidOut(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[None, ...]:
         layout: Layout = ctx.layout
         sizes = (1,) * (grad.dim() - len(ctx.shape)) + tuple(ctx.shape)
-        copies = [grad.shape[d] // size for d, size in enumerate(sizes)]
-        if layout.before != 1 or layout.after != sizes[layout.dim]:
+        copies = [grad.shape[d] // size if size else 1 for d, size in enumerate(sizes)]
+        size = sizes[layout.dim]
+        if layout.before != 1 or layout.after % max(size, 1):
             raise UserError(f"model: a tensor of {tuple(ctx.shape)} is laid out over the batch in an unknown order")
-        parts = grad.reshape([n for pair in zip(copies, sizes, strict=True) for n in pair])
-        over = [2 * d for d in range(len(sizes)) if d != layout.dim and copies[d] > 1]
-        rows = parts.sum(over, keepdim=True) if over else parts
-        rows = rows.movedim(2 * layout.dim, 0)
-        ctx.to.collector.deliver(ctx.to.use, RowsProduct(rows.reshape(rows.shape[0], *ctx.shape), 1))
+        # Each dimension as (copies, size); that of the samples as (B, copies for each, size).
+        batch = grad.shape[layout.dim] // max(layout.after, 1)
+        shape, over = [], []
+        for d, (count, own) in enumerate(zip(copies, sizes, strict=True)):
+            if d == layout.dim:
+                sample_dim = len(shape)
+                shape += [batch, count // batch, own]
+                over.append(sample_dim + 1)
+            else:
+                over.append(len(shape))
+                shape += [count, own]
+        rows = grad.reshape(shape).movedim(sample_dim, 0)
+        rows = rows.sum([d if d > sample_dim else d + 1 for d in over])
+        ctx.to.collector.deliver(ctx.to.use, RowsProduct(rows.reshape(batch, *ctx.shape), 1))
         return None, None, None, None, None, None

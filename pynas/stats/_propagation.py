@@ -87,7 +87,21 @@ def propagate(
         return indexed(where, x, args[1])
     if name in ("unsqueeze", "squeeze", "select", "narrow"):
         return _one_dim(name, where, x, args, kwargs)
+    if name in ("expand", "expand_as", "broadcast_to"):
+        return _from_right(where, x, y)
     return UNKNOWN
+
+
+def laid_out(x: Tensor, y: Tensor, batch: int) -> Where:
+    """Of copies of a tensor without samples along one dimension, ``expand`` or ``repeat``, for a multiple of B.
+
+    The copies of one sample lie side by side where whole tensors are repeated, as [B, n] is in memory.
+    """
+    sizes = (1,) * (y.dim() - x.dim()) + tuple(x.shape)
+    grown = [d for d in range(y.dim()) if y.shape[d] != sizes[d]]
+    if len(grown) != 1 or y.shape[grown[0]] % batch:
+        return UNKNOWN
+    return Layout(grown[0], 1, y.shape[grown[0]] // batch)
 
 
 def is_pointwise(name: str) -> bool:

@@ -85,7 +85,8 @@ def collect(
     inputs, targets = plain(inputs), plain(targets)
     batch = check_data(inputs, targets)
     needs = _merged(needs)
-    check_readable(model)
+    if any(s.needs_pass for s in needs):
+        check_readable(model)
     passes = _divided("micro_batches", micro_batches, batch)
     size = batch // passes
     _divided("group_size", group_size, size)

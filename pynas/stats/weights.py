@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 from pynas.stats._mixing import PRODUCTS, is_python, tensors_of
 from pynas.stats._propagation import name_of
 from pynas.stats.data import call_model, cut
+from pynas.stats.eager import check_readable
 from pynas.stats.overrides import without_override_check
 from pynas.stats.state import preserved
 
@@ -54,6 +55,7 @@ def weight_names(model: nn.Module, inputs: Any) -> list[str]:
 
 def weight_tensors(model: nn.Module, inputs: Any) -> dict[str, Tensor]:
     """The same as tensors; a weight that its layer computes (weight norm) once, under the name of the attribute."""
+    check_readable(model)
     found: dict[str, Tensor] = {}
     computed: set[str] = set()
     for name, module in model.named_modules():
