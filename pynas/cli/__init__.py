@@ -16,6 +16,7 @@ import typer
 from pynas._errors import UserError, is_out_of_memory, printable
 from pynas._io.atomic import remove_partial
 from pynas.cli import (
+    _help,
     analyze,
     bench,
     console,
@@ -53,6 +54,7 @@ app.add_typer(hardware.app, name="hardware")
 app.command("spaces")(info.spaces)
 app.command("proxies")(info.proxies)
 app.command("doctor")(info.doctor)
+_help.keep_examples(app)
 
 
 def main() -> None:

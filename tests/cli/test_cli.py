@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import typer
 
 import pynas
+from pynas import cli
 from pynas.cli.search import parse_constraints, parse_option
 
 CELL = "|nor_conv_1x1~0|+|none~0|skip_connect~1|+|nor_conv_1x1~0|none~1|avg_pool_3x3~2|"
@@ -45,6 +47,31 @@ def test_help_names_every_command_and_shows_examples(run: Any) -> None:
         assert "--json" in text
 
 
+def test_every_example_is_a_line_of_its_own(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The examples in the source are lines of the help, however narrow the terminal."""
+    monkeypatch.setenv("COLUMNS", "60")
+    pages = 0
+
+    def look(app: typer.Typer, *path: str) -> None:
+        nonlocal pages
+        texts = {(*path, command.name): command.callback.__doc__ for command in app.registered_commands}
+        for group in app.registered_groups:
+            texts[(*path, group.name)] = group.typer_instance.info.help
+            look(group.typer_instance, *path, group.name)
+        for command, text in texts.items():
+            examples = {
+                line for line in map(str.strip, text.splitlines()) if line.startswith(("pynas ", "Example: "))
+            }
+            code, out, _ = run(*command, "--help")
+            assert code == 0
+            assert examples, command
+            assert examples <= set(map(str.strip, out.splitlines())), command
+            pages += 1
+
+    look(cli.app)
+    assert pages > 15
+
+
 @pytest.mark.parametrize("command", ["spaces", "proxies", "doctor"])
 def test_info_commands_print_text_and_json(run: Any, command: str) -> None:
     code, out, _ = run(command)
@@ -76,6 +103,7 @@ def test_search_store_resume_and_report(run: Any, tmp_path: Path, table: Path) -
     assert page.stat().st_size > 100_000
 
 
+@pytest.mark.slow
 def test_search_prints_the_best_with_its_known_accuracy(run: Any, table: Path) -> None:
     code, out, _ = run(
         "search", "--budget", 2, "--batch", 8, "--table", f"npz:{table}", "--constraint", "flops<60e6"
@@ -86,6 +114,7 @@ def test_search_prints_the_best_with_its_known_accuracy(run: Any, table: Path) -
     assert "ms a trial outside scoring" in out
 
 
+@pytest.mark.slow
 def test_score_an_architecture_with_layers(run: Any) -> None:
     code, out, _ = run("score", CELL, "--batch", 8, "--proxies", "zico,params", "--json")
     assert code == 0
@@ -122,6 +151,7 @@ def test_score_a_model_of_the_users(run: Any, tmp_path: Path, monkeypatch: pytes
         assert message in err
 
 
+@pytest.mark.slow
 def test_rank_against_a_table(run: Any, tmp_path: Path, table: Path) -> None:
     page = tmp_path / "ranking.html"
     arguments = ("--table", f"npz:{table}", "--sample", 6, "--batch", 8)
@@ -191,6 +221,7 @@ def test_bench_lists_and_times(run: Any, tmp_path: Path) -> None:
     assert json.loads(save.read_text()) == record
 
 
+@pytest.mark.slow
 def test_the_command_runs_as_a_module() -> None:
     result = subprocess.run(
         [sys.executable, "-m", "pynas.cli", "spaces", "--json"], capture_output=True, text=True, check=True
