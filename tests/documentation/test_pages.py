@@ -66,6 +66,7 @@ def commands(block: Block) -> Iterator[list[str]]:
             yield words
 
 
+@pytest.mark.slow
 def test_commands_exist() -> None:
     for page in PAGES:
         for block in blocks(page):
