@@ -8,10 +8,9 @@ bfloat16: must 2.5, aim 5.8, and Spearman with float32 at least .98.
 
 from __future__ import annotations
 
+import itertools
 import random
-import time
 from collections.abc import Callable, Sequence
-from statistics import mean
 
 import numpy as np
 import pytest
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 
 from pynas import spaces
 from pynas.architecture import Architecture
-from pynas.bench import Record, describe
+from pynas.bench import Case, Problem, Record, describe, measure
 from pynas.evaluate import ProxyEvaluator
 
 SPACE = spaces.get("nasbench201")
@@ -77,31 +76,31 @@ def sample(n: int) -> list[Architecture]:
     return [SPACE.sample(rng) for _ in range(n)]
 
 
-def alternate(scorers: dict[str, Scorer], architectures: Sequence[Architecture]) -> dict[str, list[float]]:
-    """Seconds of each scorer for each architecture; the order is drawn anew for each."""
-    rng, seconds = random.Random(1), {name: [] for name in scorers}
-    for score in scorers.values():
-        score(architectures[0])
-    for architecture in architectures:
-        for name in rng.sample(list(scorers), len(scorers)):
-            start = time.perf_counter()
-            scorers[name](architecture)
-            seconds[name].append(time.perf_counter() - start)
-    return seconds
+def problem(x: Tensor, y: Tensor, precision: str, architectures: Sequence[Architecture]) -> Problem:
+    """Each round scores the next architecture."""
+
+    def one_by_one(score: Scorer) -> Callable[[], float]:
+        following = itertools.cycle(architectures)
+        return lambda: score(next(following))
+
+    scorers = {"pynas": pynas(x, y, precision), "published": published(x, y)}
+    return Problem({name: one_by_one(score) for name, score in scorers.items()}, lambda: None)
 
 
-def test_speed(request: pytest.FixtureRequest, record: Callable[[Record], None]) -> None:
+@pytest.mark.parametrize(("precision", "must", "aim"), [("float32", 1.5, 2.4), ("bfloat16", 2.5, 5.8)])
+def test_speed(
+    precision: str, must: float, aim: float, request: pytest.FixtureRequest, record: Callable[[Record], None]
+) -> None:
     quick = not request.config.getoption("benchmark_enable")
     x, y = images(8, 16) if quick else images(256)
-    scorers = {"published": published(x, y), **{p: pynas(x, y, p) for p in ("float32", "bfloat16")}}
-    seconds = alternate(scorers, sample(2 if quick else 40))
-    for precision, faster in (("float32", (1.5, 2.4)), ("bfloat16", (2.5, 5.8))):
-        implementations = {"pynas": seconds[precision], "published": seconds["published"]}
-        must, aim = (1 / factor for factor in faster)
-        name = f"zico/nasbench201_{precision}"
-        record(Record.of(name, implementations, must=must, aim=aim, machine=describe()))
-        factor = sum(seconds["published"]) / sum(seconds[precision])
-        print(f"   {1 / mean(seconds[precision]):.2f} architectures/s, {factor:.2f} x published")
+    architectures = sample(2 if quick else 40)
+    case = Case(
+        f"zico/nasbench201_{precision}",
+        lambda: problem(x, y, precision, architectures),
+        must=1 / must,
+        aim=1 / aim,
+    )
+    record(measure(case, seconds=0.0, min_rounds=len(architectures), seed=1, machine=describe()))
 
 
 def test_bfloat16_ranks(request: pytest.FixtureRequest) -> None:

@@ -71,3 +71,28 @@ def pytest_configure(config: pytest.Config) -> None:
     from pynas.testing._extension import use_extension
 
     use_extension()
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m looks at the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark ``slow`` all of a test's cross product but a few that show each value of each parameter."""
+    values = {item: _values(item) for item in items}
+    products = [item for item in items if len(values[item]) > 1]
+    seen: set[tuple[str, str, int]] = set()
+    kept = set()
+    for item in products:  # the diagonal
+        if values[item].isdisjoint(seen):
+            kept.add(item)
+            seen |= values[item]
+    for item in products:  # and what it lacks
+        if not values[item] <= seen:
+            kept.add(item)
+            seen |= values[item]
+        elif item not in kept:
+            item.add_marker(pytest.mark.slow)
+
+
+def _values(item: pytest.Item) -> set[tuple[str, str, int]]:
+    """The parameters of a test, each with the value that it has here."""
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    return {(item.nodeid.partition("[")[0], name, id(value)) for name, value in parameters.items()}

@@ -36,6 +36,7 @@ def crops(image: Tensor, padding: int, flip: bool) -> dict[tuple[int, int, bool]
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize(("shape", "padding"), [((3, 5, 7), 1), ((1, 4, 3), 2), ((2, 3, 3), 0)])
 def test_every_crop_comes_equally_often(shape: tuple[int, int, int], padding: int, flip: bool) -> None:
@@ -96,6 +97,7 @@ def test_bad_images(shape: tuple[int, ...]) -> None:
 # ---- in trainings ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_training_goes_on_only_with_its_own_transform(tmp_path: Path) -> None:
     space = NASBench201(channels=2, num_cells=1)
     images = data.load_images("digits", size=8, limit=32)
@@ -121,6 +123,7 @@ def test_a_training_goes_on_only_with_its_own_transform(tmp_path: Path) -> None:
     assert trainer(CropAndFlip(2), 4).train(resume=True).resumed_from == 4
 
 
+@pytest.mark.slow
 def test_training_alone_changes_with_the_transform_of_its_task(tmp_path: Path) -> None:
     space = NASBench201(channels=2, num_cells=1)
     images = data.load_images("digits", size=8, limit=64)

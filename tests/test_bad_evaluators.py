@@ -86,6 +86,7 @@ def torch_scalar(value: float, shape: tuple[int, ...] = ()) -> Any:
     return torch.full(shape, value, requires_grad=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
@@ -116,6 +117,7 @@ def test_numbers_of_every_kind_are_numbers(value: Any, expected: float, tmp_path
         assert (got, math.copysign(1, got)) == (expected, math.copysign(1, expected))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("value", "told"),
     [
@@ -243,6 +245,7 @@ class OfRust(BaseException):
     """What extension modules raise where their own code panics."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("error", "message"),
     [
@@ -307,6 +310,7 @@ def test_metrics_that_a_search_reads_itself(metrics: Any) -> None:
     assert (result.best is None) == ("flops" in metrics)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in strategies.names() if n not in ("bayesian", "reinforce")])
 @pytest.mark.parametrize("values", [(1.7e308, -1.7e308), (5e-324, -0.0), (1.0, 1.0)], ids=str)
 def test_scores_at_the_ends_of_what_a_float_holds(name: str, values: tuple[float, float]) -> None:

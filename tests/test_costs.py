@@ -20,6 +20,7 @@ SMALL = spaces.get("nasbench201", channels=4, num_cells=1)
 TOY = ToySpace(length=2, choices=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", spaces.names())
 def test_profiles_of_every_space_count_what_the_closed_forms_say(name):
     space = spaces.get(name)
@@ -78,6 +79,7 @@ def test_networks_that_look_at_numbers_and_networks_that_do_not_run():
     assert "not known for 1: RuntimeError: no such scale" in costs.explain()
 
 
+@pytest.mark.slow
 def test_search_within_a_memory():
     whole = search(SMALL, "random", ["-memory"], budget=8, image_size=8)
     sizes = sorted(trial.evaluation.metrics["memory"] for trial in whole.trials)

@@ -163,6 +163,7 @@ def python_batch(label: bytes) -> bytes:
     return array.getvalue()
 
 
+@pytest.mark.slow
 def test_every_hostile_file_is_refused_in_one_line(tmp_path: Path) -> None:
     pytest.importorskip("PIL", reason="needs Pillow (extra: images)")
     jobs = write_all(tmp_path)
@@ -205,6 +206,7 @@ def test_pictures_of_more_than_eight_bits_are_not_clipped(tmp_path: Path, mode: 
         data.load_images(f"folder:{tmp_path}")
 
 
+@pytest.mark.slow
 def test_a_large_image_has_the_statistics_of_its_pixels(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (2, 1500, 1100, 3), dtype=np.uint8)
     np.savez(tmp_path / "a.npz", images=pixels, labels=[0, 1])
@@ -213,6 +215,7 @@ def test_a_large_image_has_the_statistics_of_its_pixels(tmp_path: Path) -> None:
     np.testing.assert_allclose(images.std, pixels.std((0, 1, 2)) / 255, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_texts_of_one_long_line_and_of_several_streams(tmp_path: Path) -> None:
     path = tmp_path / "a.gz"
     path.write_bytes(gzip.compress(b"a b\n") + gzip.compress("ä\u2003c".encode()) + bytes(9))

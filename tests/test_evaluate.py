@@ -123,6 +123,7 @@ def test_evaluator() -> None:
         ProxyEvaluator(SPACE, x, y, ["zico"], num_classes=3)
 
 
+@pytest.mark.slow
 def test_evaluator_on_a_network_without_a_live_path() -> None:
     x, y = data(8, 16)
     dead = SPACE.parse("|none~0|+|none~0|none~1|+|none~0|none~1|none~2|")
@@ -145,6 +146,7 @@ def test_evaluator_reports_failures() -> None:
         ProxyEvaluator(SPACE, x, y, ["zico"])(SPACE.from_index(100))
 
 
+@pytest.mark.slow
 def test_bfloat16_ranks_like_float32() -> None:
     x, y = data(16, 8)
     rng = random.Random(1)
@@ -202,6 +204,7 @@ def test_the_callers_autograd_mode_does_not_matter(wanted: dict[str, Score], mod
         assert values(score(born_there, inputs, targets, NAMES)) == values(wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_an_evaluator_in_any_autograd_mode(mode: type) -> None:
     arch = SPACE.sample(random.Random(0))
@@ -252,6 +255,7 @@ def test_a_precision_that_needs_a_copy_fails_what_needs_the_precision() -> None:
     assert found["params"].value == score(Uncopied(), *data(16), ["params"])["params"].value
 
 
+@pytest.mark.slow
 def test_data_that_somebody_changes_behind_torchs_back_is_seen() -> None:
     """An array of NumPy's that a tensor shares counts no versions: what was fine a moment ago may not be."""
     shared = np.random.default_rng(0).normal(size=(8, 3, 16, 16)).astype(np.float32)

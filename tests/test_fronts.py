@@ -106,6 +106,7 @@ def test_constraints_that_nothing_meets(data):
     assert few.correlations["a"].kendall_within is None
 
 
+@pytest.mark.slow
 def test_the_survey_on_real_tables(shared_data):
     """Published scores with the latencies of a Raspberry Pi 4: good overall, of no use within the top 5 %."""
     names = ("nwot", "synflow", "jacov", "params", "flops", "snip")

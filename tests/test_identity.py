@@ -243,6 +243,7 @@ def shown(path: Path, text: str, seed: str, *, as_text: bool = False) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_descriptions_are_the_same_in_every_process_and_on_every_line(tmp_path: Path) -> None:
     script = SCRIPT.format(factor=2)
     first = shown(tmp_path / "a.py", script, "1")

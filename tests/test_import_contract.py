@@ -9,6 +9,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -69,9 +70,14 @@ def row_of(path: Path) -> str:
     return "pynas" if first == "__init__" else first
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def imports(path: Path, *, top_level_only: bool = False) -> Iterator[str]:
     """Every imported name, in full."""
-    tree = ast.parse(path.read_text())
+    tree = parsed(path)
     for node in tree.body if top_level_only else ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -137,6 +143,7 @@ def test_the_search_half_knows_no_torch() -> None:
     assert not wrong
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slow", ["torch", "scipy.stats"])
 def test_importing_pynas_is_quick(slow: str) -> None:
     code = f"import sys, pynas.cli; sys.exit({slow!r} in sys.modules)"

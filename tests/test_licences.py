@@ -40,6 +40,7 @@ def rows() -> dict[str, list[str]]:
     return {re.sub(r"[-_.]+", "-", row[0]).lower(): row[1:] for row in cells[1:]}
 
 
+@pytest.mark.slow
 def test_every_package_of_every_extra_is_listed(make_licences: ModuleType) -> None:
     try:
         written = make_licences.sections()

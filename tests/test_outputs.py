@@ -128,6 +128,7 @@ def test_what_cannot_be_replaced_is_written(tmp_path: Path) -> None:
     assert stat.S_ISCHR(os.stat("/dev/full").st_mode)
 
 
+@pytest.mark.slow
 def test_standard_output_keeps_what_was_printed(tmp_path: Path) -> None:
     """Also where it is a file, which opening it anew would write from its beginning."""
     code = (

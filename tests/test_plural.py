@@ -97,6 +97,7 @@ def uncounted(tree: ast.AST, nouns: frozenset[str]) -> Iterator[tuple[str, str, 
                     yield expression, match[0], value.lineno
 
 
+@pytest.mark.slow
 def test_every_number_with_a_noun_is_counted() -> None:
     nouns = plurals()
     found = {
@@ -109,17 +110,20 @@ def test_every_number_with_a_noun_is_counted() -> None:
     assert ALLOWED.keys() - found.keys() == set(), "no longer there: take these off the list"
 
 
+@pytest.mark.slow
 def test_unconverted_packages_are_listed_only_while_they_are() -> None:
     nouns = plurals()
     left = {file.split("/")[0] for file, tree in trees().items() if any(True for _ in uncounted(tree, nouns))}
     assert UNCONVERTED - left == set(), "use the helper throughout: take these off the list"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["{n} epochs", "{n:,} samples", "{len(x)} held-out networks in {s:.0f} s"])
 def test_the_scan_finds(text: str) -> None:
     assert len(list(uncounted(ast.parse(f"f'{text}'"), plurals()))) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["{name} goes", "{_MOST} names", "{counted(n, 'epoch')} steps", "{n}"])
 def test_the_scan_leaves(text: str) -> None:
     assert list(uncounted(ast.parse(f'f"{text}"'), plurals())) == []

@@ -55,6 +55,7 @@ def test_weighted_statistics_equal_scipy_on_the_resample(data):
         assert rho == pytest.approx(stats.spearmanr(x, y).statistic, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_intervals_equal_a_plain_bootstrap(data):
     score, accuracy = data
     estimate = rank_scores({"a": score}, accuracy, resamples=2000).correlations["a"]

@@ -75,6 +75,7 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
         return {name: file.read() for name, file in read.items() if file is not None}
 
 
+@pytest.mark.slow
 def test_the_source_distribution_has_what_a_build_needs_and_no_build(sdist: dict[str, bytes]) -> None:
     sources = {
         str(path.relative_to(ROOT))
@@ -90,6 +91,7 @@ def test_the_source_distribution_has_what_a_build_needs_and_no_build(sdist: dict
     assert [name for name in sdist if name.split("/")[0] in {"build", "dist", "tests", ".github"}] == []
 
 
+@pytest.mark.slow
 def test_the_metadata_of_the_source_distribution(sdist: dict[str, bytes]) -> None:
     lines = sdist["PKG-INFO"].decode().partition("\n\n")[0].splitlines()
     assert f"Version: {version()}" in lines

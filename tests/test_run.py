@@ -97,6 +97,7 @@ def test_accuracy_does_not_steer():
     assert [t.architecture for t in run(table=Table()).trials] == [t.architecture for t in run().trials]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", strategies.names())
 def test_constraints(strategy):
     result = run(strategy=strategy, constraints={"params": 100, "flops": 8000}, budget=40)
@@ -106,6 +107,7 @@ def test_constraints(strategy):
         assert trial.evaluation.metrics["flops"] <= 8000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", strategies.names())
 def test_impossible_constraint(strategy, tmp_path):
     seen = []
@@ -275,6 +277,7 @@ def test_disk_full_then_resume(tmp_path):
     assert facts(run(budget=150, store=tmp_path / "runs.db", resume=True)) == facts(whole)
 
 
+@pytest.mark.slow
 def test_keyboard_interrupt_leaves_the_store_consistent(tmp_path):
     whole = run(budget=60)
 
@@ -388,6 +391,7 @@ def test_killed_at_random_moments(tmp_path):
     assert facts(run(budget=budget, store=path, resume=True)) == facts(whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("where", "count"),
     [
@@ -411,6 +415,7 @@ def test_killed_at_each_step(tmp_path, where, count):
     assert facts(run(budget=70, store=path, resume=True)) == facts(whole)
 
 
+@pytest.mark.slow
 def test_no_torch():
     modules = "run, ranking, report, store, strategies, testing.strategies"
     code = "import sys; " + "; ".join(f"import pynas.{name.strip()}" for name in modules.split(","))

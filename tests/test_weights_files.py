@@ -43,6 +43,7 @@ def test_everything_comes_back(tmp_path: Path) -> None:
     assert all(t.dtype == TENSORS[n].dtype and torch.equal(t, TENSORS[n]) for n, t in tensors.items())
 
 
+@pytest.mark.slow
 def test_every_changed_byte_is_found(tmp_path: Path) -> None:
     """What is read is what was written; spaces of the header may turn into other blanks."""
     path = tmp_path / "a.safetensors"

@@ -19,7 +19,7 @@ def collect() -> dict[str, Any]:
     return {
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": versions,
-        "device": f"{_processor()}, {os.cpu_count()} cores",
+        "device": f"{processor()}, {os.cpu_count()} cores",
         "system": f"{platform.system()} {platform.machine()}",
     }
 
@@ -32,10 +32,14 @@ def version(distribution: str) -> str:
         return "not installed"
 
 
-def _processor() -> str:
+def processor(numbered: bool = False) -> str:
+    """Name of the processor; ``numbered`` adds family and model, where two are sold under one name."""
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        first, _, _ = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")
     except OSError:
-        return platform.processor() or "unknown processor"
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or "unknown processor")
+        first = ""
+    facts = {key.strip(): value.strip() for key, _, value in (x.partition(":") for x in first.splitlines())}
+    name = facts.get("model name") or platform.processor() or "unknown processor"
+    if not (numbered and facts):
+        return name
+    return f"{name} (family {facts.get('cpu family', '?')} model {facts.get('model', '?')})"

@@ -6,19 +6,18 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
 
 import pynas._C as _C
-from pynas._io.provenance import version
+from pynas._io.provenance import processor, version
 
 
 def describe(device: str = "cpu") -> dict[str, Any]:
     """Device, versions and settings that a timing depends on."""
     return {
-        "device": torch.cuda.get_device_name() if device == "cuda" else _processor(),
+        "device": torch.cuda.get_device_name() if device == "cuda" else processor(numbered=True),
         "threads": torch.get_num_threads(),
         "isa": _C.isa(),
         "torch": torch.__version__,
@@ -26,17 +25,6 @@ def describe(device: str = "cpu") -> dict[str, Any]:
         "python": platform.python_version(),
         "compiler": _C.compiler,
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    facts = dict(line.split(":", 1) for line in lines if ":" in line)
-    stripped = {key.strip(): value.strip() for key, value in facts.items()}
-    family, model = stripped.get("cpu family", "?"), stripped.get("model", "?")
-    return f"{stripped.get('model name', platform.processor())} (family {family} model {model})"
 
 
 @cache

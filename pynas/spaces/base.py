@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import difflib
-import inspect
 import math
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar
 
 from pynas._errors import UserError
-from pynas._identity.description import brief
 from pynas._plural import counted
 from pynas._registry import Registry
 from pynas.architecture import Architecture
+from pynas.spaces._arguments import Noted
 
 if TYPE_CHECKING:
     import torch
@@ -34,20 +33,7 @@ class Edge:
     label: str
 
 
-class _Noted:
-    """Records the arguments of a user-defined space, by which a store tells spaces of one name apart.
-
-    It is a base of :class:`SearchSpace`, so that the signature of a space is that of its ``__init__``.
-    """
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        space = super().__new__(cls)
-        if (args or kwargs) and not is_published(cls):
-            space.__dict__[ARGUMENTS] = _arguments(cls, args, kwargs)
-        return space
-
-
-class SearchSpace(_Noted, ABC):
+class SearchSpace(Noted, ABC):
     """A finite set of architectures, each a tuple of ``len(num_choices)`` integer decisions.
 
     A space is pure data plus :meth:`build`: it holds no weights and imports torch only to build. A new space
@@ -325,23 +311,6 @@ class SearchSpace(_Noted, ABC):
         what cannot influence the output. The parameters are then a subset, with other initial values, since
         fewer numbers are drawn.
         """
-
-
-ARGUMENTS = "_made_with"
-"""Name of the attribute that describes the arguments of a user-defined space."""
-
-
-def is_published(kind: type) -> bool:
-    """Whether a space is part of pynas, so that its name and options identify it."""
-    return kind.__module__.startswith("pynas.spaces.")
-
-
-def _arguments(kind: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    try:
-        given = inspect.signature(kind).bind(*args, **kwargs).arguments
-    except (TypeError, ValueError):  # the constructor's own error is better; or it has no signature
-        given = {**{str(i): value for i, value in enumerate(args)}, **kwargs}
-    return {name: brief(value) for name, value in given.items()}
 
 
 SPACES: Registry[type[SearchSpace]] = Registry("search space")

@@ -8,9 +8,10 @@ from typing import Any
 
 from pynas._identity.description import brief, describe
 from pynas._identity.naming import attributes_of
+from pynas.spaces._arguments import ARGUMENTS, is_published
 from pynas.spaces._custom import CustomSpace
 from pynas.spaces._subset import Subset
-from pynas.spaces.base import ARGUMENTS, SearchSpace, is_published
+from pynas.spaces.base import SearchSpace
 
 DEFINITION, ORDER, SUBSET = "definition", "order", "subset"
 """Keys besides the constructor's options: user code, and the members of a subset in order."""

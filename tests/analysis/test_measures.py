@@ -81,6 +81,7 @@ def test_overlap_is_the_mean_over_all_draws(estimates: np.ndarray, truth: np.nda
     assert analysis.overlap(estimates, truth, 0.4) == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_picking_among_many_equals_is_the_hypergeometric_distribution() -> None:
     truth = np.arange(15_625.0)
     found = analysis.pick(np.zeros(15_625), truth, 100, shares=(0.01,))

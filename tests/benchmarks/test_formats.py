@@ -23,10 +23,11 @@ from official_layouts import tfrecord
 
 from pynas._errors import UserError
 from pynas._io.files import Bounded, open_whole
+from pynas._io.pickles import machine as pickle_machine
 from pynas._io.pickles import operations as pickle_operations
 from pynas._io.pickles import stream as pickle_stream
+from pynas._io.pickles.machine import REDUCED
 from pynas._io.pickles.stand_ins import ALLOWED
-from pynas._io.pickles.stream import REDUCED
 from pynas.tables.formats import pickle_file, protobuf
 from pynas.tables.formats.tfrecord import batches
 
@@ -267,6 +268,7 @@ def test_an_archive_of_something_else(tmp_path: Path) -> None:
         pickle_file.load(tmp_path / "a.npz", keep, what="a table")
 
 
+@pytest.mark.slow
 def test_flipped_bytes_never_do_more_than_fail(tmp_path: Path) -> None:
     whole = pickle.dumps({"a": [1.5] * 20, "b": {str(i): i for i in range(30)}, "c": np.float64(1)}, 2)
     path = tmp_path / "file"
@@ -299,7 +301,7 @@ def load_bytes(raw: bytes, summary: Any = keep) -> Any:
 
 @pytest.mark.parametrize("protocol", [2, 4])
 def test_what_is_needed_after_the_window_is_kept(monkeypatch: pytest.MonkeyPatch, protocol: int) -> None:
-    monkeypatch.setattr(pickle_stream, "_WINDOW", 16)
+    monkeypatch.setattr(pickle_machine, "_WINDOW", 16)
     early, shared = "early text", ["shared"]
     content = [early, shared, [f"text {i}" for i in range(200)], early, shared, [early] * 3]
     found = load_bytes(pickle.dumps(content, protocol))
@@ -317,10 +319,11 @@ def test_reduced_dicts_hold_what_the_function_returned() -> None:
     assert found == {"runs": [{REDUCED: 50}, {REDUCED: 60}, {REDUCED: 70}]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", [2, 4])
 def test_memory_does_not_grow_with_the_file(monkeypatch: pytest.MonkeyPatch, protocol: int) -> None:
     """Curves of 10 and of 60 training runs: what is kept of a run is one number."""
-    monkeypatch.setattr(pickle_stream, "_WINDOW", 512)
+    monkeypatch.setattr(pickle_machine, "_WINDOW", 512)
     monkeypatch.setattr(pickle_operations, "_BLOCK", 4096)
 
     def peak(runs: int) -> int:

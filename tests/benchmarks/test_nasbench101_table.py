@@ -169,6 +169,7 @@ def test_a_fourth_run_and_no_records(tmp_path: Path, cells: list[Architecture]) 
         convert(tmp_path, [])
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_the_result(
     tmp_path: Path, cells: list[Architecture], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,8 +25,8 @@ from official_layouts import (
 from pynas import tables
 from pynas._errors import UserError
 from pynas._io import files
+from pynas._io.pickles import machine as pickle_machine
 from pynas._io.pickles import operations as pickle_operations
-from pynas._io.pickles import stream as pickle_stream
 from pynas.spaces import NASBench201, NATSSize
 from pynas.tables.conversion import nats
 from pynas.tables.formats import pickle_file
@@ -254,6 +254,7 @@ def test_a_pickle_cannot_write_to_what_it_may_name(tmp_path: Path, name: str) ->
     assert not any(hasattr(stand_in, "evil") for stand_in in ALLOWED_IN_TORCH.values())
 
 
+@pytest.mark.slow
 def test_a_folder_that_would_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "_LEAST", 1 << 20)
     folder = tmp_path / "NATS"
@@ -302,9 +303,10 @@ def test_weights_are_left_out(tmp_path: Path, form: str) -> None:
     assert benchmark.query(TOPOLOGY.from_index(0), "test_accuracy", dataset="cifar10") is not None
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_epochs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The 40 training runs of a file with 4 times the epochs: what is kept is the same."""
-    monkeypatch.setattr(pickle_stream, "_WINDOW", 512)
+    monkeypatch.setattr(pickle_machine, "_WINDOW", 512)
     monkeypatch.setattr(pickle_operations, "_BLOCK", 4096)
     monkeypatch.setattr(pickle_file, "_LARGE", 0)
 

@@ -120,6 +120,7 @@ def test_unknown_kinds_and_missing_paths() -> None:
         tables.load("analog", "nb")
 
 
+@pytest.mark.slow
 def test_the_published_table(shared_data: Path) -> None:
     table = tables.load(f"npz:{shared_data / 'nb201_accuracy.npz'}", SPACE)
     best, accuracy = table.best()
@@ -143,6 +144,7 @@ def analog_table() -> tables.Table:
     return tables.load("analog", SPACE)
 
 
+@pytest.mark.slow
 def test_analog(analog_table: tables.Table) -> None:
     assert len(analog_table) == 15_625
     assert round(analog_table.best()[1], 2) == 94.07
@@ -150,6 +152,7 @@ def test_analog(analog_table: tables.Table) -> None:
     assert "analognasbench" not in sys.modules
 
 
+@pytest.mark.slow
 def test_analog_agrees_with_the_published_table(analog_table: tables.Table, shared_data: Path) -> None:
     published = tables.load(f"npz:{shared_data / 'nb201_accuracy.npz'}", SPACE).accuracies()
     ours = analog_table.accuracies()
@@ -157,6 +160,7 @@ def test_analog_agrees_with_the_published_table(analog_table: tables.Table, shar
     assert round(float(np.abs(ours - published).mean()), 2) == 0.39
 
 
+@pytest.mark.slow
 def test_analog_other_metrics(analog_table: tables.Table) -> None:
     noisy = tables.load("analog#noisy_accuracy", SPACE)
     assert noisy.values != analog_table.values
@@ -206,6 +210,7 @@ def analog_content(architecture: type, drift: type, accuracy: object = 50.0) -> 
     return content
 
 
+@pytest.mark.slow
 def test_analog_key_order(tmp_path: Path, package_classes: tuple[type, type]) -> None:
     path = tmp_path / "data.anb"
     path.write_bytes(pickle.dumps(analog_content(*package_classes)))
@@ -215,6 +220,7 @@ def test_analog_key_order(tmp_path: Path, package_classes: tuple[type, type]) ->
     assert table.accuracy(arch) == sum(c * 5**k for k, c in enumerate((2, 1, 3, 4, 0, 1))) / 160
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -237,6 +243,7 @@ def test_analog_of_another_shape(
         analog.read_file(path, SPACE)
 
 
+@pytest.mark.slow
 def test_analog_with_a_bad_number(tmp_path: Path, package_classes: tuple[type, type]) -> None:
     path = tmp_path / "data.anb"
     path.write_bytes(pickle.dumps(analog_content(*package_classes, accuracy=float("nan"))))
@@ -286,6 +293,7 @@ def test_a_corrupt_pickle_is_refused(tmp_path: Path, content: bytes) -> None:
         analog.read_file(path, SPACE)
 
 
+@pytest.mark.slow
 def test_a_truncated_pickle_is_refused(tmp_path: Path, package_classes: tuple[type, type]) -> None:
     whole = pickle.dumps(analog_content(*package_classes))
     path = tmp_path / "data.anb"

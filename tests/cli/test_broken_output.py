@@ -27,6 +27,7 @@ def large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(info.console.json, "dumps", lambda value, **_: "0" * 100_000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [(), ("--json",)], ids=["table", "json"])
 @pytest.mark.usefixtures("large")
 def test_a_pipe_that_nobody_reads(

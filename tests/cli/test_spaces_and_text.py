@@ -54,6 +54,7 @@ def test_bad_options_of_a_space(run_pynas: Run, space: str, message: str) -> Non
     assert len(error.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_score_a_published_cell(run_pynas: Run) -> None:
     code, out, _ = run_pynas(
         "score", "DARTS_V2", "--space", "darts_cnn:channels=2,num_cells=3", "--batch", 8, "--json"
@@ -67,6 +68,7 @@ def test_score_a_published_cell(run_pynas: Run) -> None:
     assert scores["flops"]["value"] == space.macs(arch)
 
 
+@pytest.mark.slow
 def test_score_a_language_model(run_pynas: Run, text: Path) -> None:
     space = "darts_rnn:features=8"
     options = ("--space", space, "--text", text, "--steps", 6, "--batch", 10)
@@ -83,6 +85,7 @@ def test_score_a_language_model(run_pynas: Run, text: Path) -> None:
     assert "words.txt" in out
 
 
+@pytest.mark.slow
 def test_search_language_models(run_pynas: Run, text: Path) -> None:
     code, out, _ = run_pynas(
         "search", "--space", "darts_rnn:features=8", "--text", text, "--steps", 6, "--batch", 10,
@@ -93,6 +96,7 @@ def test_search_language_models(run_pynas: Run, text: Path) -> None:
     DARTSRNN().parse(best["architecture"])
 
 
+@pytest.mark.slow
 def test_words_and_images_are_told_apart(run_pynas: Run, text: Path) -> None:
     for command in (("score", "DARTS_V1"), ("search",)):
         code, _, error = run_pynas(*command, "--space", "darts_rnn")

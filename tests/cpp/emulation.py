@@ -1,4 +1,4 @@
-"""Builds the CUDA kernels for the CPU emulation: one flavour at a time, and of it what changed."""
+"""Builds test programs of the kernels, and of each what changed: CUDA kernels for the CPU emulation."""
 
 from __future__ import annotations
 
@@ -23,15 +23,7 @@ FLAVOURS = {
     "address": ["-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"],  # -O1 triples the build
     "thread": ["-O1", "-fsanitize=thread"],
 }
-COMMON = [
-    "-std=c++17",
-    "-g1",
-    "-Wall",
-    "-Wextra",
-    "-Werror",
-    "-Wno-unknown-pragmas",
-    "-DPYNAS_CUDA_EMULATION",
-]
+COMMON = ["-g1", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", f"-I{ROOT / 'csrc'}", f"-I{HERE}"]
 
 
 @cache
@@ -62,33 +54,38 @@ def missing() -> str | None:
 
 
 def sources() -> list[Path]:
-    return sorted(
-        [*ROOT.glob("csrc/**/*_cuda.cu"), *HERE.glob("test_*_cuda.cpp"), HERE / "test_planted_faults.cpp"]
-    )
+    tests = set(HERE.glob("test_*.cpp")) - set(HERE.glob("test_*_cpu.cpp"))
+    return sorted([*ROOT.glob("csrc/**/*_cuda.cu"), *tests])
 
 
-def case_names() -> list[str]:
+def case_names(sources: list[Path]) -> list[str]:
     return [
         name
-        for path in sources()
+        for path in sources
         for name in re.findall(r"^CASE\((\w+)\)", path.read_text(), flags=re.MULTILINE)
     ]
 
 
 def build(flavour: str) -> Path:
     """Compiles what changed and returns the test program."""
-    flags = [*COMMON, *FLAVOURS[flavour], f"-I{ROOT / 'csrc'}", f"-I{HERE}", "-isystem", str(cuda_include())]
+    cuda = ["-DPYNAS_CUDA_EMULATION", "-isystem", str(cuda_include())]
+    return build_program(flavour, sources(), ["-std=c++17", *FLAVOURS[flavour], *cuda])
+
+
+def build_program(flavour: str, sources: list[Path], extra_flags: list[str]) -> Path:
+    """Compiles what changed of the sources and main.cpp, and returns the program."""
+    flags = [*COMMON, *extra_flags]
     BUILD.mkdir(parents=True, exist_ok=True)
     with open(BUILD / f"{flavour}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        objects = [_Object(path, flavour, flags) for path in [*sources(), HERE / "main.cpp"]]
+        objects = [_Object(path, flavour, flags) for path in [*sources, HERE / "main.cpp"]]
         stale = [o for o in objects if not o.is_current()]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for _ in pool.map(_Object.compile, stale):
                 pass
-        program = BUILD / f"cuda_tests-{flavour}"
+        program = BUILD / f"kernel_tests-{flavour}"
         link = ["g++", *flags, *(str(o.target) for o in objects), "-o", str(program)]
-        linked = BUILD / f"cuda_tests-{flavour}.link"
+        linked = BUILD / f"kernel_tests-{flavour}.link"
         if stale or not program.exists() or not linked.exists() or linked.read_text() != "\0".join(link):
             linked.unlink(missing_ok=True)
             subprocess.run(link, check=True)

@@ -23,7 +23,7 @@ ORDERS = {
     "address": ["random 3"],
     "thread": ["forward 1"],
 }
-CASES = emulation.case_names()
+CASES = emulation.case_names(emulation.sources())
 KERNELS = [case for case in CASES if not case.startswith("planted_")]
 EVERY = {"plain", "address", "thread"}
 CAUGHT_BY: dict[str, set[str]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from emulation_runs import CAUGHT_BY, KERNELS, check_planted_fault, needs_emulation, results
 
-pytestmark = needs_emulation
+pytestmark = [pytest.mark.slow, needs_emulation]
 
 
 @pytest.mark.parametrize("case", KERNELS)

@@ -1,4 +1,4 @@
-// A kernel with planted faults, to show that the emulation catches each kind: test_cuda_emulation.py says by
+// A kernel with planted faults, to show that the emulation catches each kind: emulation_runs.py says by
 // which build.
 #include "buffers.h"
 #include "common/cuda_ptx.h"

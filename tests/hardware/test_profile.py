@@ -65,6 +65,7 @@ def test_the_model_is_left_as_it_was():
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+@pytest.mark.slow
 def test_architectures_on_meta_equal_real_networks():
     space = spaces.get("nasbench201", channels=4, num_cells=1)
     rng = random.Random(0)

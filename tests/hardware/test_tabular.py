@@ -118,6 +118,7 @@ def test_hw_nas_bench(shared_data):
     assert models["latency:raspi4"].predict(arch) > 50  # among the slowest: six 3x3 convolutions
 
 
+@pytest.mark.slow
 def test_no_torch():
     code = "import sys, pynas.hardware; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

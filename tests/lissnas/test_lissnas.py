@@ -45,6 +45,7 @@ def test_autocorrelation_is_its_definition() -> None:
     assert found == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_autocorrelation_of_a_sum_of_decisions_is_known() -> None:
     # One of five decisions is drawn anew out of the other three: its deviation becomes -1/3 of itself, so a
     # step keeps 1 - (1 + 1/3) / 5 of the sum's.
@@ -91,6 +92,7 @@ def test_bad_input() -> None:
         lissnas.autocorrelation(SPACE, height, lags=6, steps=6)
 
 
+@pytest.mark.slow
 def test_shrinks_an_open_ended_space() -> None:
     space = spaces.get("epnas")
     found = lissnas.lissnas(space, lambda arch: -float(len(arch.decisions)), samples=20, seeds=3, radius=1)
@@ -104,12 +106,14 @@ def accuracy(shared_data) -> dict[Architecture, float]:
     return {arch: float(value) for arch, value in zip(SPACE.all(), table, strict=True)}
 
 
+@pytest.mark.slow
 def test_locality_of_nasbench201(accuracy: dict[Architecture, float]) -> None:
     # Along 100,000 steps the table gives .55 .34 .24 .17 .13 .09.
     found = lissnas.autocorrelation(SPACE, accuracy.__getitem__, steps=100_000)
     assert found == pytest.approx([0.55, 0.34, 0.24, 0.17, 0.13, 0.09], abs=0.03)
 
 
+@pytest.mark.slow
 def test_shrinks_nasbench201_to_good_and_diverse_pockets(accuracy: dict[Architecture, float]) -> None:
     whole = statistics.fmean(accuracy.values())
     for seed in range(3):

@@ -28,6 +28,7 @@ def images(dtype: torch.dtype = torch.float32) -> torch.Tensor:
     return torch.randn(4, 3, 16, 16, dtype=dtype)
 
 
+@pytest.mark.slow
 def test_outputs_gradients_and_statistics_are_the_supernets(network: Supernet) -> None:
     network.double()
     plain, architecture, x = network.export(), network.derive(), images(torch.float64)
@@ -46,6 +47,7 @@ def test_outputs_gradients_and_statistics_are_the_supernets(network: Supernet) -
         torch.testing.assert_close(tensor, state[name], rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_it_is_independent_and_holds_only_what_it_uses(network: Supernet) -> None:
     plain, x = network.export(), images()
     expected = plain.eval()(x)
@@ -59,6 +61,7 @@ def test_it_is_independent_and_holds_only_what_it_uses(network: Supernet) -> Non
         assert type(module).__module__.startswith(("torch.nn", "torch.fx"))
 
 
+@pytest.mark.slow
 def test_a_mixture_can_be_exported(network: Supernet) -> None:
     network.eval()
     mixture = network.sample()
@@ -90,6 +93,7 @@ print("ok")
 """
 
 
+@pytest.mark.slow
 def test_it_loads_where_pynas_cannot_be_imported(network: Supernet, tmp_path: Path) -> None:
     plain, x = network.export(), images()
     values = (x, plain.eval()(x).detach(), copy.deepcopy(plain).train()(x).detach())

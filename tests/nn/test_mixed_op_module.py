@@ -214,6 +214,7 @@ def test_bad_calls_are_named() -> None:
     torch.testing.assert_close(fused.eval()(x, list(torch.ones(8))), fused(x, torch.ones(8)))
 
 
+@pytest.mark.slow
 def test_it_compiles_once_for_all_architectures() -> None:
     torch._dynamo.reset()
     fused = MixedOp(4, "darts").eval()

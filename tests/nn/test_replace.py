@@ -32,6 +32,7 @@ def hold(*mixtures: nn.Module) -> nn.Module:
     return nn.ModuleDict({f"m{i}": mixture for i, mixture in enumerate(mixtures)})
 
 
+@pytest.mark.slow
 def test_training_continues_as_if_nothing_had_happened() -> None:
     torch.manual_seed(0)
     ours = DartsNetwork().double()
@@ -133,6 +134,7 @@ def test_why_a_candidate_stays_a_module(change, reason: str) -> None:  # type: i
     torch.testing.assert_close(model.m0(x, w), expected(x, w), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_one_with_hooks_beside_one_without() -> None:
     plain, hooked = DartsMixture(4, 1), DartsMixture(4, 1)
     hooked._ops[7].register_forward_hook(lambda *_: None)
@@ -154,6 +156,7 @@ def test_layers_that_compute_something_else_are_found_out_by_value() -> None:
     assert item.plain == {"7": "has the layers of dil_conv_5x5 and computes something else"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("forward", "reason"),
     [

@@ -50,6 +50,7 @@ def test_errors_name_the_argument() -> None:
         avg_pool2d_backward(torch.randn(1, 2, 3, 3), x, 2)
 
 
+@pytest.mark.slow
 def test_opcheck() -> None:
     x = torch.randn(2, 3, 5, 5).to(memory_format=torch.channels_last)
     torch.library.opcheck(torch.ops.pynas.avg_pool2d.default, (x, [3, 3], [1, 1], [1, 1], False))

@@ -120,6 +120,7 @@ def test_layouts_it_does_not_take_are_named() -> None:
         batch_norm(x.to(memory_format=torch.channels_last), torch.ones(4), None)
 
 
+@pytest.mark.slow
 def test_opcheck() -> None:
     x = rows((3, 5, 4, 4), torch.float32, 0)
     y, mean, rstd = batch_norm(x, None, None)

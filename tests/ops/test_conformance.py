@@ -80,16 +80,19 @@ def test_opcheck(spec: OpSpec) -> None:
     check_opcheck(spec, spec.samples[0])
 
 
+@pytest.mark.slow
 @each_operator
 def test_compile(spec: OpSpec) -> None:
     check_compile(spec, spec.samples[0])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
 def test_compile_with_inductor() -> None:
     check_compile(SPECS["linear_grad_moments"], SPECS["linear_grad_moments"].samples[2], backend="inductor")
 
 
+@pytest.mark.slow
 def test_compile_takes_other_sizes_without_compiling_again() -> None:
     frames = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(ops.conv2d_grad_norms, fullgraph=True, backend=frames, dynamic=True)

@@ -81,6 +81,7 @@ def test_errors_name_the_argument() -> None:
         ops.conv1x1_backward_input(grad, weight, None, False, grad)
 
 
+@pytest.mark.slow
 def test_opcheck() -> None:
     x, weight, grad, addend = make((2, 3, 5, 4, 4), torch.float32)
     check, op = torch.library.opcheck, torch.ops.pynas

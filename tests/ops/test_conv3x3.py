@@ -163,6 +163,7 @@ def test_errors_name_the_argument() -> None:
         ops.conv3x3_backward_weight(torch.randn(2, 3, 5, 5), x, False, 3)
 
 
+@pytest.mark.slow
 def test_opcheck() -> None:
     x, weight, grad = make((2, 3, 5, 4, 4), torch.float32)
     x.requires_grad_()

@@ -56,6 +56,7 @@ def test_deterministic(spec: DifferentiableSpec) -> None:
         check_deterministic(spec, sample)
 
 
+@pytest.mark.slow
 @each_operator
 def test_threads(spec: DifferentiableSpec) -> None:
     if torch.float64 not in spec.dtypes:
@@ -70,6 +71,7 @@ def test_opcheck(spec: DifferentiableSpec) -> None:
     check_opcheck(spec, spec.samples[0])
 
 
+@pytest.mark.slow
 @each_operator
 def test_compile(spec: DifferentiableSpec) -> None:
     check_compile(spec, spec.samples[0])

@@ -231,6 +231,7 @@ def smooth_inputs() -> tuple[Tensor, ...]:
     return tuple(tensor.requires_grad_() for tensor in (states, products, weights))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_gradients_of_first_and_second_order(setting: str) -> None:
     statistics = running(3, torch.float64) if setting == "given" else None
@@ -256,6 +257,7 @@ def test_gradients_of_gradients_pass_through_the_states() -> None:
         torch.testing.assert_close(actual, wanted, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("normalized", [False, True])
 def test_compiles_once_for_a_hundred_architectures(normalized: bool) -> None:
     counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")

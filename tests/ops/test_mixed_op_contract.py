@@ -116,6 +116,7 @@ def test_hundred_architectures_compile_once(family: str, backend: str) -> None:
     assert compilations == 1
 
 
+@pytest.mark.slow
 def test_compiled_updates_running_statistics() -> None:
     torch._dynamo.reset()
     given, x, weights = parameters(), torch.randn(2, 4, 6, 6), torch.rand(5)

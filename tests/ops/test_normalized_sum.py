@@ -140,6 +140,7 @@ def test_running_statistics_of_another_dtype() -> None:
     torch.testing.assert_close(narrow[1].float(), wide[1], rtol=1e-2, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_hundred_architectures_compile_once() -> None:
     inputs = draw()
     running, expected_running = ([(torch.zeros(6), torch.ones(6)) for _ in range(3)] for _ in range(2))

@@ -133,6 +133,7 @@ def test_second_derivatives_vmap_and_single_images() -> None:
     torch.testing.assert_close(rows, torch.stack(each))
 
 
+@pytest.mark.slow
 def test_a_model_under_the_mode_compiles_as_one_graph() -> None:
     torch._dynamo.reset()
     network = Functional()
@@ -197,6 +198,7 @@ def _train(model: nn.Module, forward: Callable[[Tensor], Tensor], images: Tensor
         forward(images).square().sum().backward()
 
 
+@pytest.mark.slow
 def test_supernets_and_networks_trained_from_scratch() -> None:
     images = torch.randn(4, 3, 16, 16)
     torch.manual_seed(0)

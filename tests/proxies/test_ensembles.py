@@ -80,6 +80,7 @@ def test_names() -> None:
         ensembles.members("vote(a,a)")
 
 
+@pytest.mark.slow
 def test_rank_command(run_pynas: Callable[..., Any], tmp_path: Path) -> None:
     space = spaces.get("nasbench201")
     archs = list(space.all())

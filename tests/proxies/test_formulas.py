@@ -65,6 +65,7 @@ def test_zico(micro_batches: int) -> None:
     assert found.value == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [

@@ -27,6 +27,7 @@ def close(found: dict[str, float], expected: dict[str, float], rel: float) -> No
         assert found.get(name, 0.0) == pytest.approx(value, rel=rel, abs=rel * scale), name
 
 
+@pytest.mark.slow
 @networks
 @precisions
 def test_grasp(network: str, precision: str, rel: float) -> None:
@@ -58,6 +59,7 @@ def test_grasp_of_attention() -> None:
     )
 
 
+@pytest.mark.slow
 def test_grasp_of_a_convolution_before_batch_norm_is_its_gradient_squared() -> None:
     """Batch norm undoes the scale of W, so L(a W) = L(W) and W (H g) = -|g|^2 but for the norm's epsilon."""
     model, (x, y) = references.NETWORKS["cell"](), references.images(16, 16)

@@ -135,6 +135,7 @@ def texts(value: Any) -> Iterator[str]:
         yield value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write", [write_search, write_ranking, write_layers, write_sharing, write_embedding])
 def test_names_are_text_in_pages_and_in_plots(tmp_path: Path, write: Any) -> None:
     path = tmp_path / "page.html"

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from pynas.report import LayerScore, write_layers_report
 from pynas.report.layers import LARGEST
 
@@ -48,6 +50,7 @@ def test_the_largest_of_many(tmp_path: Path) -> None:
     assert bars["y"] == list(layers)[50:]
 
 
+@pytest.mark.slow
 def test_score_command(run_pynas: Callable[..., Any], tmp_path: Path) -> None:
     cell = "|nor_conv_1x1~0|+|none~0|skip_connect~1|+|nor_conv_1x1~0|none~1|avg_pool_3x3~2|"
     page = tmp_path / "layers.html"

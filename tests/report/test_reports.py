@@ -103,6 +103,7 @@ def test_search_report(tmp_path, nasbench_run):
     assert page.tags.count("tr") == 11
 
 
+@pytest.mark.slow
 def test_report_of_a_store_equals_that_of_the_result(tmp_path):
     space = ToySpace()
     with Store(tmp_path / "runs.db") as store:
@@ -121,6 +122,7 @@ def test_unregistered_space_is_shown_by_its_decisions(tmp_path):
     assert "accuracy" not in page.text
 
 
+@pytest.mark.slow
 def test_ranking_under_a_constraint_shows_fronts(tmp_path):
     rng = np.random.default_rng(0)
     cost = rng.uniform(1, 9, 80)
@@ -144,6 +146,7 @@ def test_ranking_under_a_constraint_shows_fronts(tmp_path):
     assert "chosen by zico" in page.html
 
 
+@pytest.mark.slow
 def test_several_objectives(tmp_path):
     def two(architecture):
         return Evaluation(Status.OK, {"a": float(sum(architecture.decisions)), "b": 1.0})  # b never varies
@@ -154,6 +157,7 @@ def test_several_objectives(tmp_path):
     assert "Search of toy for a, b" in page.text
 
 
+@pytest.mark.slow
 def test_a_score_and_a_cost(tmp_path):
     result = search(ToySpace(), "random", ["toy", "-params"], {"params": 200}, 30, evaluate)
     page = Page(write_search_report(tmp_path / "report.html", result.run, result.trials))
@@ -178,6 +182,7 @@ def test_nothing_succeeded(tmp_path):
     assert "0 trials" in page.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_few_trials(tmp_path, count):
     result = search(
@@ -228,6 +233,7 @@ def check_no_injection(page):
     assert HOSTILE in page.text
 
 
+@pytest.mark.slow
 def test_hostile_text_is_escaped_in_the_search_report(tmp_path):
     config = RunConfig(
         HOSTILE, HOSTILE, 0, (HOSTILE,), {HOSTILE: 3.0}, {"table": {"dataset": HOSTILE}, HOSTILE: [HOSTILE]}
@@ -248,6 +254,7 @@ def test_hostile_text_is_escaped_in_the_ranking_report(tmp_path):
     check_no_injection(Page(path))
 
 
+@pytest.mark.slow
 def test_ranking_report(tmp_path):
     rng = np.random.default_rng(0)
     accuracy = rng.normal(90, 1, 100)

@@ -62,6 +62,7 @@ def test_parameters_of_the_networks(network: str, auxiliary: bool) -> None:
     assert sum(p.numel() for p in model.parameters()) == space.params(arch, 11)
 
 
+@pytest.mark.slow
 def test_multiply_adds_with_an_auxiliary_head_and_odd_sizes() -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -171,6 +172,7 @@ def classes(operations: int, per_edge: bool) -> Fraction:
     return total
 
 
+@pytest.mark.slow
 def test_number_of_canonical_cells() -> None:
     assert classes(7, per_edge=True) == 382_128_166
     for operations, per_edge in ((1, True), (2, False)):
@@ -228,6 +230,7 @@ def test_the_drawing_names_inputs_and_nodes() -> None:
     assert drawing.count(">concat</text>") == 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "check",
     [network_matches_its_description, initialisation_is_the_callers],
@@ -374,6 +377,7 @@ def test_drop_path_rises_and_spares_the_identity() -> None:
     assert 60 <= int(was_dropped.sum()) <= 140  # 100 +- 4.6 standard deviations
 
 
+@pytest.mark.slow
 def test_supernets_speak_this_space() -> None:
     torch.manual_seed(0)
     space = DARTSCNN(channels=2, num_cells=3)

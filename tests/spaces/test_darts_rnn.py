@@ -97,6 +97,7 @@ def test_canonical_forms_are_coloured_trees() -> None:
         assert len({space.canonical(arch) for arch in space.all()}) == trees
 
 
+@pytest.mark.slow
 def test_renumbered_cells_have_one_canonical_form_and_one_function() -> None:
     rng = random.Random(1)
     for arch in samples(20, TINY):

@@ -56,6 +56,7 @@ ZICO_1G = net(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_conformance_without_links_within_the_published_limits(check: Check) -> None:
     options = {"max_layers": 14, "max_flops": 450e6, "residual": False, "replacements": 1}
@@ -138,6 +139,7 @@ def test_published_flops_written_out() -> None:
     assert SPACE.macs(arch, 10, 64) == bare + (8 * 24 + 24 * 16) * 16**2
 
 
+@pytest.mark.slow
 def test_parameter_names_are_those_of_the_published_weights() -> None:
     arch = SPACE.parse(ZENNETS[400])
     names = set(SPACE.build(arch).state_dict())

@@ -55,6 +55,7 @@ def test_published_parameters(table: dict[str, Any], published: list[Architectur
     assert [SPACE.params(arch) for arch in published] == table["trainable_parameters"].tolist()
 
 
+@pytest.mark.slow
 def test_published_matrices(table: dict[str, Any], published: list[Architecture]) -> None:
     for arch, vertices, adjacency, labels in zip(
         published, table["num_vertices"].tolist(), table["adjacency"], table["ops"].tolist(), strict=True
@@ -89,6 +90,7 @@ def key(arch: Architecture) -> tuple[int, ...]:
     return (*reversed(bits), *arch.decisions[len(EDGES) :])
 
 
+@pytest.mark.slow
 def test_unique_cells() -> None:
     archs = list(itertools.islice(SPACE.unique(), 20_000))
     assert [key(arch) for arch in archs] == sorted(key(arch) for arch in archs)
@@ -319,6 +321,7 @@ def test_network_against_the_written_out_form(text: str) -> None:
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
+@pytest.mark.slow
 def test_random_networks_against_the_written_out_form() -> None:
     rng = random.Random(0)
     for seed in range(12):

@@ -231,6 +231,7 @@ def test_valid_edges() -> None:
     assert members.tolist() == [_C.nasbench101_is_valid(code) for code in CODES]
 
 
+@pytest.mark.slow
 def test_the_core_serves_without_torch_and_with_torch_afterwards() -> None:
     """Sampling loads the compiled core but not torch; the operators in it still find torch later."""
     if "PYNAS_EXTENSION" in os.environ:

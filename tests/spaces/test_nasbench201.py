@@ -224,6 +224,7 @@ def test_network_against_the_written_out_form(index: int) -> None:
     torch.testing.assert_close(model(x), expected, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_pruned_networks_agree_with_whole_ones() -> None:
     space = NASBench201(channels=2, num_cells=1)
     x = torch.randn(3, 3, 4, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

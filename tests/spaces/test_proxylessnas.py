@@ -155,6 +155,7 @@ def test_the_place_of_a_zero_does_not_matter() -> None:
     assert SPACE.canonical(other) == other != form
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space", [SPACE, SMALL], ids=["widths of the search", "two stages of one width"])
 def test_canonical_forms_compute_the_same(space: ProxylessNAS) -> None:
     rng = random.Random(5)

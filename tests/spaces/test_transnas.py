@@ -133,6 +133,7 @@ def test_canonical_forms_are_the_same_network() -> None:
         assert same_network(arch.decisions, form.decisions), f"{arch} and {form}"
 
 
+@pytest.mark.slow
 def test_canonical_forms_differ_from_each_other() -> None:
     forms = list(MICRO.unique())
     assert len(forms) == 1_376

@@ -124,6 +124,7 @@ def test_parameter_names_are_those_of_the_published_weights() -> None:
     assert {"encoder.layer1.0.downsample.1.weight", "encoder.layer3.1.conv_b.ops.1.weight"} <= names
 
 
+@pytest.mark.slow
 def test_the_encoder_is_drawn_by_fan_out() -> None:
     torch.manual_seed(0)
     space = TransNASMicro(channels=32)
@@ -137,6 +138,7 @@ def test_the_encoder_is_drawn_by_fan_out() -> None:
 # ---- heads -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", [task for task in TASKS if task != "class_scene"])
 @pytest.mark.parametrize(
     ("kind", "text"),
@@ -210,6 +212,7 @@ def test_cells_of_zeros_run_and_leave_no_gradient_out(code: str) -> None:
         assert gradients["decoder.fc.bias"] is not None
 
 
+@pytest.mark.slow
 def test_pruned_networks_agree_with_whole_ones() -> None:
     x = torch.randn(3, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     left_out = 0

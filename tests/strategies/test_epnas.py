@@ -53,6 +53,7 @@ def test_decision_policy_draws_what_it_was_rewarded_for() -> None:
     assert np.mean([row[0] == row[1] for row in policy.propose(rng, 400)]) > 0.9
 
 
+@pytest.mark.slow
 def test_growth_policy_learns_a_layer() -> None:
     space = spaces.get("epnas")
     policy = GrowthPolicy(space, learning_rate=0.1, entropy_weight=0.0)
@@ -148,6 +149,7 @@ def with_costs(architecture: Architecture) -> Evaluation:
     return Evaluation(Status.OK, scores={"toy": toy_score(architecture)}, metrics=metrics)
 
 
+@pytest.mark.slow
 def test_each_target_is_searched_for_and_the_state_holds_all() -> None:
     """The score grows with the parameters: without bounds the search goes to the largest."""
     space = ToySpace(length=10, choices=6)
@@ -163,6 +165,7 @@ def test_each_target_is_searched_for_and_the_state_holds_all() -> None:
     assert begun + drive(second, 80, first=40, evaluator=with_costs) == whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["epnas", "mbv2_zico"])
 def test_open_ended_spaces(name: str) -> None:
     """A score that wants few parameters in many layers: far better than random, resumed to the same."""
@@ -187,6 +190,7 @@ def test_open_ended_spaces(name: str) -> None:
             longest = max(longest, len(space.layers(architecture)) + 1)
 
 
+@pytest.mark.slow
 def test_beats_random_search_on_nasbench201(shared_data) -> None:
     table = np.load(shared_data / "nb201_accuracy.npz", allow_pickle=False)
     space = spaces.get("nasbench201")

@@ -79,6 +79,7 @@ def test_evolution_follows_the_paper():
         paper.tell(expected, score)
 
 
+@pytest.mark.slow
 def test_evolution_beats_random_search():
     space = ToySpace(length=8, choices=6)
 

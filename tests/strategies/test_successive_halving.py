@@ -138,6 +138,7 @@ def test_proxies_take_fewer_images() -> None:
         evaluator.at_fidelity(0.0)
 
 
+@pytest.mark.slow
 def test_soft_constraints_ask_the_search_for_their_costs() -> None:
     def evaluate(architecture: Architecture) -> Evaluation:
         return Evaluation(Status.OK, scores={"toy": toy_score(architecture)})

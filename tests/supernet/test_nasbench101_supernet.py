@@ -47,6 +47,7 @@ def images(count: int = 3, size: int = 9) -> Tensor:
     return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(1), dtype=torch.double)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("channels", "cells"), [(4, 2), (7, 1), (13, 1)])
 def test_a_cell_is_the_network_of_its_slices(channels: int, cells: int) -> None:
     model = supernet(channels, num_stacks=2, num_cells=cells)
@@ -103,6 +104,7 @@ def test_dead_parts_are_no_part() -> None:
         assert [s.key for s in model.segments(arch)] == [s.key for s in model.segments(pruned)]
 
 
+@pytest.mark.slow
 def test_uniform_sampling_meets_every_layer_alike() -> None:
     space = spaces.NASBench101()
     sampler = UniformSampler(space)
@@ -123,6 +125,7 @@ def test_uniform_sampling_meets_every_layer_alike() -> None:
     assert all(0.2 < times / count < 0.45 for times in seen.values())
 
 
+@pytest.mark.slow
 def test_training_and_judging() -> None:
     space = spaces.NASBench101(channels=12, num_stacks=1, num_cells=1)
     torch.manual_seed(0)

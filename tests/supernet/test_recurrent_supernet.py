@@ -31,6 +31,7 @@ def supernet() -> RecurrentSupernet:
     return model
 
 
+@pytest.mark.slow
 def test_a_cell_is_the_model_of_the_space() -> None:
     model = supernet().double()
     rng = random.Random(0)
@@ -61,6 +62,7 @@ def test_selecting_is_naming_and_running_leaves_no_trace() -> None:
     assert model.segments(one)[0].key == model.segments(one)[0].key != model.segments(other)[0].key
 
 
+@pytest.mark.slow
 def test_training_goes_on_to_the_same_bits_and_is_judged(tmp_path: Path) -> None:
     text = (torch.arange(33 * 6) * 3 % WORDS).view(33, 6)
     inputs, targets = text, (text + 3) % WORDS

@@ -49,6 +49,7 @@ def test_selecting_is_naming(model: SharedWeights) -> None:
         model.select(pynas.Architecture("none_such", (0,)))
 
 
+@pytest.mark.slow
 def test_equal_keys_compute_the_same(model: SharedWeights) -> None:
     model.eval()
     rng = random.Random(0)
@@ -72,6 +73,7 @@ def test_equal_keys_compute_the_same(model: SharedWeights) -> None:
         assert max(shared) >= 2
 
 
+@pytest.mark.slow
 def test_segments_run_all_that_trains(model: SharedWeights) -> None:
     arch = model.space.sample(random.Random(3))
     model.train()
@@ -101,6 +103,7 @@ def test_a_new_classifier(model: SharedWeights) -> None:
         model.reset_classifier(0)
 
 
+@pytest.mark.slow
 def test_spos_is_the_network_of_the_space_at_full_width(one_thread: None) -> None:
     space = spaces.SPOSShuffleNet()
     arch = space.sample(random.Random(5))
@@ -122,6 +125,7 @@ def test_spos_is_the_network_of_the_space_at_full_width(one_thread: None) -> Non
     assert not any(p.dim() == 1 for p in bare.parameters())
 
 
+@pytest.mark.slow
 def test_proxyless_is_the_network_of_the_space(one_thread: None) -> None:
     space, _ = SMALL["proxylessnas"]
     arch = space.sample(random.Random(5))

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from pynas import spaces
 from pynas._io.files import listed
+from pynas._io.pickles.machine import REDUCED
 from pynas._io.pickles.stand_ins import Array
-from pynas._io.pickles.stream import REDUCED
 from pynas._plural import counted
 from pynas.tables._columns import Column, check_names
 from pynas.tables._compact import Content

@@ -23,7 +23,7 @@ import numpy as np
 from pynas import spaces
 from pynas._errors import UserError
 from pynas._io.files import shortened
-from pynas._io.pickles.stream import REDUCED
+from pynas._io.pickles.machine import REDUCED
 from pynas._plural import counted
 from pynas.tables._columns import check_names
 from pynas.tables._compact import Content

@@ -22,8 +22,8 @@ import numpy as np
 
 from pynas import spaces
 from pynas._errors import UserError
+from pynas._io.pickles.machine import REDUCED
 from pynas._io.pickles.stand_ins import Array
-from pynas._io.pickles.stream import REDUCED
 from pynas.tables._compact import Content
 from pynas.tables.conversion._collector import (
     Collector,

@@ -14,6 +14,7 @@ from typing import IO, cast
 from pynas._errors import UserError
 from pynas._io.files import Bounded, open_regular, open_whole, size_of, unpacked_limit
 from pynas._io.pickles import stream
+from pynas._io.pickles.machine import Summary
 from pynas._io.pickles.stand_ins import ALLOWED, StandIn
 from pynas._io.zip_archive import open_member, open_zip
 from pynas.tables.formats.stand_ins import ALLOWED_IN_TORCH
@@ -27,7 +28,7 @@ _LARGE = 1 << 24  # larger pickles, in bytes, are read in two passes, which take
 
 def load(
     path: Path,
-    summary: stream.Summary,
+    summary: Summary,
     *,
     what: str,
     on_progress: Callable[[float], None] = lambda share: None,

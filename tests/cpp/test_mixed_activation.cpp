@@ -1,8 +1,8 @@
-// mixed_activation's CUDA kernels under emulation, forward and backward, against the formula in double
-// precision.
+// mixed_activation, forward and backward, against the formula in double precision.
 #include <array>
 
 #include "buffers.h"
+#include "kernels.h"
 #include "ops/mixed_activation/mixed_activation.h"
 
 namespace {
@@ -92,7 +92,7 @@ Expected by_the_formula(const Problem& q, const std::vector<double>& states,
 }
 
 Buffer filled(DType dtype, std::vector<double>& values) {
-  Buffer buffer(values.size() * size_t(pynas::cuda::dtype_bytes(dtype)));
+  Buffer buffer(values.size() * check::dtype_bytes(dtype));
   for (size_t i = 0; i < values.size(); ++i) {
     values[i] = check::round_to(dtype, values[i]);
     check::store(dtype, buffer.data(), i, values[i]);
@@ -100,21 +100,17 @@ Buffer filled(DType dtype, std::vector<double>& values) {
   return buffer;
 }
 
-double read(const Buffer& buffer, DType dtype, size_t i) {
-  if (dtype == DType::kBFloat16) return __bfloat162float(buffer.as<__nv_bfloat16>()[i]);
-  if (dtype == DType::kFloat16) return __half2float(buffer.as<__half>()[i]);
-  return check::result(buffer, dtype, i);
-}
-
 void expect(const std::string& what, const Buffer& got, DType dtype, const std::vector<double>& want,
             double tolerance) {
   double scale = 1;
   for (const double x : want) scale = std::fmax(scale, std::fabs(x));
   for (size_t i = 0; i < want.size(); ++i)
-    check::expect_close(what + " " + std::to_string(i), read(got, dtype, i), want[i], tolerance * scale);
+    check::expect_close(what + " " + std::to_string(i), check::load(dtype, got.data(), i), want[i],
+                        tolerance * scale);
 }
 
 void check_node(const Problem& q) {
+  if (!check::unless_half(q.dtype)) return;
   const size_t J = size_t(q.predecessors), B = size_t(q.batch), D = size_t(q.features);
   const DType sum = q.dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
   auto states = check::random_values(J * B * D, 1), products = check::random_values(2 * J * B * D, 2);
@@ -128,13 +124,10 @@ void check_node(const Problem& q) {
   const Buffer states_in = filled(q.dtype, states), products_in = filled(q.dtype, products),
                grad_in = filled(q.dtype, grad), weights_in = filled(sum, weights);
   const Buffer given_mean = filled(sum, mean), given_var = filled(sum, var);
-  const size_t element = size_t(pynas::cuda::dtype_bytes(q.dtype)),
-               bytes = size_t(pynas::cuda::dtype_bytes(sum));
+  const size_t element = check::dtype_bytes(q.dtype), bytes = check::dtype_bytes(sum);
   const Buffer own_mean(D * bytes), own_var(D * bytes), y(B * D * element), sums(B * D * bytes),
       columns(3 * D * bytes), grad_states(J * B * D * element), grad_products(2 * J * B * D * element),
       grad_weights(J * kCandidates * bytes);
-  const Buffer partial(size_t(pynas::mixed_activation_cuda_blocks(q.batch, q.features)) * J *
-                       pynas::kActivations * sizeof(double));
   pynas::MixedActivationParams p;
   p.states = states_in.data();
   p.products = products_in.data();
@@ -152,13 +145,21 @@ void check_node(const Problem& q) {
   p.y = y.data();
   p.sums = sums.data();
   p.columns = columns.data();
-  pynas::cuda::mixed_activation(p, nullptr);
+#if defined(PYNAS_ISA_NS)
+  const Buffer forward_partial(size_t(pynas::mixed_activation_scratch(p, false)) * sizeof(double));
+  const Buffer partial(size_t(pynas::mixed_activation_scratch(p, true)) * sizeof(double));
+  p.partial = forward_partial.as<double>();
+#else
+  const Buffer partial(size_t(pynas::mixed_activation_cuda_blocks(q.batch, q.features)) * J *
+                       pynas::kActivations * sizeof(double));
+#endif
+  kernels::mixed_activation(p, check::kWhere);
   p.grad = grad_in.data();
   p.grad_states = grad_states.data();
   p.grad_products = grad_products.data();
   p.grad_weights = grad_weights.data();
   p.partial = partial.as<double>();
-  pynas::cuda::mixed_activation_backward(p, nullptr);
+  kernels::mixed_activation_backward(p, check::kWhere);
 
   const Expected want = by_the_formula(q, states, products, weights, grad, mean, var);
   const double tolerance = q.dtype == DType::kFloat64   ? 1e-12

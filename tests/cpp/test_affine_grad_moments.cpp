@@ -1,5 +1,6 @@
-// affine_grad_moments' CUDA kernels under emulation against loops in double precision.
+// affine_grad_moments against loops in double precision.
 #include "buffers.h"
+#include "kernels.h"
 #include "ops/affine_grad_moments/affine_grad_moments.h"
 
 namespace {
@@ -16,7 +17,7 @@ struct Problem {
 void check_problem(const Problem& q) {
   const size_t n = size_t(q.batch) * q.channels * q.positions;
   const size_t stats = size_t(q.batch) * (q.per_position ? q.positions : q.channel_groups);
-  const size_t element = size_t(pynas::cuda::dtype_bytes(q.dtype)), sum = q.dtype == DType::kFloat64 ? 8 : 4;
+  const size_t element = check::dtype_bytes(q.dtype), sum = q.dtype == DType::kFloat64 ? 8 : 4;
   const DType sums = q.dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
   const Buffer delta(n * element), input(n * element), mean(stats * sum), rstd(stats * sum);
   std::vector<double> d = check::random_values(n, 1), x = check::random_values(n, 2);
@@ -68,10 +69,10 @@ void check_problem(const Problem& q) {
 
   auto call = [&] {
     size_t bytes = 0;
-    pynas::cuda::affine_grad_moments_workspace(p, bytes);
+    kernels::affine_grad_moments_workspace(p, bytes);
     const Buffer workspace(bytes);
     p.workspace = workspace.data();
-    pynas::cuda::affine_grad_moments(p, nullptr);
+    kernels::affine_grad_moments(p, check::kWhere);
   };
   const Buffer rows(want.size() * sum);
   p.rows = rows.data();

@@ -1,7 +1,8 @@
-// sample_grad's CUDA kernels under emulation against loops in double precision.
+// sample_grad against loops in double precision.
 #include <cctype>
 
 #include "buffers.h"
+#include "kernels.h"
 #include "ops/sample_grad/sample_grad.h"
 
 namespace {
@@ -44,7 +45,7 @@ struct Tensor {
 
   Tensor(const Problem& p, int batch, int channels, int height, int width, unsigned seed)
       : values(check::random_values(size_t(batch) * channels * height * width, seed)),
-        data(values.size() * size_t(pynas::cuda::dtype_bytes(p.dtype))),
+        data(values.size() * check::dtype_bytes(p.dtype)),
         channels(channels),
         height(height),
         width(width) {
@@ -152,13 +153,17 @@ SampleGradParams make_params(const Problem& p, const Tensor& delta, const Tensor
 
 void run(SampleGradParams params, const Buffer& weight, const Buffer& bias) {
   size_t bytes = 0;
-  pynas::cuda::sample_grad_workspace(params, bytes);
+#if defined(PYNAS_ISA_NS)
+  kernels::sample_grad_workspace(params, check::kWhere.threads, bytes);
+#else
+  kernels::sample_grad_workspace(params, bytes);
+#endif
   void* workspace = std::aligned_alloc(256, bytes + 256 - bytes % 256);
   std::memset(workspace, 0xFF, bytes);
   params.workspace = workspace;
   params.weight = weight.data();
   params.bias = bias.data();
-  pynas::cuda::sample_grad(params, nullptr);
+  kernels::sample_grad(params, check::kWhere);
   std::free(workspace);
 }
 

@@ -1,8 +1,9 @@
-// embedding_grad_moments' CUDA kernel under emulation against loops in double precision.
+// embedding_grad_moments against loops in double precision.
 #include <algorithm>
 #include <map>
 
 #include "buffers.h"
+#include "kernels.h"
 #include "ops/embedding_grad_moments/embedding_grad_moments.h"
 
 namespace {
@@ -12,7 +13,7 @@ using pynas::DType;
 
 void check_problem(int batch, int length, int vocabulary, int features, int group_size, DType dtype) {
   const int n = batch * length, groups = batch / group_size, group_positions = length * group_size;
-  const size_t element = size_t(pynas::cuda::dtype_bytes(dtype)), sum = dtype == DType::kFloat64 ? 8 : 4;
+  const size_t element = check::dtype_bytes(dtype), sum = dtype == DType::kFloat64 ? 8 : 4;
   std::vector<double> delta = check::random_values(size_t(n) * features, 1);
   const Buffer data(delta.size() * element);
   for (size_t i = 0; i < delta.size(); ++i) {
@@ -42,7 +43,7 @@ void check_problem(int batch, int length, int vocabulary, int features, int grou
   p.groups = groups;
   p.moments = pynas::kMomentAll;
   p.dtype = dtype;
-  pynas::cuda::embedding_grad_moments(p, nullptr);
+  kernels::embedding_grad_moments(p, check::kWhere);
 
   size_t u = 0;
   for (const auto& [row, positions] : look_ups) {

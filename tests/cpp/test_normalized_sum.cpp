@@ -1,5 +1,6 @@
-// normalized_sum's CUDA kernels under emulation against loops in double precision.
+// normalized_sum against loops in double precision.
 #include "buffers.h"
+#include "kernels.h"
 #include "ops/normalized_sum/normalized_sum.h"
 
 namespace {
@@ -51,19 +52,13 @@ struct Fixture {
     return values;
   }
   void* allocate(DType dtype, size_t size) {
-    buffers.emplace_back(size * size_t(pynas::cuda::dtype_bytes(dtype)));
+    buffers.emplace_back(size * check::dtype_bytes(dtype));
     return buffers.back().data();
-  }
-  double read(DType dtype, const void* data, size_t i) const {
-    if (dtype == DType::kFloat64) return static_cast<const double*>(data)[i];
-    if (dtype == DType::kFloat32) return static_cast<double>(static_cast<const float*>(data)[i]);
-    if (dtype == DType::kBFloat16) return __bfloat162float(static_cast<const __nv_bfloat16*>(data)[i]);
-    return __half2float(static_cast<const __half*>(data)[i]);
   }
   void expect(const std::string& what, DType dtype, const void* data, size_t i, double want,
               double scale) const {
     const double rounding = dtype == DType::kBFloat16 ? 4e-3 : dtype == DType::kFloat16 ? 5e-4 : 0.0;
-    check::expect_close(what + " " + std::to_string(i), read(dtype, data, i), want,
+    check::expect_close(what + " " + std::to_string(i), check::load(dtype, data, i), want,
                         check::tolerance(sums, 4 * scale) + rounding * std::fabs(want) + 1e-6 * rounding);
   }
   bool on(int k) const { return (q.off >> k & 1u) == 0; }
@@ -102,7 +97,7 @@ void Fixture::statistics() {
       rstd[cell] = 1 / std::sqrt(var[cell] + p.eps);
     }
   }
-  pynas::cuda::normalized_sum_statistics(p, nullptr);
+  kernels::normalized_sum_statistics(p, check::kWhere);
   for (size_t cell = 0; cell < table; ++cell) {
     expect("mean", sums, p.mean, cell, mean[cell], 1);
     expect("var", sums, p.var, cell, var[cell], 1);
@@ -129,8 +124,8 @@ void Fixture::gradients() {
   p.coefficients = allocate(sums, 3 * table);
   for (int k = 0; k < q.count; ++k)
     p.input_gradients[k] = k == 1 ? nullptr : allocate(q.dtype, n);  // one that nobody wants
-  pynas::cuda::normalized_sum_reduce(p, nullptr);
-  pynas::cuda::normalized_sum_input_gradients(p, nullptr);
+  kernels::normalized_sum_reduce(p, check::kWhere);
+  kernels::normalized_sum_input_gradients(p, check::kWhere);
   for (int k = 0; k < q.count; ++k) {
     double dw = 0, scale = 0;
     std::vector<double> a(C), b(C), c0(C);
@@ -159,28 +154,19 @@ void Fixture::gradients() {
   }
 }
 
-void check_problem(const Problem& q) {
-  Fixture f(q);
+int64_t workspace_bytes(const pynas::NormalizedSumParams& p) {
   int64_t bytes = 0;
-  pynas::cuda::normalized_sum_workspace(f.p, bytes);
-  const Buffer workspace{size_t(bytes)};
-  f.p.workspace = workspace.data();
-  f.statistics();
-  f.p.output = f.allocate(q.dtype, f.n);
-  pynas::cuda::normalized_sum_apply(f.p, nullptr);
-  for (size_t i = 0; i < f.n; ++i) {
-    double y = 0, scale = 0;
-    for (int k = 0; k < q.count; ++k) {
-      if (!f.on(k)) continue;
-      const size_t c = f.channel(i), cell = size_t(k) * q.channels + c;
-      const double s = f.weights[k] * f.gamma[k][c] * f.rstd[cell];
-      y += s * (f.z[k][i] - f.mean[cell]) + f.weights[k] * f.beta[k][c];
-      scale += std::fabs(s) * (std::fabs(f.z[k][i]) + 1) + std::fabs(f.weights[k] * f.beta[k][c]);
-    }
-    f.expect("y", q.dtype, f.p.output, i, y, scale);
-  }
-  f.gradients();
+#if defined(PYNAS_ISA_NS)
+  kernels::normalized_sum_workspace(p, check::kWhere, bytes);
+#else
+  kernels::normalized_sum_workspace(p, bytes);
+#endif
+  return bytes;
+}
 
+#if !defined(PYNAS_ISA_NS)
+void check_running_update(Fixture& f) {
+  const Problem& q = f.q;
   pynas::NormalizedSumRunningParams r;
   r.count = q.count;
   r.channels = q.channels;
@@ -199,7 +185,7 @@ void check_problem(const Problem& q) {
     r.running_mean[k] = const_cast<void*>(mean);
     r.running_var[k] = const_cast<void*>(var);
   }
-  pynas::cuda::normalized_sum_update_running(r, nullptr);
+  kernels::normalized_sum_update_running(r, check::kWhere);
   for (int k = 0; k < q.count; ++k) {
     for (size_t c = 0; c < old_mean[k].size(); ++c) {
       const size_t cell = size_t(k) * q.channels + c;
@@ -208,6 +194,32 @@ void check_problem(const Problem& q) {
       f.expect("running var", f.sums, r.running_var[k], c, f.on(k) ? 0.75 * v + 0.375 * f.var[cell] : v, 2);
     }
   }
+}
+#endif
+
+void check_problem(const Problem& q) {
+  if (!check::unless_half(q.dtype)) return;
+  Fixture f(q);
+  const Buffer workspace{size_t(workspace_bytes(f.p))};
+  f.p.workspace = workspace.data();
+  f.statistics();
+  f.p.output = f.allocate(q.dtype, f.n);
+  kernels::normalized_sum_apply(f.p, check::kWhere);
+  for (size_t i = 0; i < f.n; ++i) {
+    double y = 0, scale = 0;
+    for (int k = 0; k < q.count; ++k) {
+      if (!f.on(k)) continue;
+      const size_t c = f.channel(i), cell = size_t(k) * q.channels + c;
+      const double s = f.weights[k] * f.gamma[k][c] * f.rstd[cell];
+      y += s * (f.z[k][i] - f.mean[cell]) + f.weights[k] * f.beta[k][c];
+      scale += std::fabs(s) * (std::fabs(f.z[k][i]) + 1) + std::fabs(f.weights[k] * f.beta[k][c]);
+    }
+    f.expect("y", q.dtype, f.p.output, i, y, scale);
+  }
+  f.gradients();
+#if !defined(PYNAS_ISA_NS)
+  check_running_update(f);
+#endif
 }
 
 }  // namespace
@@ -221,16 +233,17 @@ CASE(normalized_sum_float16) { check_problem({2, 4, 16, 6, 0x3f, 0x20, false, tr
 CASE(normalized_sum_float64) { check_problem({11, 6, 1, 2, 0x3, 0x0, true, true, DType::kFloat64}); }
 CASE(normalized_sum_all_off) { check_problem({6, 4, 1, 2, 0x3, 0x3, true, true, DType::kFloat32}); }
 CASE(normalized_sum_fixed_statistics) { check_problem({8, 8, 1, 2, 0x3, 0x0, true, false, DType::kFloat32}); }
-// Nothing to sum: nothing is launched, nothing touched; the binding fills in zeros.
+// Nothing to sum: nothing is launched, nothing touched; the binding fills in zeros, and on the CPU calls nothing.
 CASE(normalized_sum_empty) {
+#if !defined(PYNAS_ISA_NS)
   pynas::NormalizedSumParams p;
   p.count = 2;
   p.channels = 4;
-  int64_t bytes = 0;
-  pynas::cuda::normalized_sum_workspace(p, bytes);
-  pynas::cuda::normalized_sum_statistics(p, nullptr);
-  pynas::cuda::normalized_sum_apply(p, nullptr);
-  pynas::cuda::normalized_sum_reduce(p, nullptr);
-  pynas::cuda::normalized_sum_input_gradients(p, nullptr);
-  pynas::cuda::normalized_sum_update_running({}, nullptr);
+  workspace_bytes(p);
+  kernels::normalized_sum_statistics(p, check::kWhere);
+  kernels::normalized_sum_apply(p, check::kWhere);
+  kernels::normalized_sum_reduce(p, check::kWhere);
+  kernels::normalized_sum_input_gradients(p, check::kWhere);
+  kernels::normalized_sum_update_running({}, check::kWhere);
+#endif
 }

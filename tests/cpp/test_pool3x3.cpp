@@ -1,8 +1,9 @@
-// The 3 x 3 pools' CUDA kernels under emulation against loops in double precision.
+// The 3 x 3 pools against loops in double precision.
 #include <algorithm>
 #include <limits>
 
 #include "buffers.h"
+#include "kernels.h"
 #include "ops/pool3x3/pool3x3.h"
 
 namespace {
@@ -16,12 +17,6 @@ struct Problem {
   bool accumulate = false, use_max = true, use_avg = true, nan = false;
 };
 
-double load(DType dtype, const Buffer& buffer, size_t i) {
-  if (dtype == DType::kBFloat16) return __bfloat162float(buffer.as<__nv_bfloat16>()[i]);
-  if (dtype == DType::kFloat16) return __half2float(buffer.as<__half>()[i]);
-  return check::result(buffer, dtype, i);
-}
-
 // Coarse values, so that maxima have equals; of them the first counts.
 std::vector<double> fill(DType dtype, const Buffer& buffer, size_t n, unsigned seed) {
   std::vector<double> values = check::random_values(n, seed);
@@ -31,9 +26,10 @@ std::vector<double> fill(DType dtype, const Buffer& buffer, size_t n, unsigned s
 }
 
 void check_problem(const Problem& q) {
+  if (!check::unless_half(q.dtype)) return;
   const size_t C = size_t(q.channels), H = size_t(q.height), W = size_t(q.width), N = size_t(q.batch);
   const size_t s = size_t(q.stride), OH = (H + s - 1) / s, OW = (W + s - 1) / s;
-  const size_t element = size_t(pynas::cuda::dtype_bytes(q.dtype)), in = N * H * W * C, out = N * OH * OW * C;
+  const size_t element = check::dtype_bytes(q.dtype), in = N * H * W * C, out = N * OH * OW * C;
   const Buffer x_buffer(in * element), max_out(out * element), avg_out(out * element),
       grad_max(out * element), grad_avg(out * element), grad_input(in * element), gates(16);
   std::vector<double> x = fill(q.dtype, x_buffer, in, 1);
@@ -69,8 +65,8 @@ void check_problem(const Problem& q) {
   p.out_width = int64_t(OW);
   p.stride = q.stride;
   p.dtype = q.dtype;
-  pynas::cuda::pool3x3_forward(p, nullptr);
-  pynas::cuda::pool3x3_backward(p, nullptr);
+  kernels::pool3x3_forward(p, check::kWhere);
+  kernels::pool3x3_backward(p, check::kWhere);
 
   const double unit = q.dtype == DType::kBFloat16 ? 4e-3 : q.dtype == DType::kFloat16 ? 5e-4 : 0;
   std::vector<double> want(before), size(in);
@@ -92,8 +88,8 @@ void check_problem(const Problem& q) {
       absolute += std::fabs(x[at]);
     }
     const double pixels = double(window.size());
-    check::expect_close("maximum", load(q.dtype, max_out, o), q.use_max ? x[largest] : 0, 0);
-    check::expect_close("average", load(q.dtype, avg_out, o), q.use_avg ? sum / pixels : 0,
+    check::expect_close("maximum", check::load(q.dtype, max_out.data(), o), q.use_max ? x[largest] : 0, 0);
+    check::expect_close("average", check::load(q.dtype, avg_out.data(), o), q.use_avg ? sum / pixels : 0,
                         unit * std::fabs(sum) + check::tolerance(q.dtype, absolute));
     want[largest] += of_max[o];
     size[largest] += std::fabs(of_max[o]);
@@ -104,7 +100,7 @@ void check_problem(const Problem& q) {
   }
   for (size_t i = 0; i < in; ++i) {
     check::expect_close(
-        "gradient", load(q.dtype, grad_input, i), want[i],
+        "gradient", check::load(q.dtype, grad_input.data(), i), want[i],
         unit * (std::fabs(want[i]) + size[i]) + check::tolerance(q.dtype, size[i] + std::fabs(before[i])));
   }
 }

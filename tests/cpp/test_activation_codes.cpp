@@ -1,5 +1,6 @@
-// activation_codes' CUDA kernels under emulation, against bits compared one by one.
+// activation_codes against bits compared one by one.
 #include "buffers.h"
+#include "kernels.h"
 #include "ops/activation_codes/activation_codes.h"
 
 namespace {
@@ -13,7 +14,7 @@ double value_at(const std::vector<double>& values, size_t features, size_t row, 
 
 // `spare` words of a row beyond those with bits must come out as zeros.
 void check_codes(DType dtype, size_t batch, size_t features, size_t spare) {
-  const size_t element = size_t(pynas::cuda::dtype_bytes(dtype)), words = (features + 63) / 64;
+  const size_t element = check::dtype_bytes(dtype), words = (features + 63) / 64;
   const size_t stride = words + spare;
   const Buffer x(batch * features * element), codes(batch * stride * 8), agreement(batch * batch * 8);
   auto values = check::random_values(batch * features, unsigned(batch + features));
@@ -29,7 +30,7 @@ void check_codes(DType dtype, size_t batch, size_t features, size_t spare) {
   pack.features = int64_t(features);
   pack.stride = int64_t(stride);
   pack.dtype = dtype;
-  pynas::cuda::activation_codes(pack, nullptr);
+  kernels::activation_codes(pack, check::kWhere);
   for (size_t b = 0; b < batch; ++b) {
     for (size_t f = 0; f < stride * 64; ++f) {
       const double bit = double(codes.as<uint64_t>()[b * stride + f / 64] >> (f % 64) & 1);
@@ -44,7 +45,7 @@ void check_codes(DType dtype, size_t batch, size_t features, size_t spare) {
   p.words = p.stride = int64_t(stride);
   p.features = int64_t(features);
   p.times = 3;
-  pynas::cuda::code_agreement(p, nullptr);
+  kernels::code_agreement(p, check::kWhere);
   for (size_t i = 0; i < batch; ++i) {
     for (size_t j = 0; j < batch; ++j) {
       double expected = double(i * batch + j);

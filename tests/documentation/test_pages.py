@@ -1,182 +1,23 @@
-"""Every example of README and docs runs when it is pasted alone, and pages say what the code says."""
+"""Pages say what the code says: commands, links, names, words, and the site made of them."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from pages import FENCE, PAGES, ROOT, Block, blocks
 from typer.main import get_command
 
-ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-PAGES = [page for page in PAGES if page.parent.name != "api"]  # the reference is made of docstrings
 PROSE = [*PAGES, ROOT / "CHANGELOG.md", ROOT / "SECURITY.md"]
-FENCE = re.compile(
-    r"(?P<slow><!-- slow -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE
-)
-
-# Asked of some examples beside running, in their own namespace: `output` is what they printed, `again()`
-# what they print when they are run once more.
-CHECKS = {
-    ("README.md", "replace_mixed_ops(model)"): """
-fused, learned = output.splitlines()
-assert fused.startswith("4 mixed operations fused, 0 left"), fused
-assert int(learned.split(" %")[0]) > 60  # chance is a tenth
-assert float(right) > 0.6
-""",
-    (
-        "docs/searching.md",
-        'strategy="epnas"',
-    ): 'assert result.best.evaluation.scores["accuracy"] >= 88  # 90 is the best',
-    ("docs/searching.md", "lissnas.lissnas("): """
-sizes = [iteration.size for iteration in shrunk.iterations]
-assert sizes[-1] < sizes[0] < space.size
-assert result.best.evaluation.scores["accuracy"] >= 88
-""",
-    ("docs/searching.md", "Shifting("): """
-assert len(shifted.candidates) == 3 * 8
-assert shifted.best.accuracy > 0.3  # chance is a tenth
-""",
-    ("docs/spaces.md", "last_word"): 'assert {score.status for score in scores.values()} == {"ok"}',
-    ("docs/supernets.md", "resume=True"): """
-assert float(output) > 0.3  # chance is a tenth
-assert again() == output, "the second run finds the checkpoints of the first"
-assert os.path.isdir("run1")
-""",
-    ("docs/weight_sharing.md", '"four groups": good'): """
-good, poor = found.settings
-assert good.kendall.value > poor.kendall.value > 0
-assert poor.against_first.high < 0
-""",
-    ("docs/weight_sharing.md", "write_sharing_report"): """
-assert "Bias of operations" in (folder / "page.html").read_text()
-assert output.count("\\n") == 1
-""",
-}
-
-RUNNER = """
-import contextlib, io, json, os, runpy, sys, traceback
-
-def run(output):
-    with contextlib.redirect_stdout(output):
-        return runpy.run_path("block.py", run_name="__main__")
-
-def again():
-    output = io.StringIO()
-    run(output)
-    return output.getvalue()
-
-failed = []
-for block in json.load(sys.stdin):
-    os.chdir(block["folder"])
-    output = io.StringIO()
-    try:
-        names = run(output)
-        names.update(output=output.getvalue(), again=again, os=os)
-        exec(block["check"], names)
-    except BaseException:
-        failed.append(block["name"])
-        print(output.getvalue(), block["name"], traceback.format_exc(), sep="\\n", file=sys.stderr)
-sys.exit("failed: " + ", ".join(failed) if failed else 0)
-"""
-
-
-@dataclass(frozen=True)
-class Block:
-    """A fenced block of a page."""
-
-    page: str
-    line: int
-    language: str
-    text: str
-    slow: bool
-
-    @property
-    def check(self) -> str:
-        """What is asked of it beside running."""
-        return "\n".join(
-            code for (page, part), code in CHECKS.items() if page == self.page and part in self.text
-        )
-
-
-def blocks(page: Path) -> Iterator[Block]:
-    text = page.read_text(encoding="utf-8")
-    for found in FENCE.finditer(text):
-        line = text.count("\n", 0, found.start("text"))
-        name = str(page.relative_to(ROOT))
-        yield Block(name, line, found["language"], found["text"], found["slow"] is not None)
-
-
-EXAMPLES = [block for page in PAGES for block in blocks(page) if block.language == "python"]
-
-
-def pages_of(slow: bool) -> list[str]:
-    return list(dict.fromkeys(block.page for block in EXAMPLES if block.slow == slow))
-
-
-def prepare(page: str, folder: Path) -> None:
-    """Files that a page says how to come by."""
-    if page != "docs/tables.md":
-        return
-    from official_layouts import nats_folder
-
-    from pynas import spaces, tables
-
-    space = spaces.get("nasbench201")
-    source = folder / "NATS-tss-v1_0-3ffb9-simple"
-    nats_folder(source, [space.format(space.from_index(i)) for i in range(6)], [1, 4], {"12": 12, "200": 200})
-    tables.convert(source, folder / "nats-tss.npz")
-
-
-def run(page: str, slow: bool, folder: Path) -> None:
-    """All examples of a page, each in a namespace and a folder of its own, in one process."""
-    work = []
-    for block in EXAMPLES:
-        if block.page == page and block.slow == slow:
-            own = folder / str(block.line)
-            own.mkdir()
-            prepare(page, own)
-            (own / "block.py").write_text(block.text, encoding="utf-8")
-            work.append({"folder": str(own), "name": f"{page}:{block.line}", "check": block.check})
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(folder / "cache")}
-    result = subprocess.run(
-        [sys.executable, "-W", "error", "-c", RUNNER],
-        input=json.dumps(work),
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
-    assert result.returncode == 0, result.stderr
-
-
-@pytest.mark.parametrize("page", pages_of(slow=False))
-def test_examples_run_as_pasted(page: str, tmp_path: Path) -> None:
-    run(page, False, tmp_path)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("page", pages_of(slow=True))
-def test_slow_examples_run_as_pasted(page: str, tmp_path: Path) -> None:
-    run(page, True, tmp_path)
-
-
-def test_every_check_belongs_to_one_example() -> None:
-    for page, part in CHECKS:
-        assert sum(block.page == page and part in block.text for block in EXAMPLES) == 1, (page, part)
-    first = next(block for block in EXAMPLES if block.page == "README.md")
-    assert len(first.text.splitlines()) <= 60
 
 
 # ---- commands ------------------------------------------------------------------------------------------
@@ -225,6 +66,7 @@ def commands(block: Block) -> Iterator[list[str]]:
             yield words
 
 
+@pytest.mark.slow
 def test_commands_exist() -> None:
     for page in PAGES:
         for block in blocks(page):

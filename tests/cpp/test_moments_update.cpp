@@ -1,6 +1,6 @@
-// moments_update's CUDA kernel under emulation: several updates against the moments themselves, in double
-// precision.
+// moments_update: several updates against the moments themselves, in double precision.
 #include "buffers.h"
+#include "kernels.h"
 #include "ops/moments_update/moments_update.h"
 
 namespace {
@@ -10,7 +10,7 @@ using pynas::DType;
 
 // `offset` elements shift every pointer, so that 0 takes the vector path and 1 the scalar one.
 void check_updates(DType dtype, size_t n, size_t offset) {
-  const size_t state = dtype == DType::kFloat64 ? 8 : 4, element = size_t(pynas::cuda::dtype_bytes(dtype));
+  const size_t state = dtype == DType::kFloat64 ? 8 : 4, element = check::dtype_bytes(dtype);
   const size_t gradients = 4;
   const Buffer mean((n + offset) * state), abs_mean((n + offset) * state), m2((n + offset) * state);
   for (const Buffer* buffer : {&mean, &abs_mean, &m2}) std::memset(buffer->data(), 0, (n + offset) * state);
@@ -30,7 +30,7 @@ void check_updates(DType dtype, size_t n, size_t offset) {
     p.n = int64_t(n);
     p.count = int64_t(k) + 1;
     p.grad_dtype = dtype;
-    pynas::cuda::moments_update(p, nullptr);
+    kernels::moments_update(p, check::kWhere);
   }
   for (size_t i = 0; i < n; ++i) {
     double sum = 0, abs = 0, centered = 0;

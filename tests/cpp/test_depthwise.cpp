@@ -1,7 +1,8 @@
-// The depthwise stages' CUDA kernels under emulation against loops in double precision.
+// The depthwise stages against loops in double precision.
 #include <algorithm>
 
 #include "buffers.h"
+#include "kernels.h"
 #include "ops/depthwise/depthwise.h"
 
 namespace {
@@ -27,27 +28,13 @@ struct Values {
   Buffer buffer;
 
   Values(DType dtype, size_t n, unsigned seed)
-      : values(check::random_values(n, seed)), buffer(n * size_t(pynas::cuda::dtype_bytes(dtype))) {
+      : values(check::random_values(n, seed)), buffer(n * check::dtype_bytes(dtype)) {
     for (size_t i = 0; i < n; ++i) {
       if (i % 5 == 0) values[i] = std::round(values[i]);  // zeros: the rectifier's edge
       check::store(dtype, buffer.data(), i, values[i] = check::round_to(dtype, values[i]));
     }
   }
 };
-
-double load(DType dtype, const Buffer& buffer, size_t i) {
-  switch (dtype) {
-    case DType::kFloat64:
-      return buffer.as<double>()[i];
-    case DType::kFloat32:
-      return buffer.as<float>()[i];
-    case DType::kBFloat16:
-      return __bfloat162float(buffer.as<__nv_bfloat16>()[i]);
-    case DType::kFloat16:
-      return __half2float(buffer.as<__half>()[i]);
-  }
-  return 0;
-}
 
 // Rounding of a result to the dtype, on top of the sums'.
 double stored_tolerance(DType dtype, double scale) {
@@ -56,11 +43,11 @@ double stored_tolerance(DType dtype, double scale) {
 }
 
 void check_problem(const Problem& q) {
+  if (!check::unless_half(q.dtype)) return;
   const size_t C = size_t(q.channels), H = size_t(q.height), W = size_t(q.width), N = size_t(q.batch);
   const size_t s = size_t(q.stride), OH = (H + s - 1) / s, OW = (W + s - 1) / s;
   const DType sums = q.dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
-  const size_t element = size_t(pynas::cuda::dtype_bytes(q.dtype)),
-               sum_element = sums == DType::kFloat64 ? 8 : 4;
+  const size_t element = check::dtype_bytes(q.dtype), sum_element = sums == DType::kFloat64 ? 8 : 4;
   const Values x(q.dtype, N * H * W * C, 1), scale(sums, C, 2), offset(sums, C, 3),
       before(q.dtype, N * H * W * C, 4);
   std::vector<double> v(x.values), h(x.values), terms(x.values);  // terms: what v's rounding goes by
@@ -103,7 +90,13 @@ void check_problem(const Problem& q) {
     conv.gate = int64_t(k);
   }
   p.gates = gates.data();
-  pynas::cuda::depthwise_forward(p, nullptr);
+#if defined(PYNAS_ISA_NS)
+  const Buffer workspace(pynas::cpu::depthwise_workspace(p, check::kWhere.threads));
+#else
+  const Buffer workspace(kernels::depthwise_workspace(p));
+#endif
+  p.workspace = workspace.data();
+  kernels::depthwise_forward(p, check::kWhere);
 
   // A closed filter's gradient must not be read: it stays the buffer's NaN.
   const Buffer unread(N * OH * OW * C * element);
@@ -112,10 +105,8 @@ void check_problem(const Problem& q) {
   const Buffer grad_input(N * H * W * C * element);
   if (q.accumulate) std::memcpy(grad_input.data(), before.buffer.data(), N * H * W * C * element);
   p.grad_input = grad_input.data();
-  pynas::cuda::depthwise_backward_input(p, nullptr);
-  const Buffer workspace(pynas::cuda::depthwise_workspace(p));
-  p.workspace = workspace.data();
-  pynas::cuda::depthwise_backward_weight(p, nullptr);
+  kernels::depthwise_backward_input(p, check::kWhere);
+  kernels::depthwise_backward_weight(p, check::kWhere);
 
   std::vector<double> want_input(N * H * W * C), size_input(N * H * W * C);
   for (size_t k = 0; k < q.filters.size(); ++k) {
@@ -139,19 +130,20 @@ void check_problem(const Problem& q) {
         want_input[at] += weights[k].values[w] * grads[k].values[o];
         size_input[at] += std::fabs(weights[k].values[w] * grads[k].values[o]);
       }
-      check::expect_close("output of filter " + std::to_string(k), load(q.dtype, outputs[k], o), want,
-                          q.filters[k].open ? stored_tolerance(q.dtype, size) : 0);
+      check::expect_close("output of filter " + std::to_string(k), check::load(q.dtype, outputs[k].data(), o),
+                          want, q.filters[k].open ? stored_tolerance(q.dtype, size) : 0);
     }
     for (size_t w = 0; w < C * taps; ++w) {
-      check::expect_close("weight gradient of filter " + std::to_string(k), load(sums, grad_weights[k], w),
-                          want_weight[w], q.filters[k].open ? check::tolerance(q.dtype, size_weight[w]) : 0);
+      check::expect_close("weight gradient of filter " + std::to_string(k),
+                          check::load(sums, grad_weights[k].data(), w), want_weight[w],
+                          q.filters[k].open ? check::tolerance(q.dtype, size_weight[w]) : 0);
     }
   }
   for (size_t i = 0; i < N * H * W * C; ++i) {
     // Where float32 cannot tell scale x + offset from zero, either is right.
     if (q.affine && v[i] != 0 && std::fabs(v[i]) < 1e-6) continue;
     const double added = q.accumulate ? before.values[i] : 0;
-    check::expect_close("input gradient", load(q.dtype, grad_input, i),
+    check::expect_close("input gradient", check::load(q.dtype, grad_input.data(), i),
                         (v[i] > 0 ? want_input[i] : 0) + added,
                         stored_tolerance(q.dtype, size_input[i] + std::fabs(added)));
   }
