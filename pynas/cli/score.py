@@ -110,7 +110,13 @@ def score(
         f"{architecture or model} on {source.name}, {precision}",
         ["proxy", "score", "status", "coverage", "seconds"],
         [
-            (name, s.value, s.status if not s.message else f"{s.status}: {s.message}", f"{s.coverage:.0%}", s.seconds)
+            (
+                name,
+                s.value,
+                s.status if not s.message else f"{s.status}: {s.message}",
+                f"{s.coverage:.0%}",
+                s.seconds,
+            )
             for name, s in scores.items()
         ],
     )

@@ -28,8 +28,8 @@ from pynas.evaluate._prepare import (
 )
 from pynas.proxies import BatchProbe, Probe, ProbeCall, Proxy
 from pynas.stats import Statistics
-from pynas.stats.eager import check_readable, eager
 from pynas.stats.data import LossFn, check_data, ordinary
+from pynas.stats.eager import check_readable, eager
 from pynas.stats.state import check_initialised, copied, preserved
 
 
@@ -39,13 +39,13 @@ class Score:
 
     Attributes:
         value: The score; NaN if ``status`` is ``"failed"`` or ``"non_finite"``.
-        status: ``"ok"``, ``"failed"`` (see ``message``), ``"non_finite"``, or ``"partial"``: a score of some of the
-            weights that its definition counts, which compares with no other network's.
+        status: ``"ok"``, ``"failed"`` (see ``message``), ``"non_finite"``, or ``"partial"``: a score of some
+            of the weights that its definition counts, which compares with no other network's.
         message: Why there is no score, as text.
         layers: Contribution of each layer, by parameter name, if the proxy is a sum over layers.
         seconds: Wall-clock seconds of the passes that it needed; shared passes count in full.
-        coverage: The share of the parameters that the definition counts (the weights: what multiplies its input,
-            in whatever module or computation) and that were counted; 1 for scores that count none.
+        coverage: The share of the parameters that the definition counts (the weights: what multiplies its
+            input, in whatever module or computation) and that were counted; 1 for scores that count none.
     """
 
     value: float

@@ -15,10 +15,10 @@ from torch.overrides import TorchFunctionMode
 from pynas._errors import UserError
 from pynas.proxies._base import Probe, ProbeCall
 from pynas.stats import Statistic, Statistics
-from pynas.stats.weights import MATRIX_LAYERS
 from pynas.stats.data import call_model, cut, leaves
 from pynas.stats.forwards import FORWARDS
 from pynas.stats.state import copied, generators_kept, seed_generators
+from pynas.stats.weights import MATRIX_LAYERS
 
 PERTURBATION = 0.01
 POOLS = {F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d}

@@ -13,9 +13,9 @@ from pynas.proxies._base import Probe, ProbeCall, Proxy
 from pynas.proxies._log_scale import LogScale
 from pynas.proxies._registry import register
 from pynas.stats import Statistic, Statistics
-from pynas.stats.weights import weight_names
 from pynas.stats.data import call_model, cut, leaves
 from pynas.stats.state import preserved, seed_generators
+from pynas.stats.weights import weight_names
 
 
 @dataclass(frozen=True)

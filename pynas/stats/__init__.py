@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pynas.ops import Moments
 from pynas.stats._base import ParameterInfo, Statistic, Statistics
-from pynas.stats._call_recorder import UnsupportedLayerError
+from pynas.stats._problems import UnsupportedLayerError
 from pynas.stats._products import GradientProduct
 from pynas.stats.code_agreement import Agreement, CodeAgreement
 from pynas.stats.collect import collect

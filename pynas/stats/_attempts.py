@@ -6,12 +6,11 @@ import weakref
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from pynas._errors import UserError
 from pynas.stats import _fallback
 from pynas.stats._base import Statistic, Statistics
 from pynas.stats._call_recorder import CallRecorder
@@ -115,18 +114,21 @@ class Attempts:
             if len(_KNOWN) > REMEMBERED:
                 _KNOWN.pop(next(iter(_KNOWN)))
 
-    def _recorder(self, values: Values, batch: int, batch_norm: str, kind: type[CallRecorder]) -> CallRecorder:
+    def _recorder(
+        self, values: Values, batch: int, batch_norm: str, kind: type[CallRecorder]
+    ) -> CallRecorder:
         named = set(self.trainable.values())
         matrices = frozenset(n for n in self.matrices if n in named) | self.late
         collector = Collector(self.taken if values else [], self.group_size, self.trainable, matrices, values)
         return kind(
-            collector, self.model, self.parameters, batch, batch_norm, self.taken if values else [], rules=RULES,
-            scouted=self.scouted,
+            collector, self.model, self.parameters, batch, batch_norm, self.taken if values else [],
+            rules=RULES, scouted=self.scouted,
         )  # fmt: skip
 
     def _passes(self) -> Statistics:
         values: Values = {type(s): {} for s in self.needs}
-        seen, losses, shape = {}, [], ()
+        seen, losses = {}, []
+        shape: tuple[int, ...] = ()
         weights: set[str] = set()
         missed: set[str] = set()
         size = self.batch // self.passes
@@ -148,7 +150,14 @@ class Attempts:
         return self._statistics(size, losses, seen, values, shape, weights | set(self.matrices), missed)
 
     def _statistics(
-        self, size: int, losses: Any, seen: Any, values: Values, shape: Any, weights: set[str], missed: set[str]
+        self,
+        size: int,
+        losses: Any,
+        seen: Any,
+        values: Values,
+        shape: Any,
+        weights: set[str],
+        missed: set[str],
     ) -> Statistics:
         own = {name: p.detach() for name, p in self.parameters.items()}
         found = {type(s): s.finish(values[type(s)]) for s in self.needs}
@@ -176,28 +185,32 @@ class Attempts:
     def remedy(self, layers: Sequence[str]) -> str:
         """What to do about these layers: the narrowest fallback that works on a few samples."""
         few = min(self.batch, 4)
-        parameters = "all" if any(s.parameters == "all" for s in self.needs if s.watches == "weights") else "weights"
+        parameters: Literal["all", "weights"] = (
+            "all" if any(s.parameters == "all" for s in self.needs if s.watches == "weights") else "weights"
+        )
         for names in _fallbacks(layers)[:TRIED]:
             trial = Attempts(
                 self.model, cut(self.inputs, 0, few), cut(self.targets, 0, few), self.loss_fn,
-                [GradNorms(parameters=parameters)], few, 1, self.batch_norm, 1, names, self.training, self.seed,
+                [GradNorms(parameters=parameters)], few, 1, self.batch_norm, 1, names, self.training,
+                self.seed,
             )  # fmt: skip
             try:
                 trial.collect()
             except MemoryError:
                 raise
-            except Exception:  # noqa: S112 - whatever it is, this one does not work
+            except Exception:
                 continue
             return (
-                f"pass fallback={names!r} to take gradients there group by group through torch.func (slower; it "
-                "works on these data), or set requires_grad=False on the parameters to leave them out"
+                f"pass fallback={names!r} to take gradients there group by group through torch.func "
+                "(slower; it works on these data), or set requires_grad=False on the parameters to leave "
+                "them out"
             )
         return "no fallback works here; set requires_grad=False on the parameters to leave them out"
 
 
 UNSEEN = (
-    "reaches the loss by a way that cannot be followed: compiled or scripted code, or an autograd function of the "
-    "model's own"
+    "reaches the loss by a way that cannot be followed: compiled or scripted code, or an autograd function "
+    "of the model's own"
 )
 
 

@@ -156,7 +156,8 @@ class Statistics:
         values: Results by statistic and name.
         targets: What the loss was given, of the whole batch.
         output_shape: Shape of the model's output, or of the first of several.
-        matrices: Parameters that multiply samples, in whatever module or computation: the "weights" of proxies.
+        matrices: Parameters that multiply samples, in whatever module or computation: the "weights" of
+            proxies.
         missed: Trainable parameters that reach the loss by a way that no pass could follow.
     """
 

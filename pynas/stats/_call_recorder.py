@@ -175,7 +175,9 @@ class CallRecorder(TorchFunctionMode):
         places = self._places(func, outputs)
         copies = all(self.marks.only_copies(t) for t, _ in samples)
         assumed = bool(samples) and self._assumes(func, samples)
-        moved = bool(sources) and len(sources) == 1 and rearranges(func, args) and self._is_rearranged(tensors)
+        moved = (
+            bool(sources) and len(sources) == 1 and rearranges(func, args) and self._is_rearranged(tensors)
+        )
         for i, y in enumerate(outputs):
             if id(y) in self.own:
                 continue
@@ -188,8 +190,8 @@ class CallRecorder(TorchFunctionMode):
                     self.marks.written(y)
                 if copies and where is None and y.requires_grad:
                     raise UserError(
-                        f"model: {name_of(func)} brings copies of a parameter, one for each sample, together again; "
-                        "compute with one copy, which is the same"
+                        f"model: {name_of(func)} brings copies of a parameter, one for each sample, "
+                        "together again; compute with one copy, which is the same"
                     )
                 self.marks.sample(y, where, copies, assumed)
             elif where is not None:
@@ -204,18 +206,17 @@ class CallRecorder(TorchFunctionMode):
         self._calls += 1
 
     def _assumes(self, func: Callable[..., Any], samples: Sequence[tuple[Tensor, Where]]) -> bool:
-        """Whether all of these are copies in the usual order; an error where another tensor has another order."""
+        """Whether all of these are copies in the usual order; an error where another has another one."""
         found = [self.marks.assumed(t) for t, _ in samples]
         if not any(found) or all(found):
             return any(found)
-        orders = {
-            (w.dim - t.dim(), w.before, w.after) if isinstance(w, Layout) else None for t, w in samples
-        }
+        orders = {(w.dim - t.dim(), w.before, w.after) if isinstance(w, Layout) else None for t, w in samples}
         name = name_of(func)
         if len(orders) > 1 or None in orders or not (is_pointwise(name) or name in MEETS):
             raise UserError(
-                f"model: {name} brings samples together with copies of a tensor that has none, and which of the "
-                "copies are of which sample cannot be told; let it broadcast, or expand it over the batch alone"
+                f"model: {name} brings samples together with copies of a tensor that has none, and which of "
+                "the copies are of which sample cannot be told; let it broadcast, or expand it over the "
+                "batch alone"
             )
         return False
 
@@ -382,7 +383,8 @@ class CallRecorder(TorchFunctionMode):
             return self.layout(x)
         except IrregularError:
             self.problem(
-                used, f"is used by {operator} on an input of {tuple(x.shape)}, {_lost(self.where(x), self.batch)}"
+                used,
+                f"is used by {operator} on an input of {tuple(x.shape)}, {_lost(self.where(x), self.batch)}",
             )
             return None
 
@@ -390,7 +392,7 @@ class CallRecorder(TorchFunctionMode):
         """Called before a node that cannot be differentiated twice is made; an error where that is needed."""
 
     def problem(self, used: Sequence[Tensor], reason: str) -> None:
-        """Note that the gradients of these, sample by sample, cannot be had; the pass goes on without them."""
+        """Note that the samples' gradients of these cannot be had; the pass goes on without them."""
         for t in used:
             for i in self.comes_from(t):
                 if i in self.collector.names:
@@ -419,8 +421,8 @@ class CallRecorder(TorchFunctionMode):
             rows = self.layout(x).first(x.detach())
         except IrregularError:
             raise UserError(
-                f"model: a ReLU got an input of {tuple(x.shape)}, {_lost(self.where(x), self.batch)}; keep samples in "
-                "a dimension of their own"
+                f"model: a ReLU got an input of {tuple(x.shape)}, {_lost(self.where(x), self.batch)}; keep "
+                "samples in a dimension of their own"
             ) from None
         with torch.no_grad():
             for statistic in self._relu:

@@ -19,10 +19,10 @@ from torch.autograd.function import once_differentiable
 
 from pynas import ops
 from pynas.stats._collector import Collector, Use
-from pynas.stats._conv_products import Conv2dProduct, Geometry, InterleavedProduct
 from pynas.stats._conv3d_product import Conv3dProduct
+from pynas.stats._conv_products import Conv2dProduct, Geometry, InterleavedProduct
 from pynas.stats._fast import fuses_conv3x3
-from pynas.stats._layout import Layout
+from pynas.stats._layout import FIRST, Layout
 from pynas.stats._products import EmbeddingProduct, GradientProduct, LinearProduct, TransposedLinearProduct
 
 aten = torch.ops.aten
@@ -184,7 +184,7 @@ class ConvCall(Call):
     groups: int
     transposed: bool = False
     output_padding: tuple[int, ...] = ()
-    layout: Layout = Layout(0)
+    layout: Layout = FIRST
 
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         if self._fuses(x, self.weight):
@@ -231,11 +231,9 @@ class ConvCall(Call):
             _pair(self.dilation, 1),
             self.groups,
         )
-        output, plane, biased = (
-            t.unsqueeze(2) if t is not None and t.dim() == 3 else t for t in (output, plane, biased)
-        )
-        assert output is not None
-        assert plane is not None
+        if x.dim() == 3:
+            output, plane = output.unsqueeze(2), plane.unsqueeze(2)
+            biased = None if biased is None else biased.unsqueeze(2)
         if uses > 1:
             return InterleavedProduct(output, plane, geometry, self.weight.shape, bias_grad=biased, uses=uses)
         return Conv2dProduct(output, plane, geometry, self.weight.shape, bias_grad=biased)

@@ -98,8 +98,9 @@ class Collector:
         """Take a call's product in backward."""
         if not self.open:
             raise UserError(
-                "model: its forward differentiates itself (torch.autograd.grad), which cannot be followed; pass "
-                "fallback=('',) to take the gradients of the whole model group by group through torch.func (slower)"
+                "model: its forward differentiates itself (torch.autograd.grad), which cannot be followed; "
+                "pass fallback=('',) to take the gradients of the whole model group by group through "
+                "torch.func (slower)"
             )
         weight, bias = use.weight, use.bias
         if self._alone(weight) and self._alone(bias):

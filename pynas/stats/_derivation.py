@@ -1,7 +1,7 @@
 """Tensors computed from parameters alone, and how gradients of them come back to the parameters.
 
-A weight of weight norm, a low-rank update, a mask, a transposed or sliced table: whatever a model computes from
-its parameters without samples is linear in each sample's gradient g_b, so g_b of a parameter is the
+A weight of weight norm, a low-rank update, a mask, a transposed or sliced table: whatever a model computes
+from its parameters without samples is linear in each sample's gradient g_b, so g_b of a parameter is the
 vector-Jacobian product of the computation with g_b of what it yields. Only the rows of a few samples are held
 at a time.
 """
@@ -27,8 +27,9 @@ class Derivation:
         tensor: With its history.
         names: Parameters it comes from, as in ``model.named_parameters()``.
         parameters: These, in the same order.
-        rearranged: Whether its values are some of those of one parameter in another order (transposed, sliced,
-            reshaped), so that sums over samples can be brought back in place of the samples' own gradients.
+        rearranged: Whether its values are some of those of one parameter in another order (transposed,
+            sliced, reshaped), so that sums over samples can be brought back in place of the samples' own
+            gradients.
     """
 
     tensor: Tensor
@@ -68,7 +69,7 @@ class Derivation:
         )
 
     def _each_once(self) -> bool:
-        """Whether every value is one of the parameter's, and no two are the same one; some may be written over."""
+        """Whether every value is one of the parameter's, and no two are the same one."""
         counts = self.pull(torch.ones_like(self.tensor)[None])[self.names[0]].double()
         return float(counts.sum()) == self.tensor.numel() and bool(((counts == 0) | (counts == 1)).all())
 
@@ -124,7 +125,9 @@ class DerivedProduct(GradientProduct):
         return self.shared.source.batch
 
     def narrow(self, start: int, length: int) -> DerivedProduct:
-        return DerivedProduct(_Shared(self.shared.source.narrow(start, length), self.shared.derivation), self.name)
+        return DerivedProduct(
+            _Shared(self.shared.source.narrow(start, length), self.shared.derivation), self.name
+        )
 
     def gradient(self) -> Tensor:
         return self.shared.gradient()[self.name]

@@ -75,7 +75,12 @@ def _layer(
     parameters = dict(module.named_parameters())
     uses = {}
     for key, parameter in parameters.items():
-        use = recorder.collector.use(type(module).__name__, parameter, None, matrix=recorder.own.get(id(parameter)) in recorder.products)
+        use = recorder.collector.use(
+            type(module).__name__,
+            parameter,
+            None,
+            matrix=recorder.own.get(id(parameter)) in recorder.products,
+        )
         if use is not None:
             uses[key] = use
     if not uses:
@@ -103,7 +108,9 @@ def _layer(
     return layer.apply([t for t in flat if isinstance(t, Tensor)])
 
 
-def _watched(recorder: CallRecorder, original: Callable[..., Any], args: Any, kwargs: Mapping[str, Any]) -> Any:
+def _watched(
+    recorder: CallRecorder, original: Callable[..., Any], args: Any, kwargs: Mapping[str, Any]
+) -> Any:
     """Run a layer and note which of the model's parameters multiply something in it."""
     watch = ProductWatch(recorder.parameters)
     with watch:

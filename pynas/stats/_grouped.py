@@ -1,8 +1,8 @@
 """Calls without a rule as one node: gradients of each sample group by torch.func.
 
-Backward runs the call once more for the gradient of its inputs, and then, in chunks of groups that keep memory
-bounded, for the gradients of its parameters group by group. Their sum is compared with the ordinary gradient,
-so a call whose samples depend on each other is found out.
+Backward runs the call once more for the gradient of its inputs, and then, in chunks of groups that keep
+memory bounded, for the gradients of its parameters group by group. Their sum is compared with the ordinary
+gradient, so a call whose samples depend on each other is found out.
 """
 
 from __future__ import annotations
@@ -90,8 +90,8 @@ class _Grouped(torch.autograd.Function):
         outputs = layer.run(tensors)
         if not torch.equal(before, torch.get_rng_state()):
             raise UserError(
-                f"model: {layer.name} draws random numbers in forward, so it cannot be run again for each sample; "
-                "put it in eval mode first"
+                f"model: {layer.name} draws random numbers in forward, so it cannot be run again for each "
+                "sample; put it in eval mode first"
             )
         ctx.layer = layer
         ctx.save_for_backward(*tensors)
@@ -129,9 +129,7 @@ def _own(y: Tensor, tensors: Sequence[Tensor]) -> Tensor:
     return unshared(y)
 
 
-def _gradients(
-    outputs: Sequence[Any], grads: Sequence[Tensor | None], of: Sequence[Tensor]
-) -> list[Tensor]:
+def _gradients(outputs: Sequence[Any], grads: Sequence[Tensor | None], of: Sequence[Tensor]) -> list[Tensor]:
     pairs = [
         (y, g)
         for y, g in zip(outputs, grads, strict=True)
@@ -218,7 +216,9 @@ class _Source:
         def inner(parameters: Mapping[str, Tensor], *values: Tensor) -> Tensor:
             ys = self.layer.run(values[:n], parameters)
             products = [
-                (ys[i] * g).sum() for (i, _, _), g in zip(live, values[n:], strict=True) if ys[i].is_floating_point()
+                (ys[i] * g).sum()
+                for (i, _, _), g in zip(live, values[n:], strict=True)
+                if ys[i].is_floating_point()
             ]
             return torch.stack(products).sum()
 
@@ -246,11 +246,13 @@ class _Source:
         for key, total in sums.items():
             expected = self.totals[key]
             # A whole gradient of zero (a bias before a batch norm) is a sum of samples' that are not.
-            scale = torch.maximum(expected.abs().max(), sizes[key]).clamp_min(torch.finfo(expected.dtype).tiny)
+            scale = torch.maximum(expected.abs().max(), sizes[key]).clamp_min(
+                torch.finfo(expected.dtype).tiny
+            )
             if (total - expected).abs().max() > TOLERANCE.get(expected.dtype, 0.2) * scale:
                 raise UserError(
-                    f"model: gradients of {self.layer.name} by sample do not add up to it ({key!r}): samples "
-                    "depend on each other there"
+                    f"model: gradients of {self.layer.name} by sample do not add up to it ({key!r}): "
+                    "samples depend on each other there"
                 )
 
 

@@ -13,8 +13,8 @@ from torch import Tensor
 class Layout:
     """The samples of a tensor are dimension ``dim``, read as [before, B, after].
 
-    ``before = after = 1`` is a dimension of their own. Windows folded into the batch as ``[B * windows, ...]``
-    have their number as ``after``; tokens of ``[T * B, E]`` have theirs as ``before``.
+    ``before = after = 1`` is a dimension of their own. Windows folded into the batch as ``[B * windows,
+    ...]`` have their number as ``after``; tokens of ``[T * B, E]`` have theirs as ``before``.
     """
 
     dim: int
@@ -48,6 +48,9 @@ class Layout:
         parts = parts.narrow(self.dim + 1, start * size, groups * size)
         parts = torch.unflatten(parts, self.dim + 1, (groups, size)).movedim(self.dim + 1, self.dim)
         return parts.flatten(self.dim + 1, self.dim + 3)
+
+
+FIRST = Layout(0)
 
 
 @dataclass(frozen=True, slots=True)

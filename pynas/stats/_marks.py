@@ -58,7 +58,7 @@ class Marks:
     def written(self, x: Tensor) -> None:
         """Note a tensor that samples were written into, so that whatever shares its memory has some too."""
         storage = x.untyped_storage()
-        self._written[storage._cdata] = StorageWeakRef(storage)
+        self._written[storage._cdata] = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
 
     def where(self, x: Tensor) -> Where:
         """Where the samples of a sample tensor are."""
@@ -74,7 +74,7 @@ class Marks:
             return True
         if self._written and not self.parameters(x):
             written = self._written.get(x.untyped_storage()._cdata)
-            return written is not None and not written.expired()
+            return written is not None and not written.expired()  # type: ignore[no-untyped-call]
         return False
 
     def parameters(self, x: Tensor) -> frozenset[int]:

@@ -1,7 +1,7 @@
 """Where tensors computed from parameters meet samples in a call that has no rule of its own.
 
-Three ways, the first that fits: a call that broadcasts (additions, scalings, ``where``) gets the tensor with a
-row for each sample, whose gradient is what each sample contributes; one that lays it out over the batch
+Three ways, the first that fits: a call that broadcasts (additions, scalings, ``where``) gets the tensor with
+a row for each sample, whose gradient is what each sample contributes; one that lays it out over the batch
 (``expand``, ``repeat``) likewise; any other operator runs as one node whose backward takes the
 vector-Jacobian product of each sample (:mod:`pynas.stats._grouped`).
 """
@@ -30,25 +30,26 @@ Func = Callable[..., Any]
 PYTHON = (F.__name__, torch.functional.__name__)  # where functionals written in Python live
 # What multiplies samples in these is a weight; in any other operator it is not.
 PRODUCTS = {
-    "linear", "matmul", "mm", "bmm", "addmm", "addbmm", "baddbmm", "mv", "addmv", "dot", "vdot", "inner", "einsum",
-    "tensordot", "bilinear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d",
+    "linear", "matmul", "mm", "bmm", "addmm", "addbmm", "baddbmm", "mv", "addmv", "dot", "vdot", "inner",
+    "einsum", "tensordot", "bilinear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d",
     "conv_transpose3d", "convolution", "_conv_forward", "lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell",
-    "gru_cell", "rnn_tanh_cell", "rnn_relu_cell", "scaled_dot_product_attention", "chain_matmul", "outer", "ger",
-    "multi_head_attention_forward", "conv_tbc",
+    "gru_cell", "rnn_tanh_cell", "rnn_relu_cell", "scaled_dot_product_attention", "chain_matmul", "outer",
+    "ger", "multi_head_attention_forward", "conv_tbc",
 }  # fmt: skip
 ATTRIBUTES = {"T", "mT", "H", "mH", "real", "imag", "data", "grad"}  # that are tensors
 QUESTIONS = {
-    "size", "dim", "ndimension", "numel", "nelement", "stride", "is_contiguous", "element_size", "type", "get_device",
-    "is_floating_point", "is_complex", "is_signed", "data_ptr", "storage_offset", "untyped_storage", "item",
-    "tolist", "len", "bool", "repr", "format", "hash", "requires_grad_", "is_inference", "is_shared", "is_pinned",
-    "has_names", "retain_grad", "register_hook", "is_set_to", "dense_dim", "sparse_dim", "backward", "storage",
-    "typed_storage", "set", "delete", "is_same_size", "can_cast", "result_type", "is_tensor", "is_nonzero", "dir",
+    "size", "dim", "ndimension", "numel", "nelement", "stride", "is_contiguous", "element_size", "type",
+    "get_device", "is_floating_point", "is_complex", "is_signed", "data_ptr", "storage_offset",
+    "untyped_storage", "item", "tolist", "len", "bool", "repr", "format", "hash", "requires_grad_",
+    "is_inference", "is_shared", "is_pinned", "has_names", "retain_grad", "register_hook", "is_set_to",
+    "dense_dim", "sparse_dim", "backward", "storage", "typed_storage", "set", "delete", "is_same_size",
+    "can_cast", "result_type", "is_tensor", "is_nonzero", "dir",
 }  # fmt: skip
 LAYS_OUT = {"expand", "expand_as", "broadcast_to", "repeat", "tile"}
 REARRANGES = {
-    "t", "T", "mT", "H", "transpose", "permute", "view", "view_as", "reshape", "unsqueeze", "squeeze", "narrow",
-    "select", "chunk", "split", "unbind", "contiguous", "flatten", "unflatten", "clone", "swapaxes", "movedim",
-    "split_with_sizes", "tensor_split", "unsafe_chunk", "numpy_T", "adjoint", "ravel",
+    "t", "T", "mT", "H", "transpose", "permute", "view", "view_as", "reshape", "unsqueeze", "squeeze",
+    "narrow", "select", "chunk", "split", "unbind", "contiguous", "flatten", "unflatten", "clone", "swapaxes",
+    "movedim", "split_with_sizes", "tensor_split", "unsafe_chunk", "numpy_T", "adjoint", "ravel",
 }  # fmt: skip
 
 
@@ -56,7 +57,8 @@ def is_python(func: Callable[..., Any]) -> bool:
     """Whether PyTorch's own Python code runs inside this function."""
     if type(func).__name__ != "function" or getattr(func, "__module__", "") not in PYTHON:
         return False
-    return "<locals>" not in func.__qualname__  # those that only choose between two others name themselves again
+    # Those that only choose between two others call these by their own name again.
+    return "<locals>" not in func.__qualname__
 
 
 def asks_about(func: Func) -> bool:
@@ -101,7 +103,11 @@ def outputs_of(func: Func, args: tuple[Any, ...], result: Any) -> list[Tensor]:
 
 
 def mix(
-    recorder: CallRecorder, func: Func, args: tuple[Any, ...], kwargs: Mapping[str, Any], used: Sequence[Tensor]
+    recorder: CallRecorder,
+    func: Func,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    used: Sequence[Tensor],
 ) -> Any:
     """Run a call of ``used``, tensors that come from parameters, and whatever else."""
     name = name_of(func)
@@ -143,13 +149,17 @@ def mix(
 
 
 def _followed(
-    recorder: CallRecorder, func: Func, args: tuple[Any, ...], kwargs: Mapping[str, Any], tensors: Sequence[Tensor],
+    recorder: CallRecorder,
+    func: Func,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    tensors: Sequence[Tensor],
     meets: bool,
-) -> tuple[Where, Sequence[int] | None]:  # fmt: skip
+) -> tuple[Where, Sequence[int] | None]:
     """Where samples will be in an output in which that could not be measured, and its shape."""
     name = name_of(func)
     if meets and is_pointwise(name):
-        shape = torch.broadcast_shapes(*(t.shape for t in tensors))
+        shape = torch.broadcast_shapes(*(t.shape for t in tensors))  # type: ignore[no-untyped-call]
         samples = [(t, recorder.where(t)) for t in tensors if recorder.is_sample(t)]
         return propagate(func, args, kwargs, samples, torch.empty(shape, device="meta")), shape
     if not meets and name in LAYS_OUT:
@@ -175,7 +185,12 @@ def _mixed(
     if name == "setitem":
         return _written(recorder, func, args, asked)
     used = [t for t in tensors_of(args, kwargs) if id(t) in asked]
-    if meets and isinstance(where, Layout) and is_pointwise(name) and not any(t is args[0] for t in used if name[-1:] == "_"):
+    if (
+        meets
+        and isinstance(where, Layout)
+        and is_pointwise(name)
+        and not any(t is args[0] for t in used if name[-1:] == "_")
+    ):
         shape = recorder.next_shape(where) if shape is None else shape
         rows = {
             id(t): broadcast(recorder, t, where, shape, asked[id(t)])
@@ -186,7 +201,8 @@ def _mixed(
             args, kwargs = pytree.tree_map_only(Tensor, lambda t: rows.get(id(t), t), (args, dict(kwargs)))
             return func(*args, **kwargs)
     if not meets and name in LAYS_OUT and isinstance(where, Layout) and len(used) == 1:
-        return cast(Tensor, _LaidOut.apply(recorder.anchor, func, args, dict(kwargs), where, asked[id(used[0])]))  # type: ignore[no-untyped-call]
+        to = asked[id(used[0])]
+        return _LaidOut.apply(recorder.anchor, func, args, dict(kwargs), where, to)  # type: ignore[no-untyped-call]
     return run_operator(recorder, func, name, args, kwargs, asked, places)
 
 
@@ -242,7 +258,9 @@ class _LaidOut(torch.autograd.Function):
     """``expand`` or ``repeat`` over the batch: each sample's rows of the output are its own copy of t."""
 
     @staticmethod
-    def forward(ctx: Any, anchor: Tensor, func: Func, args: Any, kwargs: Any, where: Layout, to: Delivery) -> Tensor:
+    def forward(
+        ctx: Any, anchor: Tensor, func: Func, args: Any, kwargs: Any, where: Layout, to: Delivery
+    ) -> Tensor:
         t: Tensor = args[0]
         y: Tensor = func(t.detach(), *args[1:], **kwargs)
         ctx.layout, ctx.shape, ctx.to = where, t.shape, to
@@ -256,10 +274,13 @@ class _LaidOut(torch.autograd.Function):
         copies = [grad.shape[d] // size if size else 1 for d, size in enumerate(sizes)]
         size = sizes[layout.dim]
         if layout.before != 1 or layout.after % max(size, 1):
-            raise UserError(f"model: a tensor of {tuple(ctx.shape)} is laid out over the batch in an unknown order")
+            raise UserError(
+                f"model: a tensor of {tuple(ctx.shape)} is laid out over the batch in an unknown order"
+            )
         # Each dimension as (copies, size); that of the samples as (B, copies for each, size).
         batch = grad.shape[layout.dim] // max(layout.after, 1)
-        shape, over = [], []
+        shape: list[int] = []
+        over: list[int] = []
         for d, (count, own) in enumerate(zip(copies, sizes, strict=True)):
             if d == layout.dim:
                 sample_dim = len(shape)

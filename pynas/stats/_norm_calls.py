@@ -14,7 +14,7 @@ from torch._prims_common import suggest_memory_format
 from pynas import ops
 from pynas.stats._calls import Call
 from pynas.stats._fast import fuses_batch_norm
-from pynas.stats._layout import Layout
+from pynas.stats._layout import FIRST, Layout
 from pynas.stats._products import AffineProduct
 
 aten = torch.ops.aten
@@ -34,7 +34,7 @@ class BatchNormCall(Call):
     eps: float
     groups: int = 1
     running: tuple[Tensor, Tensor] | None = None
-    layout: Layout = Layout(0)
+    layout: Layout = FIRST
 
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         mean: Tensor | None
@@ -183,7 +183,7 @@ class GroupNormCall(Call):
     bias: Tensor | None
     eps: float
     groups: int
-    layout: Layout = Layout(0)
+    layout: Layout = FIRST
 
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         y, mean, rstd = torch.native_group_norm(

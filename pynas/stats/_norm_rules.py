@@ -33,7 +33,7 @@ def batch_norm(
     *_: Any,
 ) -> Any:
     """How to normalise is the recorder's choice, whatever the module's mode; running statistics stay."""
-    if recorder.log is not None:  # only shapes count, and whose rows move with whose: no sample may move another
+    if recorder.log is not None:  # whose rows move with whose is measured: no sample may move another
         return _scaled(input, weight, bias)
     if not recorder.is_sample(input):  # of weights, to standardise them
         return torch.batch_norm(
@@ -152,6 +152,7 @@ def instance_norm(
     *_: Any,
 ) -> Any:
     """Samples do not mix here, so the choice for batch norm has no say; running statistics stay."""
+
     def call(w: Tensor | None, b: Tensor | None, layout: Layout) -> GroupNormCall | BatchNormCall:
         if use_input_stats:
             return GroupNormCall(w, b, eps, input.shape[1], layout)
@@ -162,7 +163,8 @@ def instance_norm(
     y = recorder.record("instance_norm", input, weight, bias, call)
     if y is None:
         given = (None, None) if use_input_stats else (running_mean, running_var)
-        y = F.instance_norm(input, *given, *recorder.plain(input, weight, bias), use_input_stats, 0.0, eps)
+        w, b = recorder.plain(input, weight, bias)
+        y = F.instance_norm(input, *given, w, b, use_input_stats, 0.0, eps)
     return y
 
 

@@ -116,7 +116,7 @@ def _backward(recorder: CallRecorder, total: Tensor, *, watched: bool, twice: bo
 
 
 def _watched(recorder: CallRecorder, inputs: Any, watchers: Sequence[Statistic[Any]]) -> Any:
-    """The inputs, known to the recorder; floating-point ones as leaves where their gradients are asked for."""
+    """The inputs, known to the recorder; as leaves where their gradients are asked for."""
     if watchers:
         recorder.storages = frozenset(
             t.untyped_storage().data_ptr() for t in leaves(inputs) if not t.is_floating_point()
@@ -157,8 +157,8 @@ class _LossWatch(TorchFunctionMode):
                 name = self.recorder.own.get(id(t))
                 if name is not None and t.requires_grad:
                     raise UserError(
-                        f"loss_fn: it reads parameter {name!r} of the model; a penalty on weights belongs to no "
-                        "sample, so statistics over samples are of the loss without it"
+                        f"loss_fn: it reads parameter {name!r} of the model; a penalty on weights belongs "
+                        "to no sample, so statistics over samples are of the loss without it"
                     )
         return result
 

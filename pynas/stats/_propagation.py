@@ -37,8 +37,9 @@ SAME = {
 # Operators of Python, as functions are called.
 PLAIN = {
     "truediv": "div", "rtruediv": "div", "rdiv": "div", "itruediv": "div_", "idiv": "div_", "radd": "add",
-    "iadd": "add_", "rsub": "sub", "isub": "sub_", "rmul": "mul", "imul": "mul_", "rpow": "pow", "ipow": "pow_",
-    "rmatmul": "matmul", "and": "bitwise_and", "or": "bitwise_or", "xor": "bitwise_xor", "invert": "bitwise_not",
+    "iadd": "add_", "rsub": "sub", "isub": "sub_", "rmul": "mul", "imul": "mul_", "rpow": "pow",
+    "ipow": "pow_", "rmatmul": "matmul", "and": "bitwise_and", "or": "bitwise_or", "xor": "bitwise_xor",
+    "invert": "bitwise_not",
 }  # fmt: skip
 PIECES = {"chunk", "split", "tensor_split"}
 
@@ -53,7 +54,11 @@ def name_of(func: Callable[..., Any]) -> str:
 
 
 def propagate(
-    func: Callable[..., Any], args: Arguments, kwargs: Options, samples: Sequence[tuple[Tensor, Where]], y: Tensor
+    func: Callable[..., Any],
+    args: Arguments,
+    kwargs: Options,
+    samples: Sequence[tuple[Tensor, Where]],
+    y: Tensor,
 ) -> Where:
     """Where the samples of the output ``y`` are, given those of the inputs that have some."""
     name = name_of(func)
@@ -69,7 +74,11 @@ def propagate(
         return _from_right(where, x, y)
     if name in BATCHED:
         single = name.startswith("conv") and x.dim() != int(name[-2]) + 2  # one image without a batch
-        return where if dim == 0 and x.dim() == y.dim() > 1 and x.shape[0] == y.shape[0] and not single else UNKNOWN
+        return (
+            where
+            if dim == 0 and x.dim() == y.dim() > 1 and x.shape[0] == y.shape[0] and not single
+            else UNKNOWN
+        )
     if name in ("linear", "layer_norm", "rms_norm", "softmax", "log_softmax"):
         return _along_features(name, where, x, args, kwargs)
     if name in ("view", "reshape", "flatten", "unflatten"):
@@ -93,7 +102,7 @@ def propagate(
 
 
 def laid_out(x: Tensor, y: Tensor, batch: int) -> Where:
-    """Of copies of a tensor without samples along one dimension, ``expand`` or ``repeat``, for a multiple of B.
+    """Of ``expand`` or ``repeat`` of a tensor without samples along one dimension, to a multiple of B.
 
     The copies of one sample lie side by side where whole tensors are repeated, as [B, n] is in memory.
     """
@@ -178,7 +187,9 @@ def _reshaped(where: Layout, x: Tensor, y: Tensor) -> Where:
 def indexed(where: Layout, x: Tensor, index: Any) -> Where:
     """Of ``x[index]`` with numbers, slices, None and an ellipsis."""
     parts = list(index) if isinstance(index, tuple) else [index]
-    if not all(i is None or i is Ellipsis or isinstance(i, int | slice) and not isinstance(i, bool) for i in parts):
+    if not all(
+        i is None or i is Ellipsis or (isinstance(i, int | slice) and not isinstance(i, bool)) for i in parts
+    ):
         return UNKNOWN
     used = sum(i is not None and i is not Ellipsis for i in parts)
     if Ellipsis not in parts:

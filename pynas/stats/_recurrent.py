@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pynas.stats._collector import Collector, Use
-from pynas.stats._layout import Layout
+from pynas.stats._layout import FIRST, Layout
 from pynas.stats._products import LinearProduct
 from pynas.stats._recurrent_kinds import GateGradients, Recurrence, Steps, Weights
 
@@ -46,7 +46,7 @@ class Direction:
     uses: Uses
     collector: Collector
     order: Tensor | None
-    layout: Layout = Layout(0)
+    layout: Layout = FIRST
 
     def deliver(self, x: Tensor, h: Tensor, h0: Tensor, dh: Tensor, gates: GateGradients, m: Tensor) -> None:
         """Hand over the products of all weights."""

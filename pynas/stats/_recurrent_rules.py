@@ -89,8 +89,8 @@ def _claim(
             use(operator, w_hh, b_hh, matrix=True),
             None if w_hr is None else use(operator, w_hr, None, matrix=True),
         )
-        given = (None if p is None else p.detach() for p in (w_ih, w_hh, b_ih, b_hh, w_hr))
-        found.append((Weights(*given), uses))
+        others = (None if p is None else p.detach() for p in (b_ih, b_hh, w_hr))
+        found.append((Weights(w_ih.detach(), w_hh.detach(), *others), uses))
     if not any((u.ih, u.hh, u.hr) != (None, None, None) for _, u in found):
         return None
     recorder.once_only()

@@ -195,7 +195,9 @@ def _embedding(
 
     y = recorder.record("embedding", input, weight, None, call)
     if y is None:
-        y = F.embedding(input, *recorder.plain(input, weight), padding_idx)
+        (table,) = recorder.plain(input, weight)
+        assert table is not None
+        y = F.embedding(input, table, padding_idx)
     return recorder.embedded(input, y)
 
 
@@ -222,7 +224,7 @@ def _embedding_bag(
         if per_sample_weights is not None:
             rows = rows * per_sample_weights.unsqueeze(-1)
         if padding_idx is None:
-            return {"sum": rows.sum, "mean": rows.mean, "max": rows.amax}[mode](1)
+            return rows.amax(1) if mode == "max" else rows.sum(1) if mode == "sum" else rows.mean(1)
         kept = (input != padding_idx).unsqueeze(-1)
         if mode == "max":
             return torch.where(kept.any(1), rows.masked_fill(~kept, -math.inf).amax(1), 0.0)

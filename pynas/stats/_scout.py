@@ -1,8 +1,8 @@
 """Small passes that measure where the samples of every tensor are.
 
-Two forward passes of 2 and 3 samples show which dimensions grow with the batch, whatever their sizes happen to
-be; where one holds several rows for each sample, a third pass, with other data for sample 0 alone, shows which
-rows are its own. They cost a few hundredths of a pass of the whole batch.
+Two forward passes of 2 and 3 samples show which dimensions grow with the batch, whatever their sizes happen
+to be; where one holds several rows for each sample, a third pass, with other data for sample 0 alone, shows
+which rows are its own. They cost a few hundredths of a pass of the whole batch.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 SIZES = (2, 3)
 # Calls whose output may have the samples in another order although each has one row.
 REORDERING = {
-    "flip", "roll", "index_select", "gather", "take_along_dim", "sort", "argsort", "msort", "topk", "fallback", "take",
-    "rot90", "fliplr", "flipud", "scatter", "scatter_", "index_copy", "index_copy_", "index_put", "index_put_",
+    "flip", "roll", "index_select", "gather", "take_along_dim", "sort", "argsort", "msort", "topk",
+    "fallback", "take", "rot90", "fliplr", "flipud", "scatter", "scatter_", "index_copy", "index_copy_",
+    "index_put", "index_put_",
 }  # fmt: skip
 
 
@@ -139,7 +140,7 @@ def _measured(small: Log, large: Log, moved: Log | None, n: int) -> Measured:
     _, larger, rows = large.calls[n]
     if len(shapes) != len(larger):
         raise OtherPathError(small.layers[n])
-    where = []
+    where: list[Where] = []
     for i, (a, b) in enumerate(zip(shapes, larger, strict=True)):
         changed, base = None, rows[i]
         if moved is not None and n < len(moved.calls) and base is not None:
@@ -155,7 +156,12 @@ def _measured(small: Log, large: Log, moved: Log | None, n: int) -> Measured:
 
 def _settled(small: torch.Size, large: torch.Size, moved: Tensor | None) -> Where:
     found = compared(small, large, SIZES, moved)
-    if isinstance(found, Unknown) and moved is not None and not moved.any() and folded_dims(small, large, SIZES) is None:
+    if (
+        isinstance(found, Unknown)
+        and moved is not None
+        and not moved.any()
+        and folded_dims(small, large, SIZES) is None
+    ):
         return compared(small, large, SIZES, None)  # a row for each sample that does not depend on them
     return found
 
@@ -163,7 +169,13 @@ def _settled(small: torch.Size, large: torch.Size, moved: Tensor | None) -> Wher
 def _run(recorder: CallRecorder, inputs: Any, whole: Any, log: Log, fallback: Any) -> Log:
     recorder.log = log
     try:
-        with preserved(recorder.model), torch.no_grad(), fallback, _layers_noted(recorder.model, log), recorder:
+        with (
+            preserved(recorder.model),
+            torch.no_grad(),
+            fallback,
+            _layers_noted(recorder.model, log),
+            recorder,
+        ):
             seed_generators(0)
             call_model(recorder.model, inputs)
     except UserError:
@@ -174,8 +186,8 @@ def _run(recorder: CallRecorder, inputs: Any, whole: Any, log: Log, fallback: An
         with preserved(recorder.model), torch.no_grad():
             call_model(recorder.model, whole)  # what fails for any number of samples says so itself
         raise UserError(
-            f"model: it does not run on {recorder.batch} samples, which is how pynas finds the dimensions that "
-            f"count samples: {type(error).__name__}: {error}"
+            f"model: it does not run on {recorder.batch} samples, which is how pynas finds the dimensions "
+            f"that count samples: {type(error).__name__}: {error}"
         ) from error
     return log
 
@@ -207,9 +219,7 @@ def _other_first(batch: Any, inputs: Any) -> Any:
         y[0] = low + (x[0] - low + 1) % (high - low + 1)
         return y
 
-    return pytree.tree_map(
-        lambda x, whole: changed(x, whole) if isinstance(x, Tensor) else x, batch, inputs
-    )
+    return pytree.tree_map(lambda x, whole: changed(x, whole) if isinstance(x, Tensor) else x, batch, inputs)
 
 
 @contextmanager
@@ -243,6 +253,6 @@ class OtherPathError(UserError):
     def __init__(self, layer: str) -> None:
         self.layer = layer
         super().__init__(
-            f"model: what layer {layer!r} calls depends on how many samples there are or on their values (as where "
-            "each token goes to some experts), so its samples cannot be followed"
+            f"model: what layer {layer!r} calls depends on how many samples there are or on their values "
+            "(as where each token goes to some experts), so its samples cannot be followed"
         )

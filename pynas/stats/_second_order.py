@@ -18,7 +18,16 @@ from torch.autograd.function import once_differentiable
 
 from pynas import ops
 from pynas.stats._call_recorder import CallRecorder
-from pynas.stats._calls import AddmmCall, Call, ConvCall, Delivery, EmbeddingCall, LinearCall, MatmulCall, unshared
+from pynas.stats._calls import (
+    AddmmCall,
+    Call,
+    ConvCall,
+    Delivery,
+    EmbeddingCall,
+    LinearCall,
+    MatmulCall,
+    unshared,
+)
 from pynas.stats._layout import Layout
 from pynas.stats._norm_calls import BatchNormCall
 from pynas.stats._products import GradientProduct
@@ -217,7 +226,8 @@ class SecondOrderRecorder(CallRecorder):
         if found is None:
             return None
         use, layout = found
-        made = call(*(t.detach() if t is not None else None for t in (weight, bias)), layout)
+        w, b = (t.detach() if t is not None else None for t in (weight, bias))
+        made = call(w, b, layout)
         if not isinstance(made, MatrixCall) or not isinstance(use.weight, str):
             self.once_only()
         assert isinstance(made, MatrixCall)

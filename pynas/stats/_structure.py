@@ -1,4 +1,4 @@
-"""What a model's passes depend on besides its numbers: equal structures run the same calls on the same shapes."""
+"""What the calls of a model's passes depend on besides its numbers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class _UnknownError(Exception):
     """An attribute that nothing is known about."""
 
 
-def structure_of(model: nn.Module, inputs: Any) -> Hashable | None:
+def structure_of(model: nn.Module, inputs: Any) -> Hashable:
     """A value that two models share only if they are made of the same classes, sizes and settings.
 
     Of the inputs it holds all but the number of samples. None where a module holds objects of other kinds
@@ -27,21 +27,25 @@ def structure_of(model: nn.Module, inputs: Any) -> Hashable | None:
         return None
     leaves, spec = pytree.tree_flatten(inputs)
     try:
-        modules = tuple((name, *_module(module)) for name, module in model.named_modules(remove_duplicate=False))
+        modules = tuple(
+            (name, *_module(module)) for name, module in model.named_modules(remove_duplicate=False)
+        )
         shapes = tuple((t.shape[1:], t.dtype) if isinstance(t, Tensor) else _plain(t) for t in leaves)
     except _UnknownError:
         return None
     return modules, shapes, spec
 
 
-def _module(module: nn.Module) -> tuple[Hashable, ...]:
+def _module(module: nn.Module) -> tuple[Any, ...]:
     own = vars(module)
     tensors = tuple(
         (key, None if t is None else (t.shape, t.dtype, t.stride(), t.requires_grad))
         for group in (module._parameters, module._buffers)
         for key, t in group.items()
     )
-    names = tuple((key, id(child) if child is None else type(child)) for key, child in module._modules.items())
+    names = tuple(
+        (key, id(child) if child is None else type(child)) for key, child in module._modules.items()
+    )
     rest = tuple((key, _plain(value)) for key, value in own.items() if key not in _OWN)
     return type(module), tensors, names, rest
 
@@ -57,7 +61,7 @@ def _plain(value: Any) -> Hashable:
         return type(value), tuple(map(_plain, value))
     if isinstance(value, dict):
         return dict, tuple((_plain(k), _plain(v)) for k, v in value.items())
-    if isinstance(value, type | types.BuiltinFunctionType | types.FunctionType):
-        if not getattr(value, "__closure__", None):
-            return value  # which the key then keeps alive, so that no other one can take its place
+    functions = type | types.BuiltinFunctionType | types.FunctionType
+    if isinstance(value, functions) and not getattr(value, "__closure__", None):
+        return value  # which the key then keeps alive, so that no other one can take its place
     raise _UnknownError

@@ -13,10 +13,10 @@ from pynas._errors import UserError
 from pynas._plural import counted
 from pynas.stats._attempts import Attempts
 from pynas.stats._base import Statistic, Statistics
-from pynas.stats.eager import check_readable
 from pynas.stats._problems import UnsupportedLayerError
 from pynas.stats._scout import OtherPathError
 from pynas.stats.data import LossFn, check_data, ordinary, plain
+from pynas.stats.eager import check_readable
 from pynas.stats.grad_moments import GradMoments
 from pynas.stats.gradients import Gradients
 from pynas.stats.weights import matrix_names
@@ -47,10 +47,11 @@ def collect(
     uses, taken before any absolute value or square. The model comes back bit for bit as it was: weights,
     buffers, ``.grad``, flags, modes, hooks, and random states too.
 
-    Samples are the first dimension of ``inputs``. Where they are inside the model is followed through its calls,
-    and measured by two or three passes of 2 and 3 samples where it does something unusual; it is never guessed
-    from a size. Whatever the model computes from parameters alone (weight norm, low-rank updates, masks,
-    position tables) is followed until it meets samples, and each sample's gradient is brought back from there.
+    Samples are the first dimension of ``inputs``. Where they are inside the model is followed through its
+    calls, and measured by two or three passes of 2 and 3 samples where it does something unusual; it is never
+    guessed from a size. Whatever the model computes from parameters alone (weight norm, low-rank updates,
+    masks, position tables) is followed until it meets samples, and each sample's gradient is brought back
+    from there.
 
     With a loss that is a mean over the batch each g_b carries its factor 1/B.
 
@@ -68,9 +69,9 @@ def collect(
             by the running statistics.
         micro_batches: Split the batch into so many equal parts and make one pass of each, for statistics over
             successive gradients (:class:`RunningGradMoments`).
-        fallback: Names of layers (as in ``model.named_modules()``, ``""`` for the whole model) to be treated by
-            torch.func group by group: slower, and their samples must not depend on each other. Only for layers
-            that an error names.
+        fallback: Names of layers (as in ``model.named_modules()``, ``""`` for the whole model) to be treated
+            by torch.func group by group: slower, and their samples must not depend on each other. Only for
+            layers that an error names.
         training: Put all modules in this mode for the passes; None leaves modes alone.
         seed: Seed torch's generators with it for the passes (dropout); None draws from their present state.
 
@@ -79,8 +80,8 @@ def collect(
 
     Raises:
         UserError: Bad data (empty, NaN, labels out of range, sizes that do not divide), a model without
-            trainable parameters, or parameters whose samples' gradients cannot be told apart (the message names
-            all of them, and a fallback that was tried).
+            trainable parameters, or parameters whose samples' gradients cannot be told apart (the message
+            names all of them, and a fallback that was tried).
     """
     inputs, targets = plain(inputs), plain(targets)
     batch = check_data(inputs, targets)

@@ -18,8 +18,8 @@ from pynas._errors import UserError
 def eager() -> Iterator[None]:
     """Compiled code runs as Python while this lasts, and activation checkpoints keep what they would drop.
 
-    Neither changes a value. A compiled graph hides its calls, and what a checkpoint computes again in backward
-    nobody could follow.
+    Neither changes a value. A compiled graph hides its calls, and what a checkpoint computes again in
+    backward nobody could follow.
     """
     # Whoever compiles something has imported this; to import it takes seconds.
     compiles = "torch._dynamo" in sys.modules
@@ -27,7 +27,7 @@ def eager() -> Iterator[None]:
     reentrant, other = checkpointing.CheckpointFunction, checkpointing._checkpoint_without_reentrant_generator
     with stance:
         try:
-            checkpointing.CheckpointFunction = _Kept  # type: ignore[misc]
+            checkpointing.CheckpointFunction = _Kept  # type: ignore[assignment,misc]
             checkpointing._checkpoint_without_reentrant_generator = _keeping
             yield
         finally:
@@ -41,7 +41,8 @@ def check_readable(model: nn.Module) -> None:
         if isinstance(module, torch.jit.ScriptModule):
             what = "it" if not name else f"its layer {name!r}"
             raise UserError(
-                f"model: {what} is scripted or traced, and scripted code hides its calls; pass the nn.Module that it "
+                f"model: {what} is scripted or traced, and scripted code hides its calls; pass the "
+                f"nn.Module that it "
                 "was made from"
             )
 

@@ -112,7 +112,8 @@ class _Snapshot:
 def _plainly() -> Iterator[None]:
     """Tensors without modes and graphs around them, whichever the caller is in.
 
-    And no garbage collection: thousands of small objects would set off several, each as long as all else here.
+    And no garbage collection: thousands of small objects would set off several, each as long as all else
+    here.
     """
     collects = gc.isenabled()
     gc.disable()

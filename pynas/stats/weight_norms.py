@@ -14,7 +14,7 @@ from pynas.stats.weights import weight_tensors
 
 @dataclass(frozen=True)
 class WeightNorms(Statistic[float]):
-    """||W_l||_2 of each weight, by name: of convolutions, linear and recurrent layers, and of any other product.
+    """||W_l||_2 of each weight, by name: whatever multiplies its input.
 
     A weight that its layer computes (weight norm, spectral norm) is one weight.
     """

@@ -1,4 +1,4 @@
-"""Which parameters of a model are weights: what multiplies its input, whatever module or computation holds it."""
+"""Which parameters are weights: what multiplies its input, whatever module or computation holds it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from pynas.stats.overrides import without_override_check
 from pynas.stats.state import preserved
 
 MATRIX_LAYERS = (
-    nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Bilinear
+    nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
+    nn.Bilinear
 )  # fmt: skip
 # Layers whose parameters of two or more dimensions multiply nothing.
 OTHERS = (nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.modules.batchnorm._BatchNorm)
@@ -44,7 +45,7 @@ def _own(module: nn.Module) -> tuple[str, ...]:
 
 
 def weight_names(model: nn.Module, inputs: Any) -> list[str]:
-    """The same with every other parameter that multiplies something in a forward pass of one sample or two."""
+    """The same with every other parameter that multiplies something in a forward pass of two samples."""
     known = matrix_names(model)
     if not _others(model, known):
         return known
@@ -54,7 +55,7 @@ def weight_names(model: nn.Module, inputs: Any) -> list[str]:
 
 
 def weight_tensors(model: nn.Module, inputs: Any) -> dict[str, Tensor]:
-    """The same as tensors; a weight that its layer computes (weight norm) once, under the name of the attribute."""
+    """The same as tensors; a weight that its layer computes (weight norm) once, by its attribute."""
     check_readable(model)
     found: dict[str, Tensor] = {}
     computed: set[str] = set()
@@ -76,9 +77,10 @@ def _others(model: nn.Module, known: list[str]) -> bool:
     """Whether there are parameters of two dimensions or more of which the kind of module says nothing."""
     settled = {id(model.get_parameter(name)) for name in known}
     for module in model.modules():
-        if not isinstance(module, OTHERS):
-            if any(p is not None and p.dim() > 1 and id(p) not in settled for p in module._parameters.values()):
-                return True
+        if not isinstance(module, OTHERS) and any(
+            p is not None and p.dim() > 1 and id(p) not in settled for p in module._parameters.values()
+        ):
+            return True
     return False
 
 
@@ -107,7 +109,9 @@ class ProductWatch(TorchFunctionMode):
         tensors = tensors_of(args, kwargs)
         known = [self.names.get(id(t)) for t in tensors]
         if name_of(func) in PRODUCTS:
-            self.found.update(*(names for t, names in zip(tensors, known, strict=True) if names and t.dim() > 1))
+            self.found.update(
+                *(names for t, names in zip(tensors, known, strict=True) if names and t.dim() > 1)
+            )
         if tensors and all(known):
             names = frozenset[str]().union(*(n for n in known if n))
             for y in tensors_of((result,), {}):

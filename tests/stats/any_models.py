@@ -1,4 +1,5 @@
-"""Small networks whose parameters meet samples in every way that people write, with inputs for a batch size."""
+"""Small networks whose parameters meet samples in every way that people write, with inputs for a batch
+size."""
 
 from __future__ import annotations
 
@@ -122,7 +123,10 @@ class Adapter(Headed):
         self.down, self.up = parameter(2, 8), parameter(8, 2)
 
     def body(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.base.weight + self.up @ self.down, self.base.bias) + (x @ self.down.T) @ self.up.T
+        return (
+            F.linear(x, self.base.weight + self.up @ self.down, self.base.bias)
+            + (x @ self.down.T) @ self.up.T
+        )
 
 
 @model("tied and transposed", tokens)
@@ -227,7 +231,12 @@ class RelativePositions(Headed):
 @model("windows folded into the batch", pictures)
 class Windows(Headed):
     def make(self) -> None:
-        self.embed, self.norm, self.mix, self.table = nn.Conv2d(3, 8, 1), nn.LayerNorm(8), nn.Linear(8, 8), parameter(16, 8)
+        self.embed, self.norm, self.mix, self.table = (
+            nn.Conv2d(3, 8, 1),
+            nn.LayerNorm(8),
+            nn.Linear(8, 8),
+            parameter(16, 8),
+        )
 
     def body(self, x: Tensor) -> Tensor:
         x = self.embed(x).permute(0, 2, 3, 1)
@@ -261,7 +270,10 @@ class Frames(Headed):
 @model("volumes", clips)
 class Volumes(Headed):
     def make(self) -> None:
-        self.a, self.b = nn.Conv3d(2, 4, (2, 3, 3), (2, 1, 1), (1, 0, 1), groups=2), nn.ConvTranspose3d(4, 8, 2, 2)
+        self.a, self.b = (
+            nn.Conv3d(2, 4, (2, 3, 3), (2, 1, 1), (1, 0, 1), groups=2),
+            nn.ConvTranspose3d(4, 8, 2, 2),
+        )
 
     def body(self, x: Tensor) -> Tensor:
         return self.b(torch.tanh(self.a(x))).flatten(2).transpose(1, 2)

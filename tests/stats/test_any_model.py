@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pynas.stats import GradGram, GradMoments, GradNorms, Gradients, collect
+from pynas.stats import GradGram, Gradients, GradMoments, GradNorms, collect
 from tests.stats.any_models import CLASSES, MODELS
 
 STATISTICS = [GradMoments(("sum", "abs", "square", "sign", "centered")), GradNorms(), GradGram(), Gradients()]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pynas.stats import GradMoments, GradNorms, UnsupportedLayerError, collect
+from pynas.stats import GradMoments, GradNorms, collect
 
 FORMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "@": lambda x, w: x @ w,

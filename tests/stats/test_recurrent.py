@@ -538,7 +538,5 @@ def test_samples_elsewhere() -> None:
             y = self.rnn(x, states)[0]
             return y, y[:, 0].mean(1, keepdim=True)
 
-    with pytest.raises(
-        UserError, match="depend on each other"
-    ):
+    with pytest.raises(UserError, match="depend on each other"):
         collect(Swapped("lstm").double(), *data(), needs=[GradNorms()])

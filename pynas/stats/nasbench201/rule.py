@@ -155,7 +155,12 @@ def _track(norm: nn.BatchNorm2d, saved: Saved, i: int, values: int) -> None:
 
 def _fits_recorder(recorder: CallRecorder, x: Tensor) -> bool:
     # Where the samples have been measured, calls are counted as modules make them.
-    if recorder.batch_norm == "frozen" or recorder.measured is not None or recorder.log is not None or x.dim() != 4:
+    if (
+        recorder.batch_norm == "frozen"
+        or recorder.measured is not None
+        or recorder.log is not None
+        or x.dim() != 4
+    ):
         return False
     if recorder.where(x) != Layout(0):
         return False

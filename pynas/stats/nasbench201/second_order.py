@@ -120,7 +120,7 @@ class _State:
 
 def _name(convolution: Convolution) -> str:
     assert convolution.use is not None
-    assert convolution.use.weight is not None
+    assert isinstance(convolution.use.weight, str)
     return convolution.use.weight
 
 
