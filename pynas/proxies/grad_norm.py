@@ -11,7 +11,7 @@ from pynas.stats import Gradients, Statistic, Statistics
 
 @register
 class GradNorm(Proxy):
-    """sum_l ||dL/dW_l||_2 over weights of convolutions and linear layers, L the mean loss of one batch.
+    """sum_l ||dL/dW_l||_2 over weights: what multiplies its input, L the mean loss of one batch.
 
     A sum of norms, not the norm over all weights. Abdelfattah, Mehrotra, Dudziak, Lane: Zero-Cost Proxies for
     Lightweight NAS, ICLR 2021.

@@ -11,7 +11,7 @@ from pynas.stats import Curvature, Statistic, Statistics
 
 @register
 class Grasp(Proxy):
-    """sum_w -w (H g)_w, g = dL/dw, H the Hessian, over weights of convolutions and linear layers.
+    """sum_w -w (H g)_w, g = dL/dw, H the Hessian, over weights: what multiplies its input.
 
     Gradient and Hessian are of the same batch, at temperature 1. The sign is that of the proxy, not of the
     pruning criterion. Wang, Zhang, Grosse: Picking Winning Tickets Before Training by Preserving Gradient

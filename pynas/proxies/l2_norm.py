@@ -12,7 +12,7 @@ from pynas.stats.weight_norms import WeightNorms
 
 @register
 class L2Norm(Proxy):
-    """sum_l ||W_l||_2 over weights of convolutions and linear layers, as initialised, including dead ones.
+    """sum_l ||W_l||_2 over weights: what multiplies its input, as initialised, including dead ones.
 
     A sum of norms, not the norm over all weights. A baseline of Abdelfattah, Mehrotra, Dudziak, Lane:
     Zero-Cost Proxies for Lightweight NAS, ICLR 2021.

@@ -18,7 +18,7 @@ from pynas.stats.output_gram import OutputGram
 class NTKCondition(Proxy):
     """lambda_max / lambda_min of G = R R^T, R's rows samples' gradients of the sum of logits; less is better.
 
-    In train mode, with respect to weights of convolutions and linear layers. Rows are what each sample
+    In train mode, with respect to weights: what multiplies its input. Rows are what each sample
     contributes to one backward pass of the whole batch. Without batch norm that is the gradient of the
     sample's own logits, as in the authors' code; where batch norm couples samples theirs is another one
     (one sample's logits through all samples' activations, here all logits through one sample's), takes a

@@ -11,7 +11,7 @@ from pynas.stats import Gradients, Statistic, Statistics
 
 @register
 class Plain(Proxy):
-    """sum_w w dL/dw over weights of convolutions and linear layers.
+    """sum_w w dL/dw over weights: what multiplies its input.
 
     Abdelfattah, Mehrotra, Dudziak, Lane: Zero-Cost Proxies for Lightweight NAS, ICLR 2021.
     """

@@ -11,7 +11,7 @@ from pynas.stats import Gradients, Statistic, Statistics
 
 @register
 class Snip(Proxy):
-    """sum_w |w dL/dw| over weights of convolutions and linear layers.
+    """sum_w |w dL/dw| over weights: what multiplies its input.
 
     Lee, Ajanthan, Torr: SNIP: Single-shot Network Pruning based on Connection Sensitivity, ICLR 2019; as a
     proxy: Abdelfattah et al., ICLR 2021.

@@ -83,7 +83,7 @@ class Synflow(_Synflow):
     """ln sum_w |w dR/dw|, R the sum of logits of an image of ones under absolute weights, without batch norm.
 
     The logarithm of the published value, which overflows on deep networks; the order is the same. All
-    parameters are made positive, weights of convolutions and linear layers are summed over. Tanaka, Kunin,
+    parameters are made positive; the sum is over weights, what multiplies its input. Tanaka, Kunin,
     Yamins, Ganguli: Pruning neural networks without any data by iteratively conserving synaptic flow,
     NeurIPS 2020; as a proxy: Abdelfattah et al., ICLR 2021.
     """

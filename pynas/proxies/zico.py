@@ -15,7 +15,7 @@ from pynas.stats import RunningGradMoments, Statistic, Statistics
 
 @register
 class Zico(Proxy):
-    """sum_l ln sum_w E|g_w| / std(g_w) over successive batches, weights of convolutions and linear layers.
+    """sum_l ln sum_w E|g_w| / std(g_w) over successive batches, over weights: what multiplies its input.
 
     ``std`` is the population standard deviation of the signed gradient, as in the authors' code (the paper
     writes that of the absolute gradient). Weights whose gradient does not vary (std exactly 0) are left out;

@@ -78,7 +78,8 @@ class Attempts:
                 with self._around():
                     return self._passes()
             except NeedsScoutError:
-                _UNUSUAL.add(type(self.model))
+                if not type(self.model).__module__.startswith("torch."):  # nn.Sequential says nothing
+                    _UNUSUAL.add(type(self.model))
                 self._scout()
             except LateWeightError as error:
                 self.late |= error.names

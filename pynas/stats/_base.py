@@ -36,8 +36,9 @@ class Statistic(ABC, Generic[T]):
                 results[key] = results.get(key, 0) + uses * (x > 0).flatten(1).sum(1)
 
     Attributes:
-        parameters: ``"all"`` trainable parameters, or only ``"weights"``: what multiplies its input in a
-            convolution or linear call (no bias, no normalisation, no embedding).
+        parameters: ``"all"`` trainable parameters, or only ``"weights"``: what multiplies its input, in a
+            convolution, a linear or recurrent layer, or any other product, also where it is computed from
+            parameters first (no bias, no normalisation, no embedding).
     """
 
     parameters: Parameters = field(default="all", kw_only=True)

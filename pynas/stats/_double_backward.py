@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -24,8 +25,12 @@ def double_backward(
     """
     parameters = dict(model.named_parameters())
     # Fused attention and recurrent layers have no second derivative.
-    plain = torch.backends.mkldnn.flags(enabled=False)
-    with sdpa_kernel(SDPBackend.MATH), plain, _TwiceDifferentiable(), ProductWatch(parameters) as watch:
+    with (
+        sdpa_kernel(SDPBackend.MATH),
+        _without_onednn(),
+        _TwiceDifferentiable(),
+        ProductWatch(parameters) as watch,
+    ):
         loss = loss_of(call_model(model, inputs), targets, loss_fn, batch, 1)
     names = [n for n in parameters if n in watch.found or n in set(matrix_names(model))]
     weights = [parameters[n] for n in names]
@@ -41,6 +46,17 @@ def double_backward(
         for name, w, g, h in zip(names, weights, found, second, strict=True)
         if g is not None
     }, value
+
+
+@contextmanager
+def _without_onednn() -> Iterator[None]:
+    # torch.backends.mkldnn.flags warns of what it does not change.
+    before = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(False)
+    try:
+        yield
+    finally:
+        torch._C._set_mkldnn_enabled(before)
 
 
 class _TwiceDifferentiable(TorchFunctionMode):

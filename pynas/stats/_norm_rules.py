@@ -170,5 +170,5 @@ def instance_norm(
 
 def _scaled(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     shape = (1, -1) + (1,) * (x.dim() - 2)
-    y = x if weight is None else x * weight.view(shape)
-    return y + 0.0 if bias is None else y + bias.view(shape)
+    y = x + 0.0 if weight is None else x * weight.view(shape).to(x.dtype)
+    return y if bias is None else y + bias.view(shape).to(x.dtype)
