@@ -60,6 +60,7 @@ class LogScale(TorchFunctionMode):
     def __init__(self, *, batch_norm: bool) -> None:
         super().__init__()
         self.batch_norm = batch_norm
+        self._inside: list[Func] = []
         self._scales: dict[int, tuple[Tensor, float]] = {}  # holds the tensors, so that ids are not reused
 
     def scale(self, x: object) -> float:
@@ -76,9 +77,13 @@ class LogScale(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in BATCH_NORMS and not self.batch_norm:
             return args[0] if args else kwargs["input"]
-        if func not in HOMOGENEOUS and _composite(func):
-            with self:  # composite functions, such as attention, follow the rules of what they call
-                return without_override_check(func)(*args, **kwargs)
+        if func not in HOMOGENEOUS and _composite(func) and func not in self._inside:
+            self._inside.append(func)  # some ask again, by their public name, for what they call
+            try:
+                with self:  # composite functions, such as attention, follow the rules of what they call
+                    return without_override_check(func)(*args, **kwargs)
+            finally:
+                self._inside.pop()
         y = self._scaled(func, args, kwargs) if self._scales else func(*args, **kwargs)
         return self._rescaled(y) if func in PRODUCTS else y
 

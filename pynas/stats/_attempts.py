@@ -20,7 +20,7 @@ from pynas.stats._mixing import NeedsScoutError
 from pynas.stats._passes import LateWeightError, run
 from pynas.stats._problems import Problem, UnsupportedLayerError
 from pynas.stats._rules import RULES
-from pynas.stats._scout import Scouted, scout
+from pynas.stats._scout import OtherPathError, Scouted, scout
 from pynas.stats._second_order import NoSecondOrderError, SecondOrderRecorder
 from pynas.stats._structure import structure_of
 from pynas.stats.data import LossFn, cut
@@ -55,6 +55,8 @@ class Attempts:
     training: bool | None = None
     seed: int | None = None
     scouted: Scouted | None = None
+    remembered: bool = False
+    stale: bool = False
     late: frozenset[str] = frozenset()
     parameters: dict[str, torch.Tensor] = field(init=False)
     trainable: dict[int, str] = field(init=False)
@@ -83,6 +85,11 @@ class Attempts:
                 self._scout()
             except LateWeightError as error:
                 self.late |= error.names
+            except OtherPathError:
+                if not self.remembered:
+                    raise
+                self.scouted, self.stale = None, True  # another model than the one that was remembered
+                self._scout()
             except NoSecondOrderError:
                 return self._twice()
             except LeakError as error:
@@ -101,7 +108,8 @@ class Attempts:
         assert self.scouted is None
         structure = structure_of(self.model, self.inputs)
         key = None if structure is None else (structure, self.fallback, self.training)
-        if key in _KNOWN:
+        self.remembered = key in _KNOWN and not self.stale
+        if self.remembered:
             self.scouted = _KNOWN[key]
             return
         with self._around():
@@ -123,7 +131,7 @@ class Attempts:
         collector = Collector(self.taken if values else [], self.group_size, self.trainable, matrices, values)
         return kind(
             collector, self.model, self.parameters, batch, batch_norm, self.taken if values else [],
-            rules=RULES, scouted=self.scouted,
+            rules=RULES, scouted=self.scouted, remembered=self.remembered,
         )  # fmt: skip
 
     def _passes(self) -> Statistics:
@@ -179,7 +187,7 @@ class Attempts:
             return self._statistics(self.batch, [loss], {}, {curvature: found}, (), set(found), set())
         rest = Attempts(
             self.model, self.inputs, self.targets, self.loss_fn, others, self.batch, self.group_size,
-            self.batch_norm, self.passes, self.fallback, self.training, self.seed, self.scouted, self.late,
+            self.batch_norm, self.passes, self.fallback, self.training, self.seed, late=self.late,
         ).collect()  # fmt: skip
         return Statistics(**{**vars(rest), "values": {**rest.values, curvature: found}})
 

@@ -19,10 +19,18 @@ from pynas.stats._derivation import Derivation
 from pynas.stats._fast import Memo
 from pynas.stats._layout import Layout, Unknown, Where
 from pynas.stats._marks import Marks
-from pynas.stats._mixing import LAYS_OUT, NeedsScoutError, is_python, mix, outputs_of, rearranges, tensors_of
+from pynas.stats._mixing import (
+    LAYS_OUT,
+    NeedsScoutError,
+    is_python,
+    mix,
+    operands,
+    outputs_of,
+    rearranges,
+)
 from pynas.stats._problems import Problem, UnsupportedLayerError
 from pynas.stats._propagation import is_pointwise, laid_out, name_of, propagate
-from pynas.stats._scout import Log, OtherPathError, Scouted
+from pynas.stats._scout import Log, OtherPathError, Scouted, expected, settings_of
 from pynas.stats.overrides import without_override_check
 
 # Beside what broadcasts: operators whose inputs have the samples of one output row in the same place.
@@ -51,6 +59,8 @@ class CallRecorder(TorchFunctionMode):
         observers: Statistics that watch ReLUs or the model's inputs.
         rules: What to do instead of a call, ``rule(recorder, function, *arguments)``, by function.
         scouted: What small passes have found out about this one, if they have run.
+        remembered: They were passes of another model of this structure, so that calls are compared with
+            theirs.
 
     Attributes:
         log: Where to note what each call puts out, in a pass that only measures; calls then run as they are.
@@ -72,6 +82,7 @@ class CallRecorder(TorchFunctionMode):
         *,
         rules: Mapping[Callable[..., Any], Callable[..., Any]],
         scouted: Scouted | None = None,
+        remembered: bool = False,
     ) -> None:
         super().__init__()
         self.rules = rules
@@ -81,6 +92,7 @@ class CallRecorder(TorchFunctionMode):
         self.batch_norm = batch_norm
         self.measured = None if scouted is None else scouted.calls
         self.products = frozenset() if scouted is None else scouted.products
+        self.remembered = remembered
         self.anchor = torch.zeros((), requires_grad=True)
         self.memo = Memo()
         self.marks = Marks()
@@ -112,7 +124,7 @@ class CallRecorder(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         rule = self.rules.get(func)
-        tensors = tensors_of(args, kwargs)
+        tensors = operands(func, args, kwargs)
         self._check_kept(func, args)
         if self.log is not None:
             return self._measuring(func, args, kwargs, rule)
@@ -150,7 +162,7 @@ class CallRecorder(TorchFunctionMode):
         outputs = outputs_of(func, args, result)
         if outputs:
             assert self.log is not None
-            self.log.add(func, args, outputs)
+            self.log.add(func, args, kwargs, outputs)
         return result
 
     def called(
@@ -166,13 +178,17 @@ class CallRecorder(TorchFunctionMode):
         if not outputs:
             return
         if self.log is not None:
-            self.log.add(func, args, outputs)
+            self.log.add(func, args, kwargs, outputs)
             return
         samples = [(t, self.marks.where(t)) for t in tensors if self.is_sample(t)]
         sources: frozenset[int] = frozenset()
         if not samples:
             sources = sources.union(*(self.comes_from(t) for t in tensors))
         places = self._places(func, outputs)
+        if self.remembered and self.measured is not None:
+            known = expected(self.measured[self._calls].settings, self.batch)
+            if known != settings_of(args, kwargs):
+                raise OtherPathError(self.measured[self._calls].layer)
         copies = all(self.marks.only_copies(t) for t, _ in samples)
         assumed = bool(samples) and self._assumes(func, samples)
         moved = (
@@ -183,9 +199,10 @@ class CallRecorder(TorchFunctionMode):
                 continue
             where = places[i] if places is not None else None
             if samples:
-                if places is None or isinstance(where, Unknown):
+                if places is None or assumed or isinstance(where, Unknown):
                     known = propagate(func, args, kwargs, samples, y)
-                    where = known if places is None or isinstance(known, Layout) else where
+                    # Of copies in an assumed order a measurement says nothing: all of them are equal.
+                    where = known if places is None or assumed or isinstance(known, Layout) else where
                 if any(y is t for t in tensors) and not any(y is t for t, _ in samples):
                     self.marks.written(y)
                 if copies and where is None and y.requires_grad:
@@ -371,7 +388,8 @@ class CallRecorder(TorchFunctionMode):
             if self.tracks and self.measured is None:
                 raise NeedsScoutError
             return None
-        if any(t is not None and t.requires_grad and not self.comes_from(t) for t in (weight, bias)):
+        given = [t for t in (weight, bias) if t is not None]
+        if any((t.requires_grad and not self.comes_from(t)) or t.is_complex() for t in given):
             raise IrregularError
         use = self.collector.use(operator, weight, bias, matrix)
         layout = None if use is None else self._layout_of_call(operator, x, used)

@@ -70,7 +70,8 @@ class Derivation:
 
     def _each_once(self) -> bool:
         """Whether every value is one of the parameter's, and no two are the same one."""
-        counts = self.pull(torch.ones_like(self.tensor)[None])[self.names[0]].double()
+        counts = self.pull(torch.ones_like(self.tensor)[None])[self.names[0]]
+        counts = (counts.real if counts.is_complex() else counts).double()
         return float(counts.sum()) == self.tensor.numel() and bool(((counts == 0) | (counts == 1)).all())
 
     def products(self, source: GradientProduct) -> dict[str, GradientProduct]:

@@ -106,7 +106,8 @@ class _Grouped(torch.autograd.Function):
         tensors: tuple[Tensor, ...] = ctx.saved_tensors
         parameters = {k: p for k, p in layer.parameters.items() if k in layer.uses}
         wanted = [
-            t.is_floating_point() and need for t, need in zip(tensors, ctx.needs_input_grad[2:], strict=True)
+            (t.is_floating_point() or t.is_complex()) and need
+            for t, need in zip(tensors, ctx.needs_input_grad[2:], strict=True)
         ]
         with _requiring_grad(parameters) as leaves, torch.enable_grad():
             xs = [t.detach().requires_grad_(w) for t, w in zip(tensors, wanted, strict=True)]
@@ -140,6 +141,10 @@ def _gradients(outputs: Sequence[Any], grads: Sequence[Tensor | None], of: Seque
     ys, gs = zip(*pairs, strict=True)
     found = torch.autograd.grad(ys, of, gs, allow_unused=True)
     return [torch.zeros_like(t) if g is None else g for g, t in zip(found, of, strict=True)]
+
+
+def _inner(y: Tensor, g: Tensor) -> Tensor:
+    return (y.real * g.real + y.imag * g.imag).sum() if y.is_complex() else (y * g).sum()
 
 
 @contextmanager
@@ -190,7 +195,9 @@ class _Source:
                         {k: v.sum(0) for k, v in rows.items()}, {k: v.abs().amax() for k, v in rows.items()}
                     )
                 return rows
-            except (RuntimeError, UserError, UserWarning, ValueError, NotImplementedError):
+            except MemoryError:
+                raise
+            except Exception:
                 # Operators without a batching rule (recurrent layers among them): group by group through
                 # autograd.
                 self.batched = False
@@ -216,9 +223,9 @@ class _Source:
         def inner(parameters: Mapping[str, Tensor], *values: Tensor) -> Tensor:
             ys = self.layer.run(values[:n], parameters)
             products = [
-                (ys[i] * g).sum()
+                _inner(ys[i], g)
                 for (i, _, _), g in zip(live, values[n:], strict=True)
-                if ys[i].is_floating_point()
+                if ys[i].is_floating_point() or ys[i].is_complex()
             ]
             return torch.stack(products).sum()
 
@@ -236,8 +243,15 @@ class _Source:
         for g in range(start, start + groups):
             xs = [cut(t, w, g) for t, w in zip(self.tensors, inputs, strict=True)]
             grads = [None if t is None else cut(t, w, g) for t, w in zip(self.grads, outputs, strict=True)]
-            with _requiring_grad(self.parameters) as leaves, torch.enable_grad():
-                found = _gradients(self.layer.run(xs, leaves), grads, list(leaves.values()))
+            try:
+                with _requiring_grad(self.parameters) as leaves, torch.enable_grad():
+                    found = _gradients(self.layer.run(xs, leaves), grads, list(leaves.values()))
+            except (RuntimeError, ValueError, LookupError, TypeError) as error:
+                raise UserError(
+                    f"model: {self.layer.name} does not run on the part of its input that belongs to one "
+                    f"sample: "
+                    f"{type(error).__name__}: {error}"
+                ) from error
             for key, value in zip(rows, found, strict=True):
                 rows[key].append(value)
         return {key: torch.stack(values) for key, values in rows.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -100,21 +99,10 @@ def _order(dim: int, rows: int, batch: int, moved: Tensor) -> Where:
             of_first = index // after % batch == 0
             if not (moved & ~of_first).any():
                 fits.append(Layout(dim, rows // after, after))
-    if not moved.any() or not fits:
-        if rows == 1 and moved.all():
-            return Unknown("has rows for which samples depend on each other")
-        what = "did not change with them" if not moved.any() else "are not those of one order"
-        return Unknown(f"folds the samples into another dimension, and its rows {what}")
+    if not fits:
+        return Unknown("has rows for which samples depend on each other, or are in another order")
+    if not moved.any():
+        return Unknown("folds the samples into another dimension, and its rows did not change with them")
     if len(fits) > 1:
         return Unknown("folds the samples into another dimension in an order that could not be measured")
     return fits[0]
-
-
-def folded_dims(small: Sequence[int], large: Sequence[int], sizes: tuple[int, int]) -> int | None:
-    """The one dimension that grows with the batch and holds several rows for each sample; else None."""
-    if len(small) != len(large):
-        return None
-    changed = [d for d in range(len(small)) if small[d] != large[d]]
-    if len(changed) == 1 and large[changed[0]] % sizes[1] == 0 and large[changed[0]] > sizes[1]:
-        return changed[0]
-    return None

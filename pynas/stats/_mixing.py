@@ -45,6 +45,8 @@ QUESTIONS = {
     "dense_dim", "sparse_dim", "backward", "storage", "typed_storage", "set", "delete", "is_same_size",
     "can_cast", "result_type", "is_tensor", "is_nonzero", "dir",
 }  # fmt: skip
+# These read the size or the dtype of their second argument.
+AS_ANOTHER = {"to", "type_as", "expand_as", "view_as", "reshape_as"}
 LAYS_OUT = {"expand", "expand_as", "broadcast_to", "repeat", "tile"}
 REARRANGES = {
     "t", "T", "mT", "H", "transpose", "permute", "view", "view_as", "reshape", "unsqueeze", "squeeze",
@@ -102,6 +104,12 @@ def outputs_of(func: Func, args: tuple[Any, ...], result: Any) -> list[Tensor]:
     return tensors_of((result,), {})
 
 
+def operands(func: Func, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Tensor]:
+    """The tensors among the arguments whose values a call uses."""
+    found = tensors_of(args, kwargs)
+    return found[:1] if name_of(func) in AS_ANOTHER else found
+
+
 def mix(
     recorder: CallRecorder,
     func: Func,
@@ -115,7 +123,7 @@ def mix(
         return func(*args, **kwargs)
     if is_python(func) and func not in recorder.rules:
         return recorder.descend(func, args, kwargs)
-    tensors = tensors_of(args, kwargs)
+    tensors = operands(func, args, kwargs)
     if recorder.measured is None:
         if len(tensors) == len(used) and rearranges(func, args):
             return func(*args, **kwargs)  # whatever its sizes are, no sample has come near it

@@ -38,7 +38,7 @@ def run(
     # Fused attention has no second derivative.
     attention = sdpa_kernel(SDPBackend.MATH) if isinstance(recorder, SecondOrderRecorder) else nullcontext()
     with torch.set_grad_enabled(bool(passes)), _fallback.installed(recorder, fallback), attention, recorder:
-        outputs = call_model(model, inputs)
+        outputs = _outputs(model, inputs)
     recorder.check()
     if recorder.collector.late:
         raise LateWeightError(frozenset(recorder.collector.late))
@@ -131,6 +131,19 @@ def _watched(recorder: CallRecorder, inputs: Any, watchers: Sequence[Statistic[A
         return x
 
     return pytree.tree_map_only(Tensor, known, inputs)
+
+
+def _outputs(model: Any, inputs: Any) -> Any:
+    try:
+        return call_model(model, inputs)
+    except RuntimeError as error:
+        if "setup_context" not in str(error) and "functorch" not in str(error):
+            raise
+        raise UserError(
+            "model: its forward transforms itself (torch.func), which cannot be followed; pass "
+            "fallback=('',) to "
+            "take the gradients of the whole model group by group (slower)"
+        ) from error
 
 
 class LateWeightError(Exception):

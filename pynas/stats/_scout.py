@@ -1,13 +1,14 @@
 """Small passes that measure where the samples of every tensor are.
 
-Two forward passes of 2 and 3 samples show which dimensions grow with the batch, whatever their sizes happen
-to be; where one holds several rows for each sample, a third pass, with other data for sample 0 alone, shows
-which rows are its own. They cost a few hundredths of a pass of the whole batch.
+Forward passes of 2 and 3 samples show which dimensions grow with the batch, whatever their sizes happen to
+be. A third, with other data for sample 0 alone, shows which rows are its own: in which order several for each
+sample are folded, and whether samples come in another order or depend on each other. They cost a few
+hundredths of a pass of the whole batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from pynas._errors import UserError
-from pynas.stats._layout import Unknown, Where, compared, folded_dims
+from pynas.stats._layout import Layout, Unknown, Where, compared
 from pynas.stats._propagation import name_of
 from pynas.stats.data import call_model
 from pynas.stats.state import preserved, seed_generators
@@ -27,21 +28,6 @@ if TYPE_CHECKING:
     from pynas.stats._call_recorder import CallRecorder
 
 SIZES = (2, 3)
-# Calls whose output may have the samples in another order although each has one row.
-REORDERING = {
-    "flip", "roll", "index_select", "gather", "take_along_dim", "sort", "argsort", "msort", "topk",
-    "fallback", "take", "rot90", "fliplr", "flipud", "scatter", "scatter_", "index_copy", "index_copy_",
-    "index_put", "index_put_",
-}  # fmt: skip
-
-
-def reorders(func: Callable[..., Any], args: Sequence[Any]) -> bool:
-    """Whether the output of a call may have the samples in another order."""
-    name = name_of(func)
-    if name in ("getitem", "setitem"):
-        index = args[1] if isinstance(args[1], tuple) else (args[1],)
-        return any(isinstance(i, Tensor | list) and not isinstance(i, bool) for i in index)
-    return name in REORDERING
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +38,7 @@ class Measured:
     where: tuple[Where, ...]
     shapes: tuple[torch.Size, ...]
     layer: str
+    settings: tuple[Hashable, Hashable]
 
 
 class Log:
@@ -59,26 +46,49 @@ class Log:
 
     def __init__(self, smaller: Log | None = None) -> None:
         self.calls: list[tuple[Callable[..., Any], list[torch.Size], list[Tensor | None]]] = []
+        self.settings: list[Hashable] = []  # numbers and flags among the arguments of each call
         self.layers: list[str] = []  # in which layer each call was made
         self.path: list[str] = []  # the layers that run now, each in the one before
         self.smaller = smaller
         self.products: set[str] = set()  # parameters that multiply something in layers under fallback
 
-    def add(self, func: Callable[..., Any], args: Sequence[Any], outputs: Sequence[Tensor]) -> None:
+    def add(
+        self,
+        func: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        outputs: Sequence[Tensor],
+    ) -> None:
         """Note a call."""
         rows: list[Tensor | None] = [None] * len(outputs)
         n = len(self.calls)
         if self.smaller is not None and n < len(self.smaller.calls):
             before = self.smaller.calls[n][1]
             for i, (y, shape) in enumerate(zip(outputs, before, strict=False)):
-                dim = folded_dims(shape, y.shape, SIZES)
-                if dim is None and reorders(func, args):
-                    changed = [d for d in range(y.dim()) if y.dim() == len(shape) and y.shape[d] != shape[d]]
-                    dim = changed[0] if len(changed) == 1 else None
-                if dim is not None:
-                    rows[i] = _row_sums(y, dim)
+                changed = [d for d in range(y.dim()) if y.dim() == len(shape) and y.shape[d] != shape[d]]
+                if len(changed) == 1:
+                    rows[i] = _row_sums(y, changed[0])
+        self.settings.append(settings_of(args, kwargs))
         self.layers.append(self.path[-1] if self.path else "")
         self.calls.append((func, [y.shape for y in outputs], rows))
+
+
+def settings_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Hashable:
+    """The whole numbers, flags and names among the arguments of a call."""
+    leaves = pytree.tree_leaves((tuple(args), dict(kwargs)))
+    plain = (int, str, bool, type(None), slice)
+    return tuple(str(v) if isinstance(v, slice) else v for v in leaves if isinstance(v, plain))
+
+
+def expected(settings: tuple[Hashable, Hashable], batch: int) -> Hashable:
+    """What a call's settings are for ``batch`` samples, from those for 2 and for 3."""
+    small, large = settings
+    if not (isinstance(small, tuple) and isinstance(large, tuple)) or small == large:
+        return large
+    return tuple(
+        b + (b - a) * (batch - SIZES[1]) if type(a) is type(b) is int else b
+        for a, b in zip(small, large, strict=False)
+    )
 
 
 def _row_sums(y: Tensor, dim: int) -> Tensor:
@@ -151,17 +161,14 @@ def _measured(small: Log, large: Log, moved: Log | None, n: int) -> Measured:
                 continue
             changed = (base != again).cpu()
         where.append(_settled(a, b, changed))
-    return Measured(func, tuple(where), tuple(larger), small.layers[n])
+    settings = small.settings[n], large.settings[n]
+    return Measured(func, tuple(where), tuple(larger), small.layers[n], settings)
 
 
 def _settled(small: torch.Size, large: torch.Size, moved: Tensor | None) -> Where:
     found = compared(small, large, SIZES, moved)
-    if (
-        isinstance(found, Unknown)
-        and moved is not None
-        and not moved.any()
-        and folded_dims(small, large, SIZES) is None
-    ):
+    single = isinstance(compared(small, large, SIZES, None), Layout)
+    if isinstance(found, Unknown) and moved is not None and not moved.any() and single:
         return compared(small, large, SIZES, None)  # a row for each sample that does not depend on them
     return found
 
@@ -201,25 +208,40 @@ def _few(inputs: Any, size: int) -> Any:
 
 
 def _other_first(batch: Any, inputs: Any) -> Any:
-    """``batch`` with other data for its first sample: noise added, or other tokens from the same range."""
+    """``batch`` with other data for its first sample: other values, or other tokens from the same range.
+
+    Tokens only where there is nothing else, since whole numbers may be lengths, by which samples are sorted.
+    """
     generator = torch.Generator().manual_seed(0)
+    leaves = [t for t in pytree.tree_leaves(batch) if isinstance(t, Tensor) and t.numel()]
+    numbers = any(_varies(t) and not _whole(t) for t in leaves)
+    tokens = any(_varies(t) and t.dim() > 1 for t in leaves)
 
     def changed(x: Tensor, whole: Tensor) -> Tensor:
-        if x.dtype == torch.bool or x.numel() == 0:
+        if not x.numel() or not _varies(whole) or (_whole(x) and (numbers or (tokens and x.dim() == 1))):
             return x
         y = x.clone()
-        if x.is_floating_point() or x.is_complex():
-            noise = torch.rand(x.shape[1:], generator=generator, dtype=torch.float64) + 0.5
-            scale = x[0].abs().mean().clamp_min(1e-3)
-            y[0] += (noise.to(x.device) * scale).to(x.dtype)
+        if _whole(x):
+            low, high = int(whole.min()), int(whole.max())
+            y[0] = low + (x[0] - low + 1) % (high - low + 1)
             return y
-        low, high = int(whole.min()), int(whole.max())
-        if low >= 0 and high <= 1:  # a mask, or nothing to choose from
-            return x
-        y[0] = low + (x[0] - low + 1) % (high - low + 1)
+        # Zeros may be padding, from which a model reads lengths.
+        factors = torch.rand(x.shape[1:], generator=generator, dtype=torch.float64) + 1.25
+        y[0] = x[0] * factors.to(x.device, x.dtype) if x[0].any() else x[0] + factors.to(x.device, x.dtype)
         return y
 
     return pytree.tree_map(lambda x, whole: changed(x, whole) if isinstance(x, Tensor) else x, batch, inputs)
+
+
+def _whole(x: Tensor) -> bool:
+    return not x.is_floating_point() and not x.is_complex()
+
+
+def _varies(x: Tensor) -> bool:
+    """Whether it is data, as far as can be seen: not a mask of zeros and ones."""
+    if x.dtype == torch.bool or not x.numel():
+        return False
+    return not bool(((x == 0) | (x == 1)).all())
 
 
 @contextmanager

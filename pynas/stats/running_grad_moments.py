@@ -68,6 +68,10 @@ class RunningGradMoments(Statistic[RunningMoments]):
         if bias is not None:
             found.append((bias, product.bias_rows(product.batch)[0]))
         for name, gradient in found:
+            if gradient.is_complex():
+                raise UserError(
+                    f"model: parameter {name!r} is complex, for which these moments are not defined"
+                )
             wide = widen(gradient).contiguous()
             if name not in results:
                 results[name] = RunningMoments.zeros(wide)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from pynas.stats._base import Statistic, Watched
@@ -25,4 +26,10 @@ class ChannelSaliency(Statistic[Tensor]):
     def observe_saliency(self, name: str, saliency: Tensor, results: dict[str, Tensor]) -> None:
         """Add the squares over samples."""
         squares = saliency.double().square().sum(0)
-        results[name] = results[name] + squares if name in results else squares
+        known = results.get(name)
+        if known is None:
+            results[name] = squares
+        elif len(known) == len(squares):
+            results[name] = known + squares
+        else:  # parts of the weight that have channels of their own
+            results[name] = torch.cat([known, squares])
