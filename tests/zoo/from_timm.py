@@ -127,7 +127,6 @@ NETWORKS: list[tuple[str, str, int, dict[str, Any]]] = [
     ("mambaout_femto", "mambaout", 32, {"depths": (1, 1, 1, 1), "dims": (8, 8, 16, 16)}),
     ("mvitv2_tiny", "mvit", 32, {"img_size": 32}),
     ("nextvit_small", "nextvit", 64, {}),
-    ("halonet26t", "byoanet", 128, {}),
     ("lambda_resnet26t", "byoanet", 64, {"img_size": 64}),
     ("hgnetv2_b0", "hgnet", 32, {}),
     ("lcnet_035", "mobilenet", 32, {}),

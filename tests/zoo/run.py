@@ -23,6 +23,8 @@ PROXIES = (
     "zico", "zico_per_sample", "snip", "grad_norm", "grad_sign", "grasp", "plain", "fisher", "synflow",
     "jacob_cov", "naswot", "ntk_condition", "l2_norm", "layers", "params", "flops",
 )  # fmt: skip
+# How the message of a score begins that rightly is none.
+REASONS = ("UserError", "UnsupportedLayerError", "ValueError: the network calls no ReLU", "ArithmeticError")
 
 
 @dataclass
@@ -33,8 +35,8 @@ class Outcome:
         name: Of the network.
         family: Of the network.
         batch: Number of samples.
-        status: ``"ok"``, ``"refused"``, ``"wrong"``, ``"raw"``, ``"coupled"`` where samples depend on each other
-            and there are numbers all the same, or ``"broken"`` where the network itself fails.
+        status: ``"ok"``, ``"refused"``, ``"wrong"``, ``"raw"``, ``"coupled"`` where samples depend on each
+            other and there are numbers all the same, or ``"broken"`` where the network itself fails.
         message: Why it is not ok.
         passes: Time of the collection, in plain forward and backward passes.
         seconds: Time of everything.
@@ -132,10 +134,16 @@ def scores(network: Network, batch: int) -> list[Outcome]:
         status, message = "ok", ""
         try:
             score = pynas.score(
-                model, inputs, targets, (proxy,), precision="float64", loss_fn=network.loss, seed=0
+                model,
+                inputs,
+                targets,
+                (proxy,),
+                precision="float64" if network.double else "float32",
+                loss_fn=network.loss,
+                seed=0,
             )[proxy]
             status, message = score.status, score.message
-            if status == "failed" and not message.startswith("UserError"):
+            if status == "failed" and not message.startswith(REASONS):
                 status = "raw"
         except UserError as error:
             status, message = "failed", str(error)
