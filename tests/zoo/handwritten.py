@@ -52,7 +52,8 @@ def dilated() -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(3, 4, 3, padding="same", dilation=2, padding_mode="reflect"), nn.SiLU(),
         nn.Conv2d(4, 4, (3, 1), stride=(2, 1), padding_mode="circular", padding=1),
-        nn.InstanceNorm2d(4, affine=True), nn.ELU(), nn.Conv2d(4, 8, 1), nn.PixelShuffle(2), nn.Flatten(), nn.LazyLinear(CLASSES),
+        nn.InstanceNorm2d(4, affine=True), nn.ELU(), nn.Conv2d(4, 8, 1), nn.PixelShuffle(2),
+        nn.Flatten(), nn.LazyLinear(CLASSES),
     )  # fmt: skip
 
 
@@ -66,7 +67,8 @@ def volumes() -> nn.Module:
 def transposed() -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(3, 4, 3, stride=2), nn.ReLU(),
-        nn.ConvTranspose2d(4, 6, 3, stride=2, output_padding=1, groups=2), nn.Tanh(), nn.ConvTranspose2d(6, 2, 2, dilation=2),
+        nn.ConvTranspose2d(4, 6, 3, stride=2, output_padding=1, groups=2), nn.Tanh(),
+        nn.ConvTranspose2d(6, 2, 2, dilation=2),
     )  # fmt: skip
 
 
