@@ -107,7 +107,6 @@ NETWORKS: list[tuple[str, str, str, str, dict[str, Any], Inputs]] = [
     ("nystromformer", "nystromformer", "NystromformerConfig", "NystromformerModel", {**TEXT, "num_landmarks": 2, "segment_means_seq_len": 6, "conv_kernel_size": 3}, named(input_ids=ONE)),
     ("yoso", "yoso", "YosoConfig", "YosoModel", {**TEXT, "use_expectation": True}, named(input_ids=ONE)),
     ("ibert", "ibert", "IBertConfig", "IBertModel", TEXT, MASKED),
-    ("canine", "canine", "CanineConfig", "CanineModel", {**TEXT, "downsampling_rate": 2, "local_transformer_stride": 4, "num_hash_functions": 2, "num_hash_buckets": 16}, named(input_ids=tokens(20, 16, 3), attention_mask=padding(16))),
     ("mpnet", "mpnet", "MPNetConfig", "MPNetModel", {**TEXT, "pad_token_id": 1, "max_position_embeddings": 32}, MASKED),
     ("gpt2", "gpt2", "GPT2Config", "GPT2LMHeadModel", {**GPT, "use_cache": False}, MASKED),
     ("gpt2_classifier", "gpt2", "GPT2Config", "GPT2ForSequenceClassification", {**GPT, "pad_token_id": 0}, named(input_ids=ONE)),

@@ -68,6 +68,8 @@ def measure(network: Network, batch: int) -> Outcome:
         rows = reference.per_sample(model, inputs, targets, network.loss, batch)
         reference.restore(buffers)
         reference.forget(model)
+        if not all(torch.isfinite(g).all() for g in rows.values()):
+            raise ArithmeticError("its gradients are not finite")
         before = time.perf_counter()
         whole = reference.loss_of(model, inputs, targets, network.loss)
         whole.backward()
