@@ -51,6 +51,7 @@ evidence: build  ## the slow measurements behind the documentation
 	PYNAS_FUZZ_STEPS=100000 PYNAS_FUZZ_TEXTS=2000 PYNAS_FUZZ_NETWORKS=10 $(BIN)/python -m pytest tests/spaces/test_fuzz.py
 	PYNAS_DAMAGE_PLACES=2000 $(BIN)/python -m pytest tests/test_damaged_files.py
 	PYNAS_SWEEP_SHAPES=20000 $(BIN)/python -m pytest tests/reliability
+	PYNAS_ZOO=1 $(BIN)/python -m pytest -n $(JOBS) tests/zoo
 	$(BIN)/python -m pynas.testing.chaos --kills 100 --strategy all
 	$(MAKE) sanitize
 	$(BIN)/pynas bench --slow --seconds 10 $(if $(RECORD),--save $(RECORD))

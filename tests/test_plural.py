@@ -36,7 +36,6 @@ ALLOWED = {
     ("spaces/darts_cnn/network.py", "self.smallest"): "height x width",
     ("spaces/proxylessnas/space.py", "len(BLOCKS)"): "a constant, 6",
     ("run/identity.py", "len(keys)"): "part of what a store keeps",
-    ("stats/_fallback.py", "layer.name"): "a name",
     ("supernet/language_training.py", "2 * schedule.batch_size"): "at least 2",
     ("tables/_conventions.py", "rows"): "the size of a space",
     ("tables/conversion/_collector.py", "shown"): "what came in place of a number",

@@ -231,7 +231,7 @@ class CallRecorder(TorchFunctionMode):
         name = name_of(func)
         if len(orders) > 1 or None in orders or not (is_pointwise(name) or name in MEETS):
             raise UserError(
-                f"model: {name} brings samples together with copies of a tensor that has none, and which of "
+                f"model: by {name}, samples meet copies of a tensor that has none, and which of "
                 "the copies are of which sample cannot be told; let it broadcast, or expand it over the "
                 "batch alone"
             )

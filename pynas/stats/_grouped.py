@@ -90,8 +90,8 @@ class _Grouped(torch.autograd.Function):
         outputs = layer.run(tensors)
         if not torch.equal(before, torch.get_rng_state()):
             raise UserError(
-                f"model: {layer.name} draws random numbers in forward, so it cannot be run again for each "
-                "sample; put it in eval mode first"
+                f"model: random numbers are drawn by {layer.name} in forward, so it cannot be run again for "
+                "each sample; put it in eval mode first"
             )
         ctx.layer = layer
         ctx.save_for_backward(*tensors)

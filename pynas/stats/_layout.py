@@ -83,7 +83,9 @@ def compared(small: torch.Size, large: torch.Size, sizes: tuple[int, int], moved
     (dim,) = changed
     rows, rest = divmod(large[dim], sizes[1])
     if rest or small[dim] != rows * sizes[0]:
-        return Unknown(f"has {small[dim]} rows for {sizes[0]} samples and {large[dim]} for {sizes[1]}")
+        return Unknown(
+            f"has a size of {small[dim]} for a batch of {sizes[0]} and of {large[dim]} for {sizes[1]}"
+        )
     if moved is None:
         if rows == 1:
             return Layout(dim)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from torch import nn
 
 from pynas._errors import UserError
-from pynas._plural import counted
 
 SHOWN = 8
 
@@ -63,7 +62,7 @@ class UnsupportedLayerError(UserError):
 
 def _parameters(names: Sequence[str]) -> str:
     shown = ", ".join(repr(name) for name in names[:3])
-    more = f" and {counted(len(names) - 3, 'more', 'more')}" if len(names) > 3 else ""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return f"parameter{'s' if len(names) > 1 else ''} {shown}{more}"
 
 

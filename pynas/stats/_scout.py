@@ -193,7 +193,7 @@ def _run(recorder: CallRecorder, inputs: Any, whole: Any, log: Log, fallback: An
         with preserved(recorder.model), torch.no_grad():
             call_model(recorder.model, whole)  # what fails for any number of samples says so itself
         raise UserError(
-            f"model: it does not run on {recorder.batch} samples, which is how pynas finds the dimensions "
+            f"model: it does not run on a batch of {recorder.batch}, which is how pynas finds the dimensions "
             f"that count samples: {type(error).__name__}: {error}"
         ) from error
     return log
@@ -275,6 +275,6 @@ class OtherPathError(UserError):
     def __init__(self, layer: str) -> None:
         self.layer = layer
         super().__init__(
-            f"model: what layer {layer!r} calls depends on how many samples there are or on their values "
-            "(as where each token goes to some experts), so its samples cannot be followed"
+            f"model: what is called in layer {layer!r} depends on the number of samples or on their values (as "
+            "where each token goes to some experts), so its samples cannot be followed"
         )

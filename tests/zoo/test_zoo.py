@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from tests.zoo import calls, handwritten
@@ -45,6 +47,9 @@ def test_small_networks(name: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(
+    "PYNAS_ZOO" not in os.environ, reason="takes minutes: set PYNAS_ZOO=1, as make evidence does"
+)
 @pytest.mark.parametrize("name", list(all_networks()))
 def test_every_network(name: str) -> None:
     check(all_networks()[name])
