@@ -275,6 +275,6 @@ class OtherPathError(UserError):
     def __init__(self, layer: str) -> None:
         self.layer = layer
         super().__init__(
-            f"model: what is called in layer {layer!r} depends on the number of samples or on their values (as "
-            "where each token goes to some experts), so its samples cannot be followed"
+            f"model: what is called in layer {layer!r} depends on the number of samples or on their values "
+            "(as where each token goes to some experts), so its samples cannot be followed"
         )
