@@ -20,7 +20,8 @@ from torch.utils.weak import TensorWeakRef
 
 from pynas._errors import UserError
 from pynas._plural import counted
-from pynas.stats._call_recorder import CallRecorder, IrregularError
+from pynas.stats._call_recorder import CallRecorder
+from pynas.stats._following import IrregularError
 from pynas.stats._layout import Layout
 from pynas.stats._recurrent import Direction, Uses, run
 from pynas.stats._recurrent_kinds import GRU, LSTM, Elman, Recurrence, Steps, Weights
