@@ -8,10 +8,13 @@ convolution, pointwise convolution and batch norm, however these are nested. Lay
 from __future__ import annotations
 
 import copy
+import inspect
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from pynas._plural import counted
 from pynas.nn.candidates import NormOptions
@@ -79,6 +82,13 @@ def recognise(module: nn.Module) -> Recognised:
     )
 
 
+def call_alone(module: nn.Module, x: Tensor) -> Any:
+    """``module(x)``, with None for whatever else its forward insists on."""
+    parameters = inspect.signature(module.forward).parameters.values()
+    required = [p for p in parameters if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
+    return module(x, *[None] * (len(required) - 1))
+
+
 def refuse_hooks(module: nn.Module) -> None:
     """Raise UnknownCandidateError if ``module`` has hooks: a fused operator would not run them."""
     for name in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
@@ -94,6 +104,10 @@ def _kind(layer: nn.Module) -> str:
 
 
 def _without_state(module: nn.Module, layers: list[nn.Module]) -> Recognised:
+    if any(
+        isinstance(part, _DropoutNd) for part in module.modules()
+    ):  # with p = 0 too: p may be raised later
+        raise UnknownCandidateError("has dropout, which stays outside of the kernel")
     if len(layers) == 1 and isinstance(layers[0], (nn.MaxPool2d, nn.AvgPool2d)):
         stride = _pool_stride(layers[0])
         if isinstance(layers[0], nn.MaxPool2d):
@@ -103,7 +117,7 @@ def _without_state(module: nn.Module, layers: list[nn.Module]) -> Recognised:
     x = torch.linspace(-1.5, 2.0, 8 * 3 * 4 * 4).reshape(8, 3, 4, 4)
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            y = copy.deepcopy(module).train()(x.clone())
+            y = call_alone(copy.deepcopy(module).train(), x.clone())
     except Exception as error:
         raise UnknownCandidateError(f"cannot be tried on an image: {error}") from error
     if isinstance(y, Tensor) and y.shape == x.shape and torch.equal(y, x):
@@ -154,9 +168,7 @@ def _convolutions(layers: Stateful) -> list[nn.Conv2d]:
 
 
 def _plain(conv: nn.Conv2d, *, kernel: int, dilation: int, stride: int, groups: int) -> None:
-    """Raise UnknownCandidateError unless ``conv`` is exactly that, padded to keep the size, without bias."""
-    if conv.bias is not None:
-        raise UnknownCandidateError("has convolutions with a bias")
+    """Raise UnknownCandidateError unless ``conv`` is exactly that, padded to keep the size; biases may be."""
     padding = dilation * (kernel // 2)
     wanted = ((kernel, kernel), (dilation, dilation), (stride, stride), (padding, padding), groups, "zeros")
     got = (

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from pynas import ops
-from pynas.nn._recognise import ANY, Recognised, UnknownCandidateError, recognise, refuse_hooks
+from pynas.nn._bias import biased_norms, biases, track_shift, with_zero_gradients, without_shift
+from pynas.nn._family import one_family
+from pynas.nn._recognise import Recognised, recognise
 from pynas.nn.candidates import candidate, weighted_sum
 from pynas.ops.candidates import SAVE_CODES, resolve
 
@@ -158,6 +159,7 @@ class MixedOp(nn.Module):
         # nn.Module registers nothing in tuples: these are layers of the modules above, not further ones.
         self._layers = tuple(layer for found in fused for layer in found.layers)
         self._norms = tuple(layer for layer in self._layers if isinstance(layer, nn.BatchNorm2d))
+        self._biased = biased_norms(fused)
         order = self._fused + self._plain
         self._order = None if order == tuple(range(len(members))) else order
 
@@ -204,9 +206,16 @@ class MixedOp(nn.Module):
         if setting is None:
             return weighted_sum(self._members, x, weights)
         training, tracked, eps, momentum = setting
+        if self._needs_loop(training, tracked):
+            return weighted_sum(self._members, x, weights)
         if self._order is not None:
             parts = weights.unbind()
             weights = torch.stack([parts[k] for k in self._order])
+        running = self._running() if tracked else None
+        if self._biased and running is not None and not training:
+            running = without_shift(running, self._biased)
+        elif self._biased and torch.is_grad_enabled():
+            weights = with_zero_gradients(weights, self._biased)
         y: Tensor = ops.mixed_op(
             x,
             weights,
@@ -214,7 +223,7 @@ class MixedOp(nn.Module):
             candidates=self._names,
             family=self._family,
             stride=self._stride,
-            running=self._running() if tracked else None,
+            running=running,
             num_batches_tracked=self._counters() if tracked else None,
             training=training or not tracked,
             momentum=momentum,
@@ -223,7 +232,15 @@ class MixedOp(nn.Module):
             save=self._save,
             extra=[self._members[k] for k in self._plain],
         )
+        if self._biased and tracked and training and y.numel():
+            track_shift(self._biased, weights, momentum)
         return y
+
+    def _needs_loop(self, training: bool, tracked: bool) -> bool:
+        """Whether gradients of biases are wanted where running statistics normalise: they are not zero."""
+        if not self._biased or training or not tracked or not torch.is_grad_enabled():
+            return False
+        return any(bias.requires_grad for bias in biases(self._biased))
 
     def _setting(self) -> tuple[bool, bool, float, float | None] | None:
         """Training, tracked, eps and momentum of all batch norms; None if they have come to differ."""
@@ -242,7 +259,7 @@ class MixedOp(nn.Module):
         for layer in self._layers:
             if layer.weight is not None:
                 found.append(layer.weight)
-            if layer.bias is not None:
+            if layer.bias is not None and not isinstance(layer, nn.Conv2d):
                 found.append(layer.bias)
         return found
 
@@ -259,42 +276,3 @@ class MixedOp(nn.Module):
 
 def _container(modules: Sequence[nn.Module] | nn.ModuleDict | nn.ModuleList) -> nn.ModuleList | nn.ModuleDict:
     return modules if isinstance(modules, (nn.ModuleList, nn.ModuleDict)) else nn.ModuleList(modules)
-
-
-def one_family(members: Sequence[nn.Module]) -> tuple[list[Recognised | None], dict[int, str]]:
-    """The largest group that one call of the operator can compute: each member's candidate, or why not."""
-    found: list[Recognised | None] = []
-    reasons: dict[int, str] = {}
-    for k, member in enumerate(members):
-        try:
-            for part in member.modules():
-                refuse_hooks(part)
-            found.append(recognise(member))
-        except UnknownCandidateError as reason:
-            found.append(None)
-            reasons[k] = str(reason)
-    best: list[Recognised | None] = [None] * len(found)
-    for family in sorted(ANY):
-        for first in [item for item in found if item is not None and family in item.families]:
-            group: list[Recognised] = [first]  # start a group from each in turn
-            for item in found:
-                if item is not None and item is not first and family in item.families:
-                    group += [item] if all(_fit(item, other) for other in group) else []
-            if len(group) > sum(item is not None for item in best):
-                best = [item if any(item is member for member in group) else None for item in found]
-    for k, item in enumerate(found):
-        if item is not None and best[k] is None:
-            reasons[k] = f"is a {item.name} of another family, stride, width or batch norm than the others"
-    return best, reasons
-
-
-def _fit(one: Recognised, other: Recognised) -> bool:
-    """Whether one call of the operator can compute both."""
-    if one.stride != other.stride and "none" not in (one.name, other.name):
-        return False
-    if None not in (one.channels, other.channels) and one.channels != other.channels:
-        return False
-    if one.norm is not None and other.norm is not None and one.norm.affine != other.norm.affine:
-        return False
-    ours, theirs = one.norm or one.pool_norm, other.norm or other.pool_norm
-    return ours is None or theirs is None or replace(ours, affine=False) == replace(theirs, affine=False)

@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-import copy
-import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pynas._plural import counted
-from pynas.nn._recognise import Recognised, UnknownCandidateError, recognise, refuse_hooks
-from pynas.nn.mixed_op import MixedOp, Save, one_family
+from pynas.nn._compare import Form, Known, check_kept, check_replaced, drop_impostors, form
+from pynas.nn._family import one_family
+from pynas.nn._find import Container, Group, groups, is_replaceable
+from pynas.nn._keep import Edge, is_kept, keep
+from pynas.nn._recognise import UnknownCandidateError
+from pynas.nn.mixed_op import MixedOp, Save
 
 T = TypeVar("T")
-
-Form = tuple[tuple[object, ...], ...]
-# Of modules of a form, some of whose candidates stay modules anyway, all that do.
-Checked = dict[tuple[Form, tuple[int, ...]], dict[int, str]]
-
-_OWN = frozenset(vars(nn.Module())) - {"training"}  # what each module has
-_TOLERANCE = 1e-9  # for float64 values, relative to the largest
 
 
 @dataclass(frozen=True)
 class Swapped:
-    """A mixed operation that was replaced by a fused one.
+    """A mixed operation that is fused now.
 
     Attributes:
-        name: Its name in ``model.named_modules()``.
+        name: Its name in ``model.named_modules()``; of the list of candidates where a module holds several.
         candidates: Candidates that the operator computes.
         plain: Candidates that run unfused as before, by position or key, and why.
     """
@@ -50,7 +44,12 @@ class Kept:
 
 @dataclass(frozen=True)
 class ReplaceReport:
-    """What :func:`replace_mixed_ops` did; print it."""
+    """What :func:`replace_mixed_ops` did; print it.
+
+    Attributes:
+        swapped: The mixed operations that are fused now.
+        kept: What looked like a mixed operation and was left as it was, and why.
+    """
 
     swapped: tuple[Swapped, ...]
     kept: tuple[Kept, ...]
@@ -63,64 +62,52 @@ class ReplaceReport:
             for what, reason in items.items()
         ]
         lines += [f"  {name}: {reason}" for name, reason in _grouped((k.name, k.reason) for k in self.kept)]
+        if not self.swapped and not self.kept:
+            lines.append("  no module holds a list of candidates, or candidates as its children")
         return "\n".join(lines)
 
 
 def replace_mixed_ops(model: nn.Module, *, check: bool = True, save: Save = "products") -> ReplaceReport:
-    """Replace the mixed operations in ``model`` by :class:`~pynas.nn.MixedOp`, in place.
+    """Fuse the mixed operations in ``model``, in place.
 
-    A mixed operation is a module that holds a ``ModuleList`` or ``ModuleDict`` of candidates and is called
-    with positional ``(x, weights)``. Candidates are recognised by their layers, not by names of classes. One
-    that the operator does not know (another kernel size, a bias, hooks, ...) runs unfused inside the same
-    mixture. Parameters and buffers remain the same tensors under the same names, so optimisers and state
-    dicts keep working.
+    A mixed operation is a module that holds candidates, in a ``ModuleList``, a ``ModuleDict`` or as its
+    children, and adds up multiples of what they return. Candidates are recognised by their layers, not by
+    names of classes. One that the operator does not know (another kernel size, dropout, hooks, ...) runs
+    unfused inside the same mixture. Parameters and buffers remain the same tensors under the same names, so
+    optimisers and state dicts keep working.
+
+    - A module that is nothing but ``forward(x, weights)`` over one list becomes a
+      :class:`~pynas.nn.MixedOp`.
+    - Any other stays the object that it is, with its parameters, hooks and methods. Its methods ``forward``
+      and ``forward_*`` run as they are written; where they add up multiples of candidates, one fused call
+      computes the sum. So weights may be arguments, parameters of the module or attributes of an argument,
+      before or after a softmax, and the candidates may see a part of the channels (PC-DARTS, DrNAS).
 
     One difference: a candidate whose weight is exactly zero is not computed, so its running statistics do not
     change.
 
     Args:
-        model: Any module; what it holds can be replaced, the module itself cannot.
-        check: Compare each fused operation with the module that it replaces: output, gradients and running
-            statistics on a small random input in float64, in training and in evaluation mode. Modules that
-            differ are left unchanged. Without this check the caller guarantees that ``forward(x, weights)``
-            is ``sum_k weights[k] op_k(x)``.
+        model: Any module.
+        check: Compare each fused operation with the original: output, gradients and running statistics on a
+            small random input in float64, in training and in evaluation mode. Modules that differ, or that
+            accept neither ``(x)``, ``(x, weights)`` nor ``(x, object that has weights)``, are left unchanged.
+            Without this check the caller guarantees that a ``forward(x, weights)`` is
+            ``sum_k weights[k] op_k(x)``, and that candidates compute what their layers say.
         save: What each keeps for backward, as in :class:`~pynas.nn.MixedOp`.
 
     Returns:
-        What was replaced, and what was not and why.
+        What was fused, and what was not and why.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
-    swapped: list[Swapped] = []
-    kept: list[Kept] = []
-    checked: Checked = {}
-    replaced: dict[int, nn.Module | None] = {}  # by identity: a module used in two places is replaced once
-    if _holder(model) is not None:
-        kept.append(Kept("", "is the model itself, which nothing holds; use MixedOp.from_modules"))
-    for name, parent, key, module in _children(model, ""):
-        if id(module) not in replaced:
-            try:
-                fused = _fused(module, parent, checked if check else None, save)
-            except UnknownCandidateError as reason:
-                kept.append(Kept(name, str(reason)))
-                fused = None
-            replaced[id(module)] = fused
-            if fused is not None:
-                keys = [key for key, _ in _container(module).named_children()]
-                plain = {keys[k]: reason for k, reason in fused.plain.items()}
-                swapped.append(Swapped(name, fused.candidates, plain))
-        if replaced[id(module)] is not None:
-            parent._modules[key] = replaced[id(module)]
-    return ReplaceReport(tuple(swapped), tuple(kept))
-
-
-def _children(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module, str, nn.Module]]:
-    """Every (name, parent, key, child) below ``module``, parents first; does not descend into mixtures."""
-    for key, child in list(module._modules.items()):
-        if child is not None and not isinstance(child, MixedOp):
-            yield prefix + key, module, key, child
-            if module._modules[key] is child and _holder(child) is None:
-                yield from _children(child, f"{prefix}{key}.")
+    replacer = _Replacer(check, save)
+    if isinstance(model, Container):
+        holder = nn.Module()
+        holder.add_module("list", model)
+        if groups(holder):
+            replacer.kept.append(Kept("", "is a bare list of candidates: use MixedOp.from_modules"))
+    replacer.visit(model, "", None)
+    return ReplaceReport(tuple(replacer.swapped), tuple(replacer.kept))
 
 
 def _grouped(items: Iterator[tuple[str, T]]) -> list[tuple[str, T]]:
@@ -135,56 +122,132 @@ def _grouped(items: Iterator[tuple[str, T]]) -> list[tuple[str, T]]:
     return [(names[0] + (f" and {len(names) - 1} more" if names[1:] else ""), what) for what, names in groups]
 
 
-def _is_mixture(container: nn.Module) -> bool:
-    """Whether it holds at least two different candidates, one of them with parameters."""
-    if not isinstance(container, (nn.ModuleList, nn.ModuleDict)):
-        return False
-    found: list[Recognised] = []
-    for member in container.children():
-        try:
-            found.append(recognise(member))
-        except UnknownCandidateError:
-            continue
-    return len({item.name for item in found}) > 1 and any(item.layers for item in found)
+@dataclass(frozen=True)
+class _Verdict:
+    """What comparing values has shown of all modules of a form.
+
+    Attributes:
+        reasons: Of each group, why candidates stay modules, by position.
+        replaceable: Whether a MixedOp computes the same as the module.
+        refused: Why the module has to stay as it is; None if it does not.
+    """
+
+    reasons: tuple[Mapping[int, str], ...]
+    replaceable: bool
+    refused: str | None = None
 
 
-def _holder(module: nn.Module) -> str | None:
-    """The name under which ``module`` holds candidates; None if it holds none."""
-    if isinstance(module, (nn.ModuleList, nn.ModuleDict)):
-        return None
-    return next((key for key, child in module.named_children() if _is_mixture(child)), None)
+class _Replacer:
+    def __init__(self, check: bool, save: Save) -> None:
+        self.check, self.save = check, save
+        self.swapped: list[Swapped] = []
+        self.kept: list[Kept] = []
+        self._verdicts: dict[tuple[Form, tuple[tuple[int, ...], ...]], _Verdict] = {}
+        # A module used in two places is replaced once. Held, so that no other gets its identity.
+        self._seen: dict[int, tuple[nn.Module, nn.Module]] = {}
+
+    def visit(self, module: nn.Module, name: str, parent: nn.Module | None) -> nn.Module:
+        """What takes the place of ``module``, mostly itself, after all below it has been visited."""
+        if isinstance(module, MixedOp) or is_kept(module):
+            return module
+        if id(module) in self._seen:
+            return self._seen[id(module)][1]
+        found = groups(module)
+        result = self._fused(module, found, name, parent) if found else module
+        self._seen[id(module)] = module, result
+        if result is module:
+            candidates = {id(member) for group in found for member in group.members.values()}
+            for key, child in list(module._modules.items()):
+                if child is not None and id(child) not in candidates and not is_kept(child):
+                    below = self.visit(child, f"{name}.{key}" if name else key, module)
+                    if below is not child:
+                        module._modules[key] = below
+        return result
+
+    def _fused(self, module: nn.Module, found: list[Group], name: str, parent: nn.Module | None) -> nn.Module:
+        """``module`` or a mixture in its place; it is reported."""
+        known: list[Known] = []
+        reasons: list[dict[int, str]] = []
+        groups = []
+        for group in found:
+            items, why = one_family(tuple(group.members.values()))
+            if any(item is not None and item.layers for item in items):
+                groups.append(group)
+                known.append(items)
+                reasons.append(why)
+            else:
+                self.kept.append(Kept(_label(name, group, found), _told(why, group)))
+        if not groups:
+            return module
+        verdict = self._verdict(module, groups, known, reasons, parent)
+        if verdict.refused is not None:
+            self.kept.extend(Kept(_label(name, group, found), verdict.refused) for group in groups)
+            return module
+        for items, why, more in zip(known, reasons, verdict.reasons, strict=True):
+            why.update({k: reason for k, reason in more.items() if k not in why})
+            items[:] = [None if k in why else item for k, item in enumerate(items)]
+        for group, items, why in zip(groups, known, reasons, strict=True):
+            keys = list(group.members)
+            plain = {keys[k]: reason for k, reason in sorted(why.items())}
+            fused = tuple(item.name for item in items if item is not None)
+            self.swapped.append(Swapped(_label(name, group, found), fused, plain))
+        if verdict.replaceable:
+            return _replaced(module, groups[0].name, known[0], reasons[0], self.save)
+        keep(
+            module,
+            [Edge(list(g.members.values()), k, self.save) for g, k in zip(groups, known, strict=True)],
+        )
+        return module
+
+    def _verdict(
+        self,
+        module: nn.Module,
+        found: list[Group],
+        known: list[Known],
+        reasons: list[dict[int, str]],
+        parent: nn.Module | None,
+    ) -> _Verdict:
+        replaceable = parent is not None and is_replaceable(module, found)
+        if not self.check:
+            return _Verdict(tuple(reasons), replaceable)
+        key = (form(module), tuple(tuple(why) for why in reasons))
+        if key not in self._verdicts:
+            self._verdicts[key] = _compared(module, found, known, reasons, replaceable)
+        return self._verdicts[key]
 
 
-def _container(module: nn.Module) -> nn.ModuleList | nn.ModuleDict:
-    child = module._modules[_holder(module) or ""]
-    assert isinstance(child, (nn.ModuleList, nn.ModuleDict))
-    return child
+def _compared(
+    module: nn.Module,
+    found: list[Group],
+    known: list[Known],
+    reasons: list[dict[int, str]],
+    replaceable: bool,
+) -> _Verdict:
+    left, why = [list(items) for items in known], [dict(item) for item in reasons]
+    channels = next(item.channels for item in left[0] if item is not None and item.channels is not None)
+    try:
+        for group, items, reason in zip(found, left, why, strict=True):
+            drop_impostors(list(group.members.values()), items, reason)
+            if not any(item is not None and item.layers for item in items):
+                return _Verdict((), False, _told(reason, group))
+        if replaceable:
+            try:
+                check_replaced(module, found[0].name, left[0], why[0], channels)
+                return _Verdict(tuple(why), True)
+            except Exception:
+                pass  # its forward does something else besides: it may be kept as it is written
+        check_kept(module, found, left, channels)
+    except UnknownCandidateError as error:
+        return _Verdict((), False, str(error))
+    except Exception as error:
+        return _Verdict((), False, f"cannot be tried on a small input: {error}")
+    return _Verdict(tuple(why), False)
 
 
-def _fused(module: nn.Module, parent: nn.Module, checked: Checked | None, save: Save) -> MixedOp | None:
-    """The mixture that replaces ``module``; None if that is no mixture, an error if it cannot be fused."""
-    holder = _holder(module)
-    if holder is None:
-        if _is_mixture(module) and isinstance(parent, (nn.ModuleList, nn.ModuleDict)):
-            raise UnknownCandidateError(
-                "is a bare list of candidates, and the loop over it is in the forward of a module above; use "
-                "MixedOp.from_modules on the list, or call the list from a module with forward(x, weights)"
-            )
-        return None
-    _refuse_other_parts(module, holder)
-    container = _container(module)
-    known, reasons = one_family(tuple(container.children()))
-    if not any(item is not None and item.layers for item in known):
-        raise UnknownCandidateError("; ".join(f"candidate {k} {why}" for k, why in sorted(reasons.items())))
-    if checked is not None:
-        form = (_form(module), tuple(reasons))
-        if form not in checked:
-            found = dict(reasons)
-            _check_forward(module, container, known, found, holder)
-            checked[form] = found
-        reasons = checked[form] | reasons
-        known = [None if k in reasons else item for k, item in enumerate(known)]
-    fused = MixedOp._of(container, known, reasons, holder=holder, save=save)
+def _replaced(module: nn.Module, container: str, known: Known, why: Mapping[int, str], save: Save) -> MixedOp:
+    members = module._modules[container]
+    assert isinstance(members, (nn.ModuleList, nn.ModuleDict))
+    fused = MixedOp._of(members, known, why, holder=container, save=save)
     fused.training = module.training
     for name, value in vars(module).items():  # attributes that other code may read, such as a stride
         if name not in vars(fused) and not hasattr(MixedOp, name):
@@ -192,104 +255,19 @@ def _fused(module: nn.Module, parent: nn.Module, checked: Checked | None, save: 
     return fused
 
 
-def _refuse_other_parts(module: nn.Module, holder: str) -> None:
-    others = [key for key in module._modules if key != holder]
-    if others:
-        raise UnknownCandidateError(f"holds other modules besides {holder}: {', '.join(others)}")
-    own = [*module._parameters, *module._buffers]
-    if own:
-        raise UnknownCandidateError(f"holds parameters or buffers of its own: {', '.join(own)}")
-    for part in (module, module._modules[holder]):
-        assert part is not None
-        refuse_hooks(part)
-    if type(module).forward is nn.Module.forward:
-        raise UnknownCandidateError("has no forward(x, weights)")
-    kinds = [p.kind for p in inspect.signature(module.forward).parameters.values()]
-    if kinds != [inspect.Parameter.POSITIONAL_OR_KEYWORD] * 2:
-        raise UnknownCandidateError(f"its forward{inspect.signature(module.forward)} is not (x, weights)")
+def _label(name: str, group: Group, found: list[Group]) -> str:
+    """Of a mixture: the name of its module, and of the list where there are several."""
+    return ".".join(part for part in (name, group.name if len(found) > 1 else "") if part)
 
 
-# ---- comparison of values --------------------------------------------------------------------------------
-
-
-def _form(module: nn.Module) -> Form:
-    """Classes, shapes and settings of all parts; modules of equal form compute the same function."""
-    return tuple(
-        (
-            key,
-            type(part),
-            tuple((name, repr(value)) for name, value in vars(part).items() if name not in _OWN),
-            tuple((name, t.shape) for name, t in part.named_parameters(recurse=False)),
-        )
-        for key, part in module.named_modules()
+def _told(reasons: Mapping[int, str], group: Group) -> str:
+    """Reasons in one line, candidates of the same reason together."""
+    keys, members = list(group.members), list(group.members.values())
+    same: dict[str, list[int]] = {}
+    for k, reason in sorted(reasons.items()):
+        same.setdefault(reason, []).append(k)
+    return "; ".join(
+        f"{'candidate' if len(found) == 1 else 'candidates'} {', '.join(keys[k] for k in found)} "
+        f"({', '.join(dict.fromkeys(type(members[k]).__name__ for k in found))}): {reason}"
+        for reason, found in same.items()
     )
-
-
-def _check_forward(
-    module: nn.Module,
-    container: nn.ModuleList | nn.ModuleDict,
-    known: list[Recognised | None],
-    reasons: dict[int, str],
-    holder: str,
-) -> None:
-    """Remove candidates that compute something else from ``known``; raise if ``forward`` itself does so."""
-    channels = next(item.channels for item in known if item is not None and item.channels is not None)
-    try:
-        original = copy.deepcopy(module).double()
-        for k, member in enumerate(original._modules[holder].children()):  # type: ignore[union-attr]
-            item = known[k]
-            if item is not None and item.layers:
-                alone = MixedOp.from_modules([copy.deepcopy(member)])
-                if _difference(member, alone, channels, 1, single=True) > _TOLERANCE:
-                    known[k] = None
-                    reasons[k] = f"has the layers of {item.name} and computes something else"
-        if not any(item is not None and item.layers for item in known):
-            raise UnknownCandidateError("; ".join(f"candidate {k} {why}" for k, why in reasons.items()))
-        original = copy.deepcopy(module).double()
-        copied = copy.deepcopy(original._modules[holder])
-        assert isinstance(copied, (nn.ModuleList, nn.ModuleDict))
-        recognised = [
-            None if item is None else recognise(member)
-            for item, member in zip(known, copied.children(), strict=True)
-        ]
-        fused = MixedOp._of(copied, recognised, reasons, holder=holder, save="products")
-        difference = _difference(original, fused, channels, len(known))
-    except UnknownCandidateError:
-        raise
-    except Exception as error:
-        raise UnknownCandidateError(f"cannot be tried on a small input: {error}") from error
-    if not difference <= _TOLERANCE:
-        raise UnknownCandidateError(
-            f"its forward is not sum_k weights[k] op_k(x): it differs by {difference:.1e} on a random input"
-        )
-
-
-def _difference(
-    one: nn.Module, other: nn.Module, channels: int, count: int, *, single: bool = False
-) -> float:
-    """Largest relative difference of outputs, gradients and buffers, in training and evaluation."""
-    results = []
-    for module in (one, other):
-        device = next((p.device for p in module.parameters()), torch.device("cpu"))
-        random = torch.Generator().manual_seed(0)
-        values: list[Tensor] = []
-        for training in (True, False):
-            module.train(training)
-            x = torch.randn(3, channels, 6, 6, generator=random, dtype=torch.float64)
-            w = torch.rand(count, generator=random, dtype=torch.float64) + 0.25
-            x, w = (t.to(device).requires_grad_() for t in (x, torch.ones_like(w) if single else w))
-            with torch.random.fork_rng(devices=[]), torch.enable_grad():
-                torch.manual_seed(0)
-                y = module(x) if single and module is one else module(x, w)
-                wanted = [x, *([] if single else [w]), *(p for p in module.parameters() if p.requires_grad)]
-                gradients = torch.autograd.grad(y, wanted, torch.cos(y.detach() * 3), allow_unused=True)
-            values += [y.detach()]
-            values += [
-                torch.zeros_like(t) if g is None else g for g, t in zip(gradients, wanted, strict=True)
-            ]
-        results.append([*values, *(b.double() for b in module.buffers())])
-    first, second = results
-    if [t.shape for t in first] != [t.shape for t in second]:
-        return float("inf")
-    scale = max(1.0, *(float(t.abs().max()) for t in first if t.numel()))
-    return max(float((a - b).abs().max()) / scale for a, b in zip(first, second, strict=True) if a.numel())

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 
 import pytest
 import torch
@@ -113,7 +114,7 @@ def test_unknown_candidates_stay_modules_in_the_mixture() -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda m: setattr(m._ops[6].op[2], "bias", nn.Parameter(torch.zeros(4))), "bias"),
+        (lambda m: m._ops[6].op.append(nn.Hardswish()), "Hardswish"),
         (lambda m: setattr(m._ops[6].op[3], "eps", 1e-3), "batch norm"),
         (lambda m: m._ops[6].op.__setitem__(2, nn.Conv2d(4, 4, 3, padding=1, bias=False)), "(3, 3)"),
         (lambda m: m._ops[6].op.__setitem__(0, nn.GELU()), "GELU"),
@@ -158,49 +159,77 @@ def test_layers_that_compute_something_else_are_found_out_by_value() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("forward", "reason"),
+    "forward",
     [
-        (lambda self, x, weights: DartsMixture.forward(self, x, weights.softmax(-1)), "differs by"),
-        (lambda self, x, weights: DartsMixture.forward(self, x, weights.flip(0)), "differs by"),
-        (lambda self, x, weights: DartsMixture.forward(self, x, weights.detach()), "differs by"),
-        (
-            lambda self, x, weights: nn.functional.dropout(DartsMixture.forward(self, x, weights)),
-            "differs by",
-        ),
-        (lambda self, x, weights: DartsMixture.forward(self, x, weights[0]), "cannot be tried"),
-        (lambda self, x: x, "is not (x, weights)"),
-        (lambda self, x, weights, index: x, "is not (x, weights)"),
+        lambda self, x, weights: DartsMixture.forward(self, x, weights.softmax(-1)),
+        lambda self, x, weights: DartsMixture.forward(self, x, weights.flip(0)),
+        lambda self, x, weights: DartsMixture.forward(self, x, weights.detach()),
+        lambda self, x, weights: DartsMixture.forward(self, x, weights[0]),
+        lambda self, x, weights: nn.functional.dropout(DartsMixture.forward(self, x, weights)),
     ],
 )
-def test_another_forward_is_left_alone(forward, reason: str) -> None:  # type: ignore[no-untyped-def]
+def test_another_forward_is_kept_with_its_candidates_fused(forward) -> None:  # type: ignore[no-untyped-def]
+    mixture = type("Mixture", (DartsMixture,), {"forward": forward})(4, 1)
+    expected = copy.deepcopy(mixture)
+    model = hold(mixture)
+    report = replace_mixed_ops(model)
+    assert [len(item.candidates) for item in report.swapped] == [8]
+    assert model.m0 is mixture
+    x, w = torch.randn(2, 4, 6, 6), torch.rand(1, 8)
+    w = w if "weights[0]" in inspect.getsource(forward) else w[0]
+    results = []
+    for module in (mixture, expected):
+        torch.manual_seed(0)
+        results.append(module(x, w))
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("forward", "reason"),
+    [
+        (lambda self, x, weights: sum(op(x).relu() for op in self._ops), "weighted sum"),
+        (lambda self, x, weights: x, "weighted sum"),
+        (lambda self, x: x, "weighted sum"),
+        (lambda self, x, weights, index: x, "takes more than (x, weights)"),
+        (lambda self, x, weights: self.missing, "cannot be tried on a small input"),
+        (lambda self, x, w: (y := DartsMixture.forward(self, x, w)) + (y * 2).mean(), "differs by"),
+    ],
+)
+def test_a_forward_that_adds_up_nothing_is_left_alone(forward, reason: str) -> None:  # type: ignore[no-untyped-def]
     kind = type("Mixture", (DartsMixture,), {"forward": forward})
     mixture = kind(4, 1)
     model = hold(mixture, kind(4, 1))
     report = replace_mixed_ops(model)
     assert not report.swapped
     assert model.m0 is mixture
+    assert type(mixture) is kind
     assert [item.name for item in report.kept] == ["m0", "m1"]
-    assert report.kept[0].name == "m0"
     assert reason in report.kept[0].reason
     assert reason in str(report)
 
 
-def test_what_else_is_left_alone_and_why() -> None:
+def test_what_has_other_parts_stays_the_module_that_it_is() -> None:
     hooked, beside = DartsMixture(4, 1), DartsMixture(4, 1)
-    hooked.register_forward_hook(lambda *_: None)
+    calls: list[int] = []
+    hooked.register_forward_hook(lambda *_: calls.append(1))
     beside.pool = nn.MaxPool2d(2)
-    model = hold(OwnWeightsMixture(4, 1), LoopInCell(4), hooked, beside)
-    reasons = {item.name: item.reason for item in replace_mixed_ops(model).kept}
-    assert set(reasons) == {"m0", "m1.edges.1<-0", "m2", "m3"}
-    assert "alpha" in reasons["m0"]
-    assert "bare list" in reasons["m1.edges.1<-0"]
-    assert "hooks" in reasons["m2"]
-    assert "pool" in reasons["m3"]
+    parts = [OwnWeightsMixture(4, 1), LoopInCell(4), hooked, beside]
+    model = hold(*parts)
+    report = replace_mixed_ops(model)
+    assert [item.name for item in report.swapped] == ["m0", "m1", "m2", "m3"]
+    assert not report.kept
+    assert list(model.children()) == parts
+    calls.clear()
+    model.m2(torch.randn(2, 4, 6, 6), torch.rand(8))
+    assert calls == [1]
     assert (
         len(replace_mixed_ops(hold(*[DartsMixture(4, 1).requires_grad_(False) for _ in "ab"])).swapped) == 2
     )
-    (kept,) = replace_mixed_ops(DartsMixture(4, 1)).kept
-    assert "model itself" in kept.reason
+    (item,) = replace_mixed_ops(DartsMixture(4, 1)).swapped  # the model itself
+    assert item.name == ""
+    (kept,) = replace_mixed_ops(nn.ModuleList(conv_candidates(4))).kept
+    assert "from_modules" in kept.reason
 
 
 def test_the_candidates_of_a_bare_list_can_be_wrapped() -> None:
