@@ -64,11 +64,11 @@ def is_python(func: Callable[..., Any]) -> bool:
 
 
 def asks_about(func: Func) -> bool:
-    """Whether it only says something about a tensor: its size, its dtype."""
+    """Whether it only reads of a tensor what its size, its dtype or its place are."""
     name = name_of(func)
     if getattr(func, "__name__", "") == "__get__":
         return name not in ATTRIBUTES
-    return name in QUESTIONS
+    return name in QUESTIONS or name.startswith("new_") or name.endswith("_like")
 
 
 def rearranges(func: Func, args: tuple[Any, ...]) -> bool:

@@ -472,3 +472,15 @@ class Cells(Headed):
         for t in range(x.shape[1]):
             state = self.cell(x[:, t], state)
         return state
+
+
+@model("a state made like a parameter", tokens)
+class LikeParameter(Headed):
+    def make(self) -> None:
+        self.mix, self.start = nn.Linear(16, 8), parameter(8)
+
+    def body(self, x: Tensor) -> Tensor:
+        state = self.start.new_zeros(len(x), 8) + torch.zeros_like(self.start)
+        for t in range(x.shape[1]):
+            state = torch.tanh(self.mix(torch.cat([x[:, t], state], 1))) + self.start.type_as(x)
+        return state
