@@ -19,6 +19,18 @@ from pynas.stats._scout import Log, OtherPathError, Scouted, expected, settings_
 
 # Beside what broadcasts: operators whose inputs have the samples of one output row in the same place.
 MEETS = {"cat", "concat", "concatenate", "stack", "matmul", "bmm", "scaled_dot_product_attention"}
+TAKES = {
+    "getitem",
+    "narrow",
+    "index_select",
+    "gather",
+    "take_along_dim",
+    "split",
+    "chunk",
+    "tensor_split",
+    "unbind",
+}
+ROWS = "rows are taken out of the batch in layer {layer!r}, and which sample each is of cannot be told"
 DATA = "has a size that depends on the data"
 
 
@@ -89,6 +101,11 @@ class Following:
                 continue
             where = places[i] if places is not None else None
             if samples:
+                if y.requires_grad and self._takes_rows(func, i, where):
+                    known = propagate(func, args, kwargs, samples, y)
+                    if not isinstance(known, Layout):
+                        assert self.measured is not None
+                        raise OtherPathError(self.measured[self._calls].layer, ROWS)
                 if places is None or assumed or isinstance(where, Unknown):
                     known = propagate(func, args, kwargs, samples, y)
                     # Of copies in an assumed order a measurement says nothing: all of them are equal.
@@ -126,6 +143,13 @@ class Following:
                 "batch alone"
             )
         return False
+
+    def _takes_rows(self, func: Callable[..., Any], i: int, where: Where) -> bool:
+        """Whether an output looks like one row for each sample, but only because nothing moved in it."""
+        if self.measured is None or not isinstance(where, Layout) or name_of(func) not in TAKES:
+            return False
+        still = self.measured[self._calls].still
+        return i < len(still) and still[i]
 
     def where(self, x: Tensor) -> Where:
         """Where the samples of ``x`` are; None where it has none."""

@@ -43,6 +43,12 @@ def run(
     if recorder.collector.late:
         raise LateWeightError(frozenset(recorder.collector.late))
     first = _first(outputs)
+    where = recorder.where(first)
+    if loss_fn is None and "loss" in passes and isinstance(where, Layout) and where.dim != 0:
+        raise UserError(
+            f"model: its outputs {tuple(first.shape)} have the samples in dimension {where.dim}; without "
+            "loss_fn they are expected in dimension 0"
+        )
     recorder.output_shape = tuple(first.shape)
     losses, totals = [], {}
     if "outputs" in passes:

@@ -39,6 +39,7 @@ class Measured:
     shapes: tuple[torch.Size, ...]
     layer: str
     settings: tuple[Hashable, Hashable]
+    still: tuple[bool, ...]  # of each output, whether no row of it changed with the first sample
 
 
 class Log:
@@ -151,18 +152,21 @@ def _measured(small: Log, large: Log, moved: Log | None, n: int) -> Measured:
     if len(shapes) != len(larger):
         raise OtherPathError(small.layers[n])
     where: list[Where] = []
+    still = []
     for i, (a, b) in enumerate(zip(shapes, larger, strict=True)):
         changed, base = None, rows[i]
         if moved is not None and n < len(moved.calls) and base is not None:
             other = moved.calls[n][2]
             again = other[i] if i < len(other) else None
             if again is None or again.shape != base.shape:
+                still.append(False)
                 where.append(Unknown("has a size that depends on the data"))
                 continue
             changed = (base != again).cpu()
+        still.append(changed is not None and not bool(changed.any()))
         where.append(_settled(a, b, changed))
     settings = small.settings[n], large.settings[n]
-    return Measured(func, tuple(where), tuple(larger), small.layers[n], settings)
+    return Measured(func, tuple(where), tuple(larger), small.layers[n], settings, tuple(still))
 
 
 def _settled(small: torch.Size, large: torch.Size, moved: Tensor | None) -> Where:
@@ -265,6 +269,12 @@ def _layers_noted(model: nn.Module, log: Log) -> Iterator[None]:
         after.remove()
 
 
+PATH = (
+    "what is called in layer {layer!r} depends on the number of samples or on their values (as where each "
+    "token goes to some experts), so its samples cannot be followed"
+)
+
+
 class OtherPathError(UserError):
     """What a forward calls depends on the number of samples, or on their values.
 
@@ -272,9 +282,6 @@ class OtherPathError(UserError):
         layer: In which layer, as far as that can be told.
     """
 
-    def __init__(self, layer: str) -> None:
+    def __init__(self, layer: str, what: str = PATH) -> None:
         self.layer = layer
-        super().__init__(
-            f"model: what is called in layer {layer!r} depends on the number of samples or on their values "
-            "(as where each token goes to some experts), so its samples cannot be followed"
-        )
+        super().__init__(f"model: {what.format(layer=layer)}")
