@@ -324,11 +324,12 @@ def test_no_process_is_left_when_the_search_ends_while_they_evaluate(
     end: signal.Signals, tmp_path: Path
 ) -> None:
     code = textwrap.dedent(f"""
-        import sys
+        import signal, sys
         sys.path.insert(0, {str(Path(__file__).parent)!r})
         from pathlib import Path
         from test_workers import Endless, toy
 
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
         toy(evaluator=Endless(Path(sys.argv[1])))
     """)
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stderr=subprocess.PIPE) as child:
