@@ -65,11 +65,13 @@ class Attempts:
         self.parameters = dict(self.model.named_parameters())
         self.taken = [s for s in self.needs if s.needs_pass]
         self.curved = any(s.watches == "curvature" for s in self.needs)
-        named = self.parameters.items()
-        self.trainable = {id(p): name for name, p in named if p.requires_grad}
         self.matrices = matrix_names(self.model)
-        if all(s.watches == "curvature" for s in self.needs):  # along all weights, whoever trains them
-            self.trainable = {id(self.parameters[name]): name for name in self.matrices}
+        everyone = all(s.watches == "curvature" for s in self.needs)  # along all weights, whoever trains them
+        self.trainable = {
+            id(p): name
+            for name, p in self.parameters.items()
+            if p.requires_grad or (everyone and p.is_floating_point())
+        }
 
     def collect(self) -> Statistics:
         """The statistics; passes begin again when one of them needs to know more."""

@@ -120,10 +120,17 @@ class CallRecorder(Following, TorchFunctionMode):
     def _check_kept(self, func: Callable[..., Any], args: tuple[Any, ...]) -> None:
         name = getattr(func, "__name__", "")
         changes = (name.endswith("_") and not name.endswith("__")) or name == "__setitem__"
-        if changes and name != "requires_grad_" and args and id(args[0]) in self.own:
+        if not changes or name == "requires_grad_" or not args or not isinstance(args[0], Tensor):
+            return
+        if id(args[0]) in self.own:
             raise UserError(
                 f"model: its forward changes parameter {self.own[id(args[0])]!r} in place ({name}); "
                 "statistics are of a model that stays as it is"
+            )
+        if self.marks.is_used(args[0]):
+            raise UserError(
+                f"model: its forward changes in place ({name}) what it has computed from parameters and used "
+                "already; write it as a new tensor"
             )
 
     def _measuring(

@@ -29,7 +29,7 @@ def double_backward(
         sdpa_kernel(SDPBackend.MATH),
         _without_onednn(),
         _TwiceDifferentiable(),
-        ProductWatch(parameters) as watch,
+        ProductWatch(parameters, inputs) as watch,
     ):
         loss = loss_of(call_model(model, inputs), targets, loss_fn, batch, 1)
     names = [n for n in parameters if n in watch.found or n in set(matrix_names(model))]

@@ -212,6 +212,7 @@ class Following:
         found = self.marks.parameters(x) if x.requires_grad else frozenset()
         if not found or id(x) in self.own:
             return None
+        self.marks.used(x)
         order = sorted(found, key=lambda i: self.own[i])
         return Derivation(
             x, tuple(self.own[i] for i in order), tuple(self._by_id[i] for i in order),

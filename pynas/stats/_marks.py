@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
@@ -24,6 +24,7 @@ class Marks:
         self._copies: dict[int, weakref.ref[Tensor]] = {}
         self._assumed: dict[int, weakref.ref[Tensor]] = {}
         self._written: dict[int, StorageWeakRef] = {}  # storages that samples were written into
+        self._used: dict[int, StorageWeakRef] = {}  # of derived tensors whose values calls depend on by now
 
     def sample(self, x: Tensor, where: Where, copies: bool = False, assumed: bool = False) -> None:
         """Note a tensor that depends on samples.
@@ -57,8 +58,15 @@ class Marks:
 
     def written(self, x: Tensor) -> None:
         """Note a tensor that samples were written into, so that whatever shares its memory has some too."""
-        storage = x.untyped_storage()
-        self._written[storage._cdata] = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
+        _note(self._written, x)
+
+    def used(self, x: Tensor) -> None:
+        """Note a derived tensor that has met samples: how it was computed must stay as it is."""
+        _note(self._used, x)
+
+    def is_used(self, x: Tensor) -> bool:
+        """Whether it shares its memory with such a tensor."""
+        return _is_noted(self._used, x)
 
     def where(self, x: Tensor) -> Where:
         """Where the samples of a sample tensor are."""
@@ -72,10 +80,7 @@ class Marks:
         known = self._samples.get(id(x))
         if known is not None and known[0]() is x:
             return True
-        if self._written and not self.parameters(x):
-            written = self._written.get(x.untyped_storage()._cdata)
-            return written is not None and not written.expired()  # type: ignore[no-untyped-call]
-        return False
+        return not self.parameters(x) and _is_noted(self._written, x)
 
     def parameters(self, x: Tensor) -> frozenset[int]:
         """The parameters that it is computed from; none for samples and constants."""
@@ -88,3 +93,13 @@ class Marks:
     def any_sample(self, tensors: Iterable[Tensor]) -> bool:
         """Whether one of them depends on samples."""
         return any(self.is_sample(t) for t in tensors)
+
+
+def _note(storages: dict[int, StorageWeakRef], x: Tensor) -> None:
+    storage = x.untyped_storage()
+    storages[storage._cdata] = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
+
+
+def _is_noted(storages: Mapping[int, StorageWeakRef], x: Tensor) -> bool:
+    noted = storages.get(x.untyped_storage()._cdata) if storages else None
+    return noted is not None and not noted.expired()  # type: ignore[no-untyped-call]

@@ -212,40 +212,40 @@ def _few(inputs: Any, size: int) -> Any:
 
 
 def _other_first(batch: Any, inputs: Any) -> Any:
-    """``batch`` with other data for its first sample: other values, or other tokens from the same range.
-
-    Tokens only where there is nothing else, since whole numbers may be lengths, by which samples are sorted.
-    """
+    """``batch`` with other data for its first sample: other values, or other tokens from the same range."""
     generator = torch.Generator().manual_seed(0)
-    leaves = [t for t in pytree.tree_leaves(batch) if isinstance(t, Tensor) and t.numel()]
-    numbers = any(_varies(t) and not _whole(t) for t in leaves)
-    tokens = any(_varies(t) and t.dim() > 1 for t in leaves)
+    ranks = [_rank(t) for t in pytree.tree_leaves(inputs) if isinstance(t, Tensor) and t.numel()]
+    best = min(ranks, default=0)
 
     def changed(x: Tensor, whole: Tensor) -> Tensor:
-        if not x.numel() or not _varies(whole) or (_whole(x) and (numbers or (tokens and x.dim() == 1))):
+        if not x.numel() or _rank(whole) != best:
             return x
         y = x.clone()
-        if _whole(x):
+        if x.dtype == torch.bool:
+            y[0] = ~x[0]
+        elif _whole(x):
             low, high = int(whole.min()), int(whole.max())
             y[0] = low + (x[0] - low + 1) % (high - low + 1)
-            return y
-        # Zeros may be padding, from which a model reads lengths.
-        factors = torch.rand(x.shape[1:], generator=generator, dtype=torch.float64) + 1.25
-        y[0] = x[0] * factors.to(x.device, x.dtype) if x[0].any() else x[0] + factors.to(x.device, x.dtype)
+        else:  # zeros may be padding, from which a model reads lengths
+            factors = torch.rand(x.shape[1:], generator=generator, dtype=torch.float64) + 1.25
+            factors = factors.to(x.device, x.dtype)
+            y[0] = x[0] * factors if x[0].any() else x[0] + factors
         return y
 
     return pytree.tree_map(lambda x, whole: changed(x, whole) if isinstance(x, Tensor) else x, batch, inputs)
 
 
+def _rank(x: Tensor) -> int:
+    """How surely a tensor is data, 0 most: masks are zeros and ones, and single whole numbers may be lengths.
+
+    A model sorts samples by their lengths, so these are changed only where there is nothing else.
+    """
+    mask = x.dtype == torch.bool or bool(((x == 0) | (x == 1)).all())
+    return 3 * mask + (0 if not _whole(x) else 1 if x.dim() > 1 else 2)
+
+
 def _whole(x: Tensor) -> bool:
     return not x.is_floating_point() and not x.is_complex()
-
-
-def _varies(x: Tensor) -> bool:
-    """Whether it is data, as far as can be seen: not a mask of zeros and ones."""
-    if x.dtype == torch.bool or not x.numel():
-        return False
-    return not bool(((x == 0) | (x == 1)).all())
 
 
 @contextmanager

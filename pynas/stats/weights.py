@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from pynas.stats._mixing import PRODUCTS, is_python, tensors_of
+from pynas.stats._marks import Marks
+from pynas.stats._mixing import PRODUCTS, is_python, outputs_of, tensors_of
 from pynas.stats._propagation import name_of
-from pynas.stats.data import call_model, cut
+from pynas.stats.data import call_model, cut, leaves
 from pynas.stats.eager import check_readable
 from pynas.stats.overrides import without_override_check
 from pynas.stats.state import preserved
@@ -49,8 +50,9 @@ def weight_names(model: nn.Module, inputs: Any) -> list[str]:
     known = matrix_names(model)
     if not _others(model, known):
         return known
-    with preserved(model), torch.no_grad(), ProductWatch(dict(model.named_parameters())) as watch:
-        call_model(model, cut(inputs, 0, min(2, _batch(inputs))))
+    few = cut(inputs, 0, min(2, leaves(inputs)[0].shape[0]))
+    with preserved(model), torch.no_grad(), ProductWatch(dict(model.named_parameters()), few) as watch:
+        call_model(model, few)
     return [name for name, _ in model.named_parameters() if name in watch.found or name in known]
 
 
@@ -69,10 +71,6 @@ def weight_tensors(model: nn.Module, inputs: Any) -> dict[str, Tensor]:
     return found
 
 
-def _batch(inputs: Any) -> int:
-    return int(next(t for t in tensors_of((inputs,), {})).shape[0])
-
-
 def _others(model: nn.Module, known: list[str]) -> bool:
     """Whether there are parameters of two dimensions or more of which the kind of module says nothing."""
     settled = {id(model.get_parameter(name)) for name in known}
@@ -85,17 +83,26 @@ def _others(model: nn.Module, known: list[str]) -> bool:
 
 
 class ProductWatch(TorchFunctionMode):
-    """Notes parameters, and what is computed from them alone, among the factors of products.
+    """Notes parameters, and what is computed from them without samples, among the factors of products.
+
+    Args:
+        parameters: By name.
+        samples: The inputs of what runs.
 
     Attributes:
         found: Names of parameters that multiply something.
     """
 
-    def __init__(self, parameters: Mapping[str, Tensor]) -> None:
+    def __init__(self, parameters: Mapping[str, Tensor], samples: Any) -> None:
         super().__init__()
-        self.names: dict[int, frozenset[str]] = {id(p): frozenset((name,)) for name, p in parameters.items()}
+        self._names = {id(p): name for name, p in parameters.items()}
+        self._parameters = parameters  # kept, or another tensor could take an identity
+        self._samples = leaves(samples)
+        self._marks = Marks()
+        for t in self._samples:
+            if id(t) not in self._names:
+                self._marks.sample(t, None)
         self.found: set[str] = set()
-        self._alive: list[Tensor] = list(parameters.values())  # or another tensor could take an identity
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -107,15 +114,17 @@ class ProductWatch(TorchFunctionMode):
         else:
             result = func(*args, **kwargs)
         tensors = tensors_of(args, kwargs)
-        known = [self.names.get(id(t)) for t in tensors]
         if name_of(func) in PRODUCTS:
-            self.found.update(
-                *(names for t, names in zip(tensors, known, strict=True) if names and t.dim() > 1)
-            )
-        if tensors and all(known):
-            names = frozenset[str]().union(*(n for n in known if n))
-            for y in tensors_of((result,), {}):
-                if id(y) not in self.names:
-                    self.names[id(y)] = names
-                    self._alive.append(y)
+            self.found |= {self._names[i] for t in tensors if t.dim() > 1 for i in self._sources(t)}
+        mixed = self._marks.any_sample(tensors)
+        sources = frozenset[int]().union(*map(self._sources, tensors))
+        for y in outputs_of(func, args, result):
+            if mixed:
+                self._marks.sample(y, None)
+            elif sources and id(y) not in self._names:
+                self._marks.derived(y, sources)
         return result
+
+    def _sources(self, x: Tensor) -> frozenset[int]:
+        """The parameters that ``x`` is, or is computed from without samples."""
+        return frozenset((id(x),)) if id(x) in self._names else self._marks.parameters(x)

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, prune
 from torch.utils.checkpoint import checkpoint
 
 import pynas
@@ -319,3 +319,47 @@ def test_resized_buffers_come_back() -> None:
     assert model.training
     assert all(p.requires_grad for p in model.parameters())
     assert model.least.shape == (0,)
+
+
+def test_a_computed_weight_that_changes_after_its_use_is_refused() -> None:
+    """Its history would then hold the change too, and the first use's gradients would be those of another."""
+
+    class Doubles(Headed):
+        def make(self) -> None:
+            self.w = parameter(8, 8)
+
+        def body(self, x: Tensor) -> Tensor:
+            w = self.w * 1.0
+            y = F.linear(x, w)
+            w[:4].mul_(2.0)
+            return y + F.linear(x, w)
+
+    with pytest.raises(UserError, match=r"changes in place \(mul_\) what it has computed from parameters"):
+        names(Doubles(), torch.randn(4, 8))
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.int64])
+def test_another_order_is_seen_in_binary_inputs_too(kind: torch.dtype) -> None:
+    class Rolled(nn.Module):
+        """Scales features of a sample in its neighbour's place, and puts them back."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.scale, self.head = nn.Linear(6, 8), parameter(8), nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head((self.a(x.float()).roll(1, 0) * self.scale).roll(-1, 0))
+
+    x = (torch.arange(24).view(4, 6) % 5 < 2).to(kind)
+    with pytest.raises(UnsupportedLayerError, match=r"'scale'.*another order"):
+        names(Rolled(), x)
+
+
+@pytest.mark.parametrize("proxy", ["synflow", "grasp", "snip", "grad_norm"])
+def test_pruned_weights_count(proxy: str) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 9), nn.ReLU(), nn.Linear(9, 3))
+    prune.l1_unstructured(model[0], "weight", amount=0.3)
+    score = pynas.score(model, torch.randn(4, 8), LABELS, [proxy])[proxy]
+    assert score.status == "ok", score.message
+    assert score.layers.keys() == {"0.weight_orig", "2.weight"}
