@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -191,7 +191,7 @@ class Attempts:
             self.model, self.inputs, self.targets, self.loss_fn, others, self.batch, self.group_size,
             self.batch_norm, self.passes, self.fallback, self.training, self.seed, late=self.late,
         ).collect()  # fmt: skip
-        return Statistics(**{**vars(rest), "values": {**rest.values, curvature: found}})
+        return replace(rest, values={**rest.values, curvature: found})
 
     def remedy(self, layers: Sequence[str]) -> str:
         """What to do about these layers: the narrowest fallback that works on a few samples."""

@@ -23,7 +23,7 @@ from pynas.stats._mixing import (
     is_python,
     mix,
     operands,
-    outputs_of,
+    reads_attribute,
 )
 from pynas.stats._problems import Problem, UnsupportedLayerError
 from pynas.stats._scout import Scouted
@@ -97,6 +97,8 @@ class CallRecorder(Following, TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
+        if reads_attribute(func):  # half of all calls
+            return func(*args, **kwargs)
         rule = self.rules.get(func)
         tensors = operands(func, args, kwargs)
         self._check_kept(func, args)
@@ -140,10 +142,7 @@ class CallRecorder(Following, TorchFunctionMode):
         if result is NotImplemented:
             descends = rule is None and is_python(func)
             result = self.descend(func, args, kwargs) if descends else func(*args, **kwargs)
-        outputs = outputs_of(func, args, result)
-        if outputs:
-            assert self.log is not None
-            self.log.add(func, args, kwargs, outputs)
+        self.called(func, args, kwargs, (), result)
         return result
 
     @property

@@ -19,17 +19,11 @@ from pynas.stats._scout import Log, OtherPathError, Scouted, expected, settings_
 
 # Beside what broadcasts: operators whose inputs have the samples of one output row in the same place.
 MEETS = {"cat", "concat", "concatenate", "stack", "matmul", "bmm", "scaled_dot_product_attention"}
+# These may take some rows of the batch, or take them in another order.
 TAKES = {
-    "getitem",
-    "narrow",
-    "index_select",
-    "gather",
-    "take_along_dim",
-    "split",
-    "chunk",
-    "tensor_split",
+    "getitem", "narrow", "index_select", "gather", "take_along_dim", "split", "chunk", "tensor_split",
     "unbind",
-}
+}  # fmt: skip
 ROWS = "rows are taken out of the batch in layer {layer!r}, and which sample each is of cannot be told"
 DATA = "has a size that depends on the data"
 

@@ -63,11 +63,16 @@ def is_python(func: Callable[..., Any]) -> bool:
     return "<locals>" not in func.__qualname__
 
 
+def reads_attribute(func: Func) -> bool:
+    """Whether it reads an attribute of a tensor that is no tensor: its shape, its dtype."""
+    return getattr(func, "__name__", "") == "__get__" and name_of(func) not in ATTRIBUTES
+
+
 def asks_about(func: Func) -> bool:
     """Whether it only reads of a tensor what its size, its dtype or its place are."""
+    if reads_attribute(func):
+        return True
     name = name_of(func)
-    if getattr(func, "__name__", "") == "__get__":
-        return name not in ATTRIBUTES
     return name in QUESTIONS or name.startswith("new_") or name.endswith("_like")
 
 

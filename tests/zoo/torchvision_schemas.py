@@ -7,7 +7,7 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
-import torch
+from torch import library
 
 
 def define() -> None:
@@ -19,4 +19,4 @@ def define() -> None:
     pattern = r'register_(?:fake|meta)\("(?:torchvision::)?(\w+)"'
     for name in sorted(set(re.findall(pattern, source))):
         with suppress(RuntimeError):  # it is there
-            torch.library.define(f"torchvision::{name}", "(Tensor a) -> Tensor")
+            library.define(f"torchvision::{name}", "(Tensor a) -> Tensor")
