@@ -162,6 +162,7 @@ class Collector:
         return replace(derivation, names=names, parameters=parameters)
 
     def _noted(self, name: str, operator: str, parameter: Tensor, matrix: bool) -> bool:
+        matrix = matrix and parameter.dim() > 1  # what a weight is computed from, but for biases
         if matrix and name in self._passed_over:
             self.late.add(name)
         matrix = matrix or name in self.matrices

@@ -28,14 +28,15 @@ if TYPE_CHECKING:
 
 Func = Callable[..., Any]
 PYTHON = (F.__name__, torch.functional.__name__)  # where functionals written in Python live
-# What multiplies samples in these is a weight; in any other operator it is not.
+# Products, with how many of their arguments are inputs: what multiplies these is a weight. 0: any of them.
 PRODUCTS = {
-    "linear", "matmul", "mm", "bmm", "addmm", "addbmm", "baddbmm", "mv", "addmv", "dot", "vdot", "inner",
-    "einsum", "tensordot", "bilinear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d",
-    "conv_transpose3d", "convolution", "_conv_forward", "lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell",
-    "gru_cell", "rnn_tanh_cell", "rnn_relu_cell", "scaled_dot_product_attention", "chain_matmul", "outer",
-    "ger", "multi_head_attention_forward", "conv_tbc",
-}  # fmt: skip
+    **dict.fromkeys(("linear", "conv1d", "conv2d", "conv3d", "convolution", "conv_tbc"), 1),
+    **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), 1),
+    **dict.fromkeys(("bilinear", "lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"), 2),
+    **dict.fromkeys(("matmul", "mm", "bmm", "addmm", "addbmm", "baddbmm", "mv", "addmv", "dot", "vdot"), 0),
+    **dict.fromkeys(("inner", "einsum", "tensordot", "chain_matmul", "outer", "ger"), 0),
+}
+RECURRENT = {"lstm", "gru", "rnn_tanh", "rnn_relu"}  # whose weights are their last list of tensors
 ATTRIBUTES = {"T", "mT", "H", "mH", "real", "imag", "data", "grad"}  # that are tensors
 QUESTIONS = {
     "size", "dim", "ndimension", "numel", "nelement", "stride", "is_contiguous", "element_size", "type",
@@ -74,6 +75,19 @@ def asks_about(func: Func) -> bool:
         return True
     name = name_of(func)
     return name in QUESTIONS or name.startswith("new_") or name.endswith("_like")
+
+
+def weights_of(func: Func, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Tensor]:
+    """What multiplies the input in a product; of any other operator nothing."""
+    name = name_of(func)
+    if name in RECURRENT:
+        lists = [found for a in args if isinstance(a, list | tuple) and (found := tensors_of(a, {}))]
+        found = lists[-1] if lists else []
+    elif name in PRODUCTS:
+        found = tensors_of(args[PRODUCTS[name] :], kwargs)
+    else:
+        return []
+    return [t for t in found if t.dim() > 1]
 
 
 def rearranges(func: Func, args: tuple[Any, ...]) -> bool:
@@ -145,10 +159,11 @@ def mix(
         places = (known, *places[1:])
     if not meets and not any(p is not None for p in places):
         return func(*args, **kwargs)
+    weights = {id(t) for t in weights_of(func, args, kwargs)}
     asked = {
         id(t): Delivery(recorder.collector, use)
         for t in used
-        if (use := recorder.collector.use(name, t, None, name in PRODUCTS)) is not None
+        if (use := recorder.collector.use(name, t, None, id(t) in weights)) is not None
     }
     unasked = {id(t) for t in used if id(t) not in asked}
     if unasked:

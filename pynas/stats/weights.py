@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from pynas.stats._marks import Marks
-from pynas.stats._mixing import PRODUCTS, is_python, outputs_of, tensors_of
-from pynas.stats._propagation import name_of
+from pynas.stats._mixing import is_python, outputs_of, tensors_of, weights_of
 from pynas.stats.data import call_model, cut, leaves
 from pynas.stats.eager import check_readable
 from pynas.stats.overrides import without_override_check
@@ -114,8 +113,9 @@ class ProductWatch(TorchFunctionMode):
         else:
             result = func(*args, **kwargs)
         tensors = tensors_of(args, kwargs)
-        if name_of(func) in PRODUCTS:
-            self.found |= {self._names[i] for t in tensors if t.dim() > 1 for i in self._sources(t)}
+        for t in weights_of(func, args, kwargs):
+            names = {self._names[i] for i in self._sources(t)}
+            self.found |= {name for name in names if self._parameters[name].dim() > 1}
         mixed = self._marks.any_sample(tensors)
         sources = frozenset[int]().union(*map(self._sources, tensors))
         for y in outputs_of(func, args, result):

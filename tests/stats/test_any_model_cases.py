@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 import pynas
 from pynas._errors import UserError
 from pynas.stats import Gradients, GradMoments, GradNorms, InputGradients, UnsupportedLayerError, collect
-from tests.stats.any_models import Headed, parameter
+from tests.stats.any_models import MODELS, Headed, parameter
 
 LABELS = torch.arange(4) % 3
 
@@ -363,3 +363,20 @@ def test_pruned_weights_count(proxy: str) -> None:
     score = pynas.score(model, torch.randn(4, 8), LABELS, [proxy])[proxy]
     assert score.status == "ok", score.message
     assert score.layers.keys() == {"0.weight_orig", "2.weight"}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_proxies_agree_on_what_a_weight_is(name: str) -> None:
+    """Each by its own pass, and without biases, tokens and states."""
+    torch.manual_seed(0)
+    kind, make = MODELS[name]
+    model, x = kind().double().train(), make(4)
+    proxies = ["snip", "grad_norm", "grasp", "synflow"]
+    scores = pynas.score(model, x, LABELS, proxies, precision="float64")
+    counted = {proxy: score.layers.keys() for proxy, score in scores.items() if score.status == "ok"}
+    assert counted
+    # The logarithm of synflow leaves out what contributes nothing: weights that are zero at first.
+    nothing = {layer for layer, value in scores["snip"].layers.items() if value == 0}
+    for layers in counted.values():
+        assert layers | nothing == counted["snip"]
+        assert all(model.get_parameter(layer).dim() > 1 for layer in layers)
