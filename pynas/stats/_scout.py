@@ -2,8 +2,7 @@
 
 Forward passes of 2 and 3 samples show which dimensions grow with the batch, whatever their sizes happen to
 be. A third, with other data for sample 0 alone, shows which rows are its own: in which order several for each
-sample are folded, and whether samples come in another order or depend on each other. They cost a few
-hundredths of a pass of the whole batch.
+sample are folded, and whether samples come in another order or depend on each other.
 """
 
 from __future__ import annotations
