@@ -20,7 +20,7 @@ from torch.utils import _pytree as pytree
 from pynas._errors import UserError
 from pynas.stats._layout import Layout, Unknown, Where, compared
 from pynas.stats._propagation import name_of
-from pynas.stats.data import call_model
+from pynas.stats.data import call_model, leaves
 from pynas.stats.state import preserved, seed_generators
 
 if TYPE_CHECKING:
@@ -140,7 +140,13 @@ def scout(
         raise OtherPathError(max(small.layers[n : n + 1] + large.layers[n : n + 1], key=len))
     moved = None
     if any(r is not None for _, _, rows in large.calls for r in rows):
-        moved = run(SIZES[1], _other_first(batch, inputs), Log(small))
+        other = _other_first(batch, inputs)
+        if all(torch.equal(a, b) for a, b in zip(leaves(batch), leaves(other), strict=True)):
+            raise UserError(
+                "inputs: every value is the same, so nothing shows which rows inside the model belong to "
+                "which sample; pass data that vary"
+            )
+        moved = run(SIZES[1], other, Log(small))
     calls = tuple(_measured(small, large, moved, n) for n in range(len(small.calls)))
     return Scouted(calls, frozenset(small.products))
 

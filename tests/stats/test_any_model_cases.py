@@ -380,3 +380,9 @@ def test_proxies_agree_on_what_a_weight_is(name: str) -> None:
     for layers in counted.values():
         assert layers | nothing == counted["snip"]
         assert all(model.get_parameter(layer).dim() > 1 for layer in layers)
+
+
+def test_tokens_that_are_all_the_same_cannot_show_an_order() -> None:
+    model = MODELS["positions looked up"][0]()
+    with pytest.raises(UserError, match="inputs: every value is the same"):
+        names(model, torch.zeros(4, 6, dtype=torch.int64))
