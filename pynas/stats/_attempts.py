@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from pynas.stats import _fallback
-from pynas.stats._base import Statistic, Statistics
+from pynas.stats._base import ParameterInfo, Statistic, Statistics
 from pynas.stats._call_recorder import CallRecorder
 from pynas.stats._collector import Collector, LeakError
 from pynas.stats._double_backward import double_backward
@@ -23,6 +23,7 @@ from pynas.stats._rules import RULES
 from pynas.stats._scout import OtherPathError, Scouted, scout
 from pynas.stats._second_order import NoSecondOrderError, SecondOrderRecorder
 from pynas.stats._structure import structure_of
+from pynas.stats._whole import WholeProduct, whole_pass
 from pynas.stats.data import LossFn, cut
 from pynas.stats.eager import eager
 from pynas.stats.grad_norms import GradNorms
@@ -75,16 +76,23 @@ class Attempts:
 
     def collect(self) -> Statistics:
         """The statistics; passes begin again when one of them needs to know more."""
+        whole = False
         if self.fallback or type(self.model) in _UNUSUAL:
-            self._scout()
+            whole = self._whole_enough()
+            if not whole:
+                self._scout()
         while True:
             try:
+                if whole:
+                    return self._whole()
                 with self._around():
                     return self._passes()
             except NeedsScoutError:
                 if not type(self.model).__module__.startswith("torch."):  # nn.Sequential says nothing
                     _UNUSUAL.add(type(self.model))
-                self._scout()
+                whole = self._whole_enough()
+                if not whole:
+                    self._scout()
             except LateWeightError as error:
                 self.late |= error.names
             except OtherPathError:
@@ -94,7 +102,12 @@ class Attempts:
                 self._scout()
             except NoSecondOrderError:
                 return self._twice()
-            except LeakError as error:
+            except (LeakError, UnsupportedLayerError) as error:
+                if self._whole_enough():
+                    whole = True
+                    continue
+                if isinstance(error, UnsupportedLayerError):
+                    raise
                 raise UnsupportedLayerError(self.model, [Problem(n, UNSEEN) for n in error.names]) from None
 
     @contextmanager
@@ -176,6 +189,37 @@ class Attempts:
             size, self.group_size, tuple(losses), seen, own, found, self.targets, shape,
             frozenset(weights), frozenset(missed),
         )  # fmt: skip
+
+    def _whole_enough(self) -> bool:
+        """Whether nothing is asked for but gradients of whole batches."""
+        return self.batch_norm != "group" and all(s.of_whole_batch for s in self.taken)
+
+    def _whole(self) -> Statistics:
+        """By plain autograd, where samples may depend on each other in any way."""
+        values: Values = {type(s): {} for s in self.needs}
+        trainable = {name: self.parameters[name] for name in self.trainable.values()}
+        weights = frozenset(self.matrices) | self.late
+        size = self.batch // self.passes
+        seen: dict[str, ParameterInfo] = {}
+        losses, missed = [], set[str]()
+        with self._around():
+            for i in range(self.passes):
+                part = cut(self.inputs, i * size, size), cut(self.targets, i * size, size)
+                found = whole_pass(self.model, trainable, *part, self.loss_fn, size, self.batch_norm)
+                if i and not found.weights <= weights:
+                    raise LateWeightError(found.weights)
+                weights |= found.weights
+                for name, gradient in found.gradients.items():
+                    for s in self.taken:
+                        if s.wants(name in weights):
+                            s.observe(WholeProduct(gradient), name, None, self.group_size, values[type(s)])
+                losses.append(found.loss)
+                seen.update(found.used)
+                missed |= found.unseen - weights
+        for s in self.needs:
+            if not s.needs_pass:
+                values[type(s)].update(s.observe_model(self.model, self.inputs))
+        return self._statistics(size, losses, seen, values, found.output_shape, set(weights), missed)
 
     def _twice(self) -> Statistics:
         """Curvature by plain double differentiation, the other statistics in a pass of their own."""

@@ -46,6 +46,7 @@ class Statistic(ABC, Generic[T]):
     successive: ClassVar[bool] = False  # True: can be taken over several passes (micro-batches)
     watches: ClassVar[Watched] = "weights"
     gradient_of: ClassVar[Literal["loss", "outputs"]] = "loss"  # "outputs": of the sum of all outputs
+    of_whole_batch: ClassVar[bool] = False  # True: observes weights, and only the gradient of whole batches
 
     def __post_init__(self) -> None:
         if self.parameters not in ("all", "weights"):

@@ -40,17 +40,10 @@ def batch_norm(
             input, weight, bias, running_mean, running_var, training or running_mean is None, 0.0, eps,
             torch.backends.cudnn.enabled,
         )  # fmt: skip
-    running = None
-    if recorder.batch_norm == "frozen":
-        if running_mean is None or running_var is None:
-            raise UserError('batch_norm="frozen": the model has a batch norm without running statistics')
-        running = (running_mean, running_var)
+    running = running_statistics(recorder.batch_norm, running_mean, running_var)
     groups = recorder.num_groups if recorder.batch_norm == "group" else 1
-    if running is None and input.numel() // input.shape[1] // groups < 2:
-        raise UserError(
-            f"inputs: batch norm has one value per channel ({tuple(input.shape)} in {groups} group(s)); "
-            'pass more samples or a larger group_size, or batch_norm="frozen"'
-        )
+    if running is None:
+        check_values_per_channel(input, groups)
 
     if groups > 1 and (recorder.layout(input).dim != 0 or recorder.layout(input).before > 1):
         raise UserError('batch_norm="group": a batch norm does not see the samples in the order of the batch')
@@ -70,6 +63,26 @@ def batch_norm(
             torch.backends.cudnn.enabled,
         )  # fmt: skip
     return y
+
+
+def running_statistics(
+    how: str, mean: Tensor | None, variance: Tensor | None
+) -> tuple[Tensor, Tensor] | None:
+    """The statistics that batch norm is to use instead of the batch's own, if ``how`` is "frozen"."""
+    if how != "frozen":
+        return None
+    if mean is None or variance is None:
+        raise UserError('batch_norm="frozen": the model has a batch norm without running statistics')
+    return mean, variance
+
+
+def check_values_per_channel(x: Tensor, groups: int) -> None:
+    """UserError where batch norm would normalise a single value."""
+    if x.numel() // x.shape[1] // groups < 2:
+        raise UserError(
+            f"inputs: batch norm has one value per channel ({tuple(x.shape)} in {groups} group(s)); "
+            'pass more samples or a larger group_size, or batch_norm="frozen"'
+        )
 
 
 def torch_batch_norm(

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from pynas._errors import UserError
@@ -17,7 +16,7 @@ from pynas.stats import _fallback
 from pynas.stats._base import Statistic
 from pynas.stats._call_recorder import CallRecorder
 from pynas.stats._layout import Layout
-from pynas.stats._mixing import tensors_of
+from pynas.stats._loss_watch import LossWatch
 from pynas.stats._second_order import SecondOrderRecorder
 from pynas.stats.data import LossFn, call_model, leaves, loss_of
 
@@ -54,7 +53,7 @@ def run(
     if "outputs" in passes:
         totals["outputs"] = first.sum(dtype=torch.float64)
     if "loss" in passes:
-        with _LossWatch(recorder):
+        with LossWatch(recorder.own if recorder.tracks else {}):
             totals["loss"] = loss_of(outputs, targets, loss_fn, recorder.batch, groups)
         losses.append(float(totals["loss"].detach()))
     del outputs, first  # or the logits would live through the backward pass
@@ -158,28 +157,6 @@ class LateWeightError(Exception):
     def __init__(self, names: frozenset[str]) -> None:
         super().__init__(", ".join(sorted(names)))
         self.names = names
-
-
-class _LossWatch(TorchFunctionMode):
-    """Refuses a loss that reads the model's parameters: its gradient is no sample's."""
-
-    def __init__(self, recorder: CallRecorder) -> None:
-        super().__init__()
-        self.recorder = recorder
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if isinstance(result, Tensor) and result.requires_grad and self.recorder.tracks:
-            for t in tensors_of(args, kwargs or {}):
-                name = self.recorder.own.get(id(t))
-                if name is not None and t.requires_grad:
-                    raise UserError(
-                        f"loss_fn: it reads parameter {name!r} of the model; a penalty on weights belongs "
-                        "to no sample, so statistics over samples are of the loss without it"
-                    )
-        return result
 
 
 def _first(outputs: Any) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -17,6 +18,8 @@ class Gradients(Statistic[Tensor]):
     Values: tensors in the parameter's shape and dtype by parameter name. The model's own ``.grad`` is not
         touched.
     """
+
+    of_whole_batch: ClassVar[bool] = True
 
     def observe(
         self,

@@ -45,6 +45,7 @@ class RunningGradMoments(Statistic[RunningMoments]):
     """
 
     successive: ClassVar[bool] = True
+    of_whole_batch: ClassVar[bool] = True
 
     def check(self, batch: int, group_size: int, passes: int) -> None:
         """One gradient has no deviation."""

@@ -90,16 +90,17 @@ class ProductWatch(TorchFunctionMode):
 
     Attributes:
         found: Names of parameters that multiply something.
+        names: Names of parameters by identity.
     """
 
     def __init__(self, parameters: Mapping[str, Tensor], samples: Any) -> None:
         super().__init__()
-        self._names = {id(p): name for name, p in parameters.items()}
+        self.names = {id(p): name for name, p in parameters.items()}
         self._parameters = parameters  # kept, or another tensor could take an identity
         self._samples = leaves(samples)
         self._marks = Marks()
         for t in self._samples:
-            if id(t) not in self._names:
+            if id(t) not in self.names:
                 self._marks.sample(t, None)
         self.found: set[str] = set()
 
@@ -114,17 +115,21 @@ class ProductWatch(TorchFunctionMode):
             result = func(*args, **kwargs)
         tensors = tensors_of(args, kwargs)
         for t in weights_of(func, args, kwargs):
-            names = {self._names[i] for i in self._sources(t)}
+            names = {self.names[i] for i in self.sources(t)}
             self.found |= {name for name in names if self._parameters[name].dim() > 1}
         mixed = self._marks.any_sample(tensors)
-        sources = frozenset[int]().union(*map(self._sources, tensors))
+        sources = frozenset[int]().union(*map(self.sources, tensors))
         for y in outputs_of(func, args, result):
             if mixed:
                 self._marks.sample(y, None)
-            elif sources and id(y) not in self._names:
+            elif sources and id(y) not in self.names:
                 self._marks.derived(y, sources)
         return result
 
-    def _sources(self, x: Tensor) -> frozenset[int]:
+    def sources(self, x: Tensor) -> frozenset[int]:
         """The parameters that ``x`` is, or is computed from without samples."""
-        return frozenset((id(x),)) if id(x) in self._names else self._marks.parameters(x)
+        return frozenset((id(x),)) if id(x) in self.names else self._marks.parameters(x)
+
+    def is_sample(self, x: Tensor) -> bool:
+        """Whether ``x`` depends on samples."""
+        return self._marks.is_sample(x)
