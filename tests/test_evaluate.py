@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import random
 import threading
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pytest
@@ -247,12 +249,44 @@ def test_what_needs_no_copy_scores_a_model_that_cannot_be_copied(wanted: dict[st
         assert "lock" in found[name].message
 
 
-def test_a_precision_that_needs_a_copy_fails_what_needs_the_precision() -> None:
-    found = score(Uncopied(), *data(16), NAMES, precision="float64")
-    able = {name for name in NAMES if found[name].status == "ok"}
-    assert able == {"params", "layers", "l2_norm", "flops"}
-    assert all("cannot be copied" in found[name].message for name in set(NAMES) - able)
-    assert found["params"].value == score(Uncopied(), *data(16), ["params"])["params"].value
+def test_any_precision_needs_no_copy() -> None:
+    torch.manual_seed(0)
+    network = Uncopied()
+    before = {k: (v, v.clone(), v._version) for k, v in network.state_dict(keep_vars=True).items()}
+    found = score(network, *data(16), NAMES, precision="float64")
+    able = {name for name in NAMES if found[name].status in ("ok", "non_finite")}
+    assert set(NAMES) - able == {"zen", "zen_zennas", "grad_norm_zennas"}
+    twin = Uncopied()
+    twin.load_state_dict(network.state_dict())
+    wide = score(twin.double(), *data(16), sorted(able), precision="float64")
+    assert {n: wide[n].value for n in able} == pytest.approx({n: found[n].value for n in able}, nan_ok=True)
+    for key, t in network.state_dict(keep_vars=True).items():
+        same, values, version = before[key]
+        assert t is same
+        assert (t.dtype, t.stride(), t._version) == (values.dtype, values.stride(), version)
+        assert torch.equal(t, values)
+
+
+def test_the_layout_is_the_callers_again_after_a_failure() -> None:
+    network = model()
+    strides = [p.stride() for p in network.parameters()]
+    network.append(nn.Conv2d(8, 8, 3)).append(nn.Linear(7, 7))  # these fit nothing
+    found = score(network, *data(8), ["zico"])["zico"]
+    assert found.status == "failed"
+    assert [p.stride() for p in network.parameters()][: len(strides)] == strides
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_weights_made_in_inference_mode(precision: Any) -> None:
+    torch.manual_seed(0)
+    usual = model()
+    with torch.inference_mode():
+        network = copy.deepcopy(usual)
+    assert next(network.parameters()).is_inference()
+    want = score(usual, *data(8), ["zico"], precision=precision)["zico"]
+    found = score(network, *data(8), ["zico"], precision=precision)["zico"]
+    assert (found.status, found.value) == ("ok", want.value)
+    assert next(network.parameters()).is_inference()
 
 
 @pytest.mark.slow

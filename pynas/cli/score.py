@@ -33,6 +33,10 @@ def score(
     precision: flags.Precision = "float32",
     seed: flags.Seed = 0,
     threads: flags.Threads = None,
+    weights: Annotated[
+        str,
+        typer.Option(help="any | published: sum over all weights, or those of Conv2d and Linear modules."),
+    ] = "any",
     layers: Annotated[bool, typer.Option("--layers", help="Show what each layer contributes.")] = False,
     report: flags.OutputFile = None,
     json: flags.Json = False,
@@ -85,6 +89,7 @@ def score(
         proxies=names,
         precision=cast(Any, precision),
         seed=seed,
+        weights=cast(Any, weights),
     )
     if report is not None:
         from pynas.report import LayerScore, write_layers_report

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from pynas._errors import UserError
+from pynas.stats.memory_format import formatted, images_in, put, wants_channels_last
+from pynas.stats.state import preserved
 
 Precision = Literal["float32", "bfloat16", "float64"]
 PRECISIONS: Mapping[str, torch.dtype] = {
@@ -35,25 +37,23 @@ def dtype_of(precision: str) -> torch.dtype:
     return PRECISIONS[precision]
 
 
-def wants_channels_last(model: nn.Module) -> bool:
-    """Whether to convert ``model`` to channels_last, in which convolutions run faster on CPU and GPU.
-
-    In this layout :class:`pynas.ops.StridedConvolutions` has to intercept convolutions, which is impossible
-    for those that TorchScript compiled: such a model keeps its layout.
-    """
-    modules = list(model.modules())
-    if any(isinstance(m, torch.jit.ScriptModule) for m in modules):
-        return False
-    return any(isinstance(m, nn.Conv2d) and m.in_channels > 4 for m in modules)
-
-
 def floating(model: nn.Module) -> list[Tensor]:
     return [t for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()]
 
 
-def needs_copy(model: nn.Module, dtype: torch.dtype) -> bool:
-    """Whether probes need another dtype or layout, or weights that autograd can save."""
-    return any(t.dtype != dtype or t.is_inference() for t in floating(model)) or wants_channels_last(model)
+@contextmanager
+def converted(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
+    """``model`` in this precision and in the faster layout meanwhile, and as it was afterwards.
+
+    Tensors made in inference mode, which autograd cannot save, need a copy instead.
+    """
+    if any(t.dtype != dtype for t in floating(model)):
+        with preserved(model):
+            prepared(model, dtype)
+            yield
+        return
+    with formatted(model, torch.channels_last) if wants_channels_last(model) else nullcontext():
+        yield
 
 
 def prepared(model: nn.Module, dtype: torch.dtype) -> nn.Module:
@@ -66,17 +66,11 @@ def prepared(model: nn.Module, dtype: torch.dtype) -> nn.Module:
             if isinstance(module, NORMALISATIONS):
                 module.float()
     if wants_channels_last(model):
-        for module in modules:
-            if isinstance(module, nn.Conv2d):
-                module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
+        put(model, torch.channels_last)
     return model
 
 
 def cast(inputs: Any, dtype: torch.dtype, channels_last: bool) -> Any:
-    """Inputs in the network's precision and layout; integers are not converted."""
-
-    def one(x: Tensor) -> Tensor:
-        x = x.to(dtype) if x.is_floating_point() else x
-        return x.contiguous(memory_format=torch.channels_last) if channels_last and x.dim() == 4 else x
-
-    return pytree.tree_map_only(Tensor, one, inputs)
+    """Inputs in the network's precision and memory format; integers are not converted."""
+    inputs = pytree.tree_map_only(Tensor, lambda x: x.to(dtype) if x.is_floating_point() else x, inputs)
+    return images_in(inputs, torch.channels_last) if channels_last else inputs

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
@@ -20,17 +20,20 @@ from pynas.evaluate._prepare import (
     Precision,
     autograd,
     cast,
+    converted,
     dtype_of,
     floating,
-    needs_copy,
     prepared,
-    wants_channels_last,
 )
 from pynas.proxies import BatchProbe, Probe, ProbeCall, Proxy
-from pynas.stats import Statistics
+from pynas.stats import Statistic, Statistics
 from pynas.stats.data import LossFn, check_data, ordinary
 from pynas.stats.eager import check_readable, eager
+from pynas.stats.memory_format import formatted, images_in, needs_its_own_format, wants_channels_last
 from pynas.stats.state import check_initialised, copied, preserved
+from pynas.stats.weights import published_names
+
+Weights = Literal["any", "published"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,7 @@ def score(
     loss_fn: LossFn | None = None,
     micro_batches: int = 2,
     fallback: Sequence[str] = (),
+    weights: Weights = "any",
 ) -> dict[str, Score]:
     """Score an untrained network; proxies that need the same probing pass share it.
 
@@ -83,6 +87,10 @@ def score(
         loss_fn: ``loss_fn(outputs, targets)`` to a scalar.
         micro_batches: Number of successive batches for ``zico``.
         fallback: As in :func:`pynas.stats.collect`.
+        weights: What proxies that are sums over weights count: ``"any"`` weight, that is what multiplies its
+            input, whatever module or parametrisation holds it; or those that the ``"published"`` code finds,
+            the attribute ``weight`` of ``nn.Conv2d`` and ``nn.Linear`` modules (no recurrent layers, no
+            attention projections held as plain parameters, no other convolutions).
 
     Returns:
         A :class:`Score` by proxy name. A failure inside the network becomes a status, never a number.
@@ -92,6 +100,8 @@ def score(
             first batch.
     """
     chosen = [registry.get(p) if isinstance(p, str) else p for p in proxies]
+    if weights not in get_args(Weights):
+        raise UserError(f"weights: expected one of {', '.join(get_args(Weights))}, got {weights!r}")
     if splits(chosen):
         check_micro_batches(inputs, targets, micro_batches)
     else:
@@ -103,20 +113,21 @@ def score(
         network: nn.Module, which: Sequence[Proxy], kind: torch.dtype, keep_layout: bool = False
     ) -> dict[str, Score]:
         return score_prepared(
-            network, inputs, targets, which, kind, seed, loss_fn, micro_batches, fallback, keep_layout
-        )
+            network, inputs, targets, which, kind, seed, loss_fn, micro_batches, fallback, keep_layout,
+            published_names(network) if weights == "published" else None,
+        )  # fmt: skip
 
     with autograd():
-        if not needs_copy(model, dtype):
-            return scores_of(model, chosen, dtype)
+        if not any(t.is_inference() for t in floating(model)):
+            with converted(model, dtype):
+                return scores_of(model, chosen, dtype)
         try:
             ready = prepared(copied(model), dtype)
         except UserError as error:
             # Proxies that only read the network still get a score.
             kinds = {t.dtype for t in floating(model)} or {dtype}
-            as_it_is = kinds == {dtype} and not any(t.is_inference() for t in floating(model))
-            able = [p for p in chosen if as_it_is or not any(need.needs_pass for need in p.needs)]
-            scores = scores_of(model, able, dtype if as_it_is else kinds.pop(), keep_layout=True)
+            able = [p for p in chosen if not any(need.needs_pass for need in p.needs)]
+            scores = scores_of(model, able, kinds.pop(), keep_layout=True)
             failed = Score(math.nan, "failed", f"UserError: {error}")
             return {p.name: scores.get(p.name, failed) for p in chosen}
         with preserved(model):  # hooks of the copy may reach it
@@ -134,18 +145,44 @@ def score_prepared(
     micro_batches: int,
     fallback: Sequence[str] = (),
     keep_layout: bool = False,
+    counted: frozenset[str] | None = None,
 ) -> dict[str, Score]:
-    """The scores of a network that is in this precision already."""
-    channels_last = not keep_layout and wants_channels_last(model)
-    inputs, targets = cast(ordinary(inputs), dtype, channels_last), ordinary(targets)
+    """The scores of a network that is in this precision already.
+
+    What fails in channels_last runs once more in PyTorch's default format, which the network may need.
+    """
+    inputs, targets = cast(ordinary(inputs), dtype, False), ordinary(targets)
+
+    def scores_of(which: Sequence[Proxy], batch: Any) -> tuple[dict[str, Score], list[Proxy]]:
+        def call(needs: Sequence[Statistic[Any]]) -> ProbeCall:
+            return ProbeCall(model, batch, targets, loss_fn, needs, seed, micro_batches, fallback)
+
+        return _by_probe(which, call, counted)
+
+    if keep_layout or not wants_channels_last(model):
+        return scores_of(proxies, inputs)[0]
+    scores, stopped = scores_of(proxies, images_in(inputs, torch.channels_last))
+    if stopped:
+        with formatted(model, torch.contiguous_format):
+            scores |= scores_of(stopped, images_in(inputs, torch.contiguous_format))[0]
+        if any(scores[p.name].status != "failed" for p in stopped):
+            needs_its_own_format(model)
+    return {p.name: scores[p.name] for p in proxies}
+
+
+def _by_probe(
+    proxies: Sequence[Proxy],
+    call: Callable[[Sequence[Statistic[Any]]], ProbeCall],
+    counted: frozenset[str] | None,
+) -> tuple[dict[str, Score], list[Proxy]]:
+    """Scores, and the proxies that an exception stopped which is none of pynas' own."""
     scores: dict[str, Score] = {}
+    stopped = []
     waiting = [[p for p in proxies if p.probe == probe] for probe in dict.fromkeys(p.probe for p in proxies)]
     while waiting:
         sharing = waiting.pop(0)
-        needs = [need for p in sharing for need in p.needs]
-        call = ProbeCall(model, inputs, targets, loss_fn, needs, seed, micro_batches, fallback)
         start = time.perf_counter()
-        statistics = _probe(sharing[0].probe, call)
+        statistics = _probe(sharing[0].probe, call([need for p in sharing for need in p.needs]))
         seconds = time.perf_counter() - start
         if isinstance(statistics, Exception) and len(sharing) > 1:
             waiting += [[p] for p in sharing]  # a failure of one must not fail the others
@@ -154,9 +191,14 @@ def score_prepared(
             if isinstance(statistics, Exception):
                 message = f"{type(statistics).__name__}: {statistics}"
                 scores[proxy.name] = Score(math.nan, "failed", message, seconds=seconds)
+                if not isinstance(statistics, UserError):
+                    stopped.append(proxy)
             else:
-                scores[proxy.name] = _value(proxy, statistics, seconds)
-    return {p.name: scores[p.name] for p in proxies}
+                if counted is not None and proxy.over_weights:
+                    scores[proxy.name] = _value(proxy, statistics.of(counted), seconds)
+                else:
+                    scores[proxy.name] = _value(proxy, statistics, seconds)
+    return {p.name: scores[p.name] for p in proxies}, stopped
 
 
 def _probe(probe: Probe, call: ProbeCall) -> Statistics | Exception:

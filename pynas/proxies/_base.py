@@ -129,6 +129,7 @@ class Proxy(ABC):
         needs: The statistics that it needs.
         whole_network: Whether the score, like the published code, counts operations that cannot influence the
             output, so that :class:`pynas.evaluate.ProxyEvaluator` must not prune them.
+        over_weights: Whether it is a sum over weights; ``pynas.score(weights=)`` says which these are.
         needs_labels: Whether it is undefined without one class label per sample.
         needs_floating_inputs: Whether it is undefined for integer inputs, such as tokens.
     """
@@ -138,6 +139,7 @@ class Proxy(ABC):
     probe: ClassVar[Probe] = BatchProbe()
     needs: ClassVar[tuple[Statistic[Any], ...]]
     whole_network: ClassVar[bool] = False
+    over_weights: ClassVar[bool] = False
     needs_labels: ClassVar[bool] = False
     needs_floating_inputs: ClassVar[bool] = False
 

@@ -20,6 +20,7 @@ class Fisher(Proxy):
 
     name: ClassVar[str] = "fisher"
     needs: ClassVar[tuple[Statistic[Any], ...]] = (ChannelSaliency(parameters="weights"),)
+    over_weights: ClassVar[bool] = True
 
     def layers(self, statistics: Statistics) -> dict[str, float]:
         """The sum over the weights of each layer."""

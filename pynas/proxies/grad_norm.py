@@ -19,6 +19,7 @@ class GradNorm(Proxy):
 
     name: ClassVar[str] = "grad_norm"
     needs: ClassVar[tuple[Statistic[Any], ...]] = (Gradients(parameters="weights"),)
+    over_weights: ClassVar[bool] = True
 
     def layers(self, statistics: Statistics) -> dict[str, float]:
         """||g_l|| by weight."""

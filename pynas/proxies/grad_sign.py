@@ -20,6 +20,7 @@ class GradSign(Proxy):
     name: ClassVar[str] = "grad_sign"
     probe: ClassVar[Probe] = BatchProbe(batch_norm="group")
     needs: ClassVar[tuple[Statistic[Any], ...]] = (GradMoments(("sign",), parameters="weights"),)
+    over_weights: ClassVar[bool] = True
 
     def layers(self, statistics: Statistics) -> dict[str, float]:
         """Sum of |sum of signs| by weight."""

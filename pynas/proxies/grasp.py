@@ -20,6 +20,7 @@ class Grasp(Proxy):
 
     name: ClassVar[str] = "grasp"
     needs: ClassVar[tuple[Statistic[Any], ...]] = (Curvature(),)
+    over_weights: ClassVar[bool] = True
 
     def layers(self, statistics: Statistics) -> dict[str, float]:
         """-w (H g) summed over each weight."""

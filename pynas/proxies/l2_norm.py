@@ -20,6 +20,7 @@ class L2Norm(Proxy):
 
     name: ClassVar[str] = "l2_norm"
     needs: ClassVar[tuple[Statistic[Any], ...]] = (WeightNorms(),)
+    over_weights: ClassVar[bool] = True
     whole_network: ClassVar[bool] = True
 
     def layers(self, statistics: Statistics) -> dict[str, float]:

@@ -20,6 +20,7 @@ class Layers(Proxy):
 
     name: ClassVar[str] = "layers"
     needs: ClassVar[tuple[Statistic[Any], ...]] = (WeightNorms(),)
+    over_weights: ClassVar[bool] = True
 
     def layers(self, statistics: Statistics) -> dict[str, float]:
         """One for each weight."""

@@ -18,6 +18,7 @@ class Plain(Proxy):
 
     name: ClassVar[str] = "plain"
     needs: ClassVar[tuple[Statistic[Any], ...]] = (Gradients(parameters="weights"),)
+    over_weights: ClassVar[bool] = True
 
     def layers(self, statistics: Statistics) -> dict[str, float]:
         """Sum of w g by weight."""

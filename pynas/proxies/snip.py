@@ -19,6 +19,7 @@ class Snip(Proxy):
 
     name: ClassVar[str] = "snip"
     needs: ClassVar[tuple[Statistic[Any], ...]] = (Gradients(parameters="weights"),)
+    over_weights: ClassVar[bool] = True
 
     def layers(self, statistics: Statistics) -> dict[str, float]:
         """Sum of |w g| by weight."""

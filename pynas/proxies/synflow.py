@@ -67,6 +67,7 @@ class _Synflow(Proxy):
     """What the variants share."""
 
     needs: ClassVar[tuple[Statistic[Any], ...]] = (Flow(),)
+    over_weights: ClassVar[bool] = True
 
     def layers(self, statistics: Statistics) -> dict[str, float]:
         """Logarithms, by weight."""

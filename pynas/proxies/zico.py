@@ -28,6 +28,7 @@ class Zico(Proxy):
     name: ClassVar[str] = "zico"
     probe: ClassVar[Probe] = BatchProbe(micro_batches=True)
     needs: ClassVar[tuple[Statistic[Any], ...]] = (RunningGradMoments(parameters="weights"),)
+    over_weights: ClassVar[bool] = True
 
     def layers(self, statistics: Statistics) -> dict[str, float]:
         """S_l by weight, as its logarithm."""

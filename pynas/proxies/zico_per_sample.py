@@ -21,6 +21,7 @@ class ZicoPerSample(Proxy):
 
     name: ClassVar[str] = "zico_per_sample"
     needs: ClassVar[tuple[Statistic[Any], ...]] = (GradMoments(("abs", "centered"), parameters="weights"),)
+    over_weights: ClassVar[bool] = True
 
     def layers(self, statistics: Statistics) -> dict[str, float]:
         """S_l by weight, as its logarithm."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, cast
 
 import torch
@@ -173,6 +173,15 @@ class Statistics:
     output_shape: tuple[int, ...] = ()
     matrices: frozenset[str] = frozenset()
     missed: frozenset[str] = frozenset()
+
+    def of(self, names: Collection[str]) -> Statistics:
+        """What was seen of these parameters alone."""
+        chosen = frozenset(names)
+        values = {
+            kind: {name: value for name, value in found.items() if name in chosen}
+            for kind, found in self.values.items()
+        }
+        return replace(self, values=values, matrices=self.matrices & chosen, missed=self.missed & chosen)
 
     def __getitem__(self, statistic: type[Statistic[T]]) -> Mapping[str, T]:
         """Values of one statistic, by parameter name; UserError when it was not collected."""

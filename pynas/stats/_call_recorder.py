@@ -17,14 +17,9 @@ from pynas.stats._calls import Call, Delivery, record
 from pynas.stats._collector import Collector, Use
 from pynas.stats._fast import Memo
 from pynas.stats._following import Following, IrregularError
+from pynas.stats._functions import traits_of
 from pynas.stats._layout import Layout, Unknown, Where
-from pynas.stats._mixing import (
-    NeedsScoutError,
-    is_python,
-    mix,
-    operands,
-    reads_attribute,
-)
+from pynas.stats._mixing import NeedsScoutError, mix, operands
 from pynas.stats._problems import Problem, UnsupportedLayerError
 from pynas.stats._scout import Scouted
 from pynas.stats.overrides import without_override_check
@@ -97,11 +92,13 @@ class CallRecorder(Following, TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        if reads_attribute(func):  # half of all calls
+        traits = traits_of(func)
+        if traits.reads_attribute:  # half of all calls
             return func(*args, **kwargs)
         rule = self.rules.get(func)
         tensors = operands(func, args, kwargs)
-        self._check_kept(func, args)
+        if traits.changes and args:
+            self._check_kept(traits.name, args[0])
         if self.log is not None:
             return self._measuring(func, args, kwargs, rule)
         result = NotImplemented
@@ -112,35 +109,34 @@ class CallRecorder(Following, TorchFunctionMode):
                 result = NotImplemented
         if result is NotImplemented:
             used = [t for t in tensors if self.comes_from(t)]
-            if rule is None and is_python(func) and self.measured is not None:
+            if rule is None and traits.is_python and self.measured is not None:
                 result = self.descend(func, args, kwargs)  # so that calls are counted as they were measured
             else:
                 result = mix(self, func, args, kwargs, used) if used else func(*args, **kwargs)
         self.called(func, args, kwargs, tensors, result)
         return result
 
-    def _check_kept(self, func: Callable[..., Any], args: tuple[Any, ...]) -> None:
-        name = getattr(func, "__name__", "")
-        changes = (name.endswith("_") and not name.endswith("__")) or name == "__setitem__"
-        if not changes or name == "requires_grad_" or not args or not isinstance(args[0], Tensor):
-            return
-        if id(args[0]) in self.own:
-            raise UserError(
-                f"model: its forward changes parameter {self.own[id(args[0])]!r} in place ({name}); "
-                "statistics are of a model that stays as it is"
-            )
-        if self.marks.is_used(args[0]):
-            raise UserError(
-                f"model: its forward changes in place ({name}) what it has computed from parameters and used "
-                "already; write it as a new tensor"
-            )
+    def _check_kept(self, name: str, changed: Any) -> None:
+        for x in changed if isinstance(changed, list | tuple) else (changed,):
+            if not isinstance(x, Tensor):
+                continue
+            if id(x) in self.own:
+                raise UserError(
+                    f"model: its forward changes parameter {self.own[id(x)]!r} in place ({name}); "
+                    "statistics are of a model that stays as it is"
+                )
+            if self.marks.is_used(x):
+                raise UserError(
+                    f"model: its forward changes in place ({name}) what it has computed from parameters and "
+                    "used already; write it as a new tensor"
+                )
 
     def _measuring(
         self, func: Callable[..., Any], args: Any, kwargs: Mapping[str, Any], rule: Callable[..., Any] | None
     ) -> Any:
         result = NotImplemented if rule is None else rule(self, func, *args, **kwargs)
         if result is NotImplemented:
-            descends = rule is None and is_python(func)
+            descends = rule is None and traits_of(func).is_python
             result = self.descend(func, args, kwargs) if descends else func(*args, **kwargs)
         self.called(func, args, kwargs, (), result)
         return result

@@ -70,6 +70,10 @@ class Collector:
         self.needs = sorted(weights, key=lambda s: isinstance(s, Gradients))
         self.salient = [s for s in needs if s.watches == "saliency"]
         self.curved = any(s.watches == "curvature" for s in needs)
+        self._wants = {
+            matrix: any(s.wants(matrix) for s in weights) or (matrix and bool(self.salient or self.curved))
+            for matrix in (False, True)
+        }
         self.open = False  # whether the backward pass runs
         self.gradient_of = "loss"  # what the backward pass that runs is of
         self.group_size = group_size
@@ -166,7 +170,7 @@ class Collector:
         if matrix and name in self._passed_over:
             self.late.add(name)
         matrix = matrix or name in self.matrices
-        if not any(s.wants(matrix) for s in self.needs) and not (matrix and (self.salient or self.curved)):
+        if not self._wants[matrix]:
             self._passed_over.add(name)
             return False
         self._uses[name] = self._uses.get(name, 0) + 1

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from pynas._errors import UserError
 from pynas.stats._derivation import Derivation
+from pynas.stats._functions import name_of
 from pynas.stats._layout import Layout, Unknown, Where
 from pynas.stats._marks import Marks
 from pynas.stats._mixing import LAYS_OUT, NeedsScoutError, outputs_of, rearranges
-from pynas.stats._propagation import is_pointwise, laid_out, name_of, propagate
+from pynas.stats._propagation import is_pointwise, laid_out, propagate
 from pynas.stats._scout import Log, OtherPathError, Scouted, expected, settings_of
 
 # Beside what broadcasts: operators whose inputs have the samples of one output row in the same place.
@@ -76,6 +77,9 @@ class Following:
         if self.log is not None:
             self.log.add(func, args, kwargs, outputs)
             return
+        simple = self.measured is None and self.marks.plain
+        if simple and self._propagated(func, args, kwargs, tensors, outputs):
+            return
         samples = [(t, self.marks.where(t)) for t in tensors if self.is_sample(t)]
         sources: frozenset[int] = frozenset()
         if not samples:
@@ -122,6 +126,30 @@ class Following:
                 if moved:
                     self._rearranged[id(y)] = weakref.ref(y)
         self._calls += 1
+
+    def _propagated(
+        self,
+        func: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        tensors: Sequence[Tensor],
+        outputs: Sequence[Tensor],
+    ) -> bool:
+        """Whether this was a call of samples and constants alone, which is noted in short."""
+        samples = []
+        for t in tensors:
+            known = self.marks.found(t)
+            if known is not None:
+                samples.append((t, known[1]))
+            elif t.requires_grad and id(t) not in self.own:
+                return False
+        if not samples or (len(samples) < len(tensors) and any(y is t for y in outputs for t in tensors)):
+            return False
+        for y in outputs:
+            if id(y) not in self.own:
+                self.marks.sample(y, propagate(func, args, kwargs, samples, y))
+        self._calls += 1
+        return True
 
     def _assumes(self, func: Callable[..., Any], samples: Sequence[tuple[Tensor, Where]]) -> bool:
         """Whether all of these are copies in the usual order; an error where another has another one."""

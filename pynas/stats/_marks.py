@@ -68,6 +68,16 @@ class Marks:
         """Whether it shares its memory with such a tensor."""
         return _is_noted(self._used, x)
 
+    @property
+    def plain(self) -> bool:
+        """Whether there are no copies, and nothing that samples were written into."""
+        return not (self._copies or self._assumed or self._written)
+
+    def found(self, x: Tensor) -> tuple[weakref.ref[Tensor], Where] | None:
+        """What was noted of ``x`` as a tensor of samples."""
+        known = self._samples.get(id(x))
+        return known if known is not None and known[0]() is x else None
+
     def where(self, x: Tensor) -> Where:
         """Where the samples of a sample tensor are."""
         known = self._samples.get(id(x))

@@ -8,26 +8,24 @@ vector-Jacobian product of each sample (:mod:`pynas.stats._grouped`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils import _pytree as pytree
 
 from pynas._errors import UserError
 from pynas.stats._calls import Delivery
+from pynas.stats._functions import Func, is_python, name_of, reads_attribute
 from pynas.stats._layout import Layout, Unknown, Where
 from pynas.stats._products import RowsProduct
-from pynas.stats._propagation import UNKNOWN, indexed, is_pointwise, laid_out, name_of, propagate
+from pynas.stats._propagation import UNKNOWN, indexed, is_pointwise, laid_out, propagate
 
 if TYPE_CHECKING:
     from pynas.stats._call_recorder import CallRecorder
 
-Func = Callable[..., Any]
-PYTHON = (F.__name__, torch.functional.__name__)  # where functionals written in Python live
 # Products, with how many of their arguments are inputs: what multiplies these is a weight. 0: any of them.
 PRODUCTS = {
     **dict.fromkeys(("linear", "conv1d", "conv2d", "conv3d", "convolution", "conv_tbc"), 1),
@@ -37,7 +35,6 @@ PRODUCTS = {
     **dict.fromkeys(("inner", "einsum", "tensordot", "chain_matmul", "outer", "ger"), 0),
 }
 RECURRENT = {"lstm", "gru", "rnn_tanh", "rnn_relu"}  # whose weights are their last list of tensors
-ATTRIBUTES = {"T", "mT", "H", "mH", "real", "imag", "data", "grad"}  # that are tensors
 QUESTIONS = {
     "size", "dim", "ndimension", "numel", "nelement", "stride", "is_contiguous", "element_size", "type",
     "get_device", "is_floating_point", "is_complex", "is_signed", "data_ptr", "storage_offset",
@@ -54,19 +51,6 @@ REARRANGES = {
     "narrow", "select", "chunk", "split", "unbind", "contiguous", "flatten", "unflatten", "clone", "swapaxes",
     "movedim", "split_with_sizes", "tensor_split", "unsafe_chunk", "numpy_T", "adjoint", "ravel",
 }  # fmt: skip
-
-
-def is_python(func: Callable[..., Any]) -> bool:
-    """Whether PyTorch's own Python code runs inside this function."""
-    if type(func).__name__ != "function" or getattr(func, "__module__", "") not in PYTHON:
-        return False
-    # Those that only choose between two others call these by their own name again.
-    return "<locals>" not in func.__qualname__
-
-
-def reads_attribute(func: Func) -> bool:
-    """Whether it reads an attribute of a tensor that is no tensor: its shape, its dtype."""
-    return getattr(func, "__name__", "") == "__get__" and name_of(func) not in ATTRIBUTES
 
 
 def asks_about(func: Func) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pynas.stats._functions import name_of
 from pynas.stats._layout import Layout, Unknown, Where
 
 UNKNOWN = Unknown("went through an operator that does not say where it leaves them")
@@ -34,23 +35,7 @@ SAME = {
     "sigmoid_", "contiguous", "clone", "detach", "to", "float", "double", "type_as", "log_sigmoid", "data",
     "alpha_dropout", "feature_dropout", "glu_",
 }  # fmt: skip
-# Operators of Python, as functions are called.
-PLAIN = {
-    "truediv": "div", "rtruediv": "div", "rdiv": "div", "itruediv": "div_", "idiv": "div_", "radd": "add",
-    "iadd": "add_", "rsub": "sub", "isub": "sub_", "rmul": "mul", "imul": "mul_", "rpow": "pow",
-    "ipow": "pow_", "rmatmul": "matmul", "and": "bitwise_and", "or": "bitwise_or", "xor": "bitwise_xor",
-    "invert": "bitwise_not",
-}  # fmt: skip
 PIECES = {"chunk", "split", "tensor_split"}
-
-
-def name_of(func: Callable[..., Any]) -> str:
-    """What an operator is called, whether it is asked for as a function, a method or an attribute."""
-    name = str(getattr(func, "__name__", func))
-    if name == "__get__":
-        return str(getattr(getattr(func, "__self__", None), "__name__", name))
-    plain = name.strip("_") if name.startswith("__") else name
-    return PLAIN.get(plain, plain)
 
 
 def propagate(
@@ -152,6 +137,8 @@ def _several(
 
 def _from_right(where: Layout, x: Tensor, y: Tensor) -> Where:
     dim = where.dim - x.dim() + y.dim()
+    if dim == where.dim and y.shape[dim] == x.shape[dim]:
+        return where
     return replace(where, dim=dim) if dim >= 0 and y.shape[dim] == x.shape[where.dim] else UNKNOWN
 
 

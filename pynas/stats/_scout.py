@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from pynas._errors import UserError
+from pynas.stats._functions import name_of
 from pynas.stats._layout import Layout, Unknown, Where, compared
-from pynas.stats._propagation import name_of
 from pynas.stats.data import call_model, leaves
 from pynas.stats.state import preserved, seed_generators
 

@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pynas.stats._base import ParameterInfo
+from pynas.stats._functions import is_python, name_of
 from pynas.stats._loss_watch import LossWatch
-from pynas.stats._mixing import is_python, outputs_of, tensors_of
+from pynas.stats._mixing import outputs_of, tensors_of
 from pynas.stats._norm_rules import check_values_per_channel, running_statistics
 from pynas.stats._products import GradientProduct
-from pynas.stats._propagation import name_of
 from pynas.stats.data import LossFn, call_model, leaves, loss_of
 from pynas.stats.weights import ProductWatch
 

@@ -19,6 +19,7 @@ from pynas.stats.data import LossFn, check_data, ordinary, plain
 from pynas.stats.eager import check_readable
 from pynas.stats.grad_moments import GradMoments
 from pynas.stats.gradients import Gradients
+from pynas.stats.memory_format import in_the_faster_format, like_parameters
 from pynas.stats.weights import matrix_names
 
 BatchNorm = Literal["batch", "group", "frozen"]
@@ -54,6 +55,9 @@ def collect(
     from there.
 
     With a loss that is a mean over the batch each g_b carries its factor 1/B.
+
+    Networks with 2-D convolutions run in channels_last, in which they are faster, unless they turn out to
+    need another memory format; results come in that of the model's parameters.
 
     Args:
         model: Any module. Parameters with ``requires_grad=False`` are left out.
@@ -108,17 +112,34 @@ def collect(
         )  # fmt: skip
         return replace(found, values={**found.values, **alone.values})
 
-    with torch.inference_mode(False):
+    targets = ordinary(targets)
+
+    def run(inputs: Any) -> Statistics:
         asked = Attempts(
-            model, ordinary(inputs), ordinary(targets), loss_fn, needs, batch, group_size, batch_norm, passes,
-            tuple(fallback), training, seed,
+            model, inputs, targets, loss_fn, needs, batch, group_size, batch_norm, passes, tuple(fallback),
+            training, seed,
         )  # fmt: skip
-        try:
-            return asked.collect()
-        except UnsupportedLayerError as error:
-            raise error.advised(asked.remedy(error.layers)) from None
-        except OtherPathError as error:
-            raise UserError(f"{error}; {asked.remedy((error.layer,))}") from None
+        return _collected(asked)
+
+    with torch.inference_mode(False):
+        found, converted = in_the_faster_format(model, ordinary(inputs), run)
+        return _as_given(found, model) if converted else found
+
+
+def _collected(asked: Attempts) -> Statistics:
+    try:
+        return asked.collect()
+    except UnsupportedLayerError as error:
+        raise error.advised(asked.remedy(error.layers)) from None
+    except OtherPathError as error:
+        raise UserError(f"{error}; {asked.remedy((error.layer,))}") from None
+
+
+def _as_given(found: Statistics, model: nn.Module) -> Statistics:
+    """Results in the memory format of the caller's model, and that model's weights."""
+    own = {name: p.detach() for name, p in model.named_parameters()}
+    values = {kind: like_parameters(results, own) for kind, results in found.values.items()}
+    return replace(found, weights=own, values=values)
 
 
 def _merged(needs: Sequence[Statistic[Any]]) -> list[Statistic[Any]]:

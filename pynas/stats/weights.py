@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from pynas.stats._functions import is_python
 from pynas.stats._marks import Marks
-from pynas.stats._mixing import is_python, outputs_of, tensors_of, weights_of
+from pynas.stats._mixing import outputs_of, tensors_of, weights_of
 from pynas.stats.data import call_model, cut, leaves
 from pynas.stats.eager import check_readable
 from pynas.stats.overrides import without_override_check
@@ -42,6 +43,17 @@ def _own(module: nn.Module) -> tuple[str, ...]:
     if isinstance(module, nn.RNNBase | nn.RNNCellBase):
         return tuple(key for key in module._parameters if key.startswith("weight"))
     return ("weight",) if isinstance(module, MATRIX_LAYERS) else ()
+
+
+def published_names(model: nn.Module) -> frozenset[str]:
+    """Weights that code of the literature counts: the attribute ``weight`` of Conv2d and Linear modules."""
+    names = {id(p): name for name, p in model.named_parameters()}
+    found = set()
+    for prefix, module in model.named_modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            own = f"{prefix}.weight" if prefix else "weight"
+            found.add(names.get(id(module._parameters.get("weight")), own))
+    return frozenset(found)
 
 
 def weight_names(model: nn.Module, inputs: Any) -> list[str]:
