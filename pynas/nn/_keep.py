@@ -18,12 +18,12 @@ from torch import nn
 from pynas.nn._family import one_family
 from pynas.nn._recognise import Recognised
 from pynas.nn._terms import Deferred, computed
+from pynas.nn._watch import Watch
 from pynas.nn.mixed_op import MixedOp, Save
 
 _EDGES = "_pynas_edges"
 _HOLDING = "_pynas_holding"  # the attributes under which candidates are found
 _CLASSES: dict[type[nn.Module], type[nn.Module]] = {}
-_Place = tuple[dict[str, nn.Module | None], str, nn.Module | None]
 
 
 class Edge:
@@ -44,17 +44,12 @@ class Edge:
         if any(item.layers for _, item in fused):
             container, items = nn.ModuleList([member for member, _ in fused]), [item for _, item in fused]
             self.mixture = MixedOp._of(container, items, {}, holder="_ops", save=self.save)
-        self._places: tuple[_Place, ...] = tuple(
-            (part._modules, key, child)
-            for member in self.members
-            for part in member.modules()
-            for key, child in part._modules.items()
-        )
+        self._watch = Watch(self.members)
 
     def deferred(self) -> dict[int, Deferred]:
         """What stands for each fused candidate, by its identity."""
-        if any(modules.get(key) is not child for modules, key, child in self._places):
-            self._bind(one_family(self.members)[0])  # somebody put other layers into a candidate
+        if self._watch.changed():
+            self._bind(one_family(self.members)[0])
         if self.mixture is None:
             return {}
         return {id(m): Deferred(self.mixture, k) for k, m in enumerate(self.mixture.modules_in_order)}

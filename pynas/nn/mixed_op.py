@@ -12,6 +12,7 @@ from pynas import ops
 from pynas.nn._bias import biased_norms, biases, track_shift, with_zero_gradients, without_shift
 from pynas.nn._family import one_family
 from pynas.nn._recognise import Recognised, recognise
+from pynas.nn._watch import Watch
 from pynas.nn.candidates import candidate, weighted_sum
 from pynas.ops.candidates import SAVE_CODES, resolve
 
@@ -24,7 +25,8 @@ class MixedOp(nn.Module):
     The candidates are ordinary modules in ``_ops``. State dicts are those of the common PyTorch form, a
     ``ModuleList`` of candidates and a loop over it, and load in both directions with ``strict=True``, running
     statistics and ``num_batches_tracked`` included. :func:`pynas.ops.mixed_op` reads the candidates'
-    parameters and never calls their ``forward``, so hooks on them do not run.
+    parameters and does not call their ``forward``. Candidates that somebody puts in place of others, or
+    gives hooks, later on are looked at again: what the operator does not know is called as it is.
 
     A candidate whose weight is exactly zero costs nothing: it is not computed, its gradients are zero and
     its running statistics do not change. So a softmax, a hard sample and a discrete choice differ only in the
@@ -79,6 +81,7 @@ class MixedOp(nn.Module):
         known: list[Recognised | None] = [recognise(member) for member in members]
         members.extend(extra)
         known.extend(None for _ in extra)
+        self._holder = holder
         if holder:
             self.add_module(holder, nn.ModuleList(members))
         else:
@@ -128,14 +131,32 @@ class MixedOp(nn.Module):
             raise ValueError(f"MixedOp: modules: none is a candidate that the operator knows ({text})")
         self = cls.__new__(cls)
         nn.Module.__init__(self)
+        self._holder = holder
         self._modules[holder] = container  # not add_module, which refuses names of existing attributes
-        family = min(frozenset.intersection(*(found.families for found in chosen)))
-        stride = next((found.stride for found in chosen if found.name != "none"), chosen[0].stride)
-        affine = any(found.norm is not None and found.norm.affine for found in chosen)
-        self._bind(tuple(container.children()), known, family, stride, affine=affine, save=save)
-        self._reasons = {k: reasons[k] for k in self._plain}
+        self._bind_known(tuple(container.children()), known, reasons, save)
         self.training = container.training
         return self
+
+    def _bind_known(
+        self,
+        members: tuple[nn.Module, ...],
+        known: Sequence[Recognised | None],
+        reasons: Mapping[int, str],
+        save: Save,
+    ) -> None:
+        chosen = [found for found in known if found is not None]
+        family = min(frozenset.intersection(*(found.families for found in chosen))) if chosen else ""
+        stride = next((found.stride for found in chosen if found.name != "none"), 1)
+        affine = any(found.norm is not None and found.norm.affine for found in chosen)
+        self._bind(members, known, family, stride, affine=affine, save=save)
+        self._reasons = {k: reasons[k] for k in self._plain}
+
+    def _look_again(self) -> None:
+        """Somebody has put other layers into candidates, or hooks on them."""
+        holder = self._modules[self._holder] if self._holder else self
+        assert holder is not None
+        members = tuple(holder.children())
+        self._bind_known(members, *one_family(members), self._save)
 
     def _bind(
         self,
@@ -160,6 +181,8 @@ class MixedOp(nn.Module):
         self._layers = tuple(layer for found in fused for layer in found.layers)
         self._norms = tuple(layer for layer in self._layers if isinstance(layer, nn.BatchNorm2d))
         self._biased = biased_norms(fused)
+        holder = self._modules[self._holder] if self._holder else None
+        self._watch = Watch(members if holder is None else (holder,))
         order = self._fused + self._plain
         self._order = None if order == tuple(range(len(members))) else order
 
@@ -196,6 +219,8 @@ class MixedOp(nn.Module):
         Raises:
             ValueError: A shape, dtype or device does not fit, or a weight is NaN.
         """
+        if not torch.compiler.is_compiling() and self._watch.changed():
+            self._look_again()
         if not isinstance(weights, Tensor):
             weights = torch.stack([torch.as_tensor(w, dtype=x.dtype, device=x.device) for w in weights])
         if weights.shape != (len(self._members),):
@@ -203,7 +228,7 @@ class MixedOp(nn.Module):
                 f"weights: expected [{len(self._members)}], one for each candidate, got {list(weights.shape)}"
             )
         setting = self._setting()
-        if setting is None:
+        if setting is None or not self._fused:
             return weighted_sum(self._members, x, weights)
         training, tracked, eps, momentum = setting
         if self._needs_loop(training, tracked):
