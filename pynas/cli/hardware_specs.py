@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,11 +29,27 @@ _CONSTRAINT = re.compile(
 _SUFFIX = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9}
 
 
-def load_models(specs: Sequence[str] | None, space: SearchSpace) -> tuple[HardwareModel, ...]:
-    """The models of every ``--latency``."""
-    from pynas import hardware
+def load_for(
+    sources: Sequence[str] | None,
+    space: SearchSpace,
+    table: str | None,
+    metric: str | None,
+    dataset: str | None,
+) -> tuple[HardwareModel, ...]:
+    """The models of every ``--latency``; where one names no data set, that of the table's accuracies."""
+    from pynas import hardware, tables
 
-    return tuple(model for spec in specs or () for model in hardware.load(spec, space))
+    if not sources:
+        return ()
+    if table is not None and dataset is None:
+        dataset = tables.load(table, space, metric).dataset
+    return tuple(model for source in sources for model in hardware.load(source, space, dataset))
+
+
+def described(models: Sequence[HardwareModel]) -> list[dict[str, Any]]:
+    """For people and for JSON: the cost, the data set that it is of, and where it comes from."""
+    shown = ("name", "dataset", "source")
+    return [{key: value for key, value in m.describe().items() if key in shown} for m in models]
 
 
 def open_model(source: str, space: SearchSpace | None) -> tuple[HardwareModel, ...]:

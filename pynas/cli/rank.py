@@ -79,7 +79,7 @@ def rank(
     scored = [name for name in singles if name not in BASELINES] or singles
     if not scored:
         raise UserError("--proxies: expected at least one; see 'pynas proxies'")
-    models = hardware_specs.load_models(latency, specs.open_space(space)) if latency else ()
+    models = hardware_specs.load_for(latency, specs.open_space(space), table, metric, dataset)
     setting = _evaluator.prepare(
         space,
         scored,
@@ -125,6 +125,7 @@ def rank(
         costs=cost or (),
         bounds=bounds,
     )
+    sources = hardware_specs.described(models)
     if report is not None:
         from pynas.report import write_ranking_report
 
@@ -134,10 +135,12 @@ def rank(
             "batch": str(batch),
             "precision": precision,
             "seed": str(seed),
-        }
+        } | {m["name"]: f"{m.get('dataset', '')} {m.get('source', '')}".strip() for m in sources}
         write_ranking_report(report, ranking, title=f"How proxies rank {space}", facts=facts)
     if json:
-        return console.print_json(jsonlib.loads(ranking.to_json()) | {"report": report and str(report)})
+        return console.print_json(
+            jsonlib.loads(ranking.to_json()) | {"latencies": sources, "report": report and str(report)}
+        )
     _print(ranking, f"{space}, {setting.table.metric} of {setting.table.name}")
     if report is not None:
         console.say(f"report: {report}")

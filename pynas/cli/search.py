@@ -76,7 +76,7 @@ def search(
     if resume and store is None:
         raise UserError("--resume needs --store: the file that the run was kept in")
     chosen_options = dict(parse_option(text) for text in option or [])
-    models = hardware_specs.load_models(latency, specs.open_space(space)) if latency else ()
+    models = hardware_specs.load_for(latency, specs.open_space(space), table, metric, dataset)
     setting = _evaluator.prepare(
         space,
         _evaluator.proxies_of(names, models),
@@ -122,7 +122,9 @@ def search(
 
         write_search_report(report, result.run, result.trials, space=setting.space)
     if json:
-        return console.print_json(_record(result, setting.space, report))
+        return console.print_json(
+            _record(result, setting.space, report) | {"latencies": hardware_specs.described(models)}
+        )
     failed = sum(trial.evaluation.status is not Status.OK for trial in result.trials)
     done = counted(len(result.trials), "trial") + (f" ({failed:,} failed)" if failed else "")
     overhead = 1e3 * result.overhead_seconds / max(1, len(result.trials))

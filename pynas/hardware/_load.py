@@ -13,15 +13,15 @@ from pynas.hardware.model import HardwareModel
 from pynas.hardware.tabular import TabularLatency
 from pynas.spaces import SearchSpace
 
-Reader = Callable[[str, SearchSpace], tuple[HardwareModel, ...]]
+Reader = Callable[[str, SearchSpace, str | None], tuple[HardwareModel, ...]]
 
 
-def _tabular(rest: str, space: SearchSpace) -> tuple[HardwareModel, ...]:
+def _tabular(rest: str, space: SearchSpace, dataset: str | None) -> tuple[HardwareModel, ...]:
     path, device = _split(rest)
-    return TabularLatency.read(path, space, device)
+    return TabularLatency.read(path, space, device, dataset)
 
 
-def _table(rest: str, space: SearchSpace) -> tuple[HardwareModel, ...]:
+def _table(rest: str, space: SearchSpace, _: str | None) -> tuple[HardwareModel, ...]:
     return (LatencyTable.load(os.path.expanduser(rest), space),)
 
 
@@ -35,13 +35,15 @@ def kinds() -> tuple[str, ...]:
     return _READERS.names()
 
 
-def load(spec: str, space: SearchSpace | str) -> tuple[HardwareModel, ...]:
+def load(spec: str, space: SearchSpace | str, dataset: str | None = None) -> tuple[HardwareModel, ...]:
     """Read models of devices.
 
     Args:
         spec: ``hw:FILE`` or ``hw:FILE:DEVICE``, an archive for :meth:`TabularLatency.read`; or
             ``table:FILE``, a table from :meth:`LatencyTable.build` or ``pynas hardware build``.
         space: The search space that the architectures belong to.
+        dataset: Data set of the networks' inputs, where the file has several and ``spec`` names none; a
+            table of ``pynas hardware build`` is of the input size that it was built for.
 
     Raises:
         UserError: The source is unknown, absent, damaged, or of another space.
@@ -51,7 +53,7 @@ def load(spec: str, space: SearchSpace | str) -> tuple[HardwareModel, ...]:
     reader = _READERS.get(kind)
     if not rest:
         raise UserError(f"latency {spec}: give a file, as in {kind}:FILE")
-    return reader(rest, space)
+    return reader(rest, space, dataset)
 
 
 def _split(text: str) -> tuple[str, str | None]:

@@ -85,7 +85,11 @@ class TabularLatency(HardwareModel):
 
     @classmethod
     def read(
-        cls, path: str | os.PathLike[str], space: SearchSpace, device: str | None = None
+        cls,
+        path: str | os.PathLike[str],
+        space: SearchSpace,
+        device: str | None = None,
+        dataset: str | None = None,
     ) -> tuple[TabularLatency, ...]:
         """Read an ``.npz`` archive of arrays ``DATASET/DEVICE_latency`` and ``DATASET/DEVICE_energy``.
 
@@ -95,13 +99,16 @@ class TabularLatency(HardwareModel):
         Args:
             path: The archive.
             space: Space of the architectures.
-            device: ``raspi4``, ``cifar100/raspi4``, or None for all; the default data set is cifar10.
+            device: ``raspi4``, ``cifar100/raspi4``, or None for all.
+            dataset: Data set of the networks' inputs, where ``device`` does not name it; the same network is
+                slower on larger images. By default cifar10, or the only one there is. The split
+                ``cifar10-valid`` has the latencies of cifar10.
 
         Returns:
             One model for each quantity of the device or devices.
 
         Raises:
-            UserError: The file cannot be read, has no such device, or is not of this space.
+            UserError: The file cannot be read, has no such device or data set, or is not of this space.
         """
         path = Path(os.path.expanduser(path))
         with open_npz(path) as archive:
@@ -111,7 +118,7 @@ class TabularLatency(HardwareModel):
                     f"{path}: expected arrays called DATASET/DEVICE_latency, got the keys "
                     f"{listed(sorted(archive.files)) or 'none'}"
                 )
-            wanted = _wanted(path, columns, device)
+            wanted = _wanted(path, columns, device, dataset)
             rows = _rows(path, archive["arch_str"], space) if "arch_str" in archive else None
             read = {match: _numbers(path, match.string, archive[match.string]) for match in wanted}
         return tuple(
@@ -122,12 +129,19 @@ class TabularLatency(HardwareModel):
         )
 
 
-def _wanted(path: Path, columns: list[re.Match[str]], device: str | None) -> list[re.Match[str]]:
-    dataset, _, name = (device or "").rpartition("/")
+def _wanted(
+    path: Path, columns: list[re.Match[str]], device: str | None, dataset: str | None
+) -> list[re.Match[str]]:
+    named, _, name = (device or "").rpartition("/")
     datasets = sorted({match["dataset"] for match in columns})
-    chosen = dataset or (_DEFAULT_DATASET if _DEFAULT_DATASET in datasets else datasets[0])
+    chosen = named or dataset or (datasets[0] if len(datasets) == 1 else _DEFAULT_DATASET)
     if chosen not in datasets:
-        raise UserError(f"{path}: no dataset {chosen!r}; it has: {listed(datasets)}")
+        chosen = chosen.removesuffix("-valid")
+    if chosen not in datasets:
+        raise UserError(
+            f"{path}: no latencies for data set {chosen!r}; it has: {listed(datasets)}; to take those of "
+            f"another data set, name it: hw:{path.name}:{datasets[0]}/{name or 'DEVICE'}"
+        )
     there = [match for match in columns if match["dataset"] == chosen]
     wanted = [match for match in there if name in ("", match["device"])]
     if not wanted:

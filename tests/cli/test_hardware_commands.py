@@ -221,3 +221,31 @@ def test_constraints_and_units() -> None:
     assert human("energy", 3) == "3 mJ"
     assert human("memory", 2**20) == "1.000 MiB"
     assert human("latency", float("nan")) == "not known"
+
+
+def test_latencies_are_of_the_tables_data_set(run: Any, tmp_path: Path) -> None:
+    space = pynas.spaces.get("nasbench201")
+    accuracy, fast = np.random.default_rng(0).uniform(10, 90, space.size), np.arange(space.size) < 3000
+    np.savez(tmp_path / "t.npz", **{f"{d}/test_accuracy@200": accuracy for d in ("cifar10", "cifar100")})
+    np.savez(
+        tmp_path / "hw.npz",
+        **{
+            "cifar10/raspi4_latency": np.where(fast, 1.0, 9.0),
+            "cifar100/raspi4_latency": np.where(fast, 9.0, 1.0),
+        },
+    )
+
+    def within(dataset: str, device: str) -> int:
+        code, out, _ = run(
+            "rank", "--proxies", "params", "--table", f"table:{tmp_path}/t.npz", "--dataset", dataset,
+            "--sample", "40", "--latency", f"hw:{tmp_path}/hw.npz:{device}",
+            "--constraint", "latency:raspi4<5", "--json",
+        )  # fmt: skip
+        assert code == 0
+        found = json.loads(out)
+        named = device.rpartition("/")[0] or dataset
+        assert found["latencies"] == [{"name": "latency:raspi4", "dataset": named, "source": "hw.npz"}]
+        return next(c["count_within"] for c in found["correlations"].values())
+
+    assert within("cifar10", "raspi4") + within("cifar100", "raspi4") == 40
+    assert within("cifar100", "cifar10/raspi4") == within("cifar10", "raspi4")

@@ -76,7 +76,7 @@ def test_rows_by_architecture_string(tmp_path):
     [
         ("hw:/no/such.npz", "/no/such.npz: no such file"),
         ("hw:{}:pixel3", "no device 'pixel3'; it has: edgetpu, raspi4"),
-        ("hw:{}:imagenet/raspi4", "no dataset 'imagenet'; it has: cifar10, cifar100"),
+        ("hw:{}:imagenet/raspi4", "no latencies for data set 'imagenet'; it has: cifar10, cifar100"),
         ("hw:", "give a file, as in hw:FILE"),
         ("tabel:{}", "unknown kind of latencies 'tabel'; known: hw, table. Did you mean 'table'?"),
         ("table:{}", "not a latency table"),
@@ -122,3 +122,24 @@ def test_hw_nas_bench(shared_data):
 def test_no_torch():
     code = "import sys, pynas.hardware; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_data_set_that_accuracies_are_of(tmp_path):
+    """The same network has another latency on larger images."""
+    values = {
+        d: np.full(SPACE.size, n) for d, n in (("cifar10", 1.0), ("cifar100", 2.0), ("ImageNet16-120", 3.0))
+    }
+    np.savez(tmp_path / "hw.npz", **{f"{d}/raspi4_latency": v for d, v in values.items()})
+    arch, spec = next(iter(SPACE.all())), f"hw:{tmp_path}/hw.npz:raspi4"
+
+    def latency(spec, dataset):
+        return load(spec, SPACE, dataset)[0].predict(arch)
+
+    assert [latency(spec, d) for d in (None, "cifar10-valid", *values)] == [1, 1, 1, 2, 3]
+    assert latency(spec.replace("raspi4", "cifar10/raspi4"), "cifar100") == 1  # who names one gets it
+    with pytest.raises(UserError, match=r"no latencies for data set 'svhn'; it has: .*name it: hw:hw.npz:"):
+        latency(spec, "svhn")
+    del values["cifar10"]
+    np.savez(tmp_path / "hw.npz", **{f"{d}/raspi4_latency": v for d, v in values.items()})
+    with pytest.raises(UserError, match="no latencies for data set 'cifar10'"):
+        latency(spec, None)
