@@ -27,6 +27,7 @@ from pynas.evaluate._prepare import (
 )
 from pynas.proxies import BatchProbe, Probe, ProbeCall, Proxy
 from pynas.stats import Statistic, Statistics
+from pynas.stats.computed_weights import has_computed_weights, held
 from pynas.stats.data import LossFn, check_data, ordinary
 from pynas.stats.eager import check_readable, eager
 from pynas.stats.memory_format import formatted, images_in, needs_its_own_format, wants_channels_last
@@ -157,7 +158,7 @@ def score_prepared(
         def call(needs: Sequence[Statistic[Any]]) -> ProbeCall:
             return ProbeCall(model, batch, targets, loss_fn, needs, seed, micro_batches, fallback)
 
-        return _by_probe(which, call, counted)
+        return _by_probe(model, which, call, counted)
 
     if keep_layout or not wants_channels_last(model):
         return scores_of(proxies, inputs)[0]
@@ -171,6 +172,7 @@ def score_prepared(
 
 
 def _by_probe(
+    model: nn.Module,
     proxies: Sequence[Proxy],
     call: Callable[[Sequence[Statistic[Any]]], ProbeCall],
     counted: frozenset[str] | None,
@@ -178,11 +180,16 @@ def _by_probe(
     """Scores, and the proxies that an exception stopped which is none of pynas' own."""
     scores: dict[str, Score] = {}
     stopped = []
-    waiting = [[p for p in proxies if p.probe == probe] for probe in dict.fromkeys(p.probe for p in proxies)]
+    computed = has_computed_weights(model)
+    shared: dict[tuple[Probe, bool], list[Proxy]] = {}
+    for p in proxies:
+        shared.setdefault((p.probe, computed and p.over_weights), []).append(p)
+    waiting = list(shared.values())
     while waiting:
         sharing = waiting.pop(0)
         start = time.perf_counter()
-        statistics = _probe(sharing[0].probe, call([need for p in sharing for need in p.needs]))
+        with held(model) if computed and sharing[0].over_weights else nullcontext():
+            statistics = _probe(sharing[0].probe, call([need for p in sharing for need in p.needs]))
         seconds = time.perf_counter() - start
         if isinstance(statistics, Exception) and len(sharing) > 1:
             waiting += [[p] for p in sharing]  # a failure of one must not fail the others
