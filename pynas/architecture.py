@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pynas._io import strict_json
 from pynas._io.files import shortened
@@ -16,14 +16,22 @@ class Architecture:
     Attributes:
         space: Name of the search space that the decisions belong to.
         decisions: One integer per decision of that space, the index of the choice taken.
+        notation: What a text that it was read from says beyond that, such as the order of two edges, by which
+            published weights are named. No part of its identity, and neither compared nor stored.
     """
 
     space: str
     decisions: tuple[int, ...]
+    notation: str = field(default="", compare=False, repr=False)
 
     def __post_init__(self) -> None:
         # Lists and numpy integers would break hashing and JSON far from the place that made them.
         object.__setattr__(self, "decisions", tuple(int(d) for d in self.decisions))
+
+    @property
+    def plain(self) -> Architecture:
+        """The same without a notation."""
+        return Architecture(self.space, self.decisions) if self.notation else self
 
     def to_json(self) -> str:
         """Serialise to a compact JSON object."""

@@ -93,7 +93,7 @@ class ProxyEvaluator:
     def __call__(self, architecture: Architecture) -> Evaluation:
         """Score one architecture; a failure becomes a status."""
         with autograd():
-            return self._evaluation(architecture)
+            return self._evaluation(architecture.plain)
 
     def _evaluation(self, architecture: Architecture) -> Evaluation:
         start = time.perf_counter()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 from fractions import Fraction
 from typing import Any
 
@@ -412,3 +413,41 @@ def test_bad_arguments() -> None:
         DARTSCNN(network="imagenet", channels=1)
     with pytest.raises(UserError, match="num_classes: expected a positive integer"):
         SPACE.build(samples(1)[0], num_classes=0)
+
+
+def test_parameters_are_numbered_in_the_order_of_the_text() -> None:
+    """The authors' code appends the operations of a cell as the genotype lists them."""
+    arch = SPACE.parse(V2)
+    assert SPACE.parse(SPACE.format(arch)).notation == arch.notation == "00100101"
+    assert arch == SPACE.parse(SPACE.format(arch.plain))  # the same architecture
+    assert arch.plain.notation == ""
+    network, genotype = SPACE.build(arch), SPACE.genotype(arch)
+    for cell, listed in ((network.cells[0], genotype.normal), (network.cells[2], genotype.reduce)):
+        for k, (operation, source) in enumerate(listed):
+            module = cell._ops[k]
+            kernels = [m.kernel_size for m in module.modules() if isinstance(m, nn.Conv2d) and m.groups > 1]
+            pools = [m for m in module.modules() if isinstance(m, nn.MaxPool2d | nn.AvgPool2d)]
+            assert bool(kernels) == ("conv" in operation)
+            assert bool(pools) == ("pool" in operation)
+            assert cell.sources[k] == source
+
+
+def test_the_order_of_edges_does_not_change_the_function() -> None:
+    arch = SPACE.parse(V2)
+    torch.manual_seed(0)
+    network, other = SPACE.build(arch).double().eval(), SPACE.build(arch.plain).double().eval()
+    weights = dict(network.state_dict())
+    genotypes = SPACE.genotype(arch), SPACE.genotype(arch.plain)
+    renamed = {}
+    for name, value in weights.items():
+        match = re.match(r"cells\.(\d+)\._ops\.(\d+)\.(.*)", name)
+        if match:
+            cell, k = int(match[1]), int(match[2])
+            mine, theirs = (g.reduce if cell in (2, 5) else g.normal for g in genotypes)
+            node = k // 2 * 2
+            k = node + list(theirs[node : node + 2]).index(mine[k])
+            name = f"cells.{cell}._ops.{k}.{match[3]}"
+        renamed[name] = value
+    other.load_state_dict(renamed)
+    x = torch.randn(2, 3, 16, 16, dtype=torch.float64)
+    torch.testing.assert_close(network(x), other(x), rtol=1e-9, atol=1e-12)

@@ -30,6 +30,7 @@ NETWORKS: Final = {"search": (16, 8), "cifar": (36, 20), "imagenet": (48, 14)}
 """Channels and cells of the published networks."""
 
 CELLS: Final = ("normal", "reduce")
+SWAPPED: Final = "1"  # in the notation of an architecture: the higher source comes first
 _HIGHEST: Final = tuple(1 + node for node in range(NODES) for _ in range(2))  # largest source of each edge
 _PER_CELL: Final = 3 * NODES  # decisions
 _OUTPUT: Final = 2 + NODES  # number of the output in the graph of a cell
@@ -126,15 +127,24 @@ class DARTSCNN(SearchSpace):
         )
         return normal, reduce
 
-    def _from_cells(self, cells: list[list[_Node]]) -> Architecture:
-        return Architecture(self.name, tuple(d for cell in cells for d in _decisions(cell)))
+    def _from_cells(self, cells: list[list[_Node]], notation: str = "") -> Architecture:
+        return Architecture(self.name, tuple(d for cell in cells for d in _decisions(cell)), notation)
 
     def genotype(self, arch: Architecture) -> Genotype:
-        """The architecture as the :class:`pynas.nn.Genotype` that supernets take; :meth:`parse` reads it."""
+        """The architecture as the :class:`pynas.nn.Genotype` that supernets take; :meth:`parse` reads it.
+
+        The two edges of a node come in the order of the text that the architecture was parsed from, else the
+        lower source first.
+        """
         from pynas.nn.genotype import Genotype
 
+        swapped = iter(arch.notation or "0" * len(CELLS) * NODES)
         normal, reduce = (
-            tuple((OPERATIONS[operation], source) for node in cell for operation, source in node)
+            tuple(
+                (OPERATIONS[operation], source)
+                for node in cell
+                for operation, source in (node[::-1] if next(swapped) == SWAPPED else node)
+            )
             for cell in self.cells(arch)
         )
         return Genotype(normal, reduce)
@@ -158,7 +168,8 @@ class DARTSCNN(SearchSpace):
         Args:
             text: ``Genotype(...)`` as in the authors' code, its JSON form, the compact form (see
                 :meth:`compact`), a published name (:data:`PUBLISHED`), or the value that
-                ``supernet.derive()`` returns. The two edges of a node may come in any order.
+                ``supernet.derive()`` returns. The two edges of a node may come in any order. It is kept for
+                :meth:`build`, whose parameters are numbered by it, as in the authors' code.
 
         Raises:
             UserError: The text is malformed, or a node has the same source twice; the message points at the
@@ -186,7 +197,13 @@ class DARTSCNN(SearchSpace):
                 readers[name] = lambda name=name: edges(name)
                 readers[f"{name}_concat"] = lambda: reader.concat(2, _OUTPUT - 1)
             reader.fields(readers, CELLS)
-        return self._from_cells([self._nodes(reader, found[name]) for name in CELLS])
+        swapped = "".join(
+            SWAPPED if a.source > b.source else "0"
+            for name in CELLS
+            for a, b in zip(found[name][::2], found[name][1::2], strict=True)
+        )
+        cells = [self._nodes(reader, found[name]) for name in CELLS]
+        return self._from_cells(cells, swapped if SWAPPED in swapped else "")
 
     def _nodes(self, reader: GenotypeReader, edges: list[EdgeText]) -> list[_Node]:
         nodes = []
@@ -241,6 +258,9 @@ class DARTSCNN(SearchSpace):
         self, arch: Architecture, num_classes: int = 10, in_channels: int = 3, prune: bool = False
     ) -> nn.Module:
         """Build the network; parameter names are those of the authors' code, so their weights load.
+
+        That code numbers the operations of a cell in the order of the genotype's text: for published weights
+        build what :meth:`parse` made of the published genotype.
 
         Every operation of every cell reaches the output, so ``prune`` has no effect. Images may have any
         size; with an auxiliary head, at least 8 x 8 pixels (7 x 7 with the ImageNet stem) must remain after
