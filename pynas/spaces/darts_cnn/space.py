@@ -14,6 +14,7 @@ from pynas.architecture import Architecture
 from pynas.spaces._genotype_text import EdgeText, GenotypeReader
 from pynas.spaces.base import Edge, SearchSpace, check_positive
 from pynas.spaces.darts_cnn import counts as counts
+from pynas.spaces.darts_cnn import notations
 
 if TYPE_CHECKING:
     from torch import nn
@@ -167,7 +168,8 @@ class DARTSCNN(SearchSpace):
 
         Args:
             text: ``Genotype(...)`` as in the authors' code, its JSON form, the compact form (see
-                :meth:`compact`), a published name (:data:`PUBLISHED`), or the value that
+                :meth:`compact`), a published name (:data:`PUBLISHED`), the numbers of NAS-Bench-301's
+                records, ``(((source, operation), ...), (...))`` without ``none``, or the value that
                 ``supernet.derive()`` returns. The two edges of a node may come in any order. It is kept for
                 :meth:`build`, whose parameters are numbered by it, as in the authors' code.
 
@@ -177,6 +179,7 @@ class DARTSCNN(SearchSpace):
         """
         text = (text if isinstance(text, str) else text.to_json()).strip()
         text = PUBLISHED.get(text, text)
+        text = notations.genotype_text(text) or text
         reader = GenotypeReader(text, self._parse_error, OPERATIONS)
         found: dict[str, list[EdgeText]] = {}
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from pynas._errors import UserError
 from pynas.architecture import Architecture
 from pynas.spaces.base import Edge, SearchSpace, check_positive
+from pynas.spaces.nasbench201 import notations
 
 if TYPE_CHECKING:
     from torch import nn
@@ -93,8 +94,14 @@ class NASBench201(SearchSpace):
         return f"|{first}|+|{rest[0]}|{rest[1]}|+|{rest[2]}|{rest[3]}|{rest[4]}|"
 
     def parse(self, text: str) -> Architecture:
-        """Read an official string; surrounding blanks are ignored."""
+        """Read an official string, a dictionary of edges, or ``naslib:`` and NASLib's six numbers.
+
+        Surrounding blanks are ignored; :func:`pynas.spaces.nasbench201.notations.read` says what is read.
+        """
         text = text.strip()
+        edges = notations.read(text)
+        if edges is not None:
+            return Architecture(self.name, tuple(OPERATIONS.index(edges[edge]) for edge in EDGES))
         decisions = []
         position = 0
         for source, target in EDGES:
