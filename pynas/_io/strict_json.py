@@ -52,19 +52,20 @@ def loads(text: str) -> Any:
     return value
 
 
-def read(path: Path, what: str, *, hint: str = "") -> Any:
+def read(path: Path, what: str, *, hint: str = "", largest: int = LARGEST) -> Any:
     """The value in a file of UTF-8 text, as :func:`loads` reads it.
 
     Args:
         path: The file.
         what: What it should be, for the message ("a latency table").
         hint: What to do if there is no file, to end the message with.
+        largest: Bytes that it may have.
 
     Raises:
-        UserError: It is absent, no regular file, larger than 64 MiB, or no JSON.
+        UserError: It is absent, no regular file, larger than that (64 MiB by default), or no JSON.
     """
     try:
-        return loads(_content(path, what, hint).decode())
+        return loads(_content(path, what, hint, largest).decode())
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not {what}: it is not UTF-8 text (byte {error.start})") from None
     except UserError:
@@ -86,13 +87,13 @@ def read_lines(path: Path, what: str) -> list[Any]:
     return found
 
 
-def _content(path: Path, what: str, hint: str = "") -> bytes:
+def _content(path: Path, what: str, hint: str = "", largest: int = LARGEST) -> bytes:
     with open_regular(path, hint) as file:
         size = size_of(file)
-        if size > LARGEST:
+        if size > largest:
             raise UserError(f"{path}: not {what}: {size} bytes are more than one ever has")
         try:
-            return file.read(LARGEST)
+            return file.read(largest)
         except OSError as error:
             raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
 

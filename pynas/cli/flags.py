@@ -36,7 +36,7 @@ Metric = Annotated[
 Dataset = Annotated[str | None, typer.Option(help="Data set or task of the table, such as cifar100.")]
 Space = Annotated[
     str,
-    typer.Option(help="Search space, NAME or NAME:option=value,...; see 'pynas spaces'."),
+    typer.Option(help="Search space, NAME, NAME:option=value,... or template:FILE; see 'pynas spaces'."),
 ]
 Text = Annotated[
     Path | None, typer.Option(help="Text for spaces of language models, in place of images: .txt or .gz.")

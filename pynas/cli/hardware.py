@@ -32,7 +32,7 @@ OptionalSpace = Annotated[
 
 @app.command("build")
 def build(
-    space: Annotated[str, typer.Argument(help="Search space, NAME or NAME:option=value,...")],
+    space: Annotated[str, typer.Argument(help="Search space, NAME, NAME:option=value,... or template:FILE")],
     output: Annotated[Path, typer.Argument(help="Table to write, JSON; resumes an unfinished one.")],
     device: Annotated[str, typer.Option(help="cpu | cuda.")] = "cpu",
     name: Annotated[str | None, typer.Option(help="Name of the device in constraints.")] = None,

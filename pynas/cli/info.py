@@ -19,7 +19,10 @@ from pynas.cli import console, flags, specs
 
 def spaces(
     space: Annotated[
-        str | None, typer.Argument(help="Show this one: NAME or NAME:option=value,...", show_default=False)
+        str | None,
+        typer.Argument(
+            help="Show this one: NAME, NAME:option=value,... or template:FILE", show_default=False
+        ),
     ] = None,
     json: flags.Json = False,
 ) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pynas._errors import UserError
 from pynas._plural import counted
+from pynas.spaces import TemplateSpace
 from pynas.spaces.base import SPACES
 
 if TYPE_CHECKING:
@@ -30,12 +31,15 @@ class Inputs:
 
 
 def open_space(text: str) -> SearchSpace:
-    """The space of ``NAME`` or ``NAME:option=value,option=value``.
+    """The space of ``NAME`` or ``NAME:option=value,option=value``; of ``template:FILE``.
 
     Raises:
-        UserError: There is no such space, or it has no such option; the message lists them.
+        UserError: There is no such space, or it has no such option; the message lists them. There is no such
+            file, or it holds no template.
     """
     name, _, rest = text.partition(":")
+    if name == TemplateSpace.name:
+        return TemplateSpace.open(rest)
     parameters = inspect.signature(SPACES.get(name)).parameters
     known = {key: parameter.default for key, parameter in parameters.items()}
     options: dict[str, Any] = {}
@@ -49,6 +53,24 @@ def open_space(text: str) -> SearchSpace:
         return SPACES.get(name)(**options)
     except TypeError as error:  # a value of the wrong type, which the constructor did not check
         raise UserError(f"--space {text}: {error}") from error
+
+
+def open_template(text: str, **refused: object) -> TemplateSpace | None:
+    """The space of ``template:FILE``; None if ``text`` names any other space.
+
+    Args:
+        text: The value of ``--space``.
+        refused: Values of options that a template has no use for; None if they were not given.
+
+    Raises:
+        UserError: There is no such file, it holds no template, or one of these options was given.
+    """
+    if text.partition(":")[0] != TemplateSpace.name:
+        return None
+    for option, value in refused.items():
+        if value is not None:
+            raise UserError(f"--{option}: the template says what it has, got {value}; leave it out")
+    return TemplateSpace.open(text.partition(":")[2])
 
 
 def _value(text: str) -> Any:

@@ -13,13 +13,14 @@ from pynas._errors import UserError
 from pynas._io import weights
 from pynas._io.atomic import check_output_folder
 from pynas._plural import counted
-from pynas.cli import console, flags
+from pynas.cli import console, flags, specs
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from pynas.data import Batch, Images
     from pynas.nn import Supernet
+    from pynas.spaces import TemplateSpace
     from pynas.supernet import Method, SharedWeights, TrainingStep
 
 _SPACES = ("darts", "nasbench201", "spos_shufflenet")
@@ -29,7 +30,12 @@ _CALIBRATION = 2048  # images to recalibrate the batch norms of an architecture 
 
 
 def supernet(
-    space: Annotated[str, typer.Option(help="darts | nasbench201 | spos_shufflenet (paths only).")] = "darts",
+    space: Annotated[
+        str,
+        typer.Option(
+            help="darts | nasbench201 | spos_shufflenet (paths only) | template:FILE (or a ready one's name)."
+        ),
+    ] = "darts",
     images: flags.Images = "digits",
     image_size: Annotated[
         int | None, typer.Option(help="Resize images to this many pixels; digits are 16 by default.", min=4)
@@ -40,7 +46,12 @@ def supernet(
     held_out: Annotated[float, typer.Option(help="Fraction of images that training never sees.")] = 0.2,
     epochs: Annotated[int, typer.Option(help="Passes over the images that train the weights.", min=1)] = 10,
     batch: Annotated[int, typer.Option(help="Images in a step.", min=2)] = 64,
-    channels: Annotated[int, typer.Option(help="Channels of the first cells; 16 in the papers.", min=1)] = 8,
+    channels: Annotated[
+        int | None,
+        typer.Option(
+            help="Channels of the first cells; 16 in the papers, 8 by default; not of templates.", min=1
+        ),
+    ] = None,
     cells: Annotated[
         int | None,
         typer.Option(help="Cells; default: 5, for nasbench201 1 in each of its three stages.", min=1),
@@ -89,8 +100,10 @@ def supernet(
       pynas supernet
       pynas supernet --images cifar10:DIR --channels 16 --cells 8 --crop 4 --flip --save net.safetensors
       pynas supernet --space nasbench201 --sampling uniform --checkpoint run1 --resume
+      pynas supernet --space template:mine.json --sampling fair
       torchrun --nproc-per-node 2 -m pynas.cli supernet --sampling fair
     """
+    template = specs.open_template(space, channels=channels, cells=cells)
     _check(space, sampling, order, precision, held_out, save)
     flags.check_rates(learning_rate=learning_rate, alpha_learning_rate=alpha_learning_rate)
     if checkpoint is not None:
@@ -107,9 +120,11 @@ def supernet(
 
     if threads is not None:
         torch.set_num_threads(threads)
-    if image_size is None and images == "digits":
-        image_size = 16  # they are scans of 8x8
+    if image_size is None and images == "digits":  # they are scans of 8x8
+        image_size = 16 if template is None else template.image_size
     source = data.load_images(images, size=image_size, limit=limit, seed=seed)
+    if template is not None:
+        template.check_image_size(int(source.inputs.shape[-1]))
     held = round(held_out * len(source))
     parts = 2 if sampling in _MIXTURES else 1
     if held < 1 or (len(source) - held) // parts < batch:
@@ -119,7 +134,7 @@ def supernet(
         )
     positions = torch.randperm(len(source), generator=torch.Generator().manual_seed(seed)).tolist()
     test, training = source.take(positions[:held]), source.take(positions[held:])
-    model = _build(space, source, channels, cells, seed)
+    model = _build(template or space, source, channels or 8, cells, seed)
     method = _method(model, sampling, order, alpha_learning_rate, int(source.inputs.shape[-1]))
     options = TrainingOptions(
         epochs, batch_size=batch, learning_rate=learning_rate, precision=cast(Any, precision)
@@ -168,6 +183,7 @@ def supernet(
     if save is not None:
         network = getattr(model, "network", model)
         metadata = {"space": space, "architecture": found.to_json(), "images": images}
+        metadata |= {} if template is None else {"template": template.template}
         weights.save(save, network.state_dict(), metadata)
     if json:
         record = {
@@ -198,7 +214,7 @@ def supernet(
         f"held-out accuracy {100 * right:.1f} % on {counted(held, 'image')} "
         f"(always the largest class: {100 * chance:.1f} %){of}"
     )
-    console.say(f"found: {_text(found)}")
+    console.say(f"found: {_text(found, model)}")
     if save is not None:
         console.say(f"saved: {save}")
     return None
@@ -206,8 +222,8 @@ def supernet(
 
 def _check(space: str, sampling: str, order: int, precision: str, held_out: float, save: Path | None) -> None:
     """Check the options before images are read."""
-    if space not in _SPACES:
-        raise UserError(f"--space: expected one of {', '.join(_SPACES)}, got {space!r}")
+    if space not in _SPACES and space.partition(":")[0] != "template":
+        raise UserError(f"--space: expected one of {', '.join(_SPACES)} or template:FILE, got {space!r}")
     if sampling not in _MIXTURES + _PATHS:
         raise UserError(f"--sampling: expected one of {', '.join(_MIXTURES + _PATHS)}, got {sampling!r}")
     if space == "spos_shufflenet" and sampling not in _PATHS:
@@ -222,14 +238,18 @@ def _check(space: str, sampling: str, order: int, precision: str, held_out: floa
         weights.check_target(save, "--save")
 
 
-def _build(space: str, source: Images, channels: int, cells: int | None, seed: int) -> SharedWeights:
+def _build(
+    space: str | TemplateSpace, source: Images, channels: int, cells: int | None, seed: int
+) -> SharedWeights:
     import torch
 
     from pynas.nn import DARTSSupernet, NASBench201Supernet
-    from pynas.supernet import CellWeights, SPOSSupernet
+    from pynas.supernet import CellWeights, SPOSSupernet, TemplateSupernet
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        if not isinstance(space, str):
+            return TemplateSupernet(space, source.num_classes, int(source.inputs.shape[1]))
         if space == "spos_shufflenet":
             return SPOSSupernet(None, source.num_classes, width=channels / 16)
         if space == "darts":
@@ -279,11 +299,7 @@ def _judge(
     return sorted(judged, key=lambda pair: -pair[0])
 
 
-def _text(found: Any) -> str:
+def _text(found: Any, model: SharedWeights) -> str:
     from pynas.architecture import Architecture
 
-    if isinstance(found, Architecture):
-        from pynas import spaces
-
-        return spaces.get(found.space).format(found)
-    return str(found)
+    return model.space.format(found) if isinstance(found, Architecture) else str(found)

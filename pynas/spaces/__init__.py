@@ -25,6 +25,7 @@ from pynas.spaces.nasbench201 import NASBench201
 from pynas.spaces.nats_size import NATSSize
 from pynas.spaces.proxylessnas import ProxylessNAS
 from pynas.spaces.spos_shufflenet import SPOSShuffleNet
+from pynas.spaces.template import TemplateSpace
 from pynas.spaces.transnas import TransNASMacro, TransNASMicro
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "SPOSShuffleNet",
     "SearchSpace",
     "Subset",
+    "TemplateSpace",
     "TransNASMacro",
     "TransNASMicro",
     "custom",
@@ -82,3 +84,4 @@ register(TransNASMicro)
 register(TransNASMacro)
 register(SPOSShuffleNet)
 register(ProxylessNAS)
+register(TemplateSpace)

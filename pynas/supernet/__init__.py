@@ -20,6 +20,7 @@ from pynas.supernet.nasbench101 import NASBench101Supernet
 from pynas.supernet.options import TrainingOptions
 from pynas.supernet.recurrent import RecurrentSupernet
 from pynas.supernet.sampling import FairSampler, FlopsBinSampler, Sampler, UniformSampler
+from pynas.supernet.templates import TemplateSupernet
 from pynas.supernet.trainer import Trainer, TrainingResult, TrainingStep
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "SinglePath",
     "SubnetEvaluator",
     "SubnetScore",
+    "TemplateSupernet",
     "TextSchedule",
     "TextStep",
     "Trainer",

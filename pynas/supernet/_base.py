@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pynas import ops
 from pynas._errors import UserError
 from pynas.architecture import Architecture
+from pynas.nn import Supernet
 from pynas.spaces import SearchSpace
 
 
@@ -54,6 +55,10 @@ class SharedWeights(nn.Module, ABC):
     @abstractmethod
     def _replace_classifier(self, layer: nn.Linear) -> None:
         """Replace the classifier by ``layer``."""
+
+    def settings(self) -> dict[str, Any]:
+        """What tells it, beside its class, from others of equal tensors, as JSON values: for checkpoints."""
+        return {}
 
     def select(self, arch: Architecture | None) -> None:
         """Select the architecture that ``model(x)`` runs; None deselects."""
@@ -100,6 +105,16 @@ class SharedWeights(nn.Module, ABC):
             if layer.bias is not None:
                 layer.bias.zero_()
         self._replace_classifier(layer)
+
+
+class MixtureWeights(SharedWeights):
+    """Shared weights whose network also runs mixtures and has architecture parameters.
+
+    Attributes:
+        network: The network, which remains usable by itself.
+    """
+
+    network: Supernet
 
 
 def call(module: nn.Module) -> Callable[[Any], Any]:

@@ -14,14 +14,24 @@ from pynas.spaces import (
     ProxylessNAS,
     SearchSpace,
     SPOSShuffleNet,
+    TemplateSpace,
 )
 from pynas.supernet._base import SharedWeights
 from pynas.supernet.cells import CellWeights
 from pynas.supernet.chains import ProxylessNASSupernet, SPOSSupernet
 from pynas.supernet.nasbench101 import NASBench101Supernet
 from pynas.supernet.recurrent import RecurrentSupernet
+from pynas.supernet.templates import TemplateSupernet
 
-SPACES = ("nasbench101", "nasbench201", "darts_cnn", "darts_rnn", "proxylessnas", "spos_shufflenet")
+SPACES = (
+    "nasbench101",
+    "nasbench201",
+    "darts_cnn",
+    "darts_rnn",
+    "proxylessnas",
+    "spos_shufflenet",
+    "template",
+)
 
 
 def build(space: SearchSpace, num_classes: int = 10, in_channels: int = 3, **options: Any) -> SharedWeights:
@@ -29,12 +39,12 @@ def build(space: SearchSpace, num_classes: int = 10, in_channels: int = 3, **opt
 
     Args:
         space: One of ``nasbench101``, ``nasbench201``, ``darts_cnn``, ``darts_rnn``, ``proxylessnas``,
-            ``spos_shufflenet``.
+            ``spos_shufflenet``, ``template``.
         num_classes: Number of classes; for ``darts_rnn``, size of the vocabulary.
         in_channels: Channels of images; ignored for words.
         options: Options of the class: :class:`NASBench101Supernet`, :class:`~pynas.nn.NASBench201Supernet`,
             :class:`~pynas.nn.DARTSSupernet`, :class:`RecurrentSupernet`, :class:`ProxylessNASSupernet`,
-            :class:`SPOSSupernet`.
+            :class:`SPOSSupernet`, :class:`TemplateSupernet`.
 
     Raises:
         UserError: There is no supernet of that space.
@@ -52,6 +62,8 @@ def build(space: SearchSpace, num_classes: int = 10, in_channels: int = 3, **opt
         return RecurrentSupernet(space, num_classes, **options)
     if isinstance(space, SPOSShuffleNet):
         return SPOSSupernet(space, num_classes, in_channels, **options)
+    if isinstance(space, TemplateSpace):
+        return TemplateSupernet(space, num_classes, in_channels, **options)
     if isinstance(space, ProxylessNAS):
         return ProxylessNASSupernet(space, num_classes, in_channels, **options)
     raise UserError(f"space: there is no supernet of {space.name}; expected one of {', '.join(SPACES)}")

@@ -12,16 +12,18 @@ from pynas.architecture import Architecture
 from pynas.nn import DARTSSupernet, NASBench201Supernet
 from pynas.nn.cell import Cell, NASBench201Cell
 from pynas.spaces import DARTSCNN, NASBench201, SearchSpace
-from pynas.supernet._base import Segment, SharedWeights, channels_last
+from pynas.supernet._base import MixtureWeights, Segment, channels_last
 
 
-class CellWeights(SharedWeights):
+class CellWeights(MixtureWeights):
     """A :class:`~pynas.nn.NASBench201Supernet` or :class:`~pynas.nn.DARTSSupernet` as weights of its space.
 
     Args:
         network: The network, which is trained in place and remains usable by itself, also with mixtures.
         space: The space; if None, ``nasbench201`` or ``darts_cnn`` with the network's channels and cells.
     """
+
+    network: NASBench201Supernet | DARTSSupernet
 
     def __init__(
         self, network: NASBench201Supernet | DARTSSupernet, space: SearchSpace | None = None

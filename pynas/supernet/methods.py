@@ -23,9 +23,8 @@ from pynas._errors import UserError
 from pynas.architecture import Architecture
 from pynas.nn import Supernet
 from pynas.supernet import distributed
-from pynas.supernet._base import SharedWeights
+from pynas.supernet._base import MixtureWeights, SharedWeights
 from pynas.supernet._second_order import second_order_gradient
-from pynas.supernet.cells import CellWeights
 from pynas.supernet.sampling import Sampler
 
 Mixing = Literal["softmax", "gumbel", "gumbel_hard"]
@@ -117,15 +116,11 @@ class SinglePath(Method):
         """Raise UserError unless ``model`` is a :class:`SharedWeights` of the sampler's space."""
         if not isinstance(model, SharedWeights):
             raise UserError(f"model: expected SharedWeights to sample in, got {type(model).__name__}")
-        if model.space.name != self.sampler.space.name:
-            raise UserError(
-                f"sampler: expected one for {model.space.name}, the space of the model, "
-                f"got one for {self.sampler.space.name}"
-            )
+        self.sampler.check(model.space)
 
     def weights(self, model: nn.Module) -> Iterable[nn.Parameter]:
         """All parameters except those of the architecture."""
-        if isinstance(model, CellWeights):
+        if isinstance(model, MixtureWeights):
             return model.network.weight_parameters()
         return model.parameters()
 
@@ -287,7 +282,7 @@ class Differentiable(Method):
 
 
 def _supernet(model: nn.Module) -> Supernet:
-    network = model.network if isinstance(model, CellWeights) else model
+    network = model.network if isinstance(model, MixtureWeights) else model
     if not isinstance(network, Supernet):
         raise UserError(f"model: expected architecture parameters to train, got {type(model).__name__}")
     return network

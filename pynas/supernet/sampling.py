@@ -15,7 +15,7 @@ from typing import ClassVar
 from pynas._errors import UserError
 from pynas._plural import counted
 from pynas.architecture import Architecture
-from pynas.spaces import SearchSpace
+from pynas.spaces import SearchSpace, Subset, TemplateSpace
 
 
 class Sampler(ABC):
@@ -34,9 +34,32 @@ class Sampler(ABC):
     def sample(self, rng: random.Random) -> tuple[Architecture, ...]:
         """The architectures of one step; their gradients are added."""
 
+    def check(self, space: SearchSpace) -> None:
+        """Raise UserError unless the architectures are of ``space``, all or some of it."""
+        if space.name != self.space.name:
+            raise UserError(
+                f"sampler: expected one for {space.name}, the space of the model, "
+                f"got one for {self.space.name}"
+            )
+        ours, theirs = _whole(space), _whole(self.space)
+        if (
+            isinstance(ours, TemplateSpace)
+            and isinstance(theirs, TemplateSpace)
+            and ours.digest != theirs.digest
+        ):
+            raise UserError(
+                f"sampler: expected one for the template of the model, {ours.digest}, got one for "
+                f"{theirs.digest}; give it the model's space, or a subset of that"
+            )
+
     def describe(self) -> dict[str, str | int | float]:
         """Name and settings, by which a resumed training checks that they are unchanged."""
-        return {"sampler": self.name, "space": self.space.name}
+        part = {"subset": self.space.order_digest} if isinstance(self.space, Subset) else {}
+        return {"sampler": self.name, "space": self.space.name, **part}
+
+
+def _whole(space: SearchSpace) -> SearchSpace:
+    return _whole(space.parent) if isinstance(space, Subset) else space
 
 
 class UniformSampler(Sampler):

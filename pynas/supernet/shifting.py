@@ -223,6 +223,7 @@ class Shifting:
             "images": training_state.digest(self.inputs, self.targets),
             "validation": training_state.digest(self.evaluate.inputs, self.evaluate.targets),
             "calibration": None if calibration is None else len(calibration),
+            **self.model.settings(),
         }
 
     def _save(self, generations: int, found: Sequence[Candidate]) -> None:

@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 from pynas._errors import UserError
 from pynas._plural import counted
 from pynas.supernet import distributed, training_state
+from pynas.supernet._base import SharedWeights
 from pynas.supernet.checkpoint import Checkpoint, CheckpointFolder
 from pynas.supernet.methods import Method, NotFiniteError, Outcome, StepContext
 from pynas.supernet.options import TrainingOptions
@@ -244,6 +245,7 @@ class Trainer:
             "checkpoint_every": self.every,
             "images": training_state.digest(self.inputs, self.targets),
             "transform": describe_transform(self.transform),
+            **(self.model.settings() if isinstance(self.model, SharedWeights) else {}),
         }
 
     def _state(self, number: int, salt: int, history: list[list[float]]) -> Checkpoint:
