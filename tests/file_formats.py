@@ -42,7 +42,7 @@ from pynas.embedding import Arch2Vec
 from pynas.hardware import LatencyTable
 from pynas.hardware._fit import Correction
 from pynas.hardware._timings import Measured, OperatorTiming
-from pynas.spaces import NASBench101
+from pynas.spaces import NASBench101, template
 from pynas.store import RunConfig, Store
 from pynas.supernet.checkpoint import Checkpoint, CheckpointFolder
 from pynas.tables import _compact, conversion
@@ -108,6 +108,13 @@ def write_tabular(path: Path) -> None:
     numbers = np.arange(1.0, 31.0)
     named = {"cifar10/raspi4_latency": numbers, "cifar10/a_energy": numbers}
     np.savez_compressed(path, arch_str=np.array(strings(30)), **named)
+
+
+# ---- spaces ------------------------------------------------------------------------------------------
+
+
+def write_template(path: Path) -> None:
+    template.save(template.example().rename_layer(2, "die mittlere Schicht, größer"), path)
 
 
 # ---- tables of accuracies ----------------------------------------------------------------------------
@@ -274,6 +281,7 @@ FORMATS = (
     form("cifar10-binary", write_cifar_binary),
     summed("images-archive", write_npz_images),
     *(form(f"image-folder-{suffix}", write_image, strange=STRANGE[1:]) for suffix in IMAGE_SUFFIXES),
+    form("template", write_template),
     form("text", lambda path: path.write_bytes(TEXT)),
     summed("compressed-text", lambda path: path.write_bytes(gzip.compress(TEXT))),
     form("store", write_store),

@@ -29,6 +29,7 @@ OWN = (
     "unfinished-latency-table",
     "compact-table",
     "compact-table-of-nasbench101",
+    "template",
     "store",
     "networks-trained-alone",
     "estimates-of-a-study",

@@ -20,6 +20,7 @@ SMALL = {
         spaces.ProxylessNAS(widths="4-4-8-8-8-8", stem_channels=4, first_channels=4, last_channels=16),
         {},
     ),
+    "template": (spaces.TemplateSpace(template="digits"), {}),
 }
 
 

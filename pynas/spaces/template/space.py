@@ -98,7 +98,7 @@ class TemplateSpace(SearchSpace):
             sides = [
                 self._fits(self.design.place(i, k), side(p, size), image_size) for k, p in enumerate(plans)
             ]
-            if len(set(sides)) > 1:
+            if len(set(sides)) > 1:  # a stride and a large window without padding may agree on one size only
                 raise UserError(
                     f"image_size: on images of {image_size} x {image_size} the alternatives of "
                     f"{self.design.place(i)} give sides of {' and '.join(map(str, sorted(set(sides))))}; use "

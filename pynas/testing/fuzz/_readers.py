@@ -15,7 +15,7 @@ from pynas.analysis.study import Study
 from pynas.data.text import read_words
 from pynas.embedding import Arch2Vec
 from pynas.hardware import LatencyTable
-from pynas.spaces import NASBench101, NASBench201, SearchSpace
+from pynas.spaces import NASBench101, NASBench201, SearchSpace, template
 from pynas.store import Store
 from pynas.supernet.checkpoint import Checkpoint, CheckpointFolder
 from pynas.tables import conversion
@@ -122,6 +122,7 @@ READERS = {
         )
         for suffix in IMAGE_SUFFIXES
     },
+    "template": Reader("mine.json", template.load),
     "text": Reader("text.txt", read_words),
     "compressed-text": Reader("text.gz", read_words),
     "store": Reader("runs.db", _store),

@@ -20,7 +20,7 @@ from pynas.architecture import Architecture
 from pynas.cli import hardware_specs, specs
 from pynas.nn import Genotype
 from pynas.run import objectives
-from pynas.spaces import NASBench201, SearchSpace
+from pynas.spaces import NASBench201, SearchSpace, template
 from pynas.tables.formats import protobuf, tfrecord
 from pynas.testing._sandbox import verdict
 from pynas.testing.fuzz._readers import READERS, Reader
@@ -119,6 +119,19 @@ def _genotypes() -> list[bytes]:
     return [Genotype(edges, edges).to_json().encode(), b'{"normal": [], "reduce": []}']
 
 
+def _template_json(raw: bytes) -> None:
+    """A template comes back from its own text, and has problems or is a space."""
+    found = template.from_json(_text(raw))
+    assert template.from_json(template.to_json(found)) == found
+    if not found.problems():
+        space = template.TemplateSpace(template=found)
+        check_text(space, space.format(space.sample(random.Random(0))))
+
+
+def _templates() -> list[bytes]:
+    return [template.to_json(make()).encode() for make in template.READY.values()]
+
+
 def _constraints(raw: bytes) -> None:
     for bound in hardware_specs.parse_constraints(_text(raw).split(",")).values():
         assert bound == bound, "a bound of NaN"
@@ -180,6 +193,7 @@ _TEXTS = (
         (ValueError,),
         _JSON,
     ),
+    Target("template-json", _template_json, _templates, tokens=_JSON),
     Target(
         "constraints",
         _constraints,
