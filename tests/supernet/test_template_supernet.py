@@ -221,7 +221,7 @@ def test_a_training_resumes_on_its_own_template_only(tmp_path: Path) -> None:
         tiny(design, tmp_path).train()
     other = design.set(0, 0, activation="silu")  # with the same tensors
     with pytest.raises(
-        UserError, match="holds a training with another template: [0-9a-f]{16}, here [0-9a-f]{16};"
+        UserError, match=r"holds a training with another template: [0-9a-f]{16}, here [0-9a-f]{16};"
     ):
         tiny(other, tmp_path, 99).train(resume=True)
     resumed = tiny(design.rename_layer(0, "another name"), tmp_path, 99).train(resume=True)

@@ -69,7 +69,7 @@ def digits() -> Template:
     return Template(
         (
             Layer((Block("residual"), Block("separable"), Block("shuffle"), Block("identity")), "first"),
-            Layer(Block("conv", channels=24, stride=2), "down"),
+            Layer((Block("conv", channels=24, stride=2),), "down"),
             Layer(
                 (Block("residual"), Block("shuffle"), Block("dense", convolutions=2), Block("identity")),
                 "middle",
