@@ -35,6 +35,8 @@ ALLOWED = {
     ("data/folder.py", "image.height"): "width x height",
     ("spaces/darts_cnn/network.py", "self.smallest"): "height x width",
     ("spaces/proxylessnas/space.py", "len(BLOCKS)"): "a constant, 6",
+    ("spaces/template/checking.py", "size"): "height x width",
+    ("spaces/template/space.py", "image_size"): "height x width",
     ("run/identity.py", "len(keys)"): "part of what a store keeps",
     ("supernet/language_training.py", "2 * schedule.batch_size"): "at least 2",
     ("tables/_conventions.py", "rows"): "the size of a space",

@@ -172,7 +172,7 @@ def test_text_names_the_blocks() -> None:
             "conv|vgh|conv",
             "at position 5 expected a block of layer 1 out of identity, conv, run_n1, vgg, found ",
         ),
-        ("conv|vgg|conv|conv", "at position 13 expected the end of the text after the last of 3 layers"),
+        ("conv|vgg|conv|conv", "at position 13 expected the end of the text after 3 layers"),
     ):
         with pytest.raises(UserError) as error:
             space.parse(text)

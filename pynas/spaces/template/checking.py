@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from pynas._plural import counted
 from pynas.spaces.template.blocks import Block
 from pynas.spaces.template.plan import Conv, Norm, Operation, Plan, Pool, after, params, side, walk
 from pynas.spaces.template.problems import Problem, TemplateError, located, refuse
@@ -124,7 +125,10 @@ def _check_window(block: Block, operation: Operation, size: int) -> None:
         if after(operation, size) < 1:
             advice = f"set kernel={_largest(size, dilation)} or padding='same'"
             raise refuse(
-                f"a window of at most {size} pixels", f"{reach} on {pixels}", advice, property="kernel"
+                f"a window of at most {counted(size, 'pixel')}",
+                f"{reach} on {pixels}",
+                advice,
+                property="kernel",
             )
     elif dilation * (kernel // 2) > size - 1:
         largest = _largest(2 * size - 1, dilation)

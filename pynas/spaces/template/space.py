@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from pynas._errors import UserError
 from pynas._io.files import shortened
+from pynas._plural import counted
 from pynas.architecture import Architecture
 from pynas.spaces.base import Edge, SearchSpace, check_positive
 from pynas.spaces.template.checking import follow, stem_plan
@@ -166,7 +167,7 @@ class TemplateSpace(SearchSpace):
             decisions.append(labels.index(token))
             start += len(token) + 1
         if len(tokens) > len(self._labels):
-            expected = f"the end of the text after the last of {len(self._labels)} layers"
+            expected = f"the end of the text after {counted(len(self._labels), 'layer')}"
             raise self._parse_error(text, start - 1, len(text) - start + 1, expected)
         return Architecture(self.name, tuple(decisions))
 
