@@ -156,7 +156,7 @@ def _prepare(
     for name, tensor in (("states", states), ("products", products), ("weights", weights)):
         check_float(_NAME, name, tensor)
     device = states.device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+    if device in ("cpu", "cuda") and torch.is_autocast_enabled(device):
         wide = torch.promote_types(states.dtype, products.dtype)
         states, products = states.to(wide), products.to(wide)
     check_like(_NAME, "products", products, "states", states)

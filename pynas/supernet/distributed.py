@@ -32,14 +32,15 @@ def _active() -> bool:
 def torchrun() -> Iterator[None]:
     """Context that joins the processes of ``torchrun``; does nothing without it.
 
-    The backend is gloo on the CPU and NCCL on GPUs, where each process uses the GPU of its local rank.
+    Tensors on the CPU go through gloo, those on GPUs through NCCL, where each process uses the GPU of its
+    local rank: a machine with GPUs may train a model on its CPU.
     """
     if _active() or int(os.environ.get("WORLD_SIZE", "1")) < 2:
         yield
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     try:
         yield
     finally:

@@ -168,12 +168,14 @@ def test_error_reaches_python() -> None:
 
 
 @pytest.mark.parametrize("function", [ops.linear_grad_moments, ops.linear_grad_norms, ops.linear_grad_gram])
-def test_tf32_only_where_torch_allows_it(
-    function: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tf32_only_where_torch_allows_it(function: Callable[..., Any]) -> None:
     arguments = tuple(torch.randn(32, 65, n, generator=torch.Generator().manual_seed(0)) for n in (70, 90))
     compare(function, arguments, {}, 2 * TOLERANCE[torch.float32])
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", True)
-    compare(function, arguments, {}, 5e-3)
-    with pytest.raises(AssertionError, match="off by"):
-        compare(function, arguments, {}, 2 * TOLERANCE[torch.float32])
+    allowed = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = True  # not by monkeypatch, which cannot take this attribute back
+    try:
+        compare(function, arguments, {}, 5e-3)
+        with pytest.raises(AssertionError, match="off by"):
+            compare(function, arguments, {}, 2 * TOLERANCE[torch.float32])
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = allowed
