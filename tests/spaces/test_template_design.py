@@ -280,16 +280,16 @@ def test_editing() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t.remove_layer(9), "layer: expected an index of one of 5 layers, got 9"),
-        (lambda t: t.remove_layer(True), "layer: expected an index of one of 5 layers, got True"),
+        (lambda t: t.remove_layer(9), "layer: expected an index from -5 to 4, got 9"),
+        (lambda t: t.remove_layer(True), "layer: expected an index from -5 to 4, got True"),
         (
             lambda t: t.add_layer(Block("conv"), 6),
-            "at: expected an index of one of 6 places, got 6",
+            "at: expected an index from -6 to 5, got 6",
         ),
-        (lambda t: t.move_layer(0, 5), "to: expected an index of one of 5 layers, got 5"),
+        (lambda t: t.move_layer(0, 5), "to: expected an index from -5 to 4, got 5"),
         (
             lambda t: t.remove_alternative(2, 5),
-            "layers[2] 'middle': alternative: expected an index of one of 5 alternatives, got 5",
+            "layers[2] 'middle': alternative: expected an index from -5 to 4, got 5",
         ),
         (
             lambda t: Template((Block("conv"),)).remove_alternative(0, 0),

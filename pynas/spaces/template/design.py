@@ -9,7 +9,6 @@ from typing import Any, Final
 
 from pynas._errors import printable
 from pynas._io.files import shortened
-from pynas._plural import counted
 from pynas.spaces.template.blocks import Block
 from pynas.spaces.template.checking import Shape, follow
 from pynas.spaces.template.problems import Problem, TemplateError, located, refuse
@@ -111,7 +110,7 @@ class Template:
 
     def add_layer(self, layer: Layer | Block | Iterable[Block], at: int | None = None) -> Template:
         """Insert a layer before index ``at``; at the end if it is None."""
-        at = len(self.layers) if at is None else _index(at, len(self.layers) + 1, "at", "place")
+        at = len(self.layers) if at is None else _index(at, len(self.layers) + 1, "at")
         return self._with((*self.layers[:at], _as_layer(layer), *self.layers[at:]))
 
     def remove_layer(self, layer: int) -> Template:
@@ -126,7 +125,7 @@ class Template:
 
     def move_layer(self, layer: int, to: int) -> Template:
         """Take a layer out and insert it so that its index becomes ``to``."""
-        i, to = self._layer(layer), _index(to, len(self.layers), "to", "layer")
+        i, to = self._layer(layer), _index(to, len(self.layers), "to")
         rest = [*self.layers[:i], *self.layers[i + 1 :]]
         return self._with((*rest[:to], self.layers[i], *rest[to:]))
 
@@ -139,7 +138,7 @@ class Template:
     def add_alternative(self, layer: int, block: Block, at: int | None = None) -> Template:
         """Insert an alternative before index ``at`` of a layer; at its end if that is None."""
         blocks = self.layers[self._layer(layer)].alternatives
-        at = len(blocks) if at is None else _index(at, len(blocks) + 1, "at", "place")
+        at = len(blocks) if at is None else _index(at, len(blocks) + 1, "at")
         return self._blocks(layer, (*blocks[:at], block, *blocks[at:]))
 
     def remove_alternative(self, layer: int, alternative: int) -> Template:
@@ -207,13 +206,13 @@ class Template:
         return self._change(layer, lambda found: replace(found, alternatives=blocks))
 
     def _layer(self, layer: int) -> int:
-        return _index(layer, len(self.layers), "layer", "layer")
+        return _index(layer, len(self.layers), "layer")
 
     def _alternative(self, layer: int, alternative: int) -> tuple[tuple[Block, ...], int]:
         i = self._layer(layer)
         blocks = self.layers[i].alternatives
         with self._at(i):
-            return blocks, _index(alternative, len(blocks), "alternative", "alternative")
+            return blocks, _index(alternative, len(blocks), "alternative")
 
     @contextmanager
     def _at(self, layer: int, alternative: int | None = None) -> Iterator[None]:
@@ -237,9 +236,10 @@ def _tuple(values: Any, what: str, kind: type = object) -> tuple[Any, ...]:
     return found
 
 
-def _index(index: Any, count: int, what: str, of: str) -> int:
+def _index(index: Any, count: int, what: str) -> int:
     if type(index) is not int or not -count <= index < count:
-        raise refuse(f"an index of one of {counted(count, of)}", shortened(repr(index)), property=what)
+        expected = f"an index from {-count} to {count - 1}" if count else "no index, for there is nothing yet"
+        raise refuse(expected, shortened(repr(index)), property=what)
     return index % count
 
 
