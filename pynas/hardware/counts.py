@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from pynas._errors import UserError
 from pynas.stats import Statistic
 from pynas.stats.data import call_model, cut
 from pynas.stats.state import preserved
@@ -37,8 +38,16 @@ def macs_by_operator(model: nn.Module, inputs: Any) -> dict[str, int]:
     """The same, by the name of the ATen operator."""
     with preserved(model), torch.no_grad():
         model.eval()
-        with FlopCounterMode(display=False) as counter:
-            call_model(model, cut(inputs, 0, 1))
+        try:
+            with FlopCounterMode(display=False) as counter:
+                call_model(model, cut(inputs, 0, 1))
+        except RuntimeError as error:
+            if "_will_engine_execute_node" not in str(error):
+                raise
+            raise UserError(
+                "model: its forward differentiates itself (torch.autograd.grad), whose operations PyTorch's "
+                "counter cannot count"
+            ) from error
     counts = counter.get_flop_counts().get("Global", {})
     return {str(getattr(operator, "__name__", operator)): flops // 2 for operator, flops in counts.items()}
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -126,12 +126,15 @@ class LogScale(TorchFunctionMode):
                 return self._with(func(first, second), own + self.scale(second))
             if func in DIVISIONS:
                 return self._with(func(first, second), own - self.scale(second))
-        if _in_place(func) and own:
-            raise RuntimeError(f"synflow: {func.__name__} changes, in place, a tensor that is out of range")
         plain = [
             [self._at(v, 0.0) for v in a] if isinstance(a, list | tuple) else self._at(a, 0.0) for a in args
         ]
-        return func(*plain, **{k: self._at(v, 0.0) for k, v in kwargs.items()})
+        result = func(*plain, **{k: self._at(v, 0.0) for k, v in kwargs.items()})
+        if _in_place(func) and own and isinstance(first, Tensor):
+            # It has changed what was brought into range, not yet the model's own tensor.
+            self._with(first.copy_(cast(Tensor, plain[0])), 0.0)
+            return None if result is None else first
+        return result
 
     def _product(self, func: Func, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
         """W x + b with scaled x: both terms are brought to the larger scale."""

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from pynas._errors import UserError
 from pynas.proxies._base import Probe, ProbeCall, Proxy
 from pynas.proxies._log_scale import LogScale
 from pynas.proxies._registry import register
@@ -36,6 +37,11 @@ class FlowProbe(Probe):
     def run(self, call: ProbeCall) -> Statistics:
         """Forward and backward; values out of float64's range carry a scale."""
         model = call.model
+        for name, p in model.named_parameters():
+            if p.is_complex():
+                raise UserError(
+                    f"model: parameter {name!r} is complex, and synaptic flow is defined for real weights"
+                )
         matrices = weight_names(model, call.inputs)
         absolute = {name: t.detach().double().abs() for name, t in model.named_parameters()}
         absolute |= {
@@ -48,10 +54,16 @@ class FlowProbe(Probe):
             model.train()
             seed_generators(call.seed)
             inputs = _ones(cut(call.inputs, 0, 1))
-            with scales:
-                outputs = call_model(
-                    lambda *a, **k: torch.func.functional_call(model, absolute, a, k), inputs
-                )
+            try:
+                with scales:
+                    outputs = call_model(
+                        lambda *a, **k: torch.func.functional_call(model, absolute, a, k), inputs
+                    )
+            except RuntimeError as error:
+                raise UserError(
+                    f"model: it does not run in float64 on one sample of ones, as synaptic flow wants it "
+                    f"({error})"
+                ) from error
         output = next(t for t in leaves(outputs) if t.is_floating_point())
         flows = {}
         if output.requires_grad:

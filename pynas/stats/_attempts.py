@@ -15,7 +15,7 @@ from pynas.stats import _fallback
 from pynas.stats._base import ParameterInfo, Statistic, Statistics
 from pynas.stats._call_recorder import CallRecorder
 from pynas.stats._collector import Collector, LeakError
-from pynas.stats._double_backward import double_backward
+from pynas.stats._double_backward import double_backward, lacks_derivative
 from pynas.stats._mixing import NeedsScoutError
 from pynas.stats._passes import LateWeightError, run
 from pynas.stats._problems import Problem, UnsupportedLayerError
@@ -77,7 +77,7 @@ class Attempts:
     def collect(self) -> Statistics:
         """The statistics; passes begin again when one of them needs to know more."""
         whole = False
-        if self.fallback or type(self.model) in _UNUSUAL:
+        if self.taken and (self.fallback or type(self.model) in _UNUSUAL):
             whole = self._whole_enough()
             if not whole:
                 self._scout()
@@ -101,6 +101,10 @@ class Attempts:
                 self.scouted, self.stale = None, True  # another model than the one that was remembered
                 self._scout()
             except NoSecondOrderError:
+                return self._twice()
+            except RuntimeError as error:
+                if not (self.curved and lacks_derivative(error)):
+                    raise
                 return self._twice()
             except (LeakError, UnsupportedLayerError) as error:
                 if self._whole_enough():

@@ -24,6 +24,8 @@ from pynas.stats._problems import Problem, UnsupportedLayerError
 from pynas.stats._scout import Scouted
 from pynas.stats.overrides import without_override_check
 
+SWITCH = torch.Tensor.requires_grad.__set__  # type: ignore[attr-defined]
+
 
 class CallRecorder(Following, TorchFunctionMode):
     """Replaces calls of trainable parameters with samples by nodes that report to a collector.
@@ -95,6 +97,8 @@ class CallRecorder(Following, TorchFunctionMode):
         traits = traits_of(func)
         if traits.reads_attribute:  # half of all calls
             return func(*args, **kwargs)
+        if func == SWITCH and args[1] and args[0].requires_grad:
+            return None  # it has a gradient already, and a history where gradients of inputs are asked for
         rule = self.rules.get(func)
         tensors = operands(func, args, kwargs)
         if traits.changes and args:
@@ -113,6 +117,8 @@ class CallRecorder(Following, TorchFunctionMode):
                 result = self.descend(func, args, kwargs)  # so that calls are counted as they were measured
             else:
                 result = mix(self, func, args, kwargs, used) if used else func(*args, **kwargs)
+        if self.marks.has_copies and self.tracks:
+            self.collector.multiplied(self.multiplied(func, args, kwargs, tensors))
         self.called(func, args, kwargs, tensors, result)
         return result
 
@@ -256,7 +262,10 @@ class CallRecorder(Following, TorchFunctionMode):
     def embedded(self, indices: Tensor, y: Tensor) -> Tensor:
         """``y``, whose gradient stands for that of the model's inputs where ``indices`` are those."""
         if indices.untyped_storage().data_ptr() in self.storages and self.log is None:
-            y = y if y.requires_grad else y.detach().requires_grad_()
+            if not y.requires_grad:
+                leaf = y.detach().requires_grad_()
+                self.sources.append((leaf, self.layout(indices).first))
+                return leaf.clone()  # which the model may change in place
             self.sources.append((y, self.layout(indices).first))
         return y
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -169,7 +169,7 @@ class Collector:
         matrix = matrix and parameter.dim() > 1  # what a weight is computed from, but for biases
         if matrix and name in self._passed_over:
             self.late.add(name)
-        matrix = matrix or name in self.matrices
+        matrix = matrix or name in self.matrices or self._matrix.get(name, False)
         if not self._wants[matrix]:
             self._passed_over.add(name)
             return False
@@ -179,6 +179,14 @@ class Collector:
             name, name.rpartition(".")[0], operator, parameter.shape, self._uses[name]
         )
         return True
+
+    def multiplied(self, names: Iterable[str]) -> None:
+        """Note that copies of these parameters, whose use is noted already, multiply samples."""
+        for name in names:
+            if name in self._passed_over:
+                self.late.add(name)
+            elif name in self._matrix:
+                self._matrix[name] = True
 
     def leaked(self, names: Sequence[str]) -> None:
         """Note parameters that reach the loss by a way that nobody saw; an error where all are asked for."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
+from pynas._errors import UserError
 from pynas.stats.data import LossFn, call_model, loss_of
 from pynas.stats.weights import ProductWatch, matrix_names
 
@@ -22,18 +23,44 @@ def double_backward(
     """sum_w w (H g)_w by weight, and the loss; H is that of the loss, g its gradient.
 
     The weights are those of :func:`pynas.stats.weights.weight_names`.
+
+    Raises:
+        UserError: PyTorch has no second derivative of something that the model calls.
     """
+    try:
+        return _differentiated_twice(model, inputs, targets, loss_fn, batch)
+    except RuntimeError as error:
+        if not lacks_derivative(error):
+            raise
+        raise UserError(
+            f"model: it has no curvature that PyTorch can compute ({error}); use another function, or "
+            "proxies of first derivatives alone"
+        ) from error
+
+
+def lacks_derivative(error: RuntimeError) -> bool:
+    """Whether PyTorch says with this error that a function has no second derivative."""
+    said = str(error)
+    return "derivative for" in said or "is not differentiable twice" in said
+
+
+def _differentiated_twice(
+    model: nn.Module, inputs: Any, targets: Any, loss_fn: LossFn | None, batch: int
+) -> tuple[dict[str, float], float]:
     parameters = dict(model.named_parameters())
     # Fused attention and recurrent layers have no second derivative.
     with (
         sdpa_kernel(SDPBackend.MATH),
         _without_onednn(),
-        _TwiceDifferentiable(),
         ProductWatch(parameters, inputs) as watch,
+        _TwiceDifferentiable(),  # asked first: the other one looks into functions
     ):
         loss = loss_of(call_model(model, inputs), targets, loss_fn, batch, 1)
     names = [n for n in parameters if n in watch.found or n in set(matrix_names(model))]
     weights = [parameters[n] for n in names]
+    if any(w.is_complex() for w in weights):
+        name = next(n for n, w in zip(names, weights, strict=True) if w.is_complex())
+        raise UserError(f"model: parameter {name!r} is complex, and the curvature of real weights is meant")
     found = torch.autograd.grad(loss, weights, create_graph=True, allow_unused=True)
     along = [(g, g.detach()) for g in found if g is not None and g.requires_grad]
     value = float(loss.detach())

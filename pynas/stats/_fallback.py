@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -18,6 +19,9 @@ from pynas.stats._layout import Unknown
 from pynas.stats._mixing import NeedsScoutError, tensors_of
 from pynas.stats.weights import ProductWatch
 
+# Attributes of a module that its call reads beside ``forward``.
+HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+
 
 @contextmanager
 def installed(recorder: CallRecorder, names: Sequence[str]) -> Iterator[None]:
@@ -25,14 +29,24 @@ def installed(recorder: CallRecorder, names: Sequence[str]) -> Iterator[None]:
     with ExitStack() as stack:
         for name in names:
             module = recorder.model.get_submodule(name)
-            original = module.forward
-            had = "forward" in module.__dict__
-            module.__dict__["forward"] = _wrapper(recorder, name, module, original)
-            stack.callback(
-                module.__dict__.__setitem__ if had else module.__dict__.pop,
-                *(("forward", original) if had else ("forward",)),
-            )
+            own = {key: module.__dict__[key] for key in ("forward", *HOOKS) if key in module.__dict__}
+            stack.enter_context(_as_written(module, own))  # so that it is put back
+            wrapped = _wrapper(recorder, name, module, own)
+            module.__dict__.update({"forward": wrapped, **{key: OrderedDict() for key in HOOKS}})
         yield
+
+
+@contextmanager
+def _as_written(module: nn.Module, own: Mapping[str, Any]) -> Iterator[None]:
+    """A layer with its own forward and hooks while the context lasts, and as it is now afterwards."""
+    now = {key: module.__dict__[key] for key in ("forward", *HOOKS) if key in module.__dict__}
+    module.__dict__.pop("forward", None)
+    module.__dict__.update(own)
+    try:
+        yield
+    finally:
+        module.__dict__.pop("forward", None)
+        module.__dict__.update(now)
 
 
 def fallback(*_: Any, **__: Any) -> None:
@@ -40,8 +54,14 @@ def fallback(*_: Any, **__: Any) -> None:
 
 
 def _wrapper(
-    recorder: CallRecorder, name: str, module: nn.Module, original: Callable[..., Any]
+    recorder: CallRecorder, name: str, module: nn.Module, own: Mapping[str, Any]
 ) -> Callable[..., Any]:
+    """What runs as the forward of a layer, with its hooks: these are a part of the whole."""
+
+    def original(*args: Any, **kwargs: Any) -> Any:
+        with _as_written(module, own):
+            return module(*args, **kwargs)
+
     def forward(*args: Any, **kwargs: Any) -> Any:
         tensors = tensors_of(args, kwargs)
         with _pop_mode_temporarily():
@@ -99,7 +119,7 @@ def _layer(
             return original(*args, **kwargs)
         # From the same buffers each time: a forward may move them (the power iteration of spectral norm).
         own = {key: b.clone() for key, b in buffers.items()}
-        return torch.func.functional_call(module, {**values, **own}, args, kwargs)
+        return torch.func.functional_call(module, {**values, **own}, args, kwargs)  # runs hooks, too
 
     outputs = list(places)
     layer = GroupedCall(

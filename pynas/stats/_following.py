@@ -14,7 +14,7 @@ from pynas.stats._derivation import Derivation
 from pynas.stats._functions import name_of
 from pynas.stats._layout import Layout, Unknown, Where
 from pynas.stats._marks import Marks
-from pynas.stats._mixing import LAYS_OUT, NeedsScoutError, outputs_of, rearranges
+from pynas.stats._mixing import LAYS_OUT, NeedsScoutError, outputs_of, rearranges, weights_of
 from pynas.stats._propagation import is_pointwise, laid_out, propagate
 from pynas.stats._scout import Log, OtherPathError, Scouted, expected, settings_of
 
@@ -89,7 +89,7 @@ class Following:
             known = expected(self.measured[self._calls].settings, self.batch)
             if known != settings_of(args, kwargs):
                 raise OtherPathError(self.measured[self._calls].layer)
-        copies = all(self.marks.only_copies(t) for t, _ in samples)
+        copies = self._copied(tensors, samples)
         assumed = bool(samples) and self._assumes(func, samples)
         moved = (
             bool(sources) and len(sources) == 1 and rearranges(func, args) and self._is_rearranged(tensors)
@@ -110,7 +110,7 @@ class Following:
                     where = known if places is None or assumed or isinstance(known, Layout) else where
                 if any(y is t for t in tensors) and not any(y is t for t, _ in samples):
                     self.marks.written(y)
-                if copies and where is None and y.requires_grad:
+                if copies is not None and where is None and y.requires_grad:
                     raise UserError(
                         f"model: {name_of(func)} brings copies of a parameter, one for each sample, "
                         "together again; compute with one copy, which is the same"
@@ -120,7 +120,7 @@ class Following:
                 usual = isinstance(where, Unknown) and name_of(func) in LAYS_OUT
                 if usual:
                     where = laid_out(tensors[0], y, self.batch)
-                self.marks.sample(y, where, copies=True, assumed=usual)
+                self.marks.sample(y, where, sources, assumed=usual)
             elif sources:
                 self.marks.derived(y, sources)
                 if moved:
@@ -150,6 +150,24 @@ class Following:
                 self.marks.sample(y, propagate(func, args, kwargs, samples, y))
         self._calls += 1
         return True
+
+    def _copied(
+        self, tensors: Sequence[Tensor], samples: Sequence[tuple[Tensor, Where]]
+    ) -> frozenset[int] | None:
+        """The parameters of which these are copies; None where one has something of the samples in it."""
+        found = [self.marks.copies_of(t) for t, _ in samples]
+        if not found or None in found:
+            return None
+        return frozenset[int]().union(*filter(None, found), *(self.comes_from(t) for t in tensors))
+
+    def multiplied(
+        self, func: Callable[..., Any], args: Any, kwargs: Mapping[str, Any], tensors: Sequence[Tensor]
+    ) -> set[str]:
+        """Parameters that are laid out over the batch and then multiply samples in a call: weights."""
+        if not any(self.is_sample(t) and not self.marks.only_copies(t) for t in tensors):
+            return set()
+        of = {i for t in weights_of(func, args, kwargs) for i in self.marks.copies_of(t) or ()}
+        return {self.own[i] for i in of if self._by_id[i].dim() > 1}
 
     def _assumes(self, func: Callable[..., Any], samples: Sequence[tuple[Tensor, Where]]) -> bool:
         """Whether all of these are copies in the usual order; an error where another has another one."""

@@ -21,26 +21,32 @@ class Marks:
     def __init__(self) -> None:
         self._samples: dict[int, tuple[weakref.ref[Tensor], Where]] = {}
         self._derived: dict[int, tuple[weakref.ref[Tensor], frozenset[int]]] = {}
-        self._copies: dict[int, weakref.ref[Tensor]] = {}
+        self._copies: dict[int, tuple[weakref.ref[Tensor], frozenset[int]]] = {}
         self._assumed: dict[int, weakref.ref[Tensor]] = {}
         self._written: dict[int, StorageWeakRef] = {}  # storages that samples were written into
         self._used: dict[int, StorageWeakRef] = {}  # of derived tensors whose values calls depend on by now
 
-    def sample(self, x: Tensor, where: Where, copies: bool = False, assumed: bool = False) -> None:
+    def sample(
+        self, x: Tensor, where: Where, copies_of: frozenset[int] | None = None, assumed: bool = False
+    ) -> None:
         """Note a tensor that depends on samples.
 
         Args:
             x: The tensor.
             where: Where its samples are.
-            copies: It only has a row for each of them, and nothing of them in it.
+            copies_of: It only has a row for each of them, and nothing of them in it: what these parameters
+                (by identity) make, and constants.
             assumed: Of such copies, which are of which sample is only the usual order.
         """
         self._samples[id(x)] = weakref.ref(x), where
-        for chosen, marks in ((copies, self._copies), (assumed, self._assumed)):
-            if chosen:
-                marks[id(x)] = weakref.ref(x)
-            elif marks:
-                marks.pop(id(x), None)
+        if copies_of is not None:
+            self._copies[id(x)] = weakref.ref(x), copies_of
+        elif self._copies:
+            self._copies.pop(id(x), None)
+        if assumed:
+            self._assumed[id(x)] = weakref.ref(x)
+        elif self._assumed:
+            self._assumed.pop(id(x), None)
 
     def assumed(self, x: Tensor) -> bool:
         """Whether which of its rows are of which sample is only the usual order."""
@@ -49,8 +55,17 @@ class Marks:
 
     def only_copies(self, x: Tensor) -> bool:
         """Whether a sample tensor has a row for each sample but nothing of the samples in it."""
+        return self.copies_of(x) is not None
+
+    def copies_of(self, x: Tensor) -> frozenset[int] | None:
+        """The parameters of which such a tensor holds copies; None of any other."""
         known = self._copies.get(id(x))
-        return known is not None and known() is x
+        return None if known is None or known[0]() is not x else known[1]
+
+    @property
+    def has_copies(self) -> bool:
+        """Whether there has been such a tensor."""
+        return bool(self._copies)
 
     def derived(self, x: Tensor, parameters: frozenset[int]) -> None:
         """Note a tensor computed from these parameters (by identity) and no samples."""

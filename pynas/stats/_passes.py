@@ -79,8 +79,10 @@ def _pass(
         raise UserError("inputs: none of them is floating-point or embedded, so there is no gradient of them")
     if total.requires_grad:
         rows = _backward(recorder, total, watched=bool(watching), twice=twice)
-        for statistic in watching:
-            statistic.observe_inputs(rows, recorder.collector.results[type(statistic)])
+    elif watching:  # nothing of the inputs, such as an order of theirs, reaches the outputs smoothly
+        rows = torch.cat([arrange(torch.zeros_like(x)).flatten(1) for x, arrange in recorder.sources], 1)
+    for statistic in watching:
+        statistic.observe_inputs(rows, recorder.collector.results[type(statistic)])
 
 
 def _backward(recorder: CallRecorder, total: Tensor, *, watched: bool, twice: bool) -> Tensor:
@@ -132,6 +134,8 @@ def _watched(recorder: CallRecorder, inputs: Any, watchers: Sequence[Statistic[A
         if watchers and value.is_floating_point():
             x.requires_grad_()
             recorder.sources.append((x, lambda t: t))
+            with torch.enable_grad():
+                x = x.clone()  # the model may change it in place, and a leaf it may not
         recorder.marks.sample(x, Layout(0))
         return x
 

@@ -101,7 +101,7 @@ class ProductWatch(TorchFunctionMode):
         samples: The inputs of what runs.
 
     Attributes:
-        found: Names of parameters that multiply something.
+        found: Names of parameters that multiply samples.
         names: Names of parameters by identity.
     """
 
@@ -126,10 +126,10 @@ class ProductWatch(TorchFunctionMode):
         else:
             result = func(*args, **kwargs)
         tensors = tensors_of(args, kwargs)
-        for t in weights_of(func, args, kwargs):
+        mixed = self._marks.any_sample(tensors)
+        for t in weights_of(func, args, kwargs) if mixed else ():
             names = {self.names[i] for i in self.sources(t)}
             self.found |= {name for name in names if self._parameters[name].dim() > 1}
-        mixed = self._marks.any_sample(tensors)
         sources = frozenset[int]().union(*map(self.sources, tensors))
         for y in outputs_of(func, args, result):
             if mixed:
