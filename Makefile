@@ -12,7 +12,7 @@ SECONDS ?= 60
 LOCK ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help build search test quick bench results lint format sanitize fuzz evidence reliability lock clean
+.PHONY: help build search test quick bench results lint format sanitize fuzz evidence reliability models lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -51,7 +51,7 @@ evidence: build  ## the slow measurements behind the documentation
 	PYNAS_FUZZ_STEPS=100000 PYNAS_FUZZ_TEXTS=2000 PYNAS_FUZZ_NETWORKS=10 $(BIN)/python -m pytest tests/spaces/test_fuzz.py
 	PYNAS_DAMAGE_PLACES=2000 $(BIN)/python -m pytest tests/test_damaged_files.py
 	PYNAS_SWEEP_SHAPES=20000 $(BIN)/python -m pytest tests/reliability
-	PYNAS_ZOO=1 $(BIN)/python -m pytest -n $(JOBS) tests/zoo
+	PYNAS_ZOO=1 PYNAS_RANDOM_NETWORKS=2000 $(BIN)/python -m pytest -n $(JOBS) tests/zoo
 	$(BIN)/python -m pynas.testing.chaos --kills 100 --strategy all
 	$(MAKE) sanitize
 	$(BIN)/pynas bench --slow --seconds 10 $(if $(RECORD),--save $(RECORD))
@@ -96,6 +96,13 @@ $(STAMPS)/docs: $(STAMPS)/environment
 
 docs: $(STAMPS)/docs  ## build the documentation site into build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+$(STAMPS)/models: $(STAMPS)/build
+	$(BIN)/pip install -q -c constraints.txt $$($(BIN)/python -c 'import tomllib; extras = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]; print(*extras["zoo"], *extras["peers"])')
+	@touch $@
+
+models: $(STAMPS)/models  ## measure networks of other libraries, and these, and write docs/models.md (half an hour)
+	$(BIN)/python experiments/models.py --measure
 
 lock:  ## write constraints-hashed.txt anew, after a change of constraints.txt
 	$(PYTHON) -m venv build/lock

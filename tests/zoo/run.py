@@ -41,6 +41,7 @@ class Outcome:
         passes: Time of the collection, in plain forward and backward passes.
         seconds: Time of everything.
         parameters: How many values they have.
+        coverage: Of a score, the share of the weights that were counted.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Outcome:
     passes: float = 0.0
     seconds: float = 0.0
     parameters: int = 0
+    coverage: float = 1.0
 
 
 def measure(network: Network, batch: int) -> Outcome:
@@ -121,6 +123,11 @@ def _said(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error)[:300]} [{' < '.join(reversed(ends))}]"
 
 
+def even(network: Network) -> int:
+    """A number of samples that ``zico`` can split."""
+    return next((batch for batch in network.batches if batch % 2 == 0), 4)
+
+
 def scores(network: Network, batch: int) -> list[Outcome]:
     """Every proxy of one network, each by itself where all together fail."""
     outcomes = []
@@ -133,7 +140,7 @@ def scores(network: Network, batch: int) -> list[Outcome]:
     for proxy in PROXIES:
         start = time.perf_counter()
         state = reference.snapshot(model)
-        status, message = "ok", ""
+        status, message, coverage = "ok", "", 1.0
         try:
             score = pynas.score(
                 model,
@@ -144,7 +151,7 @@ def scores(network: Network, batch: int) -> list[Outcome]:
                 loss_fn=network.loss,
                 seed=0,
             )[proxy]
-            status, message = score.status, score.message
+            status, message, coverage = score.status, score.message, score.coverage
             if status == "failed" and not message.startswith(REASONS):
                 status = "raw"
         except UserError as error:
@@ -163,6 +170,7 @@ def scores(network: Network, batch: int) -> list[Outcome]:
                 message,
                 0,
                 time.perf_counter() - start,
+                coverage=coverage,
             )
         )
     return outcomes
@@ -194,7 +202,9 @@ def main() -> None:
             continue
         batches = (options.batch,) if options.batch else network.batches
         outcomes = (
-            scores(network, batches[0]) if options.scores else [measure(network, batch) for batch in batches]
+            scores(network, even(network))
+            if options.scores
+            else [measure(network, batch) for batch in batches]
         )
         for outcome in outcomes:
             counts[outcome.status] += 1
