@@ -46,7 +46,7 @@ NAMES = {
     "text": "text: embedding of 20,000 words, mean, two linear layers",
     "cnn": "CNN: three convolutions, images of 32x32",
     "vit": "ViT: four layers of 128 features, 64 patches",
-    "resnet18_group_norm": "ResNet-18 with group norm, images of 16x16", "lstm": "LSTM: 128 units, 32 steps",
+    "resnet18_group_norm": "ResNet-18 with group norm, images of 8x8", "lstm": "LSTM: 128 units, 32 steps",
 }  # fmt: skip
 
 
@@ -237,7 +237,7 @@ def _peers(records: Sequence[Mapping[str, Any]]) -> list[str]:
                     shown = f"{times[name]:.2f}{spread}"
                 else:
                     shown = "does not run"
-                mib = f"{memory[name]['p50']:.0f}" if name in memory else ""
+                mib = f"{max(memory[name]['p50'], 0):.0f}" if name in memory else ""
                 begin = f"{title} | {statistic}" if first else " | "
                 lines.append(f"| {begin} | {label} | {shown} | {mib} |")
                 first = False

@@ -40,8 +40,11 @@ def test_networks_are_measured_right(page: ModuleType) -> None:
     assert sum(map(page.whole, rows)) >= 0.95 * len(rows)
 
 
-def test_libraries_are_compared_on_every_network(page: ModuleType) -> None:
+def test_libraries_are_compared(page: ModuleType) -> None:
     cases = {r["case"] for r in page.lines_of(PEERS)}
-    for network in page.NAMES:
-        wanted = {f"{network}_moments", f"{network}_norms", f"{network}_moments_peak_memory"}
-        assert {f"peers/{case}" for case in wanted} <= cases
+    for network in ("text", "cnn", "vit", "lstm"):
+        assert {f"peers/{network}_moments", f"peers/{network}_norms"} <= cases
+    timed = [r for r in page.lines_of(PEERS) if r["unit"] == "seconds"]
+    slower = {n for r in timed for n, v in r["ratios"].items() if n != "plain" and v[1] > 1}
+    said = PAGE.partition("pynas is behind in")[2]
+    assert all(page.LIBRARIES[name] in said for name in slower), "where pynas is not ahead, the page says so"
