@@ -25,6 +25,7 @@ from pynas.analysis.checks import Floats
 from pynas.analysis.tasks import Task
 from pynas.architecture import Architecture
 from pynas.spaces import SearchSpace
+from pynas.stats.state import seeded
 from pynas.supernet import TrainingOptions
 from pynas.supernet.evaluation import score_network
 from pynas.supernet.seeds import Batches, derive
@@ -43,9 +44,7 @@ def train_alone(
     """
     task.check(space)
     device = task.inputs.device
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), torch.inference_mode(False), torch.enable_grad():
-        torch.manual_seed(derive(seed, "alone"))
+    with seeded(derive(seed, "alone")), torch.inference_mode(False), torch.enable_grad():
         network = space.build(arch, task.num_classes, task.in_channels).to(device)
         task.start(network)
         with ops.strided_convolutions_of(network):  # images may be channels_last

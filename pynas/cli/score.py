@@ -58,6 +58,7 @@ def score(
 
     import pynas
     from pynas import proxies as proxy_registry
+    from pynas.stats.state import seeded
 
     for name in names:
         proxy_registry.get(name)  # report a typo before loading the images
@@ -70,8 +71,7 @@ def score(
     source = specs.load(
         chosen, images=images, image_size=image_size, text=text, steps=steps, batch=batch, seed=seed
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         if chosen is not None and parsed is not None:
             network = chosen.build(parsed, num_classes=source.num_classes)
         else:

@@ -13,6 +13,7 @@ from torch import nn
 
 from pynas.architecture import Architecture
 from pynas.spaces import SearchSpace
+from pynas.stats.state import check_initialised, generators_kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +46,11 @@ def follow(
     space: SearchSpace, arch: Architecture, task: Task, run: Callable[[nn.Module, torch.Tensor], Followed]
 ) -> Followed:
     """``run(network, batch)`` on ``meta``; on the CPU if the network needs values to run."""
-    try:
-        return run(build(space, arch, task), example(space, task))
-    except (RuntimeError, NotImplementedError):
-        return run(build(space, arch, task, "cpu"), example(space, task, "cpu"))
+    with generators_kept():
+        try:
+            return run(build(space, arch, task), example(space, task))
+        except (RuntimeError, NotImplementedError):
+            return run(build(space, arch, task, "cpu"), example(space, task, "cpu"))
 
 
 def build(space: SearchSpace, arch: Architecture, task: Task, device: str = "meta") -> nn.Module:
@@ -56,6 +58,7 @@ def build(space: SearchSpace, arch: Architecture, task: Task, device: str = "met
     classes = published(space, "num_classes") if task.num_classes is None else task.num_classes
     with torch.device(device):
         model = space.build(arch, num_classes=classes, in_channels=task.in_channels, prune=task.prune)
+    check_initialised(model)
     return model.to(device).eval()
 
 

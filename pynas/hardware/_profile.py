@@ -15,7 +15,7 @@ from pynas.hardware import _network
 from pynas.hardware._network import Task
 from pynas.hardware.operator_shapes import OperatorMode, is_view, tensors
 from pynas.spaces import SearchSpace
-from pynas.stats.data import call_model, leaves
+from pynas.stats.data import call_model, leaves, writable
 from pynas.stats.state import preserved
 
 
@@ -59,11 +59,15 @@ def profile(model: nn.Module, inputs: Any) -> Profile:
 
     Args:
         model: Any module, on any device; on ``meta`` nothing is computed.
-        inputs: A batch for it: tensor [B, ...], or a tuple or dictionary of tensors.
+        inputs: A batch for it: tensor [B, ...], or a tuple or dictionary of tensors. They stay as they are.
+
+    Raises:
+        UserError: Some parameters wait for a first batch.
     """
-    observer = _Observer(leaves(inputs), [*model.parameters(), *model.buffers()])
     with preserved(model), torch.no_grad():
         model.eval()
+        inputs = writable(inputs)
+        observer = _Observer(leaves(inputs), [*model.parameters(), *model.buffers()])
         with observer:
             call_model(model, inputs)
     return Profile(

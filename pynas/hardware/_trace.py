@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from pynas.hardware.operator_shapes import OperatorMode, is_view, tensors
-from pynas.stats.data import call_model
+from pynas.stats.data import call_model, writable
+from pynas.stats.state import preserved
 
 _DTYPES = {torch.float32: "f32", torch.float64: "f64", torch.bfloat16: "bf16", torch.float16: "f16"}
 
@@ -87,25 +88,21 @@ def trace(
 
     Args:
         model: A network on ``meta``, in eval mode.
-        inputs: A batch on ``meta``.
+        inputs: A batch on ``meta``. Both stay as they are.
         block: Which modules are timed as a whole; inside of one nothing else is looked at.
 
     Returns:
         How often each operator runs, by key, in order of first use; and the operators by key. Views cost
         nothing and are left out.
     """
-    observer = _Tracer()
-    handles = []
-    for module in model.modules():
-        if block(module):
-            handles.append(module.register_forward_pre_hook(observer.enter, with_kwargs=True))
-            handles.append(module.register_forward_hook(observer.leave, always_call=True))
-    try:
-        with torch.no_grad(), observer:
+    observer, inputs = _Tracer(), writable(inputs)
+    with preserved(model), torch.no_grad():  # the hooks go, too
+        for module in model.modules():
+            if block(module):
+                module.register_forward_pre_hook(observer.enter, with_kwargs=True)
+                module.register_forward_hook(observer.leave, always_call=True)
+        with observer:
             call_model(model, inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
     return observer.counts, observer.operators
 
 

@@ -26,6 +26,7 @@ from pynas.hardware._timings import Measured, OperatorTiming
 from pynas.hardware._trace import Operator, Setting, is_block, trace
 from pynas.hardware.stopwatch import Stopwatch, Timing
 from pynas.spaces import SearchSpace
+from pynas.stats.state import generators_kept
 
 if TYPE_CHECKING:
     from pynas.hardware.latency_table import LatencyTable
@@ -117,7 +118,7 @@ class Builder:
             table.networks.setdefault(arch, network)
         jobs: list[str | Architecture] = [*operators, *networks]
         total, done, saved = self.rounds * len(jobs), 0, time.monotonic()
-        with _threads(self.threads):
+        with _threads(self.threads), generators_kept():
             for number in range(self.rounds):
                 # The order depends only on seed and round, so a resumed build keeps it.
                 random.Random(f"{self.seed} {number}").shuffle(jobs)

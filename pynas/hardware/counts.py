@@ -12,12 +12,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pynas._errors import UserError
 from pynas.stats import Statistic
-from pynas.stats.data import call_model, cut
-from pynas.stats.state import preserved
+from pynas.stats.data import call_model, cut, writable
+from pynas.stats.state import check_initialised, preserved
 
 
 def params(model: nn.Module) -> int:
-    """Number of parameters; shared ones count once."""
+    """Number of parameters; shared ones count once. UserError where some wait for a first batch."""
+    check_initialised(model)
     return sum(p.numel() for p in model.parameters())
 
 
@@ -38,9 +39,10 @@ def macs_by_operator(model: nn.Module, inputs: Any) -> dict[str, int]:
     """The same, by the name of the ATen operator."""
     with preserved(model), torch.no_grad():
         model.eval()
+        first = writable(cut(inputs, 0, 1))
         try:
             with FlopCounterMode(display=False) as counter:
-                call_model(model, cut(inputs, 0, 1))
+                call_model(model, first)
         except RuntimeError as error:
             if "_will_engine_execute_node" not in str(error):
                 raise
@@ -61,6 +63,7 @@ class ParameterCount(Statistic[int]):
 
     def observe_model(self, model: nn.Module, inputs: Any) -> dict[str, int]:
         """Sizes of all parameters."""
+        check_initialised(model)
         return {name: math.prod(p.shape) for name, p in model.named_parameters()}
 
 

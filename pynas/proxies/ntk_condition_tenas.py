@@ -14,7 +14,7 @@ from pynas.proxies._base import Probe, ProbeCall, Proxy
 from pynas.proxies._registry import register
 from pynas.proxies.ntk_condition import condition
 from pynas.stats import Statistic, Statistics
-from pynas.stats.data import call_model, leaves
+from pynas.stats.data import call_model, leaves, writable
 from pynas.stats.per_sample import widen
 from pynas.stats.state import preserved, seed_generators
 
@@ -37,7 +37,8 @@ class TangentProbe(Probe):
         with preserved(model), torch.inference_mode(False), torch.enable_grad():
             model.train()
             seed_generators(call.seed)
-            outputs = next(t for t in leaves(call_model(model, call.inputs)) if t.is_floating_point())
+            found = leaves(call_model(model, writable(call.inputs)))
+            outputs = next(t for t in found if t.is_floating_point())
             size = len(outputs) * sum(p.numel() for p in weights) * 4
             if size > LARGEST_BYTES:
                 raise UserError(

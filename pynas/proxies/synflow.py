@@ -14,7 +14,7 @@ from pynas.proxies._base import Probe, ProbeCall, Proxy
 from pynas.proxies._log_scale import LogScale
 from pynas.proxies._registry import register
 from pynas.stats import Statistic, Statistics
-from pynas.stats.data import call_model, cut, leaves
+from pynas.stats.data import call_model, cut, leaves, writable
 from pynas.stats.state import preserved, seed_generators
 from pynas.stats.weights import weight_names
 
@@ -53,7 +53,7 @@ class FlowProbe(Probe):
         with preserved(model), torch.inference_mode(False), torch.enable_grad():
             model.train()
             seed_generators(call.seed)
-            inputs = _ones(cut(call.inputs, 0, 1))
+            inputs = _ones(writable(cut(call.inputs, 0, 1)))
             try:
                 with scales:
                     outputs = call_model(

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
 
 from pynas._errors import UserError
 from pynas._identity.description import brief, describe
@@ -137,7 +141,7 @@ class CustomSpace(SearchSpace):
         """``count(network)``, on the meta device if the network can be made there."""
         import torch
 
-        with torch.random.fork_rng(devices=[]):  # counting must not change the next network's weights
+        with _generators_kept():  # counting must not change the next network's weights
             try:
                 with torch.device("meta"):
                     return count(self.build(arch, num_classes, in_channels))
@@ -152,6 +156,7 @@ class CustomSpace(SearchSpace):
     ) -> nn.Module:
         """Call the factory, with ``num_classes`` and ``in_channels`` if it takes them; never prunes."""
         from torch import nn
+        from torch.nn.parameter import is_lazy
 
         arguments = self.arguments(arch)
         check_positive(num_classes=num_classes, in_channels=in_channels)
@@ -162,7 +167,26 @@ class CustomSpace(SearchSpace):
                 f"factory: expected it to return a torch.nn.Module, got {type(network).__name__} "
                 f"for {self.format(arch)}"
             )
+        if any(map(is_lazy, network.parameters())):
+            raise UserError(
+                f"factory: the network of {self.format(arch)} has layers that take their sizes from the "
+                "first batch; run it once on a batch before returning it"
+            )
         return network
+
+
+@contextmanager
+def _generators_kept() -> Iterator[None]:
+    """Context after which the global generators of torch, numpy and Python are where they were."""
+    import torch
+
+    own, of_numpy = random.getstate(), np.random.get_state(legacy=False)  # noqa: NPY002
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        random.setstate(own)
+        np.random.set_state(of_numpy)  # noqa: NPY002
 
 
 def custom(

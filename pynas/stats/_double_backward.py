@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from pynas._errors import UserError
-from pynas.stats.data import LossFn, call_model, loss_of
+from pynas.stats.data import LossFn, call_model, loss_of, writable
 from pynas.stats.weights import ProductWatch, matrix_names
 
 
@@ -47,7 +47,7 @@ def lacks_derivative(error: RuntimeError) -> bool:
 def _differentiated_twice(
     model: nn.Module, inputs: Any, targets: Any, loss_fn: LossFn | None, batch: int
 ) -> tuple[dict[str, float], float]:
-    parameters = dict(model.named_parameters())
+    parameters, inputs = dict(model.named_parameters()), writable(inputs)
     # Fused attention and recurrent layers have no second derivative.
     with (
         sdpa_kernel(SDPBackend.MATH),

@@ -62,6 +62,14 @@ def generators_kept() -> Iterator[None]:
             step()
 
 
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Context in which all of them draw from ``seed``; afterwards they go on from where they were."""
+    with generators_kept():
+        seed_generators(seed)
+        yield
+
+
 def _devices() -> list[Any]:
     """The modules of accelerators that have started; asking others would start them."""
     return [module for module in (torch.cuda, torch.xpu) if module.is_initialized()]

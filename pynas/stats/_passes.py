@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils import _pytree as pytree
 
 from pynas._errors import UserError
 from pynas.stats import _fallback
@@ -18,7 +17,7 @@ from pynas.stats._call_recorder import CallRecorder
 from pynas.stats._layout import Layout
 from pynas.stats._loss_watch import LossWatch
 from pynas.stats._second_order import SecondOrderRecorder
-from pynas.stats.data import LossFn, call_model, leaves, loss_of
+from pynas.stats.data import LossFn, call_model, leaves, loss_of, writable
 
 
 def run(
@@ -123,23 +122,22 @@ def _backward(recorder: CallRecorder, total: Tensor, *, watched: bool, twice: bo
 
 
 def _watched(recorder: CallRecorder, inputs: Any, watchers: Sequence[Statistic[Any]]) -> Any:
-    """The inputs, known to the recorder; as leaves where their gradients are asked for."""
-    if watchers:
-        recorder.storages = frozenset(
-            t.untyped_storage().data_ptr() for t in leaves(inputs) if not t.is_floating_point()
-        )
+    """Copies of the inputs, known to the recorder; their gradients reach leaves where these are asked for."""
 
-    def known(value: Tensor) -> Tensor:
+    def leaf(value: Tensor) -> Tensor:
         x = value.detach()
         if watchers and value.is_floating_point():
-            x.requires_grad_()
-            recorder.sources.append((x, lambda t: t))
-            with torch.enable_grad():
-                x = x.clone()  # the model may change it in place, and a leaf it may not
-        recorder.marks.sample(x, Layout(0))
+            recorder.sources.append((x.requires_grad_(), lambda t: t))
         return x
 
-    return pytree.tree_map_only(Tensor, known, inputs)
+    handed = writable(inputs, leaf)
+    if watchers:
+        recorder.storages = frozenset(
+            t.untyped_storage().data_ptr() for t in leaves(handed) if not t.is_floating_point()
+        )
+    for x in leaves(handed):
+        recorder.marks.sample(x, Layout(0))
+    return handed
 
 
 def _outputs(model: Any, inputs: Any) -> Any:

@@ -20,7 +20,7 @@ from torch.utils import _pytree as pytree
 from pynas._errors import UserError
 from pynas.stats._functions import name_of
 from pynas.stats._layout import Layout, Unknown, Where, compared
-from pynas.stats.data import call_model, leaves
+from pynas.stats.data import call_model, leaves, writable
 from pynas.stats.state import preserved, seed_generators
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ def _settled(small: torch.Size, large: torch.Size, moved: Tensor | None) -> Wher
 
 
 def _run(recorder: CallRecorder, inputs: Any, whole: Any, log: Log, fallback: Any) -> Log:
-    recorder.log = log
+    recorder.log, inputs = log, writable(inputs)
     try:
         with (
             preserved(recorder.model),
@@ -200,7 +200,7 @@ def _run(recorder: CallRecorder, inputs: Any, whole: Any, log: Log, fallback: An
         raise
     except Exception as error:
         with preserved(recorder.model), torch.no_grad():
-            call_model(recorder.model, whole)  # what fails for any number of samples says so itself
+            call_model(recorder.model, writable(whole))  # what fails for any number of samples says so itself
         raise UserError(
             f"model: it does not run on a batch of {recorder.batch}, which is how pynas finds the dimensions "
             f"that count samples: {type(error).__name__}: {error}"

@@ -16,7 +16,7 @@ from pynas.stats._loss_watch import LossWatch
 from pynas.stats._mixing import outputs_of, tensors_of
 from pynas.stats._norm_rules import check_values_per_channel, running_statistics
 from pynas.stats._products import GradientProduct
-from pynas.stats.data import LossFn, call_model, leaves, loss_of
+from pynas.stats.data import LossFn, call_model, leaves, loss_of, writable
 from pynas.stats.weights import ProductWatch
 
 
@@ -74,6 +74,7 @@ def whole_pass(
 
     The weights are those of :func:`pynas.stats.weights.weight_names`.
     """
+    inputs = writable(inputs)
     with _Watch(dict(model.named_parameters()), inputs, batch_norm) as watch:
         outputs = call_model(model, inputs)
     with LossWatch({id(p): name for name, p in trainable.items()}):

@@ -51,6 +51,22 @@ def ordinary(value: Any) -> Any:
     return pytree.tree_map_only(Tensor, lambda t: t.clone() if t.is_inference() else t, value)
 
 
+def writable(value: Any, detached: Callable[[Tensor], Tensor] = Tensor.detach) -> Any:
+    """Copies of the tensors, for a model that may write into what it gets, as a ReLU in place does.
+
+    Always copies: once it has written, the data are gone. A tensor that occurs twice stays one. ``detached``
+    gives what each is a copy of: the same memory without history.
+    """
+    made: dict[int, Tensor] = {}
+
+    def one(t: Tensor) -> Tensor:
+        if id(t) not in made:
+            made[id(t)] = detached(t).clone()
+        return made[id(t)]
+
+    return pytree.tree_map_only(Tensor, one, value)
+
+
 def cut(value: Any, start: int, length: int) -> Any:
     """Samples ``start`` to ``start + length`` of inputs or targets."""
     return pytree.tree_map_only(Tensor, lambda t: t.narrow(0, start, length), value)
@@ -66,11 +82,14 @@ def call_model(model: Callable[..., Any], inputs: Any) -> Any:
 def loss_of(outputs: Any, targets: Any, loss_fn: LossFn | None, batch: int, num_groups: int) -> Tensor:
     """Sum over sample groups of loss_fn(outputs, targets); cross-entropy (mean) when there is no ``loss_fn``.
 
+    A ``loss_fn`` gets copies of the targets: it may mask some in place.
+
     Raises:
         UserError: Labels out of range, or a loss that is not a scalar.
     """
     if loss_fn is None:
         return _cross_entropy(outputs, targets) * num_groups
+    targets = writable(targets)
     if num_groups == 1:
         loss = loss_fn(outputs, targets)
     else:

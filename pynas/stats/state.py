@@ -16,6 +16,7 @@ from pynas._errors import UserError, is_out_of_memory
 from pynas.stats._generators import generators_kept as generators_kept
 from pynas.stats._generators import put_back_generators
 from pynas.stats._generators import seed_generators as seed_generators
+from pynas.stats._generators import seeded as seeded
 from pynas.stats._snapshot import ModuleState, TensorState, Values
 
 

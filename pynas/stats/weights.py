@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 from pynas.stats._functions import is_python
 from pynas.stats._marks import Marks
 from pynas.stats._mixing import outputs_of, tensors_of, weights_of
-from pynas.stats.data import call_model, cut, leaves
+from pynas.stats.data import call_model, cut, leaves, writable
 from pynas.stats.eager import check_readable
 from pynas.stats.overrides import without_override_check
 from pynas.stats.state import preserved
@@ -61,7 +61,7 @@ def weight_names(model: nn.Module, inputs: Any) -> list[str]:
     known = matrix_names(model)
     if not _others(model, known):
         return known
-    few = cut(inputs, 0, min(2, leaves(inputs)[0].shape[0]))
+    few = writable(cut(inputs, 0, min(2, leaves(inputs)[0].shape[0])))
     with preserved(model), torch.no_grad(), ProductWatch(dict(model.named_parameters()), few) as watch:
         call_model(model, few)
     return [name for name, _ in model.named_parameters() if name in watch.found or name in known]

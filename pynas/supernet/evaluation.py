@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +18,8 @@ from torch.nn import functional as F
 
 from pynas._errors import UserError
 from pynas.architecture import Architecture
+from pynas.stats.data import writable
+from pynas.stats.state import preserved
 from pynas.supernet._base import Segment, SharedWeights
 
 _Norm = nn.modules.batchnorm._BatchNorm
@@ -148,11 +149,13 @@ class SubnetEvaluator:
         root = self._prefixes(architectures)
         device = next(self.model.parameters()).device
         totals = torch.zeros(len(architectures), 3, dtype=torch.float64)
-        with _borrowed(self.model) as norms, torch.no_grad():
+        with preserved(self.model), torch.no_grad():
+            self.model.eval()
+            norms = batch_norms(self.model)
             for number, batch in enumerate(self.calibration or () if norms else ()):
                 for norm in norms:
                     norm.training, norm.momentum = True, 1 / (number + 1)  # a plain mean over batches
-                self._walk(root, batch.to(device), lambda index, logits: None)
+                self._walk(root, writable(batch.to(device)), lambda index, logits: None)
             for norm in norms:
                 norm.training = False
             for start in range(0, len(self.inputs), self.batch_size):
@@ -161,7 +164,8 @@ class SubnetEvaluator:
                 def count(index: int, logits: Tensor, labels: Tensor = labels) -> None:
                     totals[index] += _counts(logits, labels)
 
-                self._walk(root, self.inputs[start : start + self.batch_size].to(device), count)
+                images = self.inputs[start : start + self.batch_size].to(device)
+                self._walk(root, writable(images), count)
         return [SubnetScore(*row) for row in (totals / self.targets.numel()).tolist()]
 
     def _prefixes(self, architectures: Sequence[Architecture]) -> _Node:
@@ -190,7 +194,10 @@ class SubnetEvaluator:
         return _Node(segment, norms=norms, statistics=statistics)
 
     def _walk(self, node: _Node, x: Any, leaf: Callable[[int, Tensor], None]) -> None:
-        """Run the segment of ``node`` on ``x``, then everything below it; frees what is not needed again."""
+        """Run the segment of ``node`` on ``x``, then everything below it; frees what is not needed again.
+
+        Segments may write into what they get. ``x`` belongs to this call: several below get a copy each.
+        """
         while True:
             if node.segment is not None:
                 node.put_statistics()
@@ -202,16 +209,16 @@ class SubnetEvaluator:
                 return
             *others, node = node.children.values()
             for child in others:
-                self._walk(child, x, leaf)
+                self._walk(child, writable(x), leaf)
 
 
 @torch.no_grad()
 def score_network(
     network: Callable[[Tensor], Tensor], inputs: Tensor, targets: Tensor, batch_size: int = 256
 ) -> SubnetScore:
-    """Scores of a single network, without recalibration, on images or words."""
+    """Scores of a single network, without recalibration, on images or words, which stay as they are."""
     parts = zip(torch.split(inputs, batch_size), torch.split(targets, batch_size), strict=True)
-    totals = torch.stack([_counts(network(x), y) for x, y in parts]).sum(0)
+    totals = torch.stack([_counts(network(writable(x)), y) for x, y in parts]).sum(0)
     return SubnetScore(*(totals / targets.numel()).tolist())
 
 
@@ -226,24 +233,6 @@ def _counts(logits: Tensor, labels: Tensor) -> Tensor:
 def batch_norms(module: nn.Module) -> list[_Norm]:
     """The batch norms of ``module`` that keep running statistics."""
     return [m for m in module.modules() if isinstance(m, _Norm) and m.running_mean is not None]
-
-
-@contextmanager
-def _borrowed(model: nn.Module) -> Iterator[list[_Norm]]:
-    """Context in evaluation mode; restores modes, buffers and momenta, also after an error."""
-    norms = batch_norms(model)
-    modes = [(module, module.training) for module in model.modules()]
-    kept = [(norm, norm.momentum, [norm._buffers[name] for name in _BUFFERS]) for norm in norms]
-    model.eval()
-    try:
-        yield norms
-    finally:
-        for module, mode in modes:
-            module.training = mode
-        for norm, momentum, buffers in kept:
-            norm.momentum = momentum
-            for name, buffer in zip(_BUFFERS, buffers, strict=True):
-                norm._buffers[name] = buffer
 
 
 def weights_version(model: nn.Module, *, buffers: bool = True) -> str:
