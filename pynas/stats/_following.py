@@ -10,16 +10,15 @@ import torch
 from torch import Tensor
 
 from pynas._errors import UserError
+from pynas.stats._copies import copies_of, meet_in_order
 from pynas.stats._derivation import Derivation
 from pynas.stats._functions import name_of
 from pynas.stats._layout import Layout, Unknown, Where
 from pynas.stats._marks import Marks
-from pynas.stats._mixing import LAYS_OUT, NeedsScoutError, outputs_of, rearranges, weights_of
-from pynas.stats._propagation import is_pointwise, laid_out, propagate
+from pynas.stats._mixing import NeedsScoutError, outputs_of, rearranges, weights_of
+from pynas.stats._propagation import propagate
 from pynas.stats._scout import Log, OtherPathError, Scouted, expected, settings_of
 
-# Beside what broadcasts: operators whose inputs have the samples of one output row in the same place.
-MEETS = {"cat", "concat", "concatenate", "stack", "matmul", "bmm", "scaled_dot_product_attention"}
 # These may take some rows of the batch, or take them in another order.
 TAKES = {
     "getitem", "narrow", "index_select", "gather", "take_along_dim", "split", "chunk", "tensor_split",
@@ -90,7 +89,7 @@ class Following:
             if known != settings_of(args, kwargs):
                 raise OtherPathError(self.measured[self._calls].layer)
         copies = self._copied(tensors, samples)
-        assumed = bool(samples) and self._assumes(func, samples)
+        assumed = bool(samples) and self._assumes(func, args, kwargs, samples)
         moved = (
             bool(sources) and len(sources) == 1 and rearranges(func, args) and self._is_rearranged(tensors)
         )
@@ -117,10 +116,10 @@ class Following:
                     )
                 self.marks.sample(y, where, copies, assumed)
             elif where is not None:
-                usual = isinstance(where, Unknown) and name_of(func) in LAYS_OUT
-                if usual:
-                    where = laid_out(tensors[0], y, self.batch)
-                self.marks.sample(y, where, sources, assumed=usual)
+                made = copies_of(func, args, kwargs) if isinstance(where, Unknown) else None
+                if made is not None:
+                    where = made.where(y.shape, self.batch)
+                self.marks.sample(y, where, sources, assumed=made is not None)
             elif sources:
                 self.marks.derived(y, sources)
                 if moved:
@@ -169,14 +168,19 @@ class Following:
         of = {i for t in weights_of(func, args, kwargs) for i in self.marks.copies_of(t) or ()}
         return {self.own[i] for i in of if self._by_id[i].dim() > 1}
 
-    def _assumes(self, func: Callable[..., Any], samples: Sequence[tuple[Tensor, Where]]) -> bool:
+    def _assumes(
+        self,
+        func: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        samples: Sequence[tuple[Tensor, Where]],
+    ) -> bool:
         """Whether all of these are copies in the usual order; an error where another has another one."""
         found = [self.marks.assumed(t) for t, _ in samples]
         if not any(found) or all(found):
             return any(found)
-        orders = {(w.dim - t.dim(), w.before, w.after) if isinstance(w, Layout) else None for t, w in samples}
         name = name_of(func)
-        if len(orders) > 1 or None in orders or not (is_pointwise(name) or name in MEETS):
+        if not meet_in_order(name, args, kwargs, samples, self.batch):
             raise UserError(
                 f"model: by {name}, samples meet copies of a tensor that has none, and which of "
                 "the copies are of which sample cannot be told; let it broadcast, or expand it over the "

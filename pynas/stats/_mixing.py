@@ -16,12 +16,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils import _pytree as pytree
 
-from pynas._errors import UserError
 from pynas.stats._calls import Delivery
+from pynas.stats._copies import copies_of, lay_out
 from pynas.stats._functions import Func, is_python, name_of, reads_attribute
 from pynas.stats._layout import Layout, Unknown, Where
 from pynas.stats._products import RowsProduct
-from pynas.stats._propagation import UNKNOWN, indexed, is_pointwise, laid_out, propagate
+from pynas.stats._propagation import UNKNOWN, indexed, is_pointwise, propagate
 
 if TYPE_CHECKING:
     from pynas.stats._call_recorder import CallRecorder
@@ -45,7 +45,6 @@ QUESTIONS = {
 }  # fmt: skip
 # These read the size or the dtype of their second argument.
 AS_ANOTHER = {"to", "type_as", "expand_as", "view_as", "reshape_as"}
-LAYS_OUT = {"expand", "expand_as", "broadcast_to", "repeat", "tile"}
 REARRANGES = {
     "t", "T", "mT", "H", "transpose", "permute", "view", "view_as", "reshape", "unsqueeze", "squeeze",
     "narrow", "select", "chunk", "split", "unbind", "contiguous", "flatten", "unflatten", "clone", "swapaxes",
@@ -174,9 +173,10 @@ def _followed(
         shape = torch.broadcast_shapes(*(t.shape for t in tensors))  # type: ignore[no-untyped-call]
         samples = [(t, recorder.where(t)) for t in tensors if recorder.is_sample(t)]
         return propagate(func, args, kwargs, samples, torch.empty(shape, device="meta")), shape
-    if not meets and name in LAYS_OUT:
-        y = func(args[0].detach(), *args[1:], **kwargs)
-        return laid_out(args[0], y, recorder.batch), y.shape
+    copies = None if meets else copies_of(func, args, kwargs)
+    if copies is not None:
+        y = func(*pytree.tree_map_only(Tensor, Tensor.detach, args), **kwargs)
+        return copies.where(y.shape, recorder.batch), y.shape
     return UNKNOWN, None
 
 
@@ -212,9 +212,9 @@ def _mixed(
         if len(rows) == len({id(t) for t in used}):
             args, kwargs = pytree.tree_map_only(Tensor, lambda t: rows.get(id(t), t), (args, dict(kwargs)))
             return func(*args, **kwargs)
-    if not meets and name in LAYS_OUT and isinstance(where, Layout) and len(used) == 1:
-        to = asked[id(used[0])]
-        return _LaidOut.apply(recorder.anchor, func, args, dict(kwargs), where, to)  # type: ignore[no-untyped-call]
+    copies = None if meets else copies_of(func, args, kwargs)
+    if copies is not None and isinstance(where, Layout) and id(copies.tensor) in asked:
+        return lay_out(recorder, func, args, kwargs, copies, where, asked[id(copies.tensor)])
     return run_operator(recorder, func, name, args, kwargs, asked, places)
 
 
@@ -264,44 +264,3 @@ class _Broadcast(torch.autograd.Function):
             rows = rows.sum((ctx.layout.dim + 1, ctx.layout.dim + 2))
         ctx.to.collector.deliver(ctx.to.use, RowsProduct(rows.reshape(rows.shape[0], *ctx.shape), 1))
         return None, None, None, None, None
-
-
-class _LaidOut(torch.autograd.Function):
-    """``expand`` or ``repeat`` over the batch: each sample's rows of the output are its own copy of t."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, anchor: Tensor, func: Func, args: Any, kwargs: Any, where: Layout, to: Delivery
-    ) -> Tensor:
-        t: Tensor = args[0]
-        y: Tensor = func(t.detach(), *args[1:], **kwargs)
-        ctx.layout, ctx.shape, ctx.to = where, t.shape, to
-        return y.detach()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, ...]:
-        layout: Layout = ctx.layout
-        sizes = (1,) * (grad.dim() - len(ctx.shape)) + tuple(ctx.shape)
-        copies = [grad.shape[d] // size if size else 1 for d, size in enumerate(sizes)]
-        size = sizes[layout.dim]
-        if layout.before != 1 or layout.after % max(size, 1):
-            raise UserError(
-                f"model: a tensor of {tuple(ctx.shape)} is laid out over the batch in an unknown order"
-            )
-        # Each dimension as (copies, size); that of the samples as (B, copies for each, size).
-        batch = grad.shape[layout.dim] // max(layout.after, 1)
-        shape: list[int] = []
-        over: list[int] = []
-        for d, (count, own) in enumerate(zip(copies, sizes, strict=True)):
-            if d == layout.dim:
-                sample_dim = len(shape)
-                shape += [batch, count // batch, own]
-                over.append(sample_dim + 1)
-            else:
-                over.append(len(shape))
-                shape += [count, own]
-        rows = grad.reshape(shape).movedim(sample_dim, 0)
-        rows = rows.sum([d if d > sample_dim else d + 1 for d in over])
-        ctx.to.collector.deliver(ctx.to.use, RowsProduct(rows.reshape(batch, *ctx.shape), 1))
-        return None, None, None, None, None, None

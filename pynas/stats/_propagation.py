@@ -86,18 +86,6 @@ def propagate(
     return UNKNOWN
 
 
-def laid_out(x: Tensor, y: Tensor, batch: int) -> Where:
-    """Of ``expand`` or ``repeat`` of a tensor without samples along one dimension, to a multiple of B.
-
-    The copies of one sample lie side by side where whole tensors are repeated, as [B, n] is in memory.
-    """
-    sizes = (1,) * (y.dim() - x.dim()) + tuple(x.shape)
-    grown = [d for d in range(y.dim()) if y.shape[d] != sizes[d]]
-    if len(grown) != 1 or y.shape[grown[0]] % batch:
-        return UNKNOWN
-    return Layout(grown[0], 1, y.shape[grown[0]] // batch)
-
-
 def is_pointwise(name: str) -> bool:
     """Whether each value of the output is a function of those at the same place of the broadcast inputs."""
     if name not in _POINTWISE:
