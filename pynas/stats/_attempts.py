@@ -36,7 +36,6 @@ _UNUSUAL: weakref.WeakSet[type] = weakref.WeakSet()
 # What small passes found out about the structures seen last.
 _KNOWN: dict[Hashable, Scouted] = {}
 REMEMBERED = 256
-TRIED = 4  # fallbacks, before an error says that none works
 
 
 @dataclass
@@ -241,52 +240,23 @@ class Attempts:
         ).collect()  # fmt: skip
         return replace(rest, values={**rest.values, curvature: found})
 
-    def remedy(self, layers: Sequence[str]) -> str:
-        """What to do about these layers: the narrowest fallback that works on a few samples."""
+    def few(self, fallback: tuple[str, ...]) -> Attempts:
+        """A collection of norms of a few samples under this fallback, to see whether it works."""
         few = min(self.batch, 4)
         parameters: Literal["all", "weights"] = (
             "all" if any(s.parameters == "all" for s in self.needs if s.watches == "weights") else "weights"
         )
-        for names in _fallbacks(layers)[:TRIED]:
-            trial = Attempts(
-                self.model, cut(self.inputs, 0, few), cut(self.targets, 0, few), self.loss_fn,
-                [GradNorms(parameters=parameters)], few, 1, self.batch_norm, 1, names, self.training,
-                self.seed,
-            )  # fmt: skip
-            try:
-                trial.collect()
-            except MemoryError:
-                raise
-            except Exception:
-                continue
-            return (
-                f"pass fallback={names!r} to take gradients there group by group through torch.func "
-                "(slower; it works on these data), or set requires_grad=False on the parameters to leave "
-                "them out"
-            )
-        return "no fallback works here; set requires_grad=False on the parameters to leave them out"
+        return Attempts(
+            self.model, cut(self.inputs, 0, few), cut(self.targets, 0, few), self.loss_fn,
+            [GradNorms(parameters=parameters)], few, 1, self.batch_norm, 1, fallback, self.training,
+            self.seed,
+        )  # fmt: skip
 
 
 UNSEEN = (
     "reaches the loss by a way that cannot be followed: compiled or scripted code, or an autograd function "
     "of the model's own"
 )
-
-
-def _fallbacks(layers: Sequence[str]) -> list[tuple[str, ...]]:
-    """These layers, those that hold them, and so on up to the whole model."""
-    found, names = [], tuple(layers)
-    while True:
-        # One that holds another stands for it.
-        kept = tuple(n for n in names if not any(n != m and _holds(m, n) for m in names))
-        found.append(kept)
-        if kept == ("",):
-            return list(dict.fromkeys(found))
-        names = tuple(dict.fromkeys(n.rpartition(".")[0] for n in kept))
-
-
-def _holds(outer: str, inner: str) -> bool:
-    return outer == "" or inner.startswith(f"{outer}.")
 
 
 @contextmanager

@@ -123,7 +123,7 @@ def _layer(
 
     outputs = list(places)
     layer = GroupedCall(
-        f"layer {name!r}", call, uses, parameters, recorder, flat, spec, inputs, outputs
+        f"layer {name!r}", call, uses, parameters, recorder, flat, spec, inputs, outputs, whole=name == ""
     )  # fmt: skip
     return layer.apply([t for t in flat if isinstance(t, Tensor)])
 

@@ -62,6 +62,14 @@ def generators_kept() -> Iterator[None]:
             step()
 
 
+def states() -> tuple[Any, ...]:
+    """Where all of them are, to compare with ``==``."""
+    _, key, *rest = np.random.get_state()  # noqa: NPY002
+    devices = [state for module in _devices() for state in module.get_rng_state_all()]
+    own = [t.numpy().tobytes() for t in (torch.default_generator.get_state(), *devices)]
+    return *own, random.getstate(), np.asarray(key).tobytes(), tuple(rest)
+
+
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Context in which all of them draw from ``seed``; afterwards they go on from where they were."""

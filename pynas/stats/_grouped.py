@@ -22,8 +22,10 @@ from pynas._errors import UserError
 from pynas.stats import _products
 from pynas.stats._calls import Delivery, unshared
 from pynas.stats._collector import Use
+from pynas.stats._generators import states
 from pynas.stats._layout import Layout, Unknown, Where
 from pynas.stats._products import GradientProduct
+from pynas.stats._snapshot import version
 
 if TYPE_CHECKING:
     from pynas.stats._call_recorder import CallRecorder
@@ -43,6 +45,7 @@ class GroupedCall:
         recorder: Of the pass.
         inputs: Where the samples of each tensor among the arguments are.
         outputs: Where those of each output are.
+        whole: It is the whole model, which alone gets its inputs and may write into them.
     """
 
     name: str
@@ -56,6 +59,8 @@ class GroupedCall:
     outputs: list[Where] = field(default_factory=list)
     output_spec: Any = None
     tensor_outputs: list[bool] = field(default_factory=list)
+    whole: bool = False
+    shapes: list[torch.Size] = field(default_factory=list)
     positions: list[int] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -67,12 +72,26 @@ class GroupedCall:
         """The outputs, flat; with other values for the parameters if given."""
         flat = list(self.flat)
         for position, tensor in zip(self.positions, tensors, strict=True):
-            flat[position] = tensor
+            flat[position] = tensor.clone() if self.whole else tensor
         args, kwargs = _pytree.tree_unflatten(flat, self.spec)
         with ops.StridedConvolutions():
             result = self.call(parameters, *args, **kwargs)
         outputs, self.output_spec = _pytree.tree_flatten(result)
         self.tensor_outputs = [isinstance(y, Tensor) for y in outputs]
+        return outputs
+
+    def again(self, tensors: Sequence[Tensor], parameters: Mapping[str, Tensor]) -> list[Tensor]:
+        """The outputs once more; an error where a second run of the same is another."""
+        shapes = self.shapes
+        try:
+            outputs = self.run(tensors, parameters)
+        except (RuntimeError, ValueError, LookupError, TypeError) as error:
+            raise UserError(
+                f"model: {self.name} does not run a second time on the same input, as where it keeps "
+                f"something from one call for the next: {type(error).__name__}: {error}"
+            ) from error
+        if [y.shape for y in outputs if isinstance(y, Tensor)] != shapes:
+            raise UserError(f"model: a second run of {self.name} on the same input has another result")
         return outputs
 
     def apply(self, tensors: Sequence[Tensor]) -> Any:
@@ -86,13 +105,19 @@ class _Grouped(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, anchor: Tensor, layer: GroupedCall, *tensors: Tensor) -> tuple[Any, ...]:
-        before = torch.get_rng_state()
+        before, versions = states(), [version(t) for t in tensors]
         outputs = layer.run(tensors)
-        if not torch.equal(before, torch.get_rng_state()):
+        if versions != [version(t) for t in tensors]:
+            raise UserError(
+                f"model: {layer.name} writes into its input, so it cannot be run again for each sample; let "
+                "it write into a tensor of its own"
+            )
+        if before != states():
             raise UserError(
                 f"model: random numbers are drawn by {layer.name} in forward, so it cannot be run again for "
                 "each sample; put it in eval mode first"
             )
+        layer.shapes = [y.shape for y in outputs if isinstance(y, Tensor)]
         ctx.layer = layer
         ctx.save_for_backward(*tensors)
         ctx.set_materialize_grads(False)
@@ -112,7 +137,7 @@ class _Grouped(torch.autograd.Function):
         with _requiring_grad(parameters) as leaves, torch.enable_grad():
             xs = [t.detach().requires_grad_(w) for t, w in zip(tensors, wanted, strict=True)]
             found = _gradients(
-                layer.run(xs, leaves),
+                layer.again(xs, leaves),
                 grads,
                 [*leaves.values(), *(x for x, w in zip(xs, wanted, strict=True) if w)],
             )

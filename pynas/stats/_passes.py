@@ -11,11 +11,14 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pynas._errors import UserError
+from pynas._plural import counted
 from pynas.stats import _fallback
 from pynas.stats._base import Statistic
 from pynas.stats._call_recorder import CallRecorder
-from pynas.stats._layout import Layout
+from pynas.stats._layout import Layout, Where
 from pynas.stats._loss_watch import LossWatch
+from pynas.stats._mixing import NeedsScoutError
+from pynas.stats._scout import put_out
 from pynas.stats._second_order import SecondOrderRecorder
 from pynas.stats.data import LossFn, call_model, leaves, loss_of, writable
 
@@ -47,6 +50,8 @@ def run(
             f"model: its outputs {tuple(first.shape)} have the samples in dimension {where.dim}; without "
             "loss_fn they are expected in dimension 0"
         )
+    if loss_fn is not None and "loss" in passes:
+        _check_put_out(recorder, first, where)
     recorder.output_shape = tuple(first.shape)
     losses, totals = [], {}
     if "outputs" in passes:
@@ -65,6 +70,26 @@ def run(
         if isinstance(recorder, SecondOrderRecorder):
             recorder.forget()
     return losses
+
+
+def _check_put_out(recorder: CallRecorder, first: Tensor, where: Where) -> None:
+    """UserError where the samples of the output are in another dimension for other numbers of samples.
+
+    A reshape to sizes that happen to be those of the batch does that; which sample's a loss takes a row for
+    then depends on their number.
+    """
+    if not isinstance(where, Layout) or where.dim == 0:
+        return
+    if recorder.measured is None:
+        raise NeedsScoutError
+    end = recorder.measured[-1]
+    known = end.where[0] if end.func is put_out and end.where else where
+    if known != where:
+        raise UserError(
+            f"model: its outputs {tuple(first.shape)} have the {counted(recorder.batch, 'sample')} in "
+            f"dimension {where.dim}, but not for other numbers of samples (a reshape that takes its sizes in "
+            "the wrong order does that); bring them to the front where they are reshaped"
+        )
 
 
 def _pass(

@@ -35,6 +35,8 @@ SAME = {
     "sigmoid_", "contiguous", "clone", "detach", "to", "float", "double", "type_as", "log_sigmoid", "data",
     "alpha_dropout", "feature_dropout", "glu_",
 }  # fmt: skip
+# Products of matrices in the last two dimensions.
+PRODUCTS = {"matmul", "bmm", "scaled_dot_product_attention"}
 PIECES = {"chunk", "split", "tensor_split"}
 
 
@@ -81,6 +83,8 @@ def propagate(
         return indexed(where, x, args[1])
     if name in ("unsqueeze", "squeeze", "select", "narrow"):
         return _one_dim(name, where, x, args, kwargs)
+    if name in PRODUCTS:
+        return _from_right(where, x, y) if dim < x.dim() - 2 else UNKNOWN
     if name in ("expand", "expand_as", "broadcast_to"):
         return _from_right(where, x, y)
     return UNKNOWN
@@ -115,7 +119,7 @@ def _several(
     size = samples[0][0].shape[where.dim - y.dim()]
     if where.dim < 0 or y.shape[where.dim] != size:
         return UNKNOWN
-    if is_pointwise(name):
+    if is_pointwise(name) or (name in PRODUCTS and from_right < -2):
         return where
     if name in ("cat", "concat", "concatenate"):
         dim = kwargs.get("dim", args[1] if len(args) > 1 else 0)

@@ -14,6 +14,7 @@ from pynas._plural import counted
 from pynas.stats._attempts import Attempts
 from pynas.stats._base import Statistic, Statistics
 from pynas.stats._problems import UnsupportedLayerError
+from pynas.stats._remedy import remedy
 from pynas.stats._scout import OtherPathError
 from pynas.stats.data import LossFn, check_data, ordinary, plain
 from pynas.stats.eager import check_readable
@@ -127,12 +128,15 @@ def collect(
 
 
 def _collected(asked: Attempts) -> Statistics:
+    def attempt(fallback: tuple[str, ...]) -> Statistics:
+        return asked.few(fallback).collect()
+
     try:
         return asked.collect()
     except UnsupportedLayerError as error:
-        raise error.advised(asked.remedy(error.layers)) from None
+        raise error.advised(remedy(asked.model, error.layers, attempt)) from None
     except OtherPathError as error:
-        raise UserError(f"{error}; {asked.remedy((error.layer,))}") from None
+        raise UserError(f"{error}; {remedy(asked.model, (error.layer,), attempt)}") from None
 
 
 def _as_given(found: Statistics, model: nn.Module) -> Statistics:

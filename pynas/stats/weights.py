@@ -115,14 +115,19 @@ class ProductWatch(TorchFunctionMode):
             if id(t) not in self.names:
                 self._marks.sample(t, None)
         self.found: set[str] = set()
+        self._inside: list[Callable[..., Any]] = []  # functions written in Python that run now
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        if is_python(func):
-            with self:
-                result = without_override_check(func)(*args, **kwargs)
+        if is_python(func) and func not in self._inside:  # one may ask again by its public name
+            self._inside.append(func)
+            try:
+                with self:
+                    result = without_override_check(func)(*args, **kwargs)
+            finally:
+                self._inside.pop()
         else:
             result = func(*args, **kwargs)
         tensors = tensors_of(args, kwargs)

@@ -1,4 +1,4 @@
-"""Small networks that fold samples into other dimensions, copy what they compute over the batch, or route rows."""
+"""Small networks that fold samples into other dimensions, or copy what they compute over the batch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.stats.any_models import Headed, features, model, parameter, pictures, tokens
+from tests.stats.any_models import Headed, model, parameter, pictures, tokens
 
 
 @model("samples repeated side by side", tokens)
@@ -163,47 +163,14 @@ class Shifted(Headed):
         return torch.roll(y, (1, 1), (1, 2)).flatten(1, 2)
 
 
-@model("samples routed to experts", features)
-class Routed(Headed):
-    def make(self) -> None:
-        self.gate = nn.Linear(8, 3)
-        self.experts = nn.ModuleList(nn.Linear(8, 8) for _ in range(3))
-
-    def body(self, x: Tensor) -> Tensor:
-        p, index = self.gate(x).softmax(1).max(1)
-        y = torch.zeros_like(x)
-        for i, expert in enumerate(self.experts):
-            chosen = index == i
-            if chosen.any():
-                y[chosen] = expert(x[chosen]) * p[chosen, None]
-        return y
-
-
-@model("tokens routed to experts", tokens)
-class RoutedTokens(Headed):
-    """Each token goes to its two best experts, whose outputs are added at its place."""
+@model("copies in two orders", tokens)
+class TwoOrders(Headed):
+    """As many tokens as samples: only the order tells whose a copy is."""
 
     def make(self) -> None:
-        self.gate = nn.Linear(8, 3, bias=False)
-        self.up, self.down = parameter(3, 10, 8), parameter(3, 8, 10)
+        self.mix, self.a, self.b = nn.Linear(8, 8), parameter(6, 8), parameter(6, 8)
 
     def body(self, x: Tensor) -> Tensor:
-        rows = x.reshape(-1, 8)
-        weights, chosen = self.gate(rows).softmax(-1).topk(2, -1)
-        weights = weights / weights.sum(-1, keepdim=True)
-        mask = F.one_hot(chosen, 3).permute(2, 1, 0)
-        y = torch.zeros_like(rows)
-        for i in mask.sum((1, 2)).nonzero().flatten().tolist():
-            slot, places = torch.where(mask[i])
-            h = F.linear(torch.tanh(F.linear(rows[places], self.up[i])), self.down[i])
-            y.index_add_(0, places, h * weights[places, slot, None])
-        return y.view_as(x)
-
-
-@model("rows one by one", tokens)
-class OneByOne(Headed):
-    def make(self) -> None:
-        self.mix = nn.Linear(8, 8)
-
-    def body(self, x: Tensor) -> Tensor:
-        return torch.stack([torch.tanh(self.mix(row)) for row in x])
+        tokens_first = x.transpose(0, 1).reshape(-1, 8) * self.a.repeat_interleave(len(x), 0).sin()
+        samples_first = torch.tanh(self.mix(x)).reshape(-1, 8) * self.b.repeat(len(x), 1)
+        return tokens_first.view(6, len(x), 8).transpose(0, 1) + samples_first.view(-1, 6, 8)

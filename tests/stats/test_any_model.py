@@ -8,8 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pynas.stats import GradGram, Gradients, GradMoments, GradNorms, collect
+from tests.stats import folded_models  # adds to MODELS
 from tests.stats.any_models import CLASSES, MODELS
 
+assert folded_models
 STATISTICS = [GradMoments(("sum", "abs", "square", "sign", "centered")), GradNorms(), GradGram(), Gradients()]
 
 
