@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 from pynas.stats._collector import Collector, Use
 from pynas.stats._layout import FIRST, Layout
 from pynas.stats._products import LinearProduct
-from pynas.stats._recurrent_kinds import GateGradients, Recurrence, Steps, Weights
+from pynas.stats._recurrent_steps import GateGradients, Recurrence, Steps, Weights
 
 
 @dataclass(frozen=True, slots=True)

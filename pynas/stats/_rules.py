@@ -14,19 +14,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pynas import ops
 from pynas._errors import UserError
 from pynas.nn.nasbench201_cell import run_cell
-from pynas.stats import _norm_rules
+from pynas.stats import _conv_rules, _norm_rules
 from pynas.stats._call_recorder import CallRecorder
-from pynas.stats._calls import AddmmCall, ConvCall, EmbeddingCall, LinearCall, MatmulCall
+from pynas.stats._calls import AddmmCall, EmbeddingCall, LinearCall, MatmulCall
+from pynas.stats._conv_rules import Sizes, sizes
 from pynas.stats._fast import avg_pool2d
 from pynas.stats._layout import Layout
 from pynas.stats._recurrent_rules import RECURRENT_RULES
 from pynas.stats.nasbench201.rule import cell_rule
 
 Func = Callable[..., Any]
-Sizes = int | tuple[int, ...]
 
 
 def _linear(
@@ -87,84 +86,6 @@ def _addmm(
 
     y = recorder.record("addmm", mat1, mat2, input, call, matrix=True)
     return NotImplemented if y is None else y
-
-
-def _conv(
-    recorder: CallRecorder,
-    func: Func,
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Sizes = 1,
-    padding: Sizes | str = 0,
-    dilation: Sizes = 1,
-    groups: int = 1,
-) -> Any:
-    dims = weight.dim() - 2
-    given = input
-    steps = ops.subsamples(input, weight, stride, padding)
-    if steps is not None:
-        pooled = avg_pool2d(input, (1, 1), steps, (0, 0), True)
-        input = F.avg_pool2d(input, 1, steps) if pooled is None else pooled
-        stride, padding = 1, 0
-
-    def call(w: Tensor | None, b: Tensor | None, layout: Layout) -> ConvCall:
-        assert w is not None
-        return ConvCall(
-            w, b, _sizes(stride, dims), _sizes(amount, dims), _sizes(dilation, dims), groups, layout=layout
-        )
-
-    x, amount = input, padding
-    if isinstance(padding, str):
-        x, amount = _explicit_padding(input, weight, padding, _sizes(dilation, dims))
-    if x.dim() != weight.dim():  # one image without a dimension for samples
-        return NotImplemented
-    y = recorder.record(f"conv{dims}d", x, weight, bias, call, matrix=True, of=given)
-    if y is not None:
-        return y
-    return func(input, *recorder.plain(given, weight, bias), stride, padding, dilation, groups)
-
-
-def _explicit_padding(
-    x: Tensor, weight: Tensor, padding: str, dilation: tuple[int, ...]
-) -> tuple[Tensor, Sizes]:
-    if padding == "valid":
-        return x, 0
-    total = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
-    if all(t % 2 == 0 for t in total):
-        return x, tuple(t // 2 for t in total)
-    pads = [side for t in reversed(total) for side in (t // 2, t - t // 2)]
-    return F.pad(x, pads), 0
-
-
-def _conv_transpose(
-    recorder: CallRecorder,
-    func: Func,
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Sizes = 1,
-    padding: Sizes = 0,
-    output_padding: Sizes = 0,
-    groups: int = 1,
-    dilation: Sizes = 1,
-) -> Any:
-    dims = weight.dim() - 2
-
-    def call(w: Tensor | None, b: Tensor | None, layout: Layout) -> ConvCall:
-        assert w is not None
-        return ConvCall(
-            w, b, _sizes(stride, dims), _sizes(padding, dims), _sizes(dilation, dims), groups,
-            transposed=True, output_padding=_sizes(output_padding, dims), layout=layout,
-        )  # fmt: skip
-
-    if input.dim() != weight.dim():
-        return NotImplemented
-    y = recorder.record(f"conv_transpose{dims}d", input, weight, bias, call, matrix=True)
-    if y is not None:
-        return y
-    w, b = recorder.plain(input, weight, bias)
-    return func(input, w, b, stride, padding, output_padding, groups, dilation)
 
 
 def _embedding(
@@ -274,13 +195,8 @@ def _iterate(recorder: CallRecorder, func: Func, x: Tensor) -> Any:
         return iter(x.unbind(0))
 
 
-def _sizes(value: Any, dims: int) -> tuple[int, ...]:
-    sizes = (value,) if isinstance(value, int) else tuple(value)
-    return sizes * dims if len(sizes) == 1 else sizes
-
-
 def _pair(value: Any) -> tuple[int, int]:
-    height, width = _sizes(value, 2)
+    height, width = sizes(value, 2)
     return height, width
 
 
@@ -294,12 +210,12 @@ RULES: dict[Func, Func] = {
     Tensor.__rmatmul__: _reflected_matmul,
     torch.addmm: _addmm,
     Tensor.addmm: _addmm,
-    F.conv1d: _conv,
-    F.conv2d: _conv,
-    F.conv3d: _conv,
-    F.conv_transpose1d: _conv_transpose,
-    F.conv_transpose2d: _conv_transpose,
-    F.conv_transpose3d: _conv_transpose,
+    F.conv1d: _conv_rules.conv,
+    F.conv2d: _conv_rules.conv,
+    F.conv3d: _conv_rules.conv,
+    F.conv_transpose1d: _conv_rules.conv_transpose,
+    F.conv_transpose2d: _conv_rules.conv_transpose,
+    F.conv_transpose3d: _conv_rules.conv_transpose,
     F.batch_norm: _norm_rules.batch_norm,
     torch.batch_norm: _norm_rules.torch_batch_norm,
     F.layer_norm: _norm_rules.layer_norm,
