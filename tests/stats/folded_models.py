@@ -1,4 +1,4 @@
-"""Small networks that fold samples into other dimensions, or copy what they compute over the batch."""
+"""Small networks that fold samples into other dimensions, copy what they compute, or route rows."""
 
 from __future__ import annotations
 
