@@ -14,6 +14,7 @@ from typing import Any
 
 from pynas.spaces._custom import CustomSpace, custom
 from pynas.spaces._open_ended import OpenEndedSpace
+from pynas.spaces._restricted import Restricted, restrict
 from pynas.spaces._subset import Subset, subset
 from pynas.spaces.base import SPACES, Edge, SearchSpace
 from pynas.spaces.darts_cnn import DARTSCNN
@@ -40,6 +41,7 @@ __all__ = [
     "NATSSize",
     "OpenEndedSpace",
     "ProxylessNAS",
+    "Restricted",
     "SPOSShuffleNet",
     "SearchSpace",
     "Subset",
@@ -50,6 +52,7 @@ __all__ = [
     "get",
     "names",
     "register",
+    "restrict",
     "subset",
 ]
 

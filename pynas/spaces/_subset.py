@@ -5,18 +5,14 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
 
 from pynas._errors import UserError
 from pynas.architecture import Architecture
-from pynas.spaces.base import Edge, SearchSpace
-
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
+from pynas.spaces._part import Part, part_of
+from pynas.spaces.base import SearchSpace
 
 
-class Subset(SearchSpace):
+class Subset(Part):
     """The space of given architectures of ``parent``; make one with :func:`subset`.
 
     They remain architectures of the parent, with its names, texts, tables, costs and networks. Indices are
@@ -30,7 +26,7 @@ class Subset(SearchSpace):
             parent.check(architecture)
         if not members:
             raise UserError("architectures: expected at least one, got none")
-        self.parent = parent
+        super().__init__(parent)
         self.members = members
         self._index = {architecture: i for i, architecture in enumerate(members)}
         classes: dict[Architecture, list[Architecture]] = {}
@@ -41,11 +37,6 @@ class Subset(SearchSpace):
             for form, same in classes.items()
         }
         self.mutation_distance = max(max(parent.num_choices, default=0), len(parent.num_choices), 1)
-
-    @property
-    def num_choices(self) -> tuple[int, ...]:
-        """The parent's; not every combination is a member."""
-        return self.parent.num_choices
 
     @property
     def size(self) -> int:
@@ -72,10 +63,6 @@ class Subset(SearchSpace):
         if arch not in self._index:
             raise UserError(f"arch: {self.parent.format(arch)} is not among the {self.size:,} of this subset")
         return decisions
-
-    def is_valid(self, decisions: tuple[int, ...]) -> bool:
-        """Whether ``decisions`` are those of a member."""
-        return Architecture(self.name, decisions) in self._index
 
     def index(self, arch: Architecture) -> int:
         """Position among the members."""
@@ -108,68 +95,10 @@ class Subset(SearchSpace):
             near = [other for d, other in distances if d == least and other != arch]
         return rng.choice(near)
 
-    def distance(self, a: Architecture, b: Architecture) -> int:
-        """The parent's."""
-        self.check(a)
-        self.check(b)
-        return self.parent.distance(a, b)
-
     def canonical(self, arch: Architecture) -> Architecture:
         """The parent's canonical form; if that is no member, the smallest member of its class."""
         self.check(arch)
         return self._forms[self.parent.canonical(arch)]
-
-    # ---- all else is the parent's ----------------------------------------------------------------
-
-    def format(self, arch: Architecture) -> str:
-        """The parent's text."""
-        self.check(arch)
-        return self.parent.format(arch)
-
-    def parse(self, text: str) -> Architecture:
-        """Read a parent's text; UserError if it is no member."""
-        arch = self.parent.parse(text)
-        self.check(arch)
-        return arch
-
-    def encode(self, arch: Architecture) -> list[float]:
-        """The parent's encoding."""
-        self.check(arch)
-        return self.parent.encode(arch)
-
-    def graph(self, arch: Architecture) -> tuple[Edge, ...]:
-        """The parent's graph."""
-        self.check(arch)
-        return self.parent.graph(arch)
-
-    def example_inputs(
-        self, batch: int, in_channels: int = 3, generator: torch.Generator | None = None
-    ) -> torch.Tensor:
-        """The parent's inputs."""
-        return self.parent.example_inputs(batch, in_channels, generator)
-
-    def output_shape(self, batch: int, num_classes: int = 10) -> tuple[int, ...]:
-        """The parent's outputs."""
-        return self.parent.output_shape(batch, num_classes)
-
-    def params(self, arch: Architecture, num_classes: int = 10, in_channels: int = 3) -> int:
-        """The parent's count."""
-        self.check(arch)
-        return self.parent.params(arch, num_classes, in_channels)
-
-    def macs(
-        self, arch: Architecture, num_classes: int = 10, image_size: int = 32, in_channels: int = 3
-    ) -> int:
-        """The parent's count."""
-        self.check(arch)
-        return self.parent.macs(arch, num_classes, image_size, in_channels)
-
-    def build(
-        self, arch: Architecture, num_classes: int = 10, in_channels: int = 3, prune: bool = False
-    ) -> nn.Module:
-        """The parent's network."""
-        self.check(arch)
-        return self.parent.build(arch, num_classes, in_channels, prune)
 
 
 def _digest(texts: Iterable[str]) -> str:
@@ -182,11 +111,4 @@ def subset(parent: SearchSpace, architectures: Iterable[Architecture]) -> Subset
     Raises:
         UserError: There are no architectures, or one is not of ``parent``.
     """
-    facts = {
-        "name": parent.name,
-        "summary": f"some architectures of {parent.name}",
-        "image_size": parent.image_size,
-        "reversible_moves": parent.reversible_moves,
-    }
-    made: type[Subset] = type("Subset", (Subset,), facts)
-    return made(parent, architectures)
+    return part_of(Subset, parent, f"some architectures of {parent.name}", architectures)

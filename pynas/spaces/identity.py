@@ -10,17 +10,20 @@ from pynas._identity.description import brief, describe
 from pynas._identity.naming import attributes_of
 from pynas.spaces._arguments import ARGUMENTS, is_published
 from pynas.spaces._custom import CustomSpace
+from pynas.spaces._restricted import Restricted
 from pynas.spaces._subset import Subset
 from pynas.spaces.base import SearchSpace
 
-DEFINITION, ORDER, SUBSET = "definition", "order", "subset"
-"""Keys besides the constructor's options: user code, and the members of a subset in order."""
+DEFINITION, ORDER, SUBSET, ALLOWED = "definition", "order", "subset", "allowed"
+"""Keys besides the constructor's options: user code, the members of a subset in order, allowed choices."""
 
 
 def constructor_options(space: SearchSpace) -> dict[str, Any]:
     """The constructor's arguments that the space keeps under their names."""
     if isinstance(space, Subset):
         return constructor_options(space.parent) | {SUBSET: space.digest}
+    if isinstance(space, Restricted):
+        return constructor_options(space.parent) | {ALLOWED: space.digest}
     names = inspect.signature(type(space)).parameters
     values = {name: getattr(space, name) for name in names if hasattr(space, name)}
     return {name: value for name, value in values.items() if isinstance(value, (bool, int, float, str))}
@@ -31,17 +34,20 @@ def identity(space: SearchSpace) -> dict[str, Any]:
 
     For a space of pynas: the options of its constructor. For a user-defined space also its code: the factory
     and choices of a :func:`pynas.spaces.custom` space; the members of a class, the arguments of its
-    constructor and its public attributes. For a subset also its members in order.
+    constructor and its public attributes. For a subset also its members in order, for a restriction
+    its allowed choices.
     """
     if isinstance(space, Subset):
         return identity(space.parent) | {SUBSET: space.digest, ORDER: space.order_digest}
+    if isinstance(space, Restricted):
+        return identity(space.parent) | {ALLOWED: space.digest}
     definition = _definition(space)
     return constructor_options(space) | ({DEFINITION: definition} if definition else {})
 
 
 def recorded_options(known: Mapping[str, Any]) -> dict[str, Any]:
     """The constructor's options in a result of :func:`identity`."""
-    return {name: value for name, value in known.items() if name not in (DEFINITION, ORDER, SUBSET)}
+    return {name: value for name, value in known.items() if name not in (DEFINITION, ORDER, SUBSET, ALLOWED)}
 
 
 def _definition(space: SearchSpace) -> dict[str, Any]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -131,38 +131,64 @@ class Trainer:
             UserError: The folder holds another training, or this one and ``resume`` is false, or only damaged
                 checkpoints; or losses keep being not finite.
         """
+        steps = self.steps(resume=resume)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                return cast(TrainingResult, end.value)
+
+    def steps(self, *, resume: bool = False) -> Generator[TrainingStep, None, TrainingResult]:
+        """The training of :meth:`train`, one step at a time: for callers that pause or end it in between.
+
+        Between two steps the model may be evaluated, in any mode. The generator returns the result; closing
+        it earlier ends the training with the weights as they are, and later resumes from the last checkpoint.
+
+        Raises:
+            UserError: As :meth:`train`.
+        """
+        devices = [self.device] if self.device.type == "cuda" else []
+        steps = self._steps(resume)
+        while True:
+            with torch.random.fork_rng(devices=devices):
+                try:
+                    step = next(steps)
+                except StopIteration as end:
+                    return cast(TrainingResult, end.value)
+            yield step
+
+    def _steps(self, resume: bool) -> Generator[TrainingStep, None, TrainingResult]:
         distributed.start_alike(self.model)
         state, damaged = self._begin(resume)
         begun = state.step
-        self.model.train()
         number, salt, failures = state.step, int(state.record["restarts"]), 0
         history: list[list[float]] = state.tensors["history"].tolist()
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            while number < self.total:
-                try:
-                    step = self._step(number, salt)
-                except NotFiniteError as reason:
-                    failures += 1
-                    self._restore(state)
-                    if failures > self.options.max_restarts:
-                        raise UserError(
-                            f"training: step {number} of {self.total}: {reason}, "
-                            f"{counted(failures, 'failure')} since step {state.step}; the weights were reset "
-                            "to that step. Try a smaller learning_rate or clip; look for NaN in the images"
-                        ) from reason
-                    _log.warning("step %d: %s; back to step %d", number, reason, state.step)
-                    number, salt = state.step, salt + 1
-                    history = state.tensors["history"].tolist()
-                    continue
-                history.append([step.loss, step.accuracy])
-                number += 1
-                if number % self.every == 0 or number == self.total:
-                    state, failures = self._state(number, salt, history), 0
-                    if self.folder is not None and distributed.rank() == 0:
-                        self.folder.save(state)
-                if self.on_step is not None:
-                    self.on_step(step)
+        while number < self.total:
+            self.model.train()
+            try:
+                step = self._step(number, salt)
+            except NotFiniteError as reason:
+                failures += 1
+                self._restore(state)
+                if failures > self.options.max_restarts:
+                    raise UserError(
+                        f"training: step {number} of {self.total}: {reason}, "
+                        f"{counted(failures, 'failure')} since step {state.step}; the weights were reset "
+                        "to that step. Try a smaller learning_rate or clip; look for NaN in the images"
+                    ) from reason
+                _log.warning("step %d: %s; back to step %d", number, reason, state.step)
+                number, salt = state.step, salt + 1
+                history = state.tensors["history"].tolist()
+                continue
+            history.append([step.loss, step.accuracy])
+            number += 1
+            if number % self.every == 0 or number == self.total:
+                state, failures = self._state(number, salt, history), 0
+                if self.folder is not None and distributed.rank() == 0:
+                    self.folder.save(state)
+            if self.on_step is not None:
+                self.on_step(step)
+            yield step
         distributed.barrier()
         losses, accuracies = zip(*history, strict=True) if history else ((), ())
         return TrainingResult(tuple(losses), tuple(accuracies), begun, salt, tuple(damaged))
