@@ -9,8 +9,9 @@ last few trials, but never the consistency of the store.
 from __future__ import annotations
 
 from pynas.store._database import DAMAGED, SCHEMA_VERSION
+from pynas.store._journal import Journal
 from pynas.store._location import check_location
 from pynas.store._store import Store
-from pynas.store._values import Run, RunConfig
+from pynas.store._values import Action, Run, RunConfig
 
-__all__ = ["DAMAGED", "SCHEMA_VERSION", "Run", "RunConfig", "Store", "check_location"]
+__all__ = ["DAMAGED", "SCHEMA_VERSION", "Action", "Journal", "Run", "RunConfig", "Store", "check_location"]

@@ -47,6 +47,28 @@ STATES = sa.Table(
     sa.Column("state", sa.Text, nullable=False),
 )
 
+# Tables of steered searches, made when the first one begins: stores without them are whole.
+STEERING = sa.MetaData()
+ACTIONS = sa.Table(
+    "actions",
+    STEERING,
+    sa.Column("run", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("trial", sa.Integer, nullable=False),
+    sa.Column("step", sa.Integer, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("who", sa.Text, nullable=False),
+    sa.Column("time", sa.Text, nullable=False),
+    sa.Column("fields", sa.Text, nullable=False),  # JSON
+)
+CURVES = sa.Table(
+    "curves",
+    STEERING,
+    sa.Column("run", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("step", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("point", sa.Text, nullable=False),  # JSON
+)
+
 DAMAGED = "the store is damaged: restore a copy, or use another store"
 
 _MAKING_TABLES = 0x70796E6173  # "pynas": advisory lock of the process that creates the PostgreSQL tables
@@ -159,6 +181,21 @@ def prepare(connection: sa.Connection, location: Location, read_only: bool) -> N
             missing = [column.name for column in table.columns if column.name not in present]
             if missing:
                 raise UserError(f"{location.name}: table {table.name} has no {', '.join(missing)}; {DAMAGED}")
+
+
+def prepare_steering(connection: sa.Connection) -> None:
+    """Create the tables of steered searches where they are absent."""
+    with connection.begin():
+        if connection.dialect.name == "postgresql":
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MAKING_TABLES)))
+        STEERING.create_all(connection)
+
+
+def has_steering(connection: sa.Connection) -> bool:
+    """Whether the tables of steered searches are there."""
+    with connection.begin():
+        names = sa.inspect(connection).get_table_names()
+    return all(table.name in names for table in STEERING.sorted_tables)
 
 
 def _columns(connection: sa.Connection, table: str) -> tuple[str, ...]:

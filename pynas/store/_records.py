@@ -10,13 +10,14 @@ import hashlib
 import math
 import reprlib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, cast
 
 from pynas._errors import UserError
 from pynas._io import strict_json
 from pynas._plural import counted
 from pynas.architecture import Architecture
-from pynas.store._values import Run, RunConfig, to_json
+from pynas.store._values import Action, Run, RunConfig, to_json
 from pynas.trial import Evaluation, Status, Trial
 
 _SUM = "pynas_sum"
@@ -130,6 +131,50 @@ def state_of(row: Any) -> tuple[int, dict[str, Any]]:
     if not 0 < number <= row.trials:
         raise DamageError(f"it is the state after {counted(number, 'trial')}, but there are {row.trials:,}")
     return number, _summed(row.state, "state", number)
+
+
+def action_columns(run: Run, action: Action) -> dict[str, Any]:
+    """The columns of an action; ValueError if its fields are not a JSON object."""
+    return {
+        "run": run.id,
+        "number": action.number,
+        "trial": action.trial,
+        "step": action.step,
+        "kind": action.kind,
+        "who": action.who,
+        "time": action.time,
+        "fields": _with_sum(action.fields, *_facts(action)),
+    }
+
+
+def action_of(row: Any, expected: int) -> Action:
+    """The action of a row of ``actions``, which must have the number ``expected``.
+
+    Raises:
+        DamageError: The row is not as it was written, or is of another action.
+    """
+    number, trial, step = (_integer(getattr(row, name), name) for name in ("number", "trial", "step"))
+    if number != expected:
+        raise DamageError(f"the next one has the number {number}")
+    if min(trial, step) < 0:
+        raise DamageError(f"it is before trial {trial} and step {step}")
+    kind, who, time = (_text(getattr(row, name), name) for name in ("kind", "who", "time"))
+    bare = Action(number, trial, step, kind, {}, who, time)
+    return replace(bare, fields=_summed(row.fields, "fields", *_facts(bare)))
+
+
+def _facts(action: Action) -> tuple[object, ...]:
+    return action.number, action.trial, action.step, action.kind, action.who, action.time
+
+
+def point_columns(run: Run, step: int, point: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of a point of a training's curve."""
+    return {"run": run.id, "step": step, "point": _with_sum(point, step)}
+
+
+def point_of(row: Any) -> dict[str, Any]:
+    """The point of a row of ``curves``; DamageError if it is not as it was written."""
+    return _summed(row.point, "point", _integer(row.step, "step"))
 
 
 def _check_trial(number: int, architecture: Architecture, evaluation: Evaluation, config: RunConfig) -> None:

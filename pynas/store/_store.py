@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -51,6 +52,11 @@ class Store:
     def location(self) -> str:
         """Name of the store in messages: its path, or its URL without passwords."""
         return self._place.name
+
+    @property
+    def file(self) -> Path | None:
+        """The file of the store; None in memory and on a server."""
+        return self._place.file
 
     def close(self) -> None:
         """Close the connection; everything appended is already committed."""

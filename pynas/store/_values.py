@@ -61,6 +61,29 @@ class Run:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What somebody did to a search while it ran.
+
+    Attributes:
+        number: Its number in the run, from 0.
+        trial: It took effect before the trial with this number.
+        step: It took effect before the training step of the supernet with this number; 0 without a supernet.
+        kind: What was done, such as ``forbid``.
+        fields: With what, as a JSON object.
+        who: Who did it.
+        time: When, as ISO 8601 in UTC; nothing depends on it.
+    """
+
+    number: int
+    trial: int
+    step: int
+    kind: str
+    fields: Mapping[str, Any]
+    who: str
+    time: str
+
+
 def to_json(value: object) -> str:
     """Compact JSON in ASCII with sorted keys; ValueError for NaN and infinity.
 
