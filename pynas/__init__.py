@@ -21,13 +21,13 @@ from pynas.run import SearchResult, search
 from pynas.trial import Evaluation, Status, Trial
 
 if TYPE_CHECKING:
-    from pynas import bench, benchmarks, data, hardware, nn, ops, proxies, stats, testing
+    from pynas import bench, benchmarks, data, hardware, nn, ops, proxies, stats, steer, testing
     from pynas.evaluate import ProxyEvaluator, Score, score
 
 __version__ = "0.1.0"
 
 _LAZY = {"ProxyEvaluator": "pynas.evaluate", "Score": "pynas.evaluate", "score": "pynas.evaluate"}
-_LAZY_MODULES = ("bench", "benchmarks", "data", "nn", "ops", "proxies", "stats", "testing")
+_LAZY_MODULES = ("bench", "benchmarks", "data", "nn", "ops", "proxies", "stats", "steer", "testing")
 
 
 def __getattr__(name: str) -> Any:
@@ -58,6 +58,7 @@ __all__ = [
     "search",
     "spaces",
     "stats",
+    "steer",
     "strategies",
     "tables",
     "testing",

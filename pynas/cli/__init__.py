@@ -28,6 +28,7 @@ from pynas.cli import (
     report,
     score,
     search,
+    steer,
     supernet,
     tables,
 )
@@ -46,6 +47,8 @@ app.command("rank")(rank.rank)
 app.command("supernet")(supernet.supernet)
 app.command("recurrent")(recurrent.recurrent)
 app.command("embed")(embed.embed)
+app.command("steer")(steer.steer)
+app.command("replay")(steer.replay)
 app.command("report")(report.report)
 app.command("bench")(bench.bench)
 app.add_typer(analyze.app, name="analyze")

@@ -49,7 +49,8 @@ class Progress:
             at_least, better = (self._points >= point).all(axis=1), (self._points > point).any(axis=1)
             if (at_least & better).any():
                 return
-            kept: np.ndarray = ~((point >= self._points).all(axis=1) & (point > self._points).any(axis=1))
+            beaten = (point >= self._points).all(axis=1) & (point > self._points).any(axis=1)
+            kept = np.logical_not(np.atleast_1d(beaten))
             self._front = [t for t, keep in zip(self._front, kept, strict=True) if keep]
             self._points = np.concatenate([self._points[kept], point])
         else:

@@ -22,6 +22,8 @@ from pynas.run.loop import default_evaluator, task_of
 from pynas.run.objectives import checked, completed, split
 from pynas.steer import _reading
 from pynas.steer._admission import admitted
+from pynas.steer._blocks import BlockFitness, block_fitness
+from pynas.steer._documents import action_document, preview
 from pynas.steer._labels import labels_of
 from pynas.steer._progress import Progress
 from pynas.steer._settings import Malformed, Refused, Settings, everything, is_allowed
@@ -146,7 +148,7 @@ class SteeredSearch:
             evaluator = default_evaluator(self.space, [n for n in names if n not in known], seed=seed)
         self._evaluator = evaluator
         judge: Any = evaluator if training is None else training
-        self._task = task_of(judge, num_classes, image_size)
+        self.task = task_of(judge, num_classes, image_size)
         self._hardware = tuple(hardware)
         self._scored = [name for name in names if name not in known]
         self._wanted = [name for name in names if name in known]
@@ -169,7 +171,7 @@ class SteeredSearch:
             evaluator=judge,
             table=table,
             hardware=hardware,
-            task=self._task,
+            task=self.task,
             extra={"steered": True, **dict(config or {})},
         )
         self.trials: list[Trial] = []
@@ -320,7 +322,7 @@ class SteeredSearch:
     def costs_with(self, bounds: Mapping[str, float]) -> Costs:
         """Costs of the task, with these bounds; UserError for a bound that cannot be."""
         costs = Costs(self.space, bounds, models=self._hardware)
-        costs.of_task(**self._task)
+        costs.of_task(**self.task)
         costs.want(self._wanted, "objective")
         return costs
 
@@ -531,10 +533,11 @@ class SteeredSearch:
             Malformed: It is no action.
         """
         _reading.text_of(who, "who")
-        read = self._admit(kind, fields)[0]
+        read, _ = self.ready(kind, fields)
         return self._write(kind, read, who)
 
-    def _admit(self, kind: str, fields: Mapping[str, Any]) -> tuple[dict[str, Any], Settings]:
+    def ready(self, kind: str, fields: Mapping[str, Any]) -> tuple[dict[str, Any], Settings]:
+        """What :meth:`act` would store, and the settings afterwards; raises what it would raise."""
         if self.is_catching_up:
             raise Refused("the search is still repeating what its store says; wait until it has caught up")
         read = _reading.read(self.space, self.state.settings, kind, fields)
@@ -568,6 +571,54 @@ class SteeredSearch:
             self.points = [point for point in self.points if point["step"] <= self._begun_steps]
             self._journal.forget_points(self._begun_steps)
 
+    def fitness(self) -> list[BlockFitness]:
+        """The fitness of every block over the trials that count, see :func:`block_fitness`."""
+        found = self.progress.trials
+        decisions = [trial.architecture.decisions for trial in found]
+        return block_fitness(decisions, self.progress.values(), self.space.num_choices, seed=self.seed)
+
+    def preview(self, kind: str, **fields: Any) -> dict[str, Any]:
+        """What an action would do, as a JSON object: the size of the space, what it keeps and loses.
+
+        Raises:
+            Refused: What :meth:`act` would raise.
+            Malformed: It is no action that can be previewed.
+        """
+        return preview(self, kind, fields)
+
+    def runs(self, details: str | None = None) -> list[tuple[dict[str, Any], Sequence[Trial], list[Any]]]:
+        """Facts about each run of the store, with the trials and actions of the run ``details``.
+
+        Without a store there is this run only.
+        """
+        if self.store is None:
+            told_of = [action_document(self, action) for action in self.actions]
+            return [(self._facts(self.run, len(self.trials), len(self.actions)), self.trials, told_of)]
+        found = []
+        for run in self.store.runs():
+            if run.id == self.run.id:
+                trials: Sequence[Trial] = self.trials
+                actions: Sequence[Action] = self.actions
+            else:
+                trials, actions = self.store.trials(run), Journal(self.store, run).actions()
+            facts_of = self._facts(run, len(trials), len(actions))
+            documents = [_plain(action) for action in actions] if str(run.id) == details else []
+            found.append((facts_of, trials, documents))
+        return found
+
+    def _facts(self, run: Run, trials: int, actions: int) -> dict[str, Any]:
+        config = run.config
+        return {
+            "id": run.id,
+            "space": config.space,
+            "strategy": config.strategy,
+            "seed": config.seed,
+            "objectives": list(config.objectives),
+            "trials": trials,
+            "actions": actions,
+            "this": run.id == self.run.id,
+        }
+
     def text(self, action: Action) -> str:
         """An action in words."""
         return told(self.labels, self.space, self.actions, action)
@@ -575,6 +626,16 @@ class SteeredSearch:
     def undone(self) -> set[int]:
         """Numbers of the actions that are undone at the moment."""
         return {action.number for action, _ in self.state.undone}
+
+
+def _plain(action: Action) -> dict[str, Any]:
+    """An action of another run, whose space is not at hand to put it in words."""
+    return {
+        **asdict(action),
+        "fields": dict(action.fields),
+        "text": action.kind.replace("_", " "),
+        "undone": False,
+    }
 
 
 def _budget(value: object) -> int:

@@ -1,0 +1,207 @@
+"""The network of a trial as a file: what it is, its weights, or a program that needs no pynas."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from pynas._errors import UserError
+from pynas.architecture import Architecture
+from pynas.spaces import DARTSCNN
+from pynas.steer._settings import Refused
+from pynas.supernet import CellWeights, SharedWeights
+from pynas.supernet.evaluation import batch_norms
+
+if TYPE_CHECKING:
+    from pynas.spaces import SearchSpace
+    from pynas.steer._training import SupernetTraining
+    from pynas.trial import Trial
+
+SHARED, INITIAL = "shared", "initial"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file: its name, its content, its type, and where its weights are from (``shared`` or ``initial``)."""
+
+    name: str
+    content: bytes
+    media_type: str
+    weights: str
+
+
+def formats() -> tuple[str, ...]:
+    """The formats that can be written here."""
+    has_onnx = all(importlib.util.find_spec(name) is not None for name in ("onnx", "onnxscript"))
+    return ("architecture", "state_dict", "pytorch", *(("onnx",) if has_onnx else ()))
+
+
+def export(
+    space: SearchSpace,
+    trial: Trial,
+    format: str,
+    *,
+    training: SupernetTraining | None = None,
+    num_classes: int = 10,
+    image_size: int = 32,
+    in_channels: int = 3,
+    seed: int = 0,
+) -> Exported:
+    """The network of a trial.
+
+    Where a supernet can hand over its weights, the network has them, in plain modules of torch, with batch
+    norms recalibrated on the images that train. Otherwise it is newly initialised from the seed.
+
+    Args:
+        space: Space of the architecture.
+        trial: The trial.
+        format: One of :func:`formats`.
+        training: The supernet and its images, if there is one.
+        num_classes: Outputs of a new network.
+        image_size: Pixels along a side of its images.
+        in_channels: Channels of its images.
+        seed: Seed of a new network.
+
+    Raises:
+        UserError: The format is unknown, or torch cannot write this network in it.
+    """
+    if format not in formats():
+        raise UserError(f"format: expected one of {', '.join(formats())}, got {format!r}")
+    arch, stem = trial.architecture, f"trial-{trial.number}"
+    record = {
+        "space": arch.space,
+        "decisions": list(arch.decisions),
+        "text": space.format(arch),
+        "scores": dict(trial.evaluation.scores),
+    }
+    if format == "architecture":
+        content = json.dumps(record, indent=2).encode()
+        return Exported(f"{stem}.json", content, "application/json", INITIAL)
+    network, origin = _network(space, arch, training, num_classes, in_channels, seed)
+    if format == "state_dict":
+        from safetensors.torch import save
+
+        tensors = {name: t.detach().cpu().contiguous().clone() for name, t in network.state_dict().items()}
+        metadata = {"architecture": arch.to_json(), "weights": origin}
+        return Exported(f"{stem}.safetensors", save(tensors, metadata), "application/octet-stream", origin)
+    if training is not None:
+        example = training.inputs[:2].cpu()
+    else:
+        example = space.example_inputs(2, in_channels)
+        if example.dim() == 4:
+            example = torch.zeros(2, in_channels, image_size, image_size)
+    network = network.cpu().eval()
+    try:
+        content = _program(network, example, format)
+    except Exception as error:  # of torch, whatever it cannot express
+        what = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise Refused(f"torch cannot export this network as {format}: {what[:200]}") from error
+    suffix = "pt2" if format == "pytorch" else "onnx"
+    return Exported(f"{stem}.{suffix}", content, "application/octet-stream", origin)
+
+
+def _program(network: nn.Module, example: torch.Tensor, format: str) -> bytes:
+    file = io.BytesIO()
+    batch = torch.export.Dim("batch", min=1, max=1 << 16)
+    if format == "pytorch":
+        program = torch.export.export(network, (example,), dynamic_shapes=({0: batch},))
+        torch.export.save(program, file)
+    else:
+        onnx: Any = torch.onnx
+        program = onnx.export(network, (example,), dynamo=True, dynamic_shapes=({0: batch},))
+        program.save(file)
+    return file.getvalue()
+
+
+def _network(
+    space: SearchSpace,
+    arch: Architecture,
+    training: SupernetTraining | None,
+    num_classes: int,
+    in_channels: int,
+    seed: int,
+) -> tuple[nn.Module, str]:
+    """A plain network, and where its weights are from."""
+    if training is not None:
+        if training.broken:
+            raise Refused(f"the shared weights are not those of a finished step: {training.broken}")
+        plain = plain_network(space, training.model, arch, training.inputs[:4].cpu())
+        if plain is not None:
+            recalibrate(plain, training.judge.calibration or ())
+            return plain.eval(), SHARED
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return space.build(arch, num_classes=num_classes, in_channels=in_channels).eval(), INITIAL
+
+
+def plain_network(
+    space: SearchSpace, model: SharedWeights, arch: Architecture, example: torch.Tensor
+) -> nn.Module | None:
+    """One architecture of a supernet with copies of its weights, in modules of torch; None if it has no such.
+
+    Cells are exported by their supernet. Of other supernets the layers that the architecture runs are paired
+    with those of the space's own network, in order; the network is given only if it computes the same.
+
+    Args:
+        space: The space.
+        model: The supernet, which is left as it is.
+        arch: The architecture.
+        example: Images to compare outputs with, ``[N, C, H, W]``.
+    """
+    if isinstance(model, CellWeights):
+        network = copy.deepcopy(model.network).cpu()
+        choice: Any = model.space.genotype(arch) if isinstance(model.space, DARTSCNN) else arch
+        return network.export(choice)
+    source = copy.deepcopy(model).cpu().eval()
+    with torch.random.fork_rng(devices=[]):
+        plain = space.build(arch, source.classifier().out_features, int(example.shape[1])).eval()
+    theirs = [leaf for segment in source.segments(arch) for part in segment.modules for leaf in _leaves(part)]
+    ours = list(_leaves(plain))
+    if [type(leaf) for leaf in ours] != [type(leaf) for leaf in theirs]:
+        return None
+    with torch.no_grad():
+        for mine, other in zip(ours, theirs, strict=True):
+            given = {**dict(other.named_parameters()), **dict(other.named_buffers())}
+            for name, tensor in [*mine.named_parameters(), *mine.named_buffers()]:
+                if name in given and given[name].shape == tensor.shape:
+                    tensor.copy_(given[name])
+                elif name in given or not isinstance(mine, nn.BatchNorm2d):
+                    return None
+                else:  # the supernet's has no weight and bias
+                    tensor.fill_(1.0 if name == "weight" else 0.0)
+        if not torch.allclose(plain(example), source(example, arch), rtol=1e-3, atol=1e-4):
+            return None
+    return plain
+
+
+def _leaves(module: nn.Module) -> Iterator[nn.Module]:
+    """The layers that hold tensors themselves, in the order in which they were made."""
+    return (
+        each
+        for each in module.modules()
+        if any(True for _ in each.parameters(recurse=False)) or any(True for _ in each.buffers(recurse=False))
+    )
+
+
+@torch.no_grad()
+def recalibrate(network: nn.Module, batches: Sequence[torch.Tensor]) -> None:
+    """Give batch norms the means of batch statistics over ``batches``, as the supernet's scores have."""
+    norms = batch_norms(network)
+    if not norms or not batches:
+        return
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    for number, batch in enumerate(batches):
+        for norm in norms:
+            norm.training, norm.momentum = True, 1 / (number + 1)
+        network(batch.cpu())
+    for module, mode in modes:
+        module.training = mode
