@@ -53,6 +53,10 @@ ROWS: dict[str, set[str]] = {
     "analysis": {"supernet", "spaces", "stats", "data", "ranking", "ops"},
     "run": {"evaluate", "data", "hardware", "ranking", "spaces", "store", "strategies", "tables"},
     "report": {"run", "store", "ranking", "hardware", "analysis", "spaces"},
+    "steer": {
+        *("data", "evaluate", "hardware", "ranking", "report", "run", "spaces", "store", "strategies"),
+        *("supernet", "tables"),
+    },
     "bench": {"evaluate", "supernet", "strategies", "proxies", "stats", "spaces", "nn", "ops"},
 }
 # The face of the package, and what stands above it: commands, and tests for users.

@@ -93,7 +93,7 @@ def export(
         metadata = {"architecture": arch.to_json(), "weights": origin}
         return Exported(f"{stem}.safetensors", save(tensors, metadata), "application/octet-stream", origin)
     if training is not None:
-        example = training.inputs[:2].cpu()
+        example = training.inputs[:2].cpu().clone()  # not all of its storage
     else:
         example = space.example_inputs(2, in_channels)
         if example.dim() == 4:

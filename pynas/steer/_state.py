@@ -113,7 +113,7 @@ class State:
             self.undone.append((self.done.pop()[0], before))
         elif action.kind == "redo":
             self.done.append((self.undone.pop()[0], before))
-        else:
+        elif action.number:  # the first one is the budget that the search began with
             self.done.append((action, before))
             self.undone.clear()
         self.settings = after

@@ -34,6 +34,7 @@ CELL = "|nor_conv_1x1~0|+|none~0|skip_connect~1|+|nor_conv_1x1~0|none~1|avg_pool
 FILES = {
     "search --report": ("search", "--report"),
     "search --store": ("search", "--store"),
+    "steer --store": ("steer", "--store"),
     "rank --report": ("rank", "--report"),
     "rank --store": ("rank", "--store"),
     "score --report": ("score", CELL, "--report"),
@@ -54,6 +55,7 @@ FOLDERS = {
 }
 INPUTS = {
     "search --text",
+    "steer --token-file",
     "score --text",
     "recurrent --test",
     "recurrent TEXT",
@@ -81,7 +83,7 @@ def test_every_path_of_every_command_is_known_here() -> None:
                     yield f"{words}{command.name} {shown}"
 
     found = set(walk(cli.app))
-    assert found == {*FILES, *FOLDERS, *INPUTS, "report STORE"}
+    assert found == {*FILES, *FOLDERS, *INPUTS, "report STORE", "replay STORE"}
 
 
 @pytest.fixture
