@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from pynas._errors import UserError
+from pynas.steer._formats import formats
 from pynas.steer._layout import layout
 from pynas.steer._settings import Malformed, Refused
 
@@ -27,13 +28,7 @@ class NoDesign(UserError):  # noqa: N818
 
 def offers(desk: Desk) -> dict[str, Any]:
     """What the state says of design and export."""
-    return {"design": desk.another is not None and _templates() is not None, "formats": list(_formats())}
-
-
-def _formats() -> tuple[str, ...]:
-    from pynas.steer._export import formats
-
-    return formats()
+    return {"design": desk.another is not None and _templates() is not None, "formats": list(formats())}
 
 
 def _templates() -> ModuleType | None:

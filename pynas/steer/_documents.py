@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 PROTOCOL = 1
 _SAMPLES = 2000
 _BEST = 10
+_REMEMBERED = 64
 
 
 def state_document(search: SteeredSearch) -> dict[str, Any]:
@@ -37,6 +38,7 @@ def state_document(search: SteeredSearch) -> dict[str, Any]:
         "seed": search.seed,
         "space": {
             "name": space.name,
+            "spec": search.spec,
             "summary": space.summary,
             "decisions": len(space.num_choices),
             "size": None if space.size is None else str(space.size),
@@ -112,6 +114,15 @@ def offers() -> dict[str, Any]:
 
 def remaining(search: SteeredSearch, settings: Settings) -> tuple[str | None, bool]:
     """Number of architectures that are allowed, as text, and whether it is exact; None if unknown."""
+    if settings.allowed in search.sizes:
+        return search.sizes[settings.allowed]
+    if len(search.sizes) > _REMEMBERED:
+        search.sizes.clear()
+    found = search.sizes[settings.allowed] = _remaining(search, settings)
+    return found
+
+
+def _remaining(search: SteeredSearch, settings: Settings) -> tuple[str | None, bool]:
     present = settings.allowed == search.state.settings.allowed
     space = search.allowed_space if present else space_of(search.space, settings.allowed)
     if space.size is not None:

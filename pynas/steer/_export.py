@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import io
 import json
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ from torch import nn
 from pynas._errors import UserError
 from pynas.architecture import Architecture
 from pynas.spaces import DARTSCNN
+from pynas.steer._formats import formats
 from pynas.steer._settings import Refused
 from pynas.supernet import CellWeights, SharedWeights
 from pynas.supernet.evaluation import batch_norms
@@ -38,12 +38,6 @@ class Exported:
     weights: str
 
 
-def formats() -> tuple[str, ...]:
-    """The formats that can be written here."""
-    has_onnx = all(importlib.util.find_spec(name) is not None for name in ("onnx", "onnxscript"))
-    return ("architecture", "state_dict", "pytorch", *(("onnx",) if has_onnx else ()))
-
-
 def export(
     space: SearchSpace,
     trial: Trial,
@@ -63,7 +57,7 @@ def export(
     Args:
         space: Space of the architecture.
         trial: The trial.
-        format: One of :func:`formats`.
+        format: One of ``formats()``.
         training: The supernet and its images, if there is one.
         num_classes: Outputs of a new network.
         image_size: Pixels along a side of its images.

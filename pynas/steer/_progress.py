@@ -30,6 +30,7 @@ class Progress:
         self._front: list[Trial] = []
         self._points = np.zeros((0, 0))
         self._fidelity = -math.inf
+        self._ranks: list[float] = []
 
     def add(self, trial: Trial) -> None:
         """Count a trial; one that is not ok has no place, nor one of a lower fidelity than another."""
@@ -38,6 +39,7 @@ class Progress:
             return
         if share > self._fidelity:
             self.trials, self._best, self._front, self._fidelity = [], None, [], share
+            self._ranks = []
         self.trials.append(trial)
         value = self.single(trial)
         if value is not None and (self._best is None or value > self._best[0]):
@@ -73,8 +75,10 @@ class Progress:
             return [self.single(trial) or 0.0 for trial in self.trials]
         if not self.trials:
             return []
-        scores = [[trial.evaluation.scores[name] for name in self._objectives] for trial in self.trials]
-        ranks = mean_ranks(scores)
+        if len(self._ranks) != len(self.trials):
+            names = self._objectives
+            self._ranks = mean_ranks([[t.evaluation.scores[name] for name in names] for t in self.trials])
+        ranks = self._ranks
         low, high = min(ranks), max(ranks)
         return [(rank - low) / (high - low) if high > low else 0.5 for rank in ranks]
 

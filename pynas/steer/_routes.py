@@ -13,6 +13,7 @@ from pynas._user_values import explained
 from pynas.architecture import Architecture
 from pynas.steer import _design
 from pynas.steer._documents import finite
+from pynas.steer._formats import formats
 from pynas.steer._reading import decisions_of, parsed, text_of
 from pynas.steer._settings import Malformed, Refused, is_allowed
 from pynas.steer.steering import Ended, Steering
@@ -104,7 +105,7 @@ def routes_of(desk: Desk) -> list[Any]:
         Route("/", page, methods=["GET"]),
         Route("/static/{path:path}", static, methods=["GET"]),
         Route("/vendor/plotly.min.js", plotly, methods=["GET"]),
-        get("/api/state", lambda steering, request: _state(desk, steering)),
+        get("/api/state", lambda steering, request: steering.state()),
         get("/api/template", lambda steering, request: steering.template()),
         get("/api/candidates", lambda steering, request: steering.candidates()),
         get("/api/trials", lambda steering, request: {"trials": steering.trials(_number(request, "from"))}),
@@ -171,11 +172,6 @@ def _number(request: Request, name: str, *, header: str = "") -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 16):
         raise Malformed(f"{name}: expected a whole number of at least 0, got {text[:40]!r}", name)
     return int(text)
-
-
-def _state(desk: Desk, steering: Steering) -> dict[str, Any]:
-    state = steering.state()
-    return {**state, "offers": {**state["offers"], **_design.offers(desk)}}
 
 
 # ---- acting ----------------------------------------------------------------------------------------
@@ -270,6 +266,6 @@ def _export(steering: Steering, number: int, format: str) -> Any:
             **search.task,
         )
 
-    if format not in exporting.formats():
-        raise Malformed(f"format: expected one of {', '.join(exporting.formats())}", "format")
+    if format not in formats():
+        raise Malformed(f"format: expected one of {', '.join(formats())}", "format")
     return steering.compute(steering.call(ask))

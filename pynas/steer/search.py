@@ -20,13 +20,14 @@ from pynas.run.evaluation import evaluated, with_accuracy
 from pynas.run.identity import Identity, identity_of
 from pynas.run.loop import default_evaluator, task_of
 from pynas.run.objectives import checked, completed, split
+from pynas.spaces.identity import constructor_options
 from pynas.steer import _reading
 from pynas.steer._admission import admitted
 from pynas.steer._blocks import BlockFitness, block_fitness
 from pynas.steer._documents import action_document, preview
 from pynas.steer._labels import labels_of
 from pynas.steer._progress import Progress
-from pynas.steer._settings import Malformed, Refused, Settings, everything, is_allowed
+from pynas.steer._settings import Allowed, Malformed, Refused, Settings, everything, is_allowed
 from pynas.steer._state import Queued, State
 from pynas.steer._strategy import Adviser
 from pynas.steer._texts import told
@@ -144,6 +145,8 @@ class SteeredSearch:
         names = [split(text)[1] for text in self.objectives]
         self.cost_names = known = Costs(self.space, models=hardware).names
         self.labels = labels_of(self.space)
+        self.spec = _spec(self.space)
+        self.sizes: dict[Allowed, tuple[str | None, bool]] = {}
         if evaluator is None and training is None:
             evaluator = default_evaluator(self.space, [n for n in names if n not in known], seed=seed)
         self._evaluator = evaluator
@@ -636,6 +639,13 @@ def _plain(action: Action) -> dict[str, Any]:
         "text": action.kind.replace("_", " "),
         "undone": False,
     }
+
+
+def _spec(space: SearchSpace) -> str:
+    """``NAME:option=value,...``; of long options only the name."""
+    found = constructor_options(space).items()
+    options = ",".join(f"{name}={value}" for name, value in found if len(str(value)) <= 40)
+    return f"{space.name}:{options}" if options else space.name
 
 
 def _budget(value: object) -> int:

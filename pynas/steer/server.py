@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pynas._errors import UserError
+from pynas.steer import _design
 from pynas.steer._routes import routes_of
 from pynas.steer._security import Guard
 from pynas.steer.steering import Steering
@@ -42,12 +43,14 @@ class Desk:
         self.is_closing = False
         self._lock = threading.Lock()
         self._wakers: set[Callable[[], None]] = set()
+        steering.offer(_design.offers(self))
 
     def open(self, space: SearchSpace) -> Steering:
         """Stop the search and begin one in another space."""
         assert self.another is not None
         with self._lock:
             before, self.steering = self.steering, self.another(space)
+            self.steering.offer(_design.offers(self))
         if not before.call(lambda search: search.state.is_ended or search.is_catching_up):
             before.act("stop", who="page")
         before.close()

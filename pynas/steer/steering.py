@@ -266,6 +266,15 @@ class Steering:
         """As :meth:`SteeredSearch.preview`."""
         return self._ask(lambda: preview(self._search, kind, fields))
 
+    def offer(self, more: dict[str, Any]) -> None:
+        """What else the state says that is offered."""
+
+        def change() -> None:
+            self._offers = {**self._offers, **more}
+            self._publish_state()
+
+        self._ask(change)
+
     @property
     def revision(self) -> int:
         """Number of the newest event."""

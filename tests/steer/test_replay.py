@@ -94,9 +94,10 @@ def test_what_the_store_says_and_cannot_be_is_an_error(tmp_path: Path) -> None:
 
     with sqlite3.connect(store) as database:
         database.execute("DELETE FROM actions WHERE number >= 2")
-    with steered(store, resume=True) as resumed:
-        with pytest.raises(UserError, match="cannot be continued at trial"):
-            follow(resumed, {})
+    resumed = steered(store, resume=True)
+    with pytest.raises(UserError, match="cannot be continued at trial"):
+        follow(resumed, {})
+    resumed.close()
 
 
 def test_the_run_of_other_settings_is_not_resumed(tmp_path: Path) -> None:

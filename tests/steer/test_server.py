@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ from tests.steer.steered import CELL, SPACE, score, steered
 pytest.importorskip("starlette", reason="the extra 'steer' is not installed")
 pytest.importorskip("httpx", reason="httpx, of the extra 'dev', is not installed")
 
-from starlette.testclient import TestClient
+with warnings.catch_warnings():  # it would rather have a package of another name
+    warnings.simplefilter("ignore")
+    from starlette.testclient import TestClient
 
 HOST = "127.0.0.1:8765"
 TOKEN = "t" * 43
