@@ -16,13 +16,14 @@ from types import ModuleType
 from typing import Any
 
 from pynas.steer._blocks import BlockFitness, block_fitness
+from pynas.steer._events import Event
 from pynas.steer._map import CandidateMap
 from pynas.steer._settings import Malformed, Refused, Settings
 from pynas.steer.page import Page, steer
 from pynas.steer.replaying import Replay, replay
 from pynas.steer.search import SteeredSearch, Unit
 from pynas.steer.setup import Setup, begin, start, stored_setup
-from pynas.steer.steering import Ended, Event, Steering
+from pynas.steer.steering import Ended, Steering
 
 __all__ = [
     "BlockFitness",

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import queue
 import secrets
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pynas._errors import UserError
 from pynas._user_values import explained
 from pynas.steer._documents import (
     action_document,
-    finite,
     map_document,
     offers,
     preview,
     state_document,
     trial_documents,
 )
+from pynas.steer._events import Event, Log
 from pynas.steer._layout import layout
 from pynas.steer._map import CandidateMap
 from pynas.steer._settings import Refused
@@ -32,7 +29,6 @@ from pynas.steer.search import SteeredSearch, Unit
 from pynas.store import Action
 
 _T = TypeVar("_T")
-_KEPT_EVENTS = 4000
 _STATE_EVERY = 0.05  # seconds between two states
 _BLOCKS_EVERY = 0.25
 
@@ -41,15 +37,6 @@ POINTS = 2000
 
 class Ended(UserError):  # noqa: N818
     """The search is not there any more: its process is ending, or another took its place."""
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something that happened: its number, its kind, and its data as JSON."""
-
-    revision: int
-    kind: str
-    data: str
 
 
 class Steering:
@@ -80,10 +67,7 @@ class Steering:
     ) -> None:
         self.session = secrets.token_hex(4)
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._events: deque[Event] = deque(maxlen=_KEPT_EVENTS)
-        self._revision = 0
-        self._lock = threading.Lock()
-        self._listeners: list[Callable[[], None]] = []
+        self._log = Log()
         self._compute = ThreadPoolExecutor(1, "pynas-compute")
         self._closing = self._dirty = False
         self._last_state = 0.0
@@ -184,21 +168,17 @@ class Steering:
             self._blocks_wanted.set()
 
     def _publish(self, kind: str, data: Any) -> None:
-        text = json.dumps(finite(data), separators=(",", ":"), allow_nan=False)
-        with self._lock:
-            self._revision += 1
-            self._events.append(Event(self._revision, kind, text))
-            listeners = list(self._listeners)
-        for listener in listeners:
-            listener()
+        self._log.publish(kind, lambda revision: data)
 
     def _publish_state(self) -> None:
         self._dirty, self._last_state = False, time.monotonic()
         document = self._document()
-        with self._lock:
-            document["revision"] = self._revision + 1
-        self._state = document
-        self._publish("state", document)
+
+        def numbered(revision: int) -> dict[str, Any]:
+            self._state = {**document, "revision": revision}
+            return self._state
+
+        self._log.publish("state", numbered)
 
     def _document(self) -> dict[str, Any]:
         document = {"session": self.session, **state_document(self._search)}
@@ -258,7 +238,7 @@ class Steering:
             if self._fault:
                 raise Refused(f"the search has failed: {self._fault}")
             action = self._search.act(kind, who=who, **fields)
-            return action, action_document(self._search, action), self._revision
+            return action, action_document(self._search, action), self._log.revision
 
         return self._ask(do)
 
@@ -278,7 +258,7 @@ class Steering:
     @property
     def revision(self) -> int:
         """Number of the newest event."""
-        return self._revision
+        return self._log.revision
 
     def state(self) -> dict[str, Any]:
         """The state, newest."""
@@ -299,7 +279,7 @@ class Steering:
         return self._ask(
             lambda: {
                 "session": self.session,
-                "revision": self._revision,
+                "revision": self._log.revision,
                 **map_document(self._search, self._points),
             }
         )
@@ -326,7 +306,13 @@ class Steering:
             search = self._search
             found = search.progress.trials
             decisions = [trial.architecture.decisions for trial in found]
-            return decisions, search.progress.values(), search.space.num_choices, search.seed, self._revision
+            return (
+                decisions,
+                search.progress.values(),
+                search.space.num_choices,
+                search.seed,
+                self._log.revision,
+            )
 
         decisions, values, counts, seed, revision = self._ask(ask)
         found = block_fitness(decisions, values, counts, seed=seed)
@@ -354,25 +340,11 @@ class Steering:
 
     def listen(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Call ``listener`` after each event, in any thread, until what this returns is called."""
-        with self._lock:
-            self._listeners.append(listener)
-
-        def stop() -> None:
-            with self._lock:
-                if listener in self._listeners:
-                    self._listeners.remove(listener)
-
-        return stop
+        return self._log.listen(listener)
 
     def events(self, since: int) -> list[Event] | None:
         """The events after a number, in order; None if some of them are no longer kept."""
-        with self._lock:
-            if since > self._revision or since < 0:
-                return None
-            missing = self._revision - since
-            if missing > len(self._events):
-                return None
-            return list(self._events)[len(self._events) - missing :] if missing else []
+        return self._log.since(since)
 
     @property
     def is_closed(self) -> bool:
@@ -398,8 +370,7 @@ class Steering:
         self._compute.shutdown(wait=False, cancel_futures=True)
         if threading.current_thread() is not self._owner:
             self._owner.join(10)
-        for listener in list(self._listeners):
-            listener()
+        self._log.wake()
 
     def __enter__(self) -> Steering:
         return self
