@@ -39,6 +39,11 @@ TYPES = {
 
 Body = dict[str, Any]
 
+UNKNOWN = {
+    404: ("not_found", "no such address"),
+    405: ("not_allowed", "this address is not asked in this way"),
+}
+
 
 class NotFound(UserError):  # noqa: N818
     """There is nothing of that name."""
@@ -69,7 +74,8 @@ def routes_of(desk: Desk) -> list[Any]:
         return FileResponse(STATIC / "index.html", media_type=TYPES[".html"])
 
     async def static(request: Request) -> Response:
-        found = (STATIC / request.path_params["path"]).resolve()
+        name = request.path_params["path"]
+        found = (STATIC / name).resolve() if name.isprintable() else STATIC
         if STATIC.resolve() not in found.parents or found.suffix not in TYPES or not found.is_file():
             return _error(404, "not_found", "no such file")
         return FileResponse(found, media_type=TYPES[found.suffix])
@@ -148,6 +154,12 @@ def _answered(answer: Callable[[], Any]) -> Response:
         return found
     text = json.dumps(finite(found), separators=(",", ":"), allow_nan=False)
     return Response(text, media_type="application/json")
+
+
+async def unknown(request: Request, error: Exception) -> Response:
+    """The answer where no route fits."""
+    status = int(getattr(error, "status_code", 404))
+    return _error(status, *UNKNOWN[status])
 
 
 def _error(status: int, code: str, message: str, argument: str | None = None) -> Response:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pynas._errors import UserError
 from pynas.steer import _design
-from pynas.steer._routes import routes_of
+from pynas.steer._routes import UNKNOWN, routes_of, unknown
 from pynas.steer._security import Guard
 from pynas.steer.steering import Steering
 
@@ -129,7 +129,7 @@ def application(desk: Desk, *, token: str, hosts: tuple[str, ...], port: int) ->
         from starlette.applications import Starlette
     except ImportError:
         raise UserError(MISSING) from None
-    app: Any = Starlette(routes=routes_of(desk))
+    app: Any = Starlette(routes=routes_of(desk), exception_handlers=dict.fromkeys(UNKNOWN, unknown))
     return Guard(app, token=token, hosts=hosts, cookie=f"pynas_steer_{port}")
 
 
