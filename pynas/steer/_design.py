@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from pynas._errors import UserError
+from pynas.spaces import template
 from pynas.steer._formats import formats
 from pynas.steer._layout import layout
 from pynas.steer._settings import Malformed, Refused
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from pynas.spaces import SearchSpace
     from pynas.steer.server import Desk
 
-_MODULE = "pynas.spaces.template"
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,60}")
 
 
@@ -28,37 +26,31 @@ class NoDesign(UserError):  # noqa: N818
 
 def offers(desk: Desk) -> dict[str, Any]:
     """What the state says of design and export."""
-    return {"design": desk.another is not None and _templates() is not None, "formats": list(formats())}
+    return {"design": desk.another is not None, "formats": list(formats())}
 
 
-def _templates() -> ModuleType | None:
-    return importlib.import_module(_MODULE) if importlib.util.find_spec(_MODULE) is not None else None
-
-
-def _design(desk: Desk) -> Any:
-    found = _templates()
-    if found is None or desk.another is None:
-        raise NoDesign("templates cannot be designed here")
-    return found
+def _check(desk: Desk) -> None:
+    if desk.another is None:
+        raise NoDesign("templates cannot be designed here: the search scores by a program's own function")
 
 
 def palette(desk: Desk) -> dict[str, Any]:
     """The kinds of block, and a template to begin with."""
-    templates = _design(desk)
-    return {"palette": templates.palette(), "example": templates.to_record(templates.example())}
+    _check(desk)
+    return {"palette": template.palette(), "example": template.to_record(template.example())}
 
 
 def check(desk: Desk, body: dict[str, Any]) -> dict[str, Any]:
     """What is wrong with a template, and what it is if nothing is."""
-    templates = _design(desk)
+    _check(desk)
     try:
-        template = templates.from_record(_record(body))
-    except templates.TemplateError as error:
+        drawn = template.from_record(_record(body))
+    except template.TemplateError as error:
         return _told(error.problems)
-    problems = template.problems()
+    problems = drawn.problems()
     if problems:
         return _told(problems)
-    space = templates.TemplateSpace(template=template)
+    space = template.TemplateSpace(template=drawn)
     return {
         "ok": True,
         "problems": [],
@@ -68,7 +60,7 @@ def check(desk: Desk, body: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _told(problems: Any) -> dict[str, Any]:
+def _told(problems: Sequence[template.Problem]) -> dict[str, Any]:
     found = [
         {
             "layer": each.layer,
@@ -99,7 +91,7 @@ def _range(space: SearchSpace) -> list[int]:
 
 def save(desk: Desk, body: dict[str, Any]) -> dict[str, Any]:
     """Write a template into the folder of the command."""
-    templates = _design(desk)
+    _check(desk)
     name = body.get("name")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise Malformed("name: expected 1 to 60 letters, digits, - and _", "name")
@@ -109,24 +101,24 @@ def save(desk: Desk, body: dict[str, Any]) -> dict[str, Any]:
     path = Path(desk.folder) / file
     if path.exists() and file not in desk.saved:
         raise Refused(f"{file} is there already, and was not saved from here; choose another name")
-    templates.save(templates.from_record(_record(body)).check(), path)
+    template.save(template.from_record(_record(body)).check(), path)
     desk.saved.add(file)
     return {"file": file, "spec": f"template:{file}"}
 
 
 def open_template(desk: Desk, body: dict[str, Any]) -> dict[str, Any]:
     """Begin a search of a template in place of the present one."""
-    templates = _design(desk)
+    _check(desk)
     if ("spec" in body) == ("template" in body):
         raise Malformed("open: expected either spec or template", "template")
     if "template" in body:
-        space = templates.TemplateSpace(template=templates.from_record(_record(body)).check())
+        space = template.TemplateSpace(template=template.from_record(_record(body)).check())
     else:
         spec = body["spec"]
         kind, _, name = spec.partition(":") if isinstance(spec, str) else ("", "", "")
         if kind != "template" or not _NAME.fullmatch(name.removesuffix(".json")) or desk.folder is None:
             raise Malformed("spec: expected template:NAME.json, saved from here", "spec")
-        space = templates.TemplateSpace(template=templates.load(Path(desk.folder) / name))
+        space = template.TemplateSpace(template=template.load(Path(desk.folder) / name))
     return {"session": desk.open(space).session}
 
 

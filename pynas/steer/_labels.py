@@ -21,6 +21,7 @@ from pynas.spaces import (
     ProxylessNAS,
     SearchSpace,
     SPOSShuffleNet,
+    TemplateSpace,
     TransNASMacro,
     TransNASMicro,
 )
@@ -67,11 +68,8 @@ def family_of(label: str) -> str:
 def labels_of(space: SearchSpace) -> tuple[Decision, ...]:
     """The decisions of a space, with as many choices as it has."""
     own = getattr(space, "describe_choices", None)
-    design = getattr(space, "design", None)
     if callable(own):
         found: Sequence[Decision] = _told(own())
-    elif hasattr(design, "layers"):
-        found = _template(design)
     else:
         found = next((make(space) for kind, make in _MAKERS if isinstance(space, kind)), ())
     counts = space.num_choices
@@ -83,16 +81,15 @@ def labels_of(space: SearchSpace) -> tuple[Decision, ...]:
     )
 
 
-def _template(design: Any) -> list[Decision]:
+def _template(space: SearchSpace) -> list[Decision]:
     """The layers of a template, with the alternatives that somebody drew."""
     found = []
-    for i, layer in enumerate(design.layers):
+    for i, layer in enumerate(cast(TemplateSpace, space).design.layers):
         choices = []
         for block in layer.alternatives:
-            properties = {_text(k): v for k, v in dict(block.properties).items()}
-            family = family_of(str(block.kind))
-            choices.append(Choice(_text(block.label), family, {"kind": _text(block.kind), **properties}))
-        found.append(Decision(_text(getattr(layer, "name", "") or f"layer {i + 1}"), tuple(choices)))
+            facts = {"kind": block.kind, **block.properties}
+            choices.append(Choice(_text(block.label), family_of(block.kind), facts))
+        found.append(Decision(_text(layer.name or f"layer {i + 1}"), tuple(choices)))
     return found
 
 
@@ -235,4 +232,5 @@ _MAKERS = (
     (SPOSShuffleNet, _spos),
     (ProxylessNAS, _proxylessnas),
     (CustomSpace, _custom),
+    (TemplateSpace, _template),
 )

@@ -45,6 +45,10 @@ class _Present(Sampler):
 
     name = "steered"
 
+    def describe(self) -> dict[str, str | int | float]:
+        """The name only: what is allowed changes, and follows from the actions."""
+        return {"sampler": self.name, "space": self.space.name}
+
     def sample(self, rng: random.Random) -> tuple[Architecture, ...]:
         return (self.space.sample(rng),)
 

@@ -15,7 +15,7 @@ from typing import ClassVar
 from pynas._errors import UserError
 from pynas._plural import counted
 from pynas.architecture import Architecture
-from pynas.spaces import SearchSpace, Subset, TemplateSpace
+from pynas.spaces import Restricted, SearchSpace, Subset, TemplateSpace
 
 
 class Sampler(ABC):
@@ -55,11 +55,13 @@ class Sampler(ABC):
     def describe(self) -> dict[str, str | int | float]:
         """Name and settings, by which a resumed training checks that they are unchanged."""
         part = {"subset": self.space.order_digest} if isinstance(self.space, Subset) else {}
+        if isinstance(self.space, Restricted):
+            part = {"allowed": self.space.digest}
         return {"sampler": self.name, "space": self.space.name, **part}
 
 
 def _whole(space: SearchSpace) -> SearchSpace:
-    return _whole(space.parent) if isinstance(space, Subset) else space
+    return _whole(space.parent) if isinstance(space, (Restricted, Subset)) else space
 
 
 class UniformSampler(Sampler):

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from pynas._errors import UserError
-from pynas.steer import Setup, SteeredSearch, Steering, steer
+from pynas.steer import Setup, SteeredSearch, Steering, begin, steer
 from pynas.steer.server import Desk, application, is_loopback
 from tests.steer.steered import CELL, SPACE, score, steered
 
@@ -201,6 +201,42 @@ def test_export_answers_with_a_file(page: TestClient, steering: Steering) -> Non
 def test_design_needs_a_search_that_can_be_begun_again(page: TestClient) -> None:
     assert page.get("/api/design/palette").status_code == 404
     assert page.get("/api/state").json()["offers"]["design"] is False
+
+
+def test_a_template_is_drawn_checked_saved_and_searched(tmp_path: Path) -> None:
+    setup = Setup(evaluator="params", strategy="random", batch=8)
+    store = tmp_path / "runs.db"
+
+    def another(space: Any) -> Steering:
+        return Steering(lambda: begin(space, setup, budget=4, store=store), points=20)
+
+    with another(SPACE) as steering:
+        page = client(steering, another=another, folder=tmp_path)
+        assert page.get("/api/state").json()["offers"]["design"] is True
+        told = page.get("/api/design/palette").json()
+        assert {"conv", "identity"} <= {kind["kind"] for kind in told["palette"]}
+        example = told["example"]
+        checked = page.post("/api/design/check", json={"template": example}).json()
+        assert checked["ok"]
+        assert checked["params"][0] < checked["params"][1]
+        assert len(checked["template"]["layers"]) == len(example["layers"])
+        assert page.post("/api/design/check", json={}).status_code == 400
+        broken = page.post("/api/design/check", json={"template": {"format": "x"}}).json()
+        assert broken["problems"]
+        saved = page.post("/api/design/save", json={"template": example, "name": "mine"}).json()
+        assert (tmp_path / saved["file"]).is_file()
+        (tmp_path / "theirs.json").touch()
+        for name, status in (("theirs", 409), ("../x", 400), ("mine", 200)):
+            answer = page.post("/api/design/save", json={"template": example, "name": name})
+            assert answer.status_code == status
+        opened = page.post("/api/design/open", json={"spec": saved["spec"]}).json()
+        state = page.get("/api/state").json()
+        assert (state["session"], state["space"]["name"], state["run"]) == (opened["session"], "template", 2)
+        assert act(page, "resume", session=steering.session).status_code == 409
+        assert act(page, "resume", session=opened["session"]).status_code == 200
+        runs = page.get("/api/runs").json()["runs"]
+        assert [run["this"] for run in runs] == [False, True]
+        assert steering.is_closed
 
 
 def slow(arch: Any) -> Any:
