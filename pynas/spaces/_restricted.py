@@ -8,6 +8,7 @@ import math
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from weakref import WeakKeyDictionary
 
 from pynas._errors import UserError
 from pynas.architecture import Architecture
@@ -18,6 +19,9 @@ LISTED = 100_000
 """Up to so many combinations of allowed choices are listed; sizes and equal networks are then exact."""
 
 _DRAWS = 10_000
+
+_FORMS: WeakKeyDictionary[SearchSpace, dict[tuple[int, ...], Architecture]] = WeakKeyDictionary()
+"""Canonical forms of the architectures of a space, by decisions, as far as they were needed."""
 
 
 class Restricted(Part):
@@ -59,14 +63,16 @@ class Restricted(Part):
 
     @cached_property
     def _forms(self) -> dict[Architecture, Architecture]:
-        """The representative of each class of members that make the same network."""
+        """The representative of each class whose canonical form is no member."""
+        known = _FORMS.setdefault(self.parent, {})  # restrictions of one space follow each other
         classes: dict[Architecture, list[Architecture]] = {}
         for arch in self._members or ():
-            classes.setdefault(self.parent.canonical(arch), []).append(arch)
-        return {
-            form: form if self.contains(form) else min(same, key=self.parent.params)
-            for form, same in classes.items()
-        }
+            form = known.get(arch.decisions)
+            if form is None:
+                form = known[arch.decisions] = self.parent.canonical(arch)
+            if not self.contains(form):
+                classes.setdefault(form, []).append(arch)
+        return {form: min(same, key=self.parent.params) for form, same in classes.items()}
 
     @property
     def size(self) -> int | None:

@@ -154,5 +154,5 @@ class Steerer(RuleBasedStateMachine):
 
 TestSteerer = Steerer.TestCase
 TestSteerer.settings = settings(
-    max_examples=15, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=6, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
 )
