@@ -1,0 +1,60 @@
+// Lines and points by plotly, in the colours of the page.
+
+import { prefersStill } from "./dom.js";
+import { variable } from "./colour.js";
+
+let loading = null;
+
+function plotly() {
+  loading ??= new Promise((resolve, reject) => {
+    const script = document.createElement("script");
+    script.src = "vendor/plotly.min.js";
+    script.onload = () => resolve(window.Plotly);
+    script.onerror = () => {
+      loading = null;
+      reject(new Error("the drawing library could not be read"));
+    };
+    document.head.append(script);
+  });
+  return loading;
+}
+
+const drawn = new Map();
+
+export const colours = () => [variable("accent"), variable("warm"), variable("third"), variable("fourth")];
+
+/** Draw traces into a box; `summary` is what a screen reader reads instead. */
+export async function chart(box, traces, layout, summary) {
+  box.setAttribute("role", "img");
+  box.setAttribute("aria-label", summary);
+  drawn.set(box, [traces, layout, summary]);
+  let library;
+  try {
+    library = await plotly();
+  } catch (error) {
+    box.textContent = error.message;
+    return;
+  }
+  if (drawn.get(box)?.[0] !== traces || !box.isConnected) return; // newer ones are on their way
+  const ink = variable("ink");
+  const axis = { gridcolor: variable("grid"), zerolinecolor: variable("grid"), linecolor: variable("muted"), automargin: true, fixedrange: true };
+  const { xaxis, yaxis, ...rest } = layout;
+  const title = (given) => ({ ...axis, ...given, title: given?.title ? { text: given.title, standoff: 6 } : undefined });
+  library.react(
+    box,
+    traces(colours()),
+    {
+      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: ink, size: 12, family: "system-ui, sans-serif" },
+      margin: { l: 48, r: 14, t: 8, b: 40 }, showlegend: true, hovermode: "closest",
+      legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, bgcolor: "rgba(0,0,0,0)" },
+      hoverlabel: { bgcolor: variable("panel"), font: { color: ink } },
+      transition: { duration: prefersStill() ? 0 : 150 },
+      ...rest, xaxis: title(xaxis), yaxis: title(yaxis),
+    },
+    { displayModeBar: false, responsive: true, doubleClick: false },
+  );
+}
+
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+  for (const [box, given] of drawn) if (box.isConnected) chart(box, ...given);
+});
