@@ -1,7 +1,7 @@
 // Doing something to the search: with a look at what it would change, or at once; and saying what came of it.
 
 import { post } from "./api.js";
-import { $, button, count, h, many, number } from "./dom.js";
+import { $, button, count, h, many, number, put } from "./dom.js";
 import { model } from "./model.js";
 
 const SHOWN = 4;
@@ -66,7 +66,8 @@ export async function consider(kind, fields, title) {
     };
     const apply = button("Apply", "Do this to the running search", () => finish(true), { class: "primary" });
     const leave = button("Leave as it is", "Change nothing", () => finish(false));
-    dialog.replaceChildren(
+    put(
+      dialog,
       h("h2", { id: "preview-h" }, title),
       h("p", { class: "wrap" }, seen.text),
       sizes(seen),

@@ -19,9 +19,9 @@ function evidence(fitness) {
     : h("p", { class: `verdict ${fitness.verdict}` }, fitness.verdict === "good" ? "Better than the mean of all." : "Worse than the mean of all.");
   return [
     facts([
-      ["Fitness", `${signed(fitness.fitness)} [${number(fitness.low)}, ${number(fitness.high)}]`],
+      ["Fitness", `${signed(fitness.fitness)} [${number(fitness.low, 3)}, ${number(fitness.high, 3)}]`],
       ["Mean score", `${number(fitness.mean)}, of all ${number(model.blocks.mean)}`],
-      ["Frequency", `${number(100 * fitness.frequency)} % (n = ${number(fitness.n)} of ${number(model.blocks.trials)})`],
+      ["Frequency", `${number(100 * fitness.frequency, 3)} % (n = ${number(fitness.n)} of ${number(model.blocks.trials)})`],
     ]),
     warning,
     h("p", { class: "muted small" }, `Fitness is the mean score of candidates with the block minus that of all, with its ${level} % bootstrap interval.`),
@@ -37,8 +37,8 @@ function render() {
       h("ul", { class: "key muted" },
         h("li", {}, h("span", { class: "swatch lit" }), "of the candidate looked at"),
         h("li", {}, h("span", { class: "swatch out" }), "forbidden"),
-        h("li", {}, h("span", { class: "good" }, "▲ "), "sure to be above the mean"),
-        h("li", {}, h("span", { class: "bad" }, "▼ "), "sure to be below it")),
+        h("li", {}, h("span", { class: "good" }, "▲ "), "fitness above 0 with its whole interval"),
+        h("li", {}, h("span", { class: "bad" }, "▼ "), "below 0 with its whole interval")),
     );
     return;
   }

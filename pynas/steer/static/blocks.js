@@ -158,7 +158,7 @@ function tell(facts) {
   const rows = [...facts.values()].filter((fact) => fact.n).sort((a, b) => b.fitness - a.fitness).map((fact) => {
     const block = blockOf(fact.id);
     const open = h("button", { type: "button", class: "link", onclick: () => choose(fact.id) }, `${block?.label} on ${layerOf(block?.decision)?.label}`);
-    return h("tr", {}, h("th", { scope: "row" }, open), [signed(fact.fitness), `[${number(fact.low)}, ${number(fact.high)}]`, fact.n, `${number(100 * fact.frequency)} %`, fact.thin ? "thin" : fact.verdict].map((cell) => h("td", {}, cell)));
+    return h("tr", {}, h("th", { scope: "row" }, open), [signed(fact.fitness), `[${number(fact.low, 3)}, ${number(fact.high, 3)}]`, fact.n, `${number(100 * fact.frequency, 3)} %`, fact.thin ? "thin" : fact.verdict].map((cell) => h("td", {}, cell)));
   });
   table.querySelector(".scroll")?.remove();
   table.append(h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Table of blocks" }, h("table", {}, h("thead", {}, h("tr", {}, ["Block", "Fitness", "Interval", "n", "Frequency", "Evidence"].map((name) => h("th", { scope: "col" }, name)))), h("tbody", {}, rows))));

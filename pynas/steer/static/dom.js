@@ -25,6 +25,12 @@ export function svg(tag, attributes, ...children) {
   return filled(document.createElementNS(SVG, tag), attributes, children);
 }
 
+/** Put these into an element in place of what it holds; nothing stands for nothing. */
+export function put(element, ...children) {
+  element.replaceChildren();
+  return filled(element, null, children);
+}
+
 export const $ = (id) => document.getElementById(id);
 
 export function button(label, title, onclick, attributes) {
@@ -39,19 +45,19 @@ export function field(label, control, attributes) {
   return h("div", { class: "field", ...attributes }, h("label", { for: control.id }, label), control);
 }
 
-/** A number for reading: four significant digits, or a dash where there is none. */
-export function number(value) {
+/** A number for reading: few significant digits, or a dash where there is none. */
+export function number(value, digits = 4) {
   if (value === null || value === undefined) return "–";
   if (typeof value !== "number") return String(value);
   if (Number.isInteger(value) && Math.abs(value) < 1e9) return value.toLocaleString("en");
   const size = Math.abs(value);
   if (size >= 1e9 || (size !== 0 && size < 1e-4)) return value.toExponential(2);
   if (size >= 1e4) return Math.round(value).toLocaleString("en");
-  return String(Number(value.toPrecision(4)));
+  return String(Number(value.toPrecision(digits)));
 }
 
-export function signed(value) {
-  return value > 0 ? `+${number(value)}` : number(value);
+export function signed(value, digits = 3) {
+  return value > 0 ? `+${number(value, digits)}` : number(value, digits);
 }
 
 /** A whole number that came as text, since it may exceed what a number holds. */

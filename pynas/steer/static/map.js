@@ -19,6 +19,7 @@ view.append(overlay, tip, aloud);
 export const tool = { value: "rectangle" };
 let frame = [1, 1, 0, 0];
 let size = [0, 0];
+let placed = ""; // what the frame was computed for
 let current = null; // candidate under the pointer or the keys
 let drawn = null; // the selection that is being drawn, in pixels
 let scale = null;
@@ -28,6 +29,9 @@ const pixel = (id) => [column("x")[id] * frame[0] + frame[2], column("y")[id] * 
 
 function layout() {
   const ratio = Math.min(2, devicePixelRatio || 1);
+  const key = [model.state.session, column("x").length, view.clientWidth, view.clientHeight, ratio].join();
+  if (key === placed) return ratio;
+  placed = key;
   size = [view.clientWidth, view.clientHeight];
   for (const canvas of [paint.canvas, overlay]) {
     canvas.width = size[0] * ratio;
@@ -49,39 +53,65 @@ function hex(name) {
   return [r, g, b];
 }
 
-/** Everything that is drawn for each point, in the order in which it is drawn: what matters last. */
-function dots() {
-  const count = column("x").length;
-  const allowed = model.state.allowed.map((choices) => new Set(choices));
-  const per = column("decisions_per");
-  const pointed = blockOf(model.block ?? model.chosen);
-  const values = model.trials.map((trial) => (trial?.current ? trial.value : null));
-  scale = range(values);
-  const [grey, rim, accent] = [hex("map-grey"), hex("map-rim"), hex("lit")];
-  const order = [];
-  const kinds = new Uint8Array(count);
-  for (let id = 0; id < count; id++) {
-    const trial = trialOf(id);
-    kinds[id] = trial ? (trial.current && trial.value !== null ? 2 : 1) : 0;
-    if (model.selection.has(id)) kinds[id] += 4;
-    order.push(id);
+/** Room for so many points: what is drawn for each. */
+function room(count) {
+  return { place: new Float32Array(2 * count), fill: new Uint8Array(4 * count), rim: new Uint8Array(4 * count), size: new Float32Array(count) };
+}
+
+function put(dots, i, id, fill, rim, strength, size) {
+  dots.place[2 * i] = column("x")[id];
+  dots.place[2 * i + 1] = column("y")[id];
+  for (let c = 0; c < 3; c++) {
+    dots.fill[4 * i + c] = fill[c];
+    dots.rim[4 * i + c] = rim[c];
   }
-  order.sort((a, b) => kinds[a] - kinds[b] || a - b);
-  const made = { place: new Float32Array(2 * count), fill: new Uint8Array(4 * count), rim: new Uint8Array(4 * count), size: new Float32Array(count) };
-  order.forEach((id, i) => {
-    const trial = kinds[id] & 3;
+  dots.fill[4 * i + 3] = dots.rim[4 * i + 3] = 255 * strength;
+  dots.size[i] = size;
+}
+
+// All points as grey ones change rarely; a layer of those that are evaluated or selected lies above.
+let ground = { key: null, dots: null, strength: null };
+
+function greys(block) {
+  const key = JSON.stringify([model.state.session, column("x").length, block?.id, model.state.allowed, variable("map-grey")]);
+  if (ground.key === key) return ground;
+  const count = column("x").length;
+  const per = column("decisions_per");
+  const all = column("decisions");
+  const most = 1 + Math.max(...model.template.blocks.map((each) => each.choice));
+  const allowed = new Uint8Array(per * most);
+  model.state.allowed.forEach((choices, d) => choices.forEach((choice) => (allowed[d * most + choice] = 1)));
+  const grey = hex("map-grey");
+  const dots = room(count);
+  const strength = new Float32Array(count);
+  for (let id = 0; id < count; id++) {
     let inside = true;
-    for (let d = 0; inside && d < per; d++) inside = allowed[d].has(column("decisions")[id * per + d]);
-    const has = !pointed || column("decisions")[id * per + pointed.decision] === pointed.choice;
-    const strength = (inside ? 1 : 0.28) * (has ? 1 : 0.3) * (trial ? 1 : 0.75);
-    const fill = trial === 2 ? rgb(shareOf(trialOf(id).value, scale)) : grey;
-    const selected = kinds[id] >= 4;
-    made.place.set([column("x")[id], column("y")[id]], 2 * i);
-    made.fill.set([...fill, 255 * strength], 4 * i);
-    made.rim.set(selected ? [...accent, 255] : trial ? [...rim, 255 * strength] : [...grey, 255 * strength], 4 * i);
-    made.size[i] = (trial === 2 ? 11 : trial ? 8 : count > 5000 ? 4 : 5.5) + (selected ? 2 : 0);
+    for (let d = 0; inside && d < per; d++) inside = allowed[d * most + all[id * per + d]] === 1;
+    const has = !block || all[id * per + block.decision] === block.choice;
+    strength[id] = (inside ? 1 : 0.28) * (has ? 1 : 0.3);
+    put(dots, id, id, grey, grey, 0.75 * strength[id], count > 5000 ? 4 : 5.5);
+  }
+  ground = { key, dots, strength };
+  return ground;
+}
+
+function dots() {
+  const under = greys(blockOf(model.block));
+  scale = range(model.trials.map((trial) => (trial?.current ? trial.value : null)));
+  const [grey, rim, accent] = [hex("map-grey"), hex("map-rim"), hex("lit")];
+  const coloured = (id) => trialOf(id)?.current && trialOf(id).value !== null;
+  const evaluated = [...new Set(model.trials.filter(Boolean).map((trial) => trial.candidate.id))].sort((a, b) => coloured(a) - coloured(b));
+  const above = [...[...model.selection].filter((id) => column("trial")[id] === null), ...evaluated];
+  const made = room(above.length);
+  above.forEach((id, i) => {
+    const selected = model.selection.has(id);
+    const trial = trialOf(id);
+    const fill = coloured(id) ? rgb(shareOf(trial.value, scale)) : grey;
+    const size = (coloured(id) ? 11 : trial ? 8 : 5.5) + (selected ? 2 : 0);
+    put(made, i, id, fill, selected ? accent : rim, under.strength[id], size);
+    if (selected) made.rim[4 * i + 3] = 255;
   });
-  return made;
+  return [under.dots, made];
 }
 
 function render() {
@@ -133,7 +163,7 @@ function legend() {
       ? [h("span", {}, `${name} ${scale.clipped ? "≤ " : ""}${number(scale.low)}`), h("span", { class: "ramp", style: { background: gradient() }, role: "img", "aria-label": `colours from ${number(scale.low)} to ${number(scale.high)}` }), h("span", {}, number(scale.high))]
       : []),
     h("span", {}, h("span", { class: "dot grey" }), "not evaluated, failed, or scored with earlier weights"),
-    h("span", {}, h("span", { class: "dot faint" }), "outside the space"),
+    h("span", {}, h("span", { class: "dot faint" }), "outside the space, or without the block that is pointed at"),
     h("span", { class: "muted" }, `${method.toUpperCase()} of ${many(column("x").length, "encoding")}${share}`),
   );
 }
@@ -245,8 +275,11 @@ overlay.addEventListener("keydown", (event) => {
   return best === null ? undefined : look(best, true);
 });
 
-paint.restored = render;
-onAny("map allowed block chosen selection template", render);
+paint.restored = () => {
+  placed = "";
+  render();
+};
+onAny("map allowed block selection template", render);
 onAny("trials", render, 100);
 onAny("lit pinned composing", trace);
 new ResizeObserver(() => model.state && render()).observe(view);

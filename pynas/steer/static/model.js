@@ -53,7 +53,7 @@ export function onAny(names, run, every = 0) {
   for (const name of names.split(" ")) bus.addEventListener(name, later);
 }
 
-const same = (a, b) => a === b || (a && b && a.length === b.length && a.every((v, i) => v === b[i]));
+const same = (a, b) => a === b || (Array.isArray(a) && Array.isArray(b) && a.length === b.length && a.every((v, i) => v === b[i]));
 
 function set(name, value) {
   if (same(model[name], value)) return;

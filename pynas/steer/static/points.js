@@ -40,21 +40,20 @@ function withWebGL(canvas) {
   gl.useProgram(made);
   gl.enable(gl.BLEND);
   gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA);
-  const buffers = {};
   const parts = { place: [2, gl.FLOAT, false], fill: [4, gl.UNSIGNED_BYTE, true], rim: [4, gl.UNSIGNED_BYTE, true], size: [1, gl.FLOAT, false] };
-  for (const [name, [width, type, scaled]] of Object.entries(parts)) {
-    buffers[name] = gl.createBuffer();
-    const at = gl.getAttribLocation(made, name);
-    gl.bindBuffer(gl.ARRAY_BUFFER, buffers[name]);
-    gl.enableVertexAttribArray(at);
-    gl.vertexAttribPointer(at, width, type, scaled, 0, 0);
-  }
-  const where = (name) => gl.getUniformLocation(made, name);
-  return (dots, frame, ratio) => {
-    for (const name of Object.keys(parts)) {
-      gl.bindBuffer(gl.ARRAY_BUFFER, buffers[name]);
-      gl.bufferData(gl.ARRAY_BUFFER, dots[name], gl.DYNAMIC_DRAW);
+  for (const name of Object.keys(parts)) gl.enableVertexAttribArray(gl.getAttribLocation(made, name));
+  const held = []; // for each layer: its buffers, and the points that are in them
+  const use = (dots, i) => {
+    held[i] ??= { buffers: Object.fromEntries(Object.keys(parts).map((name) => [name, gl.createBuffer()])) };
+    for (const [name, [width, type, scaled]] of Object.entries(parts)) {
+      gl.bindBuffer(gl.ARRAY_BUFFER, held[i].buffers[name]);
+      if (held[i].dots !== dots) gl.bufferData(gl.ARRAY_BUFFER, dots[name], gl.DYNAMIC_DRAW);
+      gl.vertexAttribPointer(gl.getAttribLocation(made, name), width, type, scaled, 0, 0);
     }
+    held[i].dots = dots;
+  };
+  const where = (name) => gl.getUniformLocation(made, name);
+  return (layers, frame, ratio) => {
     gl.viewport(0, 0, canvas.width, canvas.height);
     gl.clearColor(0, 0, 0, 0);
     gl.clear(gl.COLOR_BUFFER_BIT);
@@ -64,17 +63,20 @@ function withWebGL(canvas) {
     gl.uniform2f(where("scale"), (2 * sx) / width, (-2 * sy) / height);
     gl.uniform2f(where("shift"), (2 * tx) / width - 1, 1 - (2 * ty) / height);
     gl.uniform1f(where("ratio"), ratio);
-    gl.drawArrays(gl.POINTS, 0, dots.size.length);
+    layers.forEach((dots, i) => {
+      use(dots, i);
+      gl.drawArrays(gl.POINTS, 0, dots.size.length);
+    });
   };
 }
 
 function withCanvas(canvas) {
   const context = canvas.getContext("2d");
   const css = (colours, i) => `rgba(${colours[4 * i]},${colours[4 * i + 1]},${colours[4 * i + 2]},${colours[4 * i + 3] / 255})`;
-  return (dots, [sx, sy, tx, ty], ratio) => {
+  return (layers, [sx, sy, tx, ty], ratio) => {
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.clearRect(0, 0, canvas.width, canvas.height);
-    for (let i = 0; i < dots.size.length; i++) {
+    for (const dots of layers) for (let i = 0; i < dots.size.length; i++) {
       context.beginPath();
       context.arc(dots.place[2 * i] * sx + tx, dots.place[2 * i + 1] * sy + ty, dots.size[i] / 2, 0, 7);
       context.fillStyle = css(dots.fill, i);
@@ -87,7 +89,7 @@ function withCanvas(canvas) {
   };
 }
 
-/** `draw(dots, [scale x, scale y, shift x, shift y], ratio)` on a canvas that is put into `holder`. */
+/** `draw([dots, ...], [scale x, scale y, shift x, shift y], ratio)` on a canvas that is put into `holder`. */
 export function painter(holder) {
   const make = (with_) => {
     const canvas = document.createElement("canvas");

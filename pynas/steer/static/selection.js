@@ -2,7 +2,7 @@
 
 import { act, consider } from "./act.js";
 import { Failure, post } from "./api.js";
-import { $, button, h, many, number } from "./dom.js";
+import { $, button, h, many, number, put } from "./dom.js";
 import { candidateOf, compose, decisionsOf, described, isAllowed, light, model, onAny, pin, select, trialOf, trialWith } from "./model.js";
 import { tool } from "./map.js";
 import { exportTrial } from "./exporting.js";
@@ -37,13 +37,14 @@ function renderSelection() {
   const ids = [...model.selection];
   const box = $("selection");
   if (!ids.length) {
-    box.replaceChildren(h("p", { class: "muted" }, "Drag on the map to select candidates, then restrict the space to what they use, fix what they share, or forbid it. Each is shown before it is done."));
+    put(box, h("p", { class: "muted" }, "Drag on the map to select candidates, then restrict the space to what they use, fix what they share, or forbid it. Each is shown before it is done."));
     return;
   }
   const values = ids.map(trialOf).filter((trial) => trial?.current && trial.value !== null).map((trial) => trial.value);
   const mean = values.reduce((sum, value) => sum + value, 0) / (values.length || 1);
   const candidates = () => ids.slice(0, LIMIT).map(decisionsOf);
-  box.replaceChildren(
+  put(
+    box,
     h("p", { role: "status" }, h("strong", {}, `${many(ids.length, "candidate")} selected`), values.length ? `, ${values.length.toLocaleString("en")} of them evaluated, mean score ${number(mean)}` : ", none of them evaluated"),
     h("div", { class: "tools" },
       KINDS.map(([kind, label, title]) => button(label, title, () => consider(kind, { candidates: candidates() }, `${label} of ${many(ids.length, "candidate")}`), { disabled: ids.length > LIMIT })),
@@ -59,7 +60,8 @@ async function renderCandidate() {
   const composing = model.composing !== null;
   const mine = ++asked;
   if (!decisions) {
-    box.replaceChildren(
+    put(
+    box,
       h("div", { class: "tools" },
         button("Look at the best", "Open the best candidate so far", () => pin(model.trials[model.state.search.best].decisions), { disabled: model.state.search.best === null }),
         button("Compose one", "Put a candidate together by choosing blocks in the template", () => compose(beginning()))),
@@ -79,7 +81,8 @@ async function renderCandidate() {
   const costs = facts && !facts.problem ? Object.entries(facts).filter(([, value]) => typeof value === "number").filter(([name]) => name !== "trial").map(([name, value]) => `${name} ${number(value)}`) : [];
   const problems = facts?.problem ? [facts.problem] : [!isAllowed(decisions) && "It is outside the space as it is now.", facts && !facts.feasible && "It breaks a constraint."].filter(Boolean);
   const title = composing ? "Composing a candidate" : trial ? `Trial ${trial.number}` : "Candidate";
-  box.replaceChildren(
+  put(
+    box,
     h("div", { class: "head" }, h("h3", {}, title), button("×", "Close this candidate", () => { compose(null); pin(null); light(null); }, { class: "close", "aria-label": "Close this candidate" })),
     composing ? h("p", {}, "Choose a block in each layer of the template; then evaluate it.") : null,
     h("p", { class: "code" }, facts?.text ?? trial?.text ?? decisions.join(" ")),
