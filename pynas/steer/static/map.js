@@ -99,7 +99,7 @@ function dots() {
   const under = greys(blockOf(model.block));
   scale = range(model.trials.map((trial) => (trial?.current ? trial.value : null)));
   const [grey, rim, accent] = [hex("map-grey"), hex("map-rim"), hex("lit")];
-  const coloured = (id) => trialOf(id)?.current && trialOf(id).value !== null;
+  const coloured = (id) => Boolean(trialOf(id)?.current) && trialOf(id).value !== null;
   const evaluated = [...new Set(model.trials.filter(Boolean).map((trial) => trial.candidate.id))].sort((a, b) => coloured(a) - coloured(b));
   const above = [...[...model.selection].filter((id) => column("trial")[id] === null), ...evaluated];
   const made = room(above.length);
