@@ -17,7 +17,7 @@ from tests.steer.visits import valued
 def browser() -> Iterator[Any]:
     if missing():
         pytest.skip(missing())
-    with chromium() as found:
+    with chromium(webgl=False) as found:
         yield found
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from pynas.steer import Page
 from tests.steer.browser import Visitor, missing, place_of, rectangle
-from tests.steer.visits import agree, allowed, block, dot, expect, lit
+from tests.steer.visits import agree, allowed, block, dot, expect, lit, painted
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=missing())]
 
@@ -93,7 +96,7 @@ def test_the_template_works_by_keyboard_and_zooms(visitor: Visitor, finished: Pa
     block(page, "1:1").focus()
     page.keyboard.press("+")
     is_wide(1.25)
-    page.get_by_role("button", name="Fit").click()
+    page.get_by_role("button", name="Fit", exact=True).click()
     is_wide(1)
 
 
@@ -168,3 +171,28 @@ def test_trials_are_read_sorted_and_exported(visitor: Visitor, finished: Page) -
         page.get_by_role("dialog").get_by_role("button", name="Save").click()
     document = json.loads(Path(waited.value.path()).read_text())
     assert document["decisions"] == list(finished.steering.trials()[best]["decisions"])
+
+
+def test_the_map_needs_no_webgl(visitor: Visitor, finished: Page) -> None:
+    kind, count = painted(visitor.open(finished.url))
+    assert kind == "2d"
+    assert count > 5000
+
+
+def test_the_map_uses_webgl(finished: Page, tmp_path: Path) -> None:
+    # Playwright runs once in a thread, so this browser has a process of its own.
+    script = tmp_path / "look.py"
+    script.write_text(
+        "import sys\n"
+        "from tests.steer.browser import Visitor, chromium\n"
+        "from tests.steer.visits import painted\n"
+        "with chromium() as browser:\n"
+        "    print(*painted(Visitor(browser).open(sys.argv[1])))\n"
+    )
+    root = Path(__file__).resolve().parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    command = [sys.executable, str(script), finished.url]
+    told = subprocess.run(command, cwd=root, env=environment, text=True, capture_output=True, timeout=60)
+    assert told.returncode == 0, told.stderr
+    kind, count = told.stdout.split()
+    assert (kind, int(count) > 5000) == ("webgl", True)

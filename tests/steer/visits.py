@@ -21,7 +21,7 @@ def valued(arch: Architecture) -> Evaluation:
 
 
 def slowly(arch: Architecture) -> Evaluation:
-    time.sleep(0.05)
+    time.sleep(0.15)
     return valued(arch)
 
 
@@ -34,6 +34,21 @@ def expect(target: Any) -> Any:
 def allowed(page: Any) -> list[list[int]]:
     """Choices of each decision."""
     return [list(choices) for choices in page.state()["allowed"]]
+
+
+def painted(page: Any) -> tuple[str, int]:
+    """How the map is drawn, and on how many pixels something is."""
+    kind, count = page.evaluate(
+        """() => {
+            const map = document.querySelector("#map-view canvas");
+            const copy = new OffscreenCanvas(map.width, map.height).getContext("2d");
+            copy.drawImage(map, 0, 0);
+            const { data } = copy.getImageData(0, 0, map.width, map.height);
+            const painted = data.filter((v, i) => i % 4 === 3 && v > 0).length;
+            return [map.getContext("2d") ? "2d" : "webgl", painted];
+        }"""
+    )
+    return kind, count
 
 
 def agree(page: Any) -> None:

@@ -158,8 +158,9 @@ export async function load() {
     Object.assign(model, { template, map, blocks, trials: trials.trials, points: curves.points, actions: actions.actions });
     revision = state.revision;
     if (another) select([]);
+    // What is built of the template comes before what is painted on it.
+    for (const name of "template map trials blocks points actions lit pinned chosen composing".split(" ")) emit(name);
     take(state);
-    for (const name of "template map trials blocks points actions allowed lit pinned chosen composing".split(" ")) emit(name);
     connect();
   } catch (error) {
     if (error.status === undefined) throw error;
