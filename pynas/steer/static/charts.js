@@ -1,6 +1,5 @@
 // Lines and points by plotly, in the colours of the page.
 
-import { prefersStill } from "./dom.js";
 import { variable } from "./colour.js";
 
 let loading = null;
@@ -48,7 +47,6 @@ export async function chart(box, traces, layout, summary) {
       margin: { l: 48, r: 14, t: 8, b: 40 }, showlegend: true, hovermode: "closest",
       legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, bgcolor: "rgba(0,0,0,0)" },
       hoverlabel: { bgcolor: variable("panel"), font: { color: ink } },
-      transition: { duration: prefersStill() ? 0 : 150 },
       ...rest, xaxis: title(xaxis), yaxis: title(yaxis),
     },
     { displayModeBar: false, responsive: true, doubleClick: false },

@@ -117,5 +117,5 @@ function render() {
   best();
 }
 
-onAny("trials state", render, 250);
-onAny("trials actions template", charts, 500);
+onAny("trials state", render, 400);
+onAny("trials actions template", charts, 1000);
