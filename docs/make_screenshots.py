@@ -58,7 +58,7 @@ def main() -> None:
     torch.set_num_threads(1)
     FOLDER.mkdir(exist_ok=True)
     with steer(budget=60) as search, chromium() as browser:
-        visitor = Visitor(browser, 1280, 900)
+        visitor = Visitor(browser, 1280, 900, charts=True)
         page = visitor.open(search.url)
         if not search.wait(180):
             raise SystemExit("the example did not end in three minutes")
@@ -83,7 +83,7 @@ def main() -> None:
         keep(page, "preview", clip=_around(page.locator("dialog[open]"), 30))
         page.get_by_role("button", name="Apply").click()
         visitor.close()
-        phone = Visitor(browser, 390, 844, color_scheme="dark", device_scale_factor=1.5)
+        phone = Visitor(browser, 390, 844, charts=True, color_scheme="dark", device_scale_factor=1.5)
         page = phone.open(search.url)
         keep(page, "phone")
         phone.close()

@@ -46,12 +46,22 @@ class Visitor:
         browser: The browser.
         width: Width of the window in pixels.
         height: Its height.
+        charts: Whether plotly draws; it is large, and takes most of the time of a test that does not look.
         options: Of the context, such as ``color_scheme``.
     """
 
-    def __init__(self, browser: Any, width: int = 1280, height: int = 900, **options: Any) -> None:
+    def __init__(
+        self, browser: Any, width: int = 1280, height: int = 900, *, charts: bool = False, **options: Any
+    ) -> None:
         self.context = browser.new_context(viewport={"width": width, "height": height}, **options)
         self.context.set_default_timeout(10_000)
+        if not charts:
+            self.context.route(
+                "**/vendor/plotly.min.js",
+                lambda route: route.fulfill(
+                    content_type="text/javascript", body="window.Plotly = {react() {}};"
+                ),
+            )
         self.complaints: list[str] = []
 
     def open(self, url: str) -> Any:

@@ -109,7 +109,9 @@ def test_two_runs_of_a_store_are_compared(
     second = served(store=store, seed=4)
     second.wait(20)
     page = visitor.open(second.url)
-    expect(page.locator("#runs-view")).to_contain_text(re.compile(r"run \d+: best .* after 40 trials; run"))
+    expect(page.locator("#runs-view")).to_contain_text(
+        re.compile(r"run \d+: best .* after 40 trials, .*; run")
+    )
     page.get_by_role("button", name="Compare").click()
     expect(page.locator("#runs-view .plot")).to_have_attribute("aria-label", re.compile("run"))
 
@@ -156,7 +158,7 @@ def test_a_killed_search_is_told_and_caught_up_with(browser: Any, tmp_path: Path
         agree(page)
         expect(block(page, "0:0")).to_have_class(re.compile(r"\bout\b"))
         process.kill()
-        process.wait()
+        process.communicate()
         expect(page.get_by_role("alert").first).to_contain_text("does not answer")
         process = start([*common, "--resume"])
         expect(page.locator("#banner")).to_be_hidden(timeout=20_000)
@@ -164,9 +166,7 @@ def test_a_killed_search_is_told_and_caught_up_with(browser: Any, tmp_path: Path
         expect(page.locator("#progress")).to_contain_text("12 of 12 trials")
     finally:
         process.kill()
-        process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
+        process.communicate()
         visitor.close()
     assert all("ERR_" in each or "Failed to load" in each for each in visitor.complaints)
 
@@ -202,13 +202,14 @@ def violations(found: list[dict[str, Any]]) -> list[Any]:
     ("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")]
 )
 def test_everybody_can_use_it(browser: Any, finished: Page, width: int, scheme: str) -> None:
-    visitor = Visitor(browser, width, color_scheme=scheme, reduced_motion="reduce")
+    visitor = Visitor(browser, width, charts=True, color_scheme=scheme, reduced_motion="reduce")
     page = visitor.open(finished.url)
     block(page, "0:3").click()
     page.get_by_label("Select candidates by score").select_option("best 10 %")
     page.get_by_role("button", name="Look at the best").click()
     page.get_by_text("As a table").click()
     expect(page.locator("#candidate-panel")).to_contain_text("Trial")
+    page.locator("#trials-charts").scroll_into_view_if_needed()
     page.wait_for_selector("#trials-charts .main-svg")
     assert page.evaluate("document.documentElement.scrollWidth") <= width, "nothing is cut at the side"
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()

@@ -19,14 +19,30 @@ function plotly() {
 }
 
 const drawn = new Map();
+const visible = new WeakSet();
+
+// Only what somebody sees is drawn; the rest when it comes into view.
+const watcher = new IntersectionObserver((entries) => {
+  for (const { target, isIntersecting } of entries) {
+    if (isIntersecting) visible.add(target);
+    else visible.delete(target);
+    if (isIntersecting) render(target);
+  }
+}, { rootMargin: "100px" });
 
 export const colours = () => [variable("accent"), variable("warm"), variable("third"), variable("fourth")];
 
 /** Draw traces into a box; `summary` is what a screen reader reads instead. */
-export async function chart(box, traces, layout, summary) {
+export function chart(box, traces, layout, summary) {
   box.setAttribute("role", "img");
   box.setAttribute("aria-label", summary);
-  drawn.set(box, [traces, layout, summary]);
+  if (!drawn.has(box)) watcher.observe(box);
+  drawn.set(box, [traces, layout]);
+  if (visible.has(box)) render(box);
+}
+
+async function render(box) {
+  const [traces, layout] = drawn.get(box);
   let library;
   try {
     library = await plotly();
@@ -54,5 +70,5 @@ export async function chart(box, traces, layout, summary) {
 }
 
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
-  for (const [box, given] of drawn) if (box.isConnected) chart(box, ...given);
+  for (const box of drawn.keys()) if (visible.has(box)) render(box);
 });
