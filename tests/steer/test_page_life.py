@@ -193,6 +193,7 @@ def test_training_is_started_paused_and_stopped(
         )
         button("Stop training").click()
         expect(status).to_contain_text("idle")
+        page.close()
 
 
 def violations(found: list[dict[str, Any]]) -> list[Any]:
