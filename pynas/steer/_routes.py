@@ -15,6 +15,7 @@ from pynas.steer import _design
 from pynas.steer._documents import finite
 from pynas.steer._formats import formats
 from pynas.steer._reading import decisions_of, parsed, text_of
+from pynas.steer._security import LARGEST_BODY
 from pynas.steer._settings import Malformed, Refused, is_allowed
 from pynas.steer.steering import Ended, Steering
 
@@ -154,6 +155,11 @@ def _answered(answer: Callable[[], Any]) -> Response:
         return found
     text = json.dumps(finite(found), separators=(",", ":"), allow_nan=False)
     return Response(text, media_type="application/json")
+
+
+async def too_large(request: Request, error: Exception) -> Response:
+    """The answer to a body that goes on and on."""
+    return _error(413, "too_large", f"a body is at most {LARGEST_BODY:,} bytes")
 
 
 async def unknown(request: Request, error: Exception) -> Response:

@@ -116,11 +116,7 @@ class Guard:
             message = "no valid token: open the address that the command printed"
             await _answer(marked, 401, *_error("unauthorized", message))
             return
-        limited = _Limited(receive, marked)
-        try:
-            await self._app(scope, limited.receive, limited.send)
-        except TooLarge:
-            await _answer(marked, 413, *_error("too_large", f"a body is at most {LARGEST_BODY:,} bytes"))
+        await self._app(scope, _Limited(receive).receive, marked)
 
     def _refusal(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str, dict[str, str]] | None:
         host = headers.get("host", "").lower()
@@ -172,14 +168,14 @@ class Guard:
 
 
 class TooLarge(Exception):  # noqa: N818
-    """A body without a length went on and on."""
+    """A body without a length went on and on; what answers makes a 413 of it."""
 
 
 class _Limited:
     """Counts the bytes of a body, whatever length it says."""
 
-    def __init__(self, receive: Receive, send: Send) -> None:
-        self._receive, self.send, self._count = receive, send, 0
+    def __init__(self, receive: Receive) -> None:
+        self._receive, self._count = receive, 0
 
     async def receive(self) -> Message:
         message = await self._receive()

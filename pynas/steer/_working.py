@@ -213,7 +213,7 @@ class Working(ABC):
         """
         if self.unit is not None:
             raise RuntimeError("a unit of work is under way: finish it first")
-        self._do_due()
+        self.do_due()
         if self._trains:
             self.unit = self._step_unit()
         elif self._searches:
@@ -222,8 +222,8 @@ class Working(ABC):
             raise self._diverged("nothing is to be done, and more was done")
         return self.unit
 
-    def _do_due(self) -> None:
-        """Do what was done here, of a search that is resumed or replayed."""
+    def do_due(self) -> None:
+        """Do what was done at this place, of a search that is resumed or replayed, and begin nothing."""
         was = bool(self._pending)
         while self._pending:
             first, last = self._pending[0], self._pending[-1]

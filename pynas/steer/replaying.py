@@ -64,8 +64,11 @@ def replay(
 
 def repeat(search: SteeredSearch, trials: int, on_trial: Callable[[Trial], None] | None = None) -> None:
     """Let a search with a script go on until it has done everything and has so many trials."""
-    while search.is_catching_up or len(search.trials) < trials:
+    while True:
+        search.do_due()
         before = len(search.trials)
+        if not search.is_catching_up and before >= trials:
+            break
         if not search.advance():
             break
         if on_trial is not None and len(search.trials) > before:

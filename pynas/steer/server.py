@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from pynas._errors import UserError
 from pynas.steer import _design
-from pynas.steer._routes import UNKNOWN, routes_of, unknown
-from pynas.steer._security import Guard
+from pynas.steer._routes import UNKNOWN, routes_of, too_large, unknown
+from pynas.steer._security import Guard, TooLarge
 from pynas.steer.steering import Steering
 
 if TYPE_CHECKING:
@@ -129,7 +129,8 @@ def application(desk: Desk, *, token: str, hosts: tuple[str, ...], port: int) ->
         from starlette.applications import Starlette
     except ImportError:
         raise UserError(MISSING) from None
-    app: Any = Starlette(routes=routes_of(desk), exception_handlers=dict.fromkeys(UNKNOWN, unknown))
+    handlers: Any = {**dict.fromkeys(UNKNOWN, unknown), TooLarge: too_large}
+    app: Any = Starlette(routes=routes_of(desk), exception_handlers=handlers)
     return Guard(app, token=token, hosts=hosts, cookie=f"pynas_steer_{port}")
 
 

@@ -145,6 +145,7 @@ class Steerer(RuleBasedStateMachine):
             self.finish_trial()
         again = self.made(self.search.actions)
         for _ in range(10_000):
+            again.do_due()
             if not again.is_catching_up and len(again.trials) >= len(self.search.trials):
                 break
             if not again.advance():

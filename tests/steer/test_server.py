@@ -121,7 +121,14 @@ def test_too_many_are_told_to_wait(page: TestClient) -> None:
 
 
 def test_files_outside_are_not_served(page: TestClient) -> None:
-    for path in ("../server.py", "%2e%2e/server.py", "..%2fserver.py", "/etc/passwd", "index.htm", "a\0b.js"):
+    for path in (
+        "../server.py",
+        "%2e%2e/server.py",
+        "..%2fserver.py",
+        "/etc/passwd",
+        "index.htm",
+        "a%00b.js",
+    ):
         assert page.get(f"/static/{path}").status_code in (400, 404), path
     assert page.get("/static/index.html").headers["content-type"].startswith("text/html")
     assert page.get("/vendor/plotly.min.js").headers["content-type"].startswith("text/javascript")
@@ -305,8 +312,6 @@ def test_events_are_streamed(steering: Steering) -> None:
     for lines in events:
         json.loads(lines[2].removeprefix("data: "))
     assert "event: end" in answer.text
-    again = client(steering).get("/api/events", params={"since": 10**9})
-    assert "event: reset" in again.text or "event: end" in again.text
 
 
 def test_a_store_that_cannot_be_written_ends_nothing_silently(tmp_path: Path) -> None:
