@@ -68,7 +68,8 @@ def read(space: SearchSpace, settings: Settings, kind: object, fields: Mapping[s
 def text_of(value: object, name: str, longest: int = LONGEST_NAME) -> str:
     """A short printable text."""
     if not isinstance(value, str) or not 0 < len(value) <= longest or not value.isprintable():
-        raise Malformed(f"{name}: expected 1 to {longest} printable characters, got {_shown(value)}", name)
+        expected = f"printable characters, {longest} at most"
+        raise Malformed(f"{name}: expected {expected}, got {_shown(value)}", name)
     return value
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from pynas._errors import UserError
+from pynas._plural import counted
 from pynas.architecture import Architecture
 from pynas.spaces import SearchSpace
 from pynas.steer._strategy import seed_of
@@ -104,9 +105,8 @@ class SupernetTraining:
         self.inputs, self.targets = inputs, targets
         self.per_epoch = len(targets) // self.options.batch_size
         if self.per_epoch < 1:
-            raise UserError(
-                f"inputs: expected at least a batch of {self.options.batch_size} images, got {len(targets)}"
-            )
+            batch = counted(self.options.batch_size, "image")
+            raise UserError(f"inputs: expected at least a batch of {batch}, got {len(targets)}")
         self.point_every = max(1, self.per_epoch // _POINTS_PER_EPOCH)
         seen = inputs[:calibration]
         batches = seen.tensor_split(max(1, round(len(seen) / _CALIBRATION)))
