@@ -59,7 +59,13 @@ def converted(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
 def prepared(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     """Convert ``model`` in place."""
     if any(t.dtype != dtype for t in floating(model)):
-        model = model.to(dtype)
+        # Not model.to(dtype), which drops the imaginary parts of complex numbers.
+        wide = dtype.to_complex() if dtype != torch.bfloat16 else torch.complex64
+
+        def convert(t: Tensor) -> Tensor:
+            return t.to(dtype if t.is_floating_point() else wide if t.is_complex() else t.dtype)
+
+        model._apply(convert)  # type: ignore[no-untyped-call]
     modules = list(model.modules())
     if dtype == torch.bfloat16:
         for module in modules:

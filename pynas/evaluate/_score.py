@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -222,10 +223,32 @@ def _probe(probe: Probe, call: ProbeCall) -> Statistics | Exception:
         return error
 
 
+def _complex(proxy: Proxy, statistics: Statistics, found: Mapping[str, float]) -> str:
+    """Why a score of gradients of complex weights is none; empty for others, which may count them."""
+    if not any(need.needs_pass for need in proxy.needs):
+        return ""
+    weights, names = statistics.weights, list(found)
+    if any(need.watches == "saliency" for need in proxy.needs):  # which sees nothing of complex products
+        names += sorted(statistics.matrices)
+    name = next((n for n in names if n in weights and weights[n].is_complex()), None)
+    if name is None:
+        return ""
+    return (
+        f"UserError: {proxy.name}: weight {name!r} holds complex numbers, and the score is defined for real "
+        "ones; make its real and imaginary parts parameters of their own, or set requires_grad=False on it"
+    )
+
+
 def _value(proxy: Proxy, statistics: Statistics, seconds: float) -> Score:
     start = time.perf_counter()
     try:
-        found = proxy.layers(statistics)
+        with warnings.catch_warnings():
+            if any(w.is_complex() for w in statistics.weights.values()):  # whose scores are refused below
+                warnings.simplefilter("ignore")
+            found = proxy.layers(statistics)
+        unfit = _complex(proxy, statistics, found)
+        if unfit:
+            return Score(math.nan, "failed", unfit, seconds=seconds)
         layers = {name: found[name] for name in statistics.weights if name in found} | found  # in its order
         value = (
             proxy.score(statistics) if type(proxy).score is not Proxy.score else math.fsum(layers.values())

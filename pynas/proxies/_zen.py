@@ -18,7 +18,7 @@ from pynas.stats import Statistic, Statistics
 from pynas.stats.data import call_model, cut, leaves
 from pynas.stats.forwards import FORWARDS
 from pynas.stats.state import copied, generators_kept, seed_generators
-from pynas.stats.weights import MATRIX_LAYERS
+from pynas.stats.weights import MATRIX_LAYERS, check_real
 
 PERTURBATION = 0.01
 POOLS = {F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d}
@@ -157,6 +157,7 @@ def _over_map(x: Tensor, dim: Any = None, **_: Any) -> bool:
 
 def gaussian_copy(model: nn.Module, generator: torch.Generator) -> nn.Module:
     """A copy in train mode: weights from N(0, 1), zero biases, reset batch norms; at least float32."""
+    check_real(model, "a network of weights from N(0, 1)")
     model = copied(model).train()
     halves = (torch.bfloat16, torch.float16)
     if any(p.dtype in halves for p in model.parameters()):

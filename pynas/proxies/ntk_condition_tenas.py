@@ -15,7 +15,7 @@ from pynas.proxies._registry import register
 from pynas.proxies.ntk_condition import condition
 from pynas.stats import Statistic, Statistics
 from pynas.stats.data import call_model, leaves, writable
-from pynas.stats.per_sample import widen
+from pynas.stats.per_sample import as_real, widen
 from pynas.stats.state import preserved, seed_generators
 
 LARGEST_BYTES = 4 << 30
@@ -80,4 +80,4 @@ def _gradient(y: Tensor, weights: Sequence[Tensor]) -> Tensor:
         raise ArithmeticError("the outputs do not depend on any weight")
     found = torch.autograd.grad(y.sum(), weights, retain_graph=True, allow_unused=True)
     full = (torch.zeros_like(p) if g is None else g for p, g in zip(weights, found, strict=True))
-    return torch.cat([widen(g).flatten() for g in full])
+    return torch.cat([as_real(widen(g)).flatten() for g in full])

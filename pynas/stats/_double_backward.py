@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -32,10 +33,35 @@ def double_backward(
     except RuntimeError as error:
         if not lacks_derivative(error):
             raise
-        raise UserError(
-            f"model: it has no curvature that PyTorch can compute ({error}); use another function, or "
-            "proxies of first derivatives alone"
-        ) from error
+        found = re.search(r"derivative for '?([\w:]+?)'? is not implemented", str(error))
+        name = "" if found is None else found[1].rpartition("::")[2].strip("_").removesuffix("_backward")
+        raise _once(f"operator {name}" if name else str(error)) from error
+
+
+def _once(what: str) -> UserError:
+    return UserError(
+        f"model: it has no curvature that PyTorch can compute: {what} can be differentiated once only; write "
+        "it with basic operators, or take proxies of first derivatives alone"
+    )
+
+
+def ends_in_error(tensors: Sequence[Tensor]) -> bool:
+    """Whether some gradient in the history of these came from a function that is differentiable once only.
+
+    PyTorch has a node there that raises when it runs. On no way to a weight, it does not run, and that part
+    of the second derivative would be left out without a word.
+    """
+    waiting = [t.grad_fn for t in tensors if t.grad_fn is not None]
+    seen = set(waiting)
+    while waiting:
+        node = waiting.pop()
+        if node.name().rpartition("::")[2] == "Error":
+            return True
+        for after, _ in node.next_functions:
+            if after is not None and after not in seen:
+                seen.add(after)
+                waiting.append(after)
+    return False
 
 
 def lacks_derivative(error: RuntimeError) -> bool:
@@ -67,6 +93,8 @@ def _differentiated_twice(
     if not along:
         return dict.fromkeys([n for n, g in zip(names, found, strict=True) if g is not None], 0.0), value
     total = torch.stack([(g * fixed).sum() for g, fixed in along]).sum()
+    if ends_in_error([total]):
+        raise _once("an autograd function of its own")
     second = torch.autograd.grad(total, weights, allow_unused=True)
     return {
         name: 0.0 if h is None else float((w.detach().double() * h.double()).sum())
@@ -104,4 +132,14 @@ def _hardswish(input: Tensor, inplace: bool = False) -> Tensor:
     return input * F.relu6(input + 3) / 6
 
 
-_RULES = {F.hardsigmoid: _hardsigmoid, F.hardswish: _hardswish}
+def _cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: Any = None) -> Tensor:
+    norm: Callable[..., Tensor] = torch.linalg.vector_norm
+    return norm(x1.unsqueeze(-2) - x2.unsqueeze(-3), ord=p, dim=-1)
+
+
+_RULES: dict[Any, Callable[..., Tensor]] = {
+    F.hardsigmoid: _hardsigmoid,
+    F.hardswish: _hardswish,
+    torch.cdist: _cdist,
+    getattr(torch._C._VariableFunctions, "cdist"): _cdist,  # noqa: B009 - of which the stubs know nothing
+}

@@ -35,6 +35,8 @@ SAME = {
     "sigmoid_", "contiguous", "clone", "detach", "to", "float", "double", "type_as", "log_sigmoid", "data",
     "alpha_dropout", "feature_dropout", "glu_",
 }  # fmt: skip
+# By ranges that may be of the whole batch, and are constants to gradients.
+QUANTISES = {"fake_quantize_per_tensor_affine", "fused_moving_avg_obs_fake_quant"}
 # Products of matrices in the last two dimensions.
 PRODUCTS = {"matmul", "bmm", "scaled_dot_product_attention"}
 PIECES = {"chunk", "split", "tensor_split"}
@@ -51,13 +53,15 @@ def propagate(
     name = name_of(func)
     if not args or not isinstance(args[0], Tensor | tuple | list):
         return UNKNOWN
+    if name in QUANTISES:
+        samples = [pair for pair in samples if pair[0] is args[0]] or samples
     if len(samples) != 1 or samples[0][0] is not args[0]:
         return _several(name, args, kwargs, samples, y)
     x, where = samples[0]
     if where is None or isinstance(where, Unknown):
         return where
     dim = where.dim
-    if name in SAME or is_pointwise(name):
+    if name in SAME or name in QUANTISES or is_pointwise(name):
         return _from_right(where, x, y)
     if name in BATCHED:
         single = name.startswith("conv") and x.dim() != int(name[-2]) + 2  # one image without a batch

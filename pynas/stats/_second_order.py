@@ -28,6 +28,7 @@ from pynas.stats._calls import (
     MatmulCall,
     unshared,
 )
+from pynas.stats._double_backward import ends_in_error
 from pynas.stats._layout import Layout
 from pynas.stats._norm_calls import BatchNormCall
 from pynas.stats._products import GradientProduct
@@ -250,6 +251,8 @@ class SecondOrderRecorder(CallRecorder):
         passes.second = True
         try:
             roots = [root for root in passes.roots if root.requires_grad]
+            if ends_in_error(roots):
+                raise NoSecondOrderError
             if roots:
                 ones = [torch.ones_like(root) for root in roots]
                 torch.autograd.grad(roots, [self.anchor], ones, allow_unused=True)

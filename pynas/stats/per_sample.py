@@ -49,10 +49,14 @@ def _squared(g: Tensor) -> Tensor:
     return g.abs().square() if g.is_complex() else g.square()
 
 
+def as_real(x: Tensor) -> Tensor:
+    """``x``, of complex numbers their real and imaginary parts in a last dimension."""
+    return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
+
+
 def _real(rows: Tensor) -> Tensor:
     """Rows as vectors; real and imaginary parts of complex ones side by side."""
-    rows = torch.view_as_real(rows.resolve_conj()) if rows.is_complex() else rows
-    return rows.reshape(rows.shape[0], -1)
+    return as_real(rows).reshape(rows.shape[0], -1)
 
 
 _TERMS: dict[str, Callable[[Tensor], Tensor]] = {

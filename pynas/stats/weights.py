@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from pynas._errors import UserError
 from pynas.stats._functions import is_python
 from pynas.stats._marks import Marks
 from pynas.stats._mixing import outputs_of, tensors_of, weights_of
@@ -54,6 +55,16 @@ def published_names(model: nn.Module) -> frozenset[str]:
             own = f"{prefix}.weight" if prefix else "weight"
             found.add(names.get(id(module._parameters.get("weight")), own))
     return frozenset(found)
+
+
+def check_real(model: nn.Module, what: str) -> None:
+    """UserError where parameters are complex, for ``what`` is defined for real ones."""
+    name = next((name for name, p in model.named_parameters() if p.is_complex()), None)
+    if name is not None:
+        raise UserError(
+            f"model: parameter {name!r} holds complex numbers, and {what} is defined for real ones; make its "
+            "real and imaginary parts parameters of their own"
+        )
 
 
 def weight_names(model: nn.Module, inputs: Any) -> list[str]:
