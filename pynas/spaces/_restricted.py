@@ -11,6 +11,7 @@ from functools import cached_property
 from weakref import WeakKeyDictionary
 
 from pynas._errors import UserError
+from pynas._plural import counted
 from pynas.architecture import Architecture
 from pynas.spaces._part import Part, part_of
 from pynas.spaces.base import SearchSpace
@@ -182,7 +183,7 @@ def checked_choices(space: SearchSpace, allowed: Sequence[Iterable[int]]) -> tup
         )
     found = tuple([tuple(sorted(set(choices))) for choices in allowed])
     if len(found) != len(counts):
-        raise UserError(f"allowed: expected choices for {len(counts)} decisions, got {len(found)}")
+        raise UserError(f"allowed: expected choices for {counted(len(counts), 'decision')}, got {len(found)}")
     for i, (choices, count) in enumerate(zip(found, counts, strict=True)):
         if not choices:
             raise UserError(f"allowed: decision {i} of {space.name} keeps no choice; allow at least one")
