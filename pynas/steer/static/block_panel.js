@@ -48,16 +48,25 @@ function render() {
   const all = model.template.blocks.filter((each) => each.decision === block.decision).length;
   const name = `${block.label} on ${layer.label}`;
   const status = !is ? "Forbidden." : allowed.length === 1 ? "Forced: the only choice here." : `Allowed, with ${allowed.length - 1} of ${all - 1} others.`;
+  const numbers = h("div", { class: "evidence" }, evidence(fitnessOf(block.id)));
+  // Each trial changes the numbers. The buttons stay the same and where they are, or a click would miss them.
+  const drawn = JSON.stringify([block.id, name, status]);
+  const old = panel.querySelector(".evidence");
+  if (old && panel.dataset.drawn === drawn) {
+    old.replaceWith(numbers);
+    return;
+  }
+  panel.dataset.drawn = drawn;
   const held = document.activeElement?.closest?.("#block-panel") ? document.activeElement.dataset.does : null;
   panel.replaceChildren(
     h("div", { class: "head" }, h("h3", {}, name), button("×", "Close this block", () => choose(null), { class: "close", "aria-label": "Close this block" })),
     h("p", {}, status),
-    ...[evidence(fitnessOf(block.id))].flat(),
     h("div", { class: "tools" },
       button("Forbid", "No longer take this choice", () => consider("forbid", { blocks: [block.id] }, `Forbid ${name}`), { disabled: !is || allowed.length === 1, "data-does": "forbid" }),
       button("Force", "Take only this choice here", () => consider("force", { blocks: [block.id] }, `Force ${name}`), { disabled: !is || allowed.length === 1, "data-does": "force" }),
       button("Allow again", "Un-do: take this choice again", () => act("allow", { blocks: [block.id] }), { disabled: is, "data-does": "allow" }),
       button("Allow all here", "Un-do: take every choice of this layer again", () => act("allow", { decisions: [block.decision] }), { disabled: allowed.length === all, "data-does": "all" })),
+    numbers,
     h("h4", {}, "Properties"),
     facts([["family", block.family], ...Object.entries(block.properties).map(([key, value]) => [key, shown(value)])]),
   );
