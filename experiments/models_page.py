@@ -117,7 +117,8 @@ def _summary(real: Sequence[Mapping[str, Any]], calls: Sequence[Mapping[str, Any
         f"- {n} networks of {families} families. `collect` gives moments, norms and Gram matrices of all "
         f"parameters for {share[0]}, at every batch size tried; for the others it says why not.",
         f"- Every proxy that is defined scores {share[1]} with coverage 1.",
-        f"- Wrong values, raw errors, models that did not come back bit for bit: **{len(wrong)}**.",
+        "- Wrong values, raw errors of `collect`, models that did not come back bit for bit: "
+        f"**{len(wrong)}**.",
         f"- Beside them {len(calls)} small networks of one call each, of every kind that PyTorch offers: "
         f"{right} are followed, {len(calls) - right} are refused with the reason, most of them because they "
         "reorder the batch or take rows of it.",
@@ -205,12 +206,15 @@ def _peers(records: Sequence[Mapping[str, Any]]) -> list[str]:
         "own. Before the timing, results are compared with each other.", "",
         "| network | statistic | library | time, plain passes | MiB |", "|---|---|---|---|---|",
     ]  # fmt: skip
-    behind = []
+    behind, unmeasured = [], []
     for network, title in NAMES.items():
         for statistic in ("moments", "norms"):
             record = known.get(f"peers/{network}_{statistic}")
             if record is None:
+                unmeasured.append(f"{statistic} of {title.partition(':')[0]}")
                 continue
+            if f"peers/{network}_{statistic}_peak_memory" not in known and statistic == "moments":
+                unmeasured.append(f"the memory of {title.partition(':')[0]}")
             memory = known.get(f"peers/{network}_{statistic}_peak_memory", {"timings": {}})["timings"]
             plain = record["ratios"]["plain"]
             times = {"pynas": plain[1]}
@@ -242,8 +246,10 @@ def _peers(records: Sequence[Mapping[str, Any]]) -> list[str]:
                 lines.append(f"| {begin} | {label} | {shown} | {mib} |")
                 first = False
     ahead = (
-        "pynas is the fastest in every row, and takes the least memory."
+        "pynas is the fastest in every row, and takes the least memory where that was measured."
         if not behind
         else "pynas is behind in: " + "; ".join(behind) + "."
     )
+    if unmeasured:
+        ahead += f" Not measured so far: {'; '.join(unmeasured)}."
     return [*lines, "", ahead, ""]
