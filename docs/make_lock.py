@@ -11,13 +11,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "constraints-hashed.txt"
-EXTRAS = ("dev", "tables", "docs", "zoo", "peers")
+EXTRAS = ("dev", "tables", "docs")  # what continuous integration installs; zoo and peers are gigabytes
 UNHASHED = ("torch", "torchvision")  # one version of them is many files, for each kind of device
 ENTRY = r"^[a-z][^\n]*==[^\n]*\\\n(?:    --hash=[^\n]*\n)+"
 
 
 def main() -> None:
-    """Resolve the extras that ``make`` installs and those of comparisons; keep all hashes but torch's."""
+    """Resolve the extras that ``make`` installs; keep all hashes but torch's."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     extras = project["project"]["optional-dependencies"]
     wanted = [*project["build-system"]["requires"], "ninja", "cmake", *project["project"]["dependencies"]]
