@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -69,6 +71,7 @@ CURVES = sa.Table(
     sa.Column("point", sa.Text, nullable=False),  # JSON
 )
 
+BUSY_SECONDS = 30  # for which a connection waits while another one writes
 DAMAGED = "the store is damaged: restore a copy, or use another store"
 
 _MAKING_TABLES = 0x70796E6173  # "pynas": advisory lock of the process that creates the PostgreSQL tables
@@ -261,14 +264,29 @@ def _stamp(file: Path) -> tuple[int, int]:
 
 def _configure_reader(connection: Any, record: object) -> None:
     connection.isolation_level = None  # leave transactions to the engine's "begin"
-    connection.execute("PRAGMA busy_timeout = 30000")
+    connection.execute(f"PRAGMA busy_timeout = {1000 * BUSY_SECONDS}")
     connection.execute("PRAGMA query_only = ON")
 
 
 def _configure_writer(connection: Any, record: object) -> None:
     connection.isolation_level = None
-    connection.execute("PRAGMA busy_timeout = 30000")
+    connection.execute(f"PRAGMA busy_timeout = {1000 * BUSY_SECONDS}")
     # In write-ahead mode a commit survives the death of the process without a flush; a power cut can lose the
     # last ones.
-    for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON"):
+    _go_write_ahead(connection)
+    for pragma in ("synchronous = NORMAL", "foreign_keys = ON"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _go_write_ahead(connection: Any) -> None:
+    """Switch to write-ahead mode; several may do so at once, and SQLite makes none of them wait for this."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.005)
+        else:
+            return
