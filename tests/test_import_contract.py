@@ -24,6 +24,7 @@ BEGIN, END = "<!-- written by tests/test_import_contract.py -->\n", "<!-- end --
 BOTTOM: dict[str, set[str]] = {
     "_errors": set(),
     "_C": set(),
+    "_generators": set(),
     "_plural": set(),
     "_io": {"_errors"},
     "_registry": {"_errors"},
@@ -50,7 +51,7 @@ ROWS: dict[str, set[str]] = {
     "strategies": {"spaces", "embedding", "ranking"},
     "supernet": {"strategies", "spaces", "stats", "ranking", "nn", "ops"},
     "evaluate": {"proxies", "spaces", "stats", "ops"},
-    "analysis": {"supernet", "spaces", "stats", "data", "ranking", "ops"},
+    "analysis": {"supernet", "spaces", "data", "ranking", "ops"},
     "run": {"evaluate", "data", "hardware", "ranking", "spaces", "store", "strategies", "tables"},
     "report": {"run", "store", "ranking", "hardware", "analysis", "spaces"},
     "steer": {

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from pynas import ops
 from pynas._errors import UserError
+from pynas._generators import seeded
 from pynas._io import strict_json
 from pynas._io.atomic import append_line
 from pynas._plural import counted
@@ -25,7 +26,6 @@ from pynas.analysis.checks import Floats
 from pynas.analysis.tasks import Task
 from pynas.architecture import Architecture
 from pynas.spaces import SearchSpace
-from pynas.stats.state import seeded
 from pynas.supernet import TrainingOptions
 from pynas.supernet.evaluation import score_network
 from pynas.supernet.seeds import Batches, derive

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pynas._errors import UserError
+from pynas._generators import seeded
 from pynas._io import strict_json
 from pynas._io.atomic import replacing
 from pynas.analysis.checks import Floats
@@ -155,8 +156,7 @@ class Study:
 
     def _train(self, sharing: Sharing, seed: int) -> tuple[SharedWeights, Trainer]:
         self.task.check(self.space)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive(seed, "supernet"))
+        with seeded(derive(seed, "supernet")):
             weights = build(self.space, self.task.num_classes, self.task.in_channels, **self.network)
             self.task.start(weights)
         model: SharedWeights = weights

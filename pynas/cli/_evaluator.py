@@ -58,7 +58,7 @@ def prepare(
     text: Path | None = None,
     steps: int = 35,
     batch: int,
-    table: str | None,
+    table: Table | str | None,
     metric: str | None = None,
     dataset: str | None = None,
     precision: str,
@@ -84,7 +84,7 @@ def prepare(
         torch.set_num_threads(threads)
     if table is None and (metric is not None or dataset is not None):
         raise UserError("--metric and --dataset choose from a table: give --table")
-    known = None if table is None else tables.load(table, chosen, metric, dataset=dataset)
+    known = tables.load(table, chosen, metric, dataset=dataset) if isinstance(table, str) else table
     if not proxies:  # every objective is a cost: nothing needs data
         return Setting(chosen, default_evaluator(chosen, ()), known, {})
     source = specs.load(chosen, images=images, text=text, steps=steps, batch=batch, seed=seed)

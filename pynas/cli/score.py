@@ -58,7 +58,7 @@ def score(
 
     import pynas
     from pynas import proxies as proxy_registry
-    from pynas.stats.state import seeded
+    from pynas._generators import seeded
 
     for name in names:
         proxy_registry.get(name)  # report a typo before loading the images

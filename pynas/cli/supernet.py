@@ -241,13 +241,11 @@ def _check(space: str, sampling: str, order: int, precision: str, held_out: floa
 def _build(
     space: str | TemplateSpace, source: Images, channels: int, cells: int | None, seed: int
 ) -> SharedWeights:
-    import torch
-
+    from pynas._generators import seeded
     from pynas.nn import DARTSSupernet, NASBench201Supernet
     from pynas.supernet import CellWeights, SPOSSupernet, TemplateSupernet
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         if not isinstance(space, str):
             return TemplateSupernet(space, source.num_classes, int(source.inputs.shape[1]))
         if space == "spos_shufflenet":

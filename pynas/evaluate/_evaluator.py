@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from pynas import proxies as registry
 from pynas._errors import UserError
+from pynas._generators import seeded
 from pynas._plural import counted
 from pynas.architecture import Architecture
 from pynas.evaluate._prepare import Precision, autograd, dtype_of, prepared
 from pynas.evaluate._score import Score, check_micro_batches, score_prepared, splits
 from pynas.proxies import Proxy
 from pynas.spaces import SearchSpace
-from pynas.stats.state import seeded
 from pynas.trial import Evaluation, Status
 
 
@@ -144,7 +144,7 @@ class ProxyEvaluator:
         yield network, whole
 
     def build(self, architecture: Architecture, *, prune: bool = True) -> nn.Module:
-        """The network that is scored, in this evaluator's precision and memory layout."""
+        """The network that is scored, in this evaluator's precision."""
         with seeded(self.seed):  # a space's own networks may draw from numpy and Python
             model = self.space.build(
                 architecture, num_classes=self.num_classes, in_channels=self.inputs.shape[1], prune=prune

@@ -1,4 +1,4 @@
-"""Prepares a network and its data for scoring: precision, memory layout, autograd."""
+"""Prepares a network and its data for scoring: precision, autograd."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from pynas._errors import UserError
-from pynas.stats.memory_format import formatted, images_in, put, wants_channels_last
 from pynas.stats.state import preserved
 
 Precision = Literal["float32", "bfloat16", "float64"]
@@ -43,40 +42,37 @@ def floating(model: nn.Module) -> list[Tensor]:
 
 @contextmanager
 def converted(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
-    """``model`` in this precision and in the faster layout meanwhile, and as it was afterwards.
+    """``model`` in this precision meanwhile, and as it was afterwards.
 
     Tensors made in inference mode, which autograd cannot save, need a copy instead.
     """
-    if any(t.dtype != dtype for t in floating(model)):
-        with preserved(model):
-            prepared(model, dtype)
-            yield
-        return
-    with formatted(model, torch.channels_last) if wants_channels_last(model) else nullcontext():
+    with nullcontext() if _has(model, dtype) else preserved(model):
+        prepared(model, dtype)
         yield
+
+
+def _has(model: nn.Module, dtype: torch.dtype) -> bool:
+    return all(t.dtype == dtype for t in floating(model))
 
 
 def prepared(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     """Convert ``model`` in place."""
-    if any(t.dtype != dtype for t in floating(model)):
-        # Not model.to(dtype), which drops the imaginary parts of complex numbers.
-        wide = dtype.to_complex() if dtype != torch.bfloat16 else torch.complex64
+    if _has(model, dtype):
+        return model
+    # Not model.to(dtype), which drops the imaginary parts of complex numbers.
+    wide = dtype.to_complex() if dtype != torch.bfloat16 else torch.complex64
 
-        def convert(t: Tensor) -> Tensor:
-            return t.to(dtype if t.is_floating_point() else wide if t.is_complex() else t.dtype)
+    def convert(t: Tensor) -> Tensor:
+        return t.to(dtype if t.is_floating_point() else wide if t.is_complex() else t.dtype)
 
-        model._apply(convert)  # type: ignore[no-untyped-call]
-    modules = list(model.modules())
+    model._apply(convert)  # type: ignore[no-untyped-call]
     if dtype == torch.bfloat16:
-        for module in modules:
+        for module in model.modules():
             if isinstance(module, NORMALISATIONS):
                 module.float()
-    if wants_channels_last(model):
-        put(model, torch.channels_last)
     return model
 
 
-def cast(inputs: Any, dtype: torch.dtype, channels_last: bool) -> Any:
-    """Inputs in the network's precision and memory format; integers are not converted."""
-    inputs = pytree.tree_map_only(Tensor, lambda x: x.to(dtype) if x.is_floating_point() else x, inputs)
-    return images_in(inputs, torch.channels_last) if channels_last else inputs
+def cast(inputs: Any, dtype: torch.dtype) -> Any:
+    """Inputs in the network's precision; integers are not converted."""
+    return pytree.tree_map_only(Tensor, lambda x: x.to(dtype) if x.is_floating_point() else x, inputs)

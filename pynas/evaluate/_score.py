@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -27,11 +27,11 @@ from pynas.evaluate._prepare import (
     prepared,
 )
 from pynas.proxies import BatchProbe, Probe, ProbeCall, Proxy
-from pynas.stats import Statistic, Statistics
+from pynas.stats import Statistics
 from pynas.stats.computed_weights import has_computed_weights, held
 from pynas.stats.data import LossFn, check_data, ordinary
 from pynas.stats.eager import check_readable, eager
-from pynas.stats.memory_format import formatted, images_in, needs_its_own_format, wants_channels_last
+from pynas.stats.memory_format import in_the_faster_format
 from pynas.stats.state import check_initialised, copied, preserved
 from pynas.stats.weights import published_names
 
@@ -111,11 +111,9 @@ def score(
     dtype = dtype_of(precision)
     check_initialised(model)
 
-    def scores_of(
-        network: nn.Module, which: Sequence[Proxy], kind: torch.dtype, keep_layout: bool = False
-    ) -> dict[str, Score]:
+    def scores_of(network: nn.Module, which: Sequence[Proxy], kind: torch.dtype) -> dict[str, Score]:
         return score_prepared(
-            network, inputs, targets, which, kind, seed, loss_fn, micro_batches, fallback, keep_layout,
+            network, inputs, targets, which, kind, seed, loss_fn, micro_batches, fallback,
             published_names(network) if weights == "published" else None,
         )  # fmt: skip
 
@@ -129,7 +127,7 @@ def score(
             # Proxies that only read the network still get a score.
             kinds = {t.dtype for t in floating(model)} or {dtype}
             able = [p for p in chosen if not any(need.needs_pass for need in p.needs)]
-            scores = scores_of(model, able, kinds.pop(), keep_layout=True)
+            scores = scores_of(model, able, kinds.pop())
             failed = Score(math.nan, "failed", f"UserError: {error}")
             return {p.name: scores.get(p.name, failed) for p in chosen}
         with preserved(model):  # hooks of the copy may reach it
@@ -146,41 +144,11 @@ def score_prepared(
     loss_fn: LossFn | None,
     micro_batches: int,
     fallback: Sequence[str] = (),
-    keep_layout: bool = False,
     counted: frozenset[str] | None = None,
 ) -> dict[str, Score]:
-    """The scores of a network that is in this precision already.
-
-    What fails in channels_last runs once more in PyTorch's default format, which the network may need.
-    """
-    inputs, targets = cast(ordinary(inputs), dtype, False), ordinary(targets)
-
-    def scores_of(which: Sequence[Proxy], batch: Any) -> tuple[dict[str, Score], list[Proxy]]:
-        def call(needs: Sequence[Statistic[Any]]) -> ProbeCall:
-            return ProbeCall(model, batch, targets, loss_fn, needs, seed, micro_batches, fallback)
-
-        return _by_probe(model, which, call, counted)
-
-    if keep_layout or not wants_channels_last(model):
-        return scores_of(proxies, inputs)[0]
-    scores, stopped = scores_of(proxies, images_in(inputs, torch.channels_last))
-    if stopped:
-        with formatted(model, torch.contiguous_format):
-            scores |= scores_of(stopped, images_in(inputs, torch.contiguous_format))[0]
-        if any(scores[p.name].status != "failed" for p in stopped):
-            needs_its_own_format(model)
-    return {p.name: scores[p.name] for p in proxies}
-
-
-def _by_probe(
-    model: nn.Module,
-    proxies: Sequence[Proxy],
-    call: Callable[[Sequence[Statistic[Any]]], ProbeCall],
-    counted: frozenset[str] | None,
-) -> tuple[dict[str, Score], list[Proxy]]:
-    """Scores, and the proxies that an exception stopped which is none of pynas' own."""
+    """The scores of a network that is in this precision already, of the parameters ``counted`` if given."""
+    inputs, targets = cast(ordinary(inputs), dtype), ordinary(targets)
     scores: dict[str, Score] = {}
-    stopped = []
     computed = has_computed_weights(model)
     shared: dict[tuple[Probe, bool], list[Proxy]] = {}
     for p in proxies:
@@ -188,9 +156,11 @@ def _by_probe(
     waiting = list(shared.values())
     while waiting:
         sharing = waiting.pop(0)
+        needs = [need for p in sharing for need in p.needs]
+        call = ProbeCall(model, inputs, targets, loss_fn, needs, seed, micro_batches, fallback)
         start = time.perf_counter()
         with held(model) if computed and sharing[0].over_weights else nullcontext():
-            statistics = _probe(sharing[0].probe, call([need for p in sharing for need in p.needs]))
+            statistics = _probe(sharing[0].probe, call)
         seconds = time.perf_counter() - start
         if isinstance(statistics, Exception) and len(sharing) > 1:
             waiting += [[p] for p in sharing]  # a failure of one must not fail the others
@@ -199,24 +169,22 @@ def _by_probe(
             if isinstance(statistics, Exception):
                 message = f"{type(statistics).__name__}: {statistics}"
                 scores[proxy.name] = Score(math.nan, "failed", message, seconds=seconds)
-                if not isinstance(statistics, UserError):
-                    stopped.append(proxy)
-            else:
-                if counted is not None and proxy.over_weights:
-                    scores[proxy.name] = _value(proxy, statistics.of(counted), seconds)
-                else:
-                    scores[proxy.name] = _value(proxy, statistics, seconds)
-    return {p.name: scores[p.name] for p in proxies}, stopped
+                continue
+            seen = statistics if counted is None or not proxy.over_weights else statistics.of(counted)
+            scores[proxy.name] = _value(proxy, seen, seconds)
+    return {p.name: scores[p.name] for p in proxies}
 
 
 def _probe(probe: Probe, call: ProbeCall) -> Statistics | Exception:
-    # The batch probe handles strided convolutions itself; other probes run the model directly.
-    around = nullcontext() if isinstance(probe, BatchProbe) else ops.StridedConvolutions()
     try:
-        with around, eager():
-            if not isinstance(probe, BatchProbe):
-                check_readable(call.model)
-            return probe.run(call)
+        with eager():
+            if isinstance(probe, BatchProbe):  # sees to memory formats and strided convolutions itself
+                return probe.run(call)
+            check_readable(call.model)
+            with ops.StridedConvolutions():
+                return in_the_faster_format(
+                    call.model, call.inputs, lambda inputs: probe.run(replace(call, inputs=inputs))
+                )[0]
     except MemoryError:
         raise
     except Exception as error:  # a network that cannot run must not end the search

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import random
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
-
-import numpy as np
 
 from pynas._errors import UserError
 from pynas._identity.description import brief, describe
@@ -141,7 +137,9 @@ class CustomSpace(SearchSpace):
         """``count(network)``, on the meta device if the network can be made there."""
         import torch
 
-        with _generators_kept():  # counting must not change the next network's weights
+        from pynas._generators import generators_kept  # imports torch
+
+        with generators_kept():  # counting must not change the next network's weights
             try:
                 with torch.device("meta"):
                     return count(self.build(arch, num_classes, in_channels))
@@ -173,20 +171,6 @@ class CustomSpace(SearchSpace):
                 "first batch; run it once on a batch before returning it"
             )
         return network
-
-
-@contextmanager
-def _generators_kept() -> Iterator[None]:
-    """Context after which the global generators of torch, numpy and Python are where they were."""
-    import torch
-
-    own, of_numpy = random.getstate(), np.random.get_state(legacy=False)  # noqa: NPY002
-    try:
-        with torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        random.setstate(own)
-        np.random.set_state(of_numpy)  # noqa: NPY002
 
 
 def custom(

@@ -18,9 +18,9 @@ from torch.utils import _pytree
 
 from pynas import ops
 from pynas._errors import UserError
+from pynas._generators import states
 from pynas.stats._calls import Delivery, unshared
 from pynas.stats._collector import Use
-from pynas.stats._generators import states
 from pynas.stats._grouped_product import GroupedProduct, Source, gradients, requiring_grad
 from pynas.stats._layout import Layout, Unknown, Where
 from pynas.stats._snapshot import version

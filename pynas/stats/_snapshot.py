@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch._utils import _flatten_dense_tensors
 
-from pynas.stats._generators import GENERATORS, put_back
+from pynas._generators import GENERATORS, put_back
 
 CONTAINERS: Final = frozenset({dict, OrderedDict, defaultdict, list, set, deque})
 PLAIN: Final = frozenset({Tensor, nn.Parameter, nn.Buffer})

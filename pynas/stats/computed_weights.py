@@ -43,9 +43,7 @@ def held(model: nn.Module) -> Iterator[None]:
             module.__class__ = kind
             for key, value in attributes.items():
                 own = vars(module).get(key)
-                if isinstance(value, dict) and isinstance(
-                    own, dict
-                ):  # the dictionaries stay the same objects
+                if isinstance(value, dict) and isinstance(own, dict):  # the same object as before
                     own.clear()
                     own.update(value)
                 else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
+from operator import is_
 from typing import Any, TypeVar
 
 import torch
@@ -31,64 +32,56 @@ def wants_channels_last(model: nn.Module) -> bool:
         return False
     if not any(isinstance(m, nn.Conv2d) and m.in_channels > 4 for m in modules):
         return False
-    return frozenset(map(type, modules)) not in _OWN_FORMAT
-
-
-def needs_its_own_format(model: nn.Module) -> None:
-    """Remember that networks of this kind do not run in channels_last: their forward calls ``view``, say."""
-    if len(_OWN_FORMAT) >= REMEMBERED:
-        _OWN_FORMAT.pop(next(iter(_OWN_FORMAT)))
-    _OWN_FORMAT[frozenset(map(type, model.modules()))] = None
-
-
-def put(
-    model: nn.Module, memory_format: torch.memory_format, changed: list[tuple[Tensor, Tensor]] | None = None
-) -> None:
-    """Put the weights of 2-D convolutions into a format; ``changed`` gets each one with its former data."""
-    for module in model.modules():
-        weight = module._parameters.get("weight") if isinstance(module, nn.Conv2d) else None
-        if weight is not None and not weight.is_contiguous(memory_format=memory_format):
-            if changed is not None:
-                changed.append((weight, weight.data))
-            weight.data = weight.data.contiguous(memory_format=memory_format)
-
-
-@contextmanager
-def formatted(model: nn.Module, memory_format: torch.memory_format) -> Iterator[None]:
-    """The weights of 2-D convolutions in this format, and as they were afterwards."""
-    changed: list[tuple[Tensor, Tensor]] = []
-    try:
-        put(model, memory_format, changed)
-        yield
-    finally:
-        for weight, data in changed:
-            weight.data = data
-
-
-def images_in(inputs: Any, memory_format: torch.memory_format) -> Any:
-    """Four-dimensional inputs in this format; others as they are."""
-    return pytree.tree_map_only(
-        Tensor, lambda x: x.contiguous(memory_format=memory_format) if x.dim() == 4 else x, inputs
-    )
+    return _kind(model) not in _OWN_FORMAT
 
 
 def in_the_faster_format(model: nn.Module, inputs: Any, run: Callable[[Any], T]) -> tuple[T, bool]:
-    """``run(inputs)`` in channels_last where that is faster and works; whether it was so.
+    """``run(inputs)`` in channels_last where that is faster and works; whether it ran in channels_last.
 
     A network may need the format that its owner chose (``view`` of what a convolution puts out): what fails
-    runs again in that one. Errors that say what to do are not tried again.
+    runs again in that one, and its kind is remembered. Errors that say what to do are not tried again.
     """
     if not wants_channels_last(model):
         return run(inputs), False
+    with _in_channels_last(model) as changed:
+        images = pytree.tree_map_only(Tensor, _image, inputs)
+        if not changed and all(map(is_, pytree.tree_leaves(images), pytree.tree_leaves(inputs))):
+            return run(inputs), True  # a kernel's gradient may still be in another than its weight
+        try:
+            return run(images), True
+        except (UserError, MemoryError):
+            raise
+        except Exception:
+            pass  # below, where it is no longer the cause of another one
+    found = run(inputs)  # raises what has nothing to do with formats
+    if len(_OWN_FORMAT) >= REMEMBERED:
+        _OWN_FORMAT.pop(next(iter(_OWN_FORMAT)))
+    _OWN_FORMAT[_kind(model)] = None
+    return found, False
+
+
+def _kind(model: nn.Module) -> frozenset[type]:
+    return frozenset(map(type, model.modules()))
+
+
+def _image(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
+
+
+@contextmanager
+def _in_channels_last(model: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """The weights of 2-D convolutions in this format, and as they were afterwards; those that it changed."""
+    changed: list[tuple[Tensor, Tensor]] = []
     try:
-        with formatted(model, torch.channels_last):
-            return run(images_in(inputs, torch.channels_last)), True
-    except (UserError, MemoryError):
-        raise
-    except Exception:
-        found = run(inputs)  # raises what has nothing to do with formats
-        needs_its_own_format(model)
-        return found, False
+        for module in model.modules():
+            weight = module._parameters.get("weight") if isinstance(module, nn.Conv2d) else None
+            if weight is not None and not weight.is_contiguous(memory_format=torch.channels_last):
+                changed.append((weight, weight.data))
+                weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+        yield changed
+    finally:
+        for tensor, data in changed:
+            tensor.data = data
 
 
 def like_parameters(values: Mapping[str, Any], parameters: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -13,10 +13,9 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from pynas._errors import UserError, is_out_of_memory
-from pynas.stats._generators import generators_kept as generators_kept
-from pynas.stats._generators import put_back_generators
-from pynas.stats._generators import seed_generators as seed_generators
-from pynas.stats._generators import seeded as seeded
+from pynas._generators import generators_kept as generators_kept
+from pynas._generators import put_back_generators
+from pynas._generators import seed_generators as seed_generators
 from pynas.stats._snapshot import ModuleState, TensorState, Values
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from pynas._errors import UserError
+from pynas._generators import seeded
 from pynas.architecture import Architecture
 from pynas.spaces import DARTSCNN
 from pynas.steer._formats import formats
@@ -131,8 +132,7 @@ def _network(
         if plain is not None:
             recalibrate(plain, training.judge.calibration or ())
             return plain.eval(), SHARED
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         return space.build(arch, num_classes=num_classes, in_channels=in_channels).eval(), INITIAL
 
 

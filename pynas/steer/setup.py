@@ -201,6 +201,7 @@ def _supernet(space: SearchSpace, setup: Setup) -> SupernetTraining:
     import torch
 
     from pynas import data
+    from pynas._generators import seeded
     from pynas.steer._training import SupernetTraining
     from pynas.supernet import TrainingOptions, build
 
@@ -216,8 +217,7 @@ def _supernet(space: SearchSpace, setup: Setup) -> SupernetTraining:
         )
     order = torch.randperm(len(source), generator=torch.Generator().manual_seed(setup.seed)).tolist()
     judging, training = source.take(order[:held]), source.take(order[held:])
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(setup.seed)
+    with seeded(setup.seed):
         model = build(space, source.num_classes, int(source.inputs.shape[1])).to(setup.device)
     options = TrainingOptions(
         batch_size=setup.batch,
