@@ -14,6 +14,7 @@ from typing import Any
 
 from pynas.spaces._custom import CustomSpace, custom
 from pynas.spaces._open_ended import OpenEndedSpace
+from pynas.spaces._part import facts_of, whole
 from pynas.spaces._restricted import Restricted, restrict
 from pynas.spaces._subset import Subset, subset
 from pynas.spaces.base import SPACES, Edge, SearchSpace
@@ -49,11 +50,13 @@ __all__ = [
     "TransNASMacro",
     "TransNASMicro",
     "custom",
+    "facts_of",
     "get",
     "names",
     "register",
     "restrict",
     "subset",
+    "whole",
 ]
 
 

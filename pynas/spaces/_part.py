@@ -32,6 +32,11 @@ class Part(SearchSpace):
     def contains(self, arch: Architecture) -> bool:
         """Whether ``arch`` is a member."""
 
+    @property
+    @abstractmethod
+    def facts(self) -> dict[str, str]:
+        """What tells this part from others of its parent, by the keys of :mod:`pynas.spaces.identity`."""
+
     def is_valid(self, decisions: tuple[int, ...]) -> bool:
         """Whether ``decisions`` are those of a member."""
         return self.contains(Architecture(self.name, decisions))
@@ -93,7 +98,20 @@ class Part(SearchSpace):
         return self.parent.build(arch, num_classes, in_channels, prune)
 
 
+SUBSET, ORDER, ALLOWED = "subset", "order", "allowed"
+"""Keys of facts: the members of a subset, these in order, the allowed choices of a restriction."""
+
 _P = TypeVar("_P", bound=Part)
+
+
+def facts_of(space: SearchSpace) -> dict[str, str]:
+    """What tells a part, and the parts that it is a part of, from the whole space; {} for a whole one."""
+    return facts_of(space.parent) | space.facts if isinstance(space, Part) else {}
+
+
+def whole(space: SearchSpace) -> SearchSpace:
+    """The space that a part is a part of; a whole one itself."""
+    return whole(space.parent) if isinstance(space, Part) else space
 
 
 def part_of(kind: type[_P], parent: SearchSpace, summary: str, *arguments: Any) -> _P:

@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 from pynas._errors import UserError
 from pynas._plural import counted
 from pynas.architecture import Architecture
-from pynas.spaces._part import Part, part_of
+from pynas.spaces._part import ALLOWED, Part, part_of
 from pynas.spaces.base import SearchSpace
 
 LISTED = 100_000
@@ -83,9 +83,9 @@ class Restricted(Part):
         return None if self._members is None else len(self._members)
 
     @property
-    def digest(self) -> str:
-        """Sixteen hexadecimal digits that tell this restriction from others of its parent."""
-        return hashlib.sha256(repr(self.allowed).encode()).hexdigest()[:16]
+    def facts(self) -> dict[str, str]:
+        """The allowed choices."""
+        return {ALLOWED: hashlib.sha256(repr(self.allowed).encode()).hexdigest()[:16]}
 
     def contains(self, arch: Architecture) -> bool:
         """Whether ``arch`` is an architecture of the parent with allowed choices only."""
@@ -203,4 +203,7 @@ def restrict(parent: SearchSpace, allowed: Sequence[Iterable[int]]) -> Restricte
     Raises:
         UserError: ``allowed`` does not fit the space, or no architecture is left.
     """
+    if isinstance(parent, Restricted):
+        both = zip(parent.allowed, checked_choices(parent, allowed), strict=True)
+        parent, allowed = parent.parent, [set(one) & set(other) for one, other in both]
     return part_of(Restricted, parent, f"{parent.name} with fewer choices", allowed)

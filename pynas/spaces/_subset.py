@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 
 from pynas._errors import UserError
 from pynas.architecture import Architecture
-from pynas.spaces._part import Part, part_of
+from pynas.spaces._part import ORDER, SUBSET, Part, part_of
 from pynas.spaces.base import SearchSpace
 
 
@@ -22,7 +22,7 @@ class Subset(Part):
     """
 
     def __init__(self, parent: SearchSpace, architectures: Iterable[Architecture]) -> None:
-        for architecture in (members := tuple(dict.fromkeys(architectures))):
+        for architecture in (members := tuple(dict.fromkeys(a.plain for a in architectures))):
             parent.check(architecture)
         if not members:
             raise UserError("architectures: expected at least one, got none")
@@ -49,9 +49,9 @@ class Subset(Part):
         return _digest(sorted(self.parent.format(architecture) for architecture in self.members))
 
     @property
-    def order_digest(self) -> str:
-        """Sixteen hexadecimal digits that also depend on the order of members, as indices and draws do."""
-        return _digest(self.parent.format(architecture) for architecture in self.members)
+    def facts(self) -> dict[str, str]:
+        """The members, and these in their order, on which indices and draws depend."""
+        return {SUBSET: self.digest, ORDER: _digest(map(self.parent.format, self.members))}
 
     def contains(self, arch: Architecture) -> bool:
         """Whether ``arch`` is a member."""

@@ -10,20 +10,19 @@ from pynas._identity.description import brief, describe
 from pynas._identity.naming import attributes_of
 from pynas.spaces._arguments import ARGUMENTS, is_published
 from pynas.spaces._custom import CustomSpace
-from pynas.spaces._restricted import Restricted
-from pynas.spaces._subset import Subset
+from pynas.spaces._part import ALLOWED, ORDER, SUBSET, Part, facts_of, whole
 from pynas.spaces.base import SearchSpace
 
-DEFINITION, ORDER, SUBSET, ALLOWED = "definition", "order", "subset", "allowed"
-"""Keys besides the constructor's options: user code, the members of a subset in order, allowed choices."""
+DEFINITION = "definition"
+"""Key of user code, which stands beside the constructor's options and the facts of a part."""
 
 
 def constructor_options(space: SearchSpace) -> dict[str, Any]:
     """The constructor's arguments that the space keeps under their names."""
-    if isinstance(space, Subset):
-        return constructor_options(space.parent) | {SUBSET: space.digest}
-    if isinstance(space, Restricted):
-        return constructor_options(space.parent) | {ALLOWED: space.digest}
+    if isinstance(space, Part):
+        facts = facts_of(space)
+        facts.pop(ORDER, None)
+        return constructor_options(whole(space)) | facts
     names = inspect.signature(type(space)).parameters
     values = {name: getattr(space, name) for name in names if hasattr(space, name)}
     return {name: value for name, value in values.items() if isinstance(value, (bool, int, float, str))}
@@ -37,10 +36,8 @@ def identity(space: SearchSpace) -> dict[str, Any]:
     constructor and its public attributes. For a subset also its members in order, for a restriction
     its allowed choices.
     """
-    if isinstance(space, Subset):
-        return identity(space.parent) | {SUBSET: space.digest, ORDER: space.order_digest}
-    if isinstance(space, Restricted):
-        return identity(space.parent) | {ALLOWED: space.digest}
+    if isinstance(space, Part):
+        return identity(whole(space)) | facts_of(space)
     definition = _definition(space)
     return constructor_options(space) | ({DEFINITION: definition} if definition else {})
 

@@ -15,7 +15,7 @@ from typing import ClassVar
 from pynas._errors import UserError
 from pynas._plural import counted
 from pynas.architecture import Architecture
-from pynas.spaces import Restricted, SearchSpace, Subset, TemplateSpace
+from pynas.spaces import SearchSpace, TemplateSpace, facts_of, whole
 
 
 class Sampler(ABC):
@@ -41,7 +41,7 @@ class Sampler(ABC):
                 f"sampler: expected one for {space.name}, the space of the model, "
                 f"got one for {self.space.name}"
             )
-        ours, theirs = _whole(space), _whole(self.space)
+        ours, theirs = whole(space), whole(self.space)
         if (
             isinstance(ours, TemplateSpace)
             and isinstance(theirs, TemplateSpace)
@@ -54,14 +54,7 @@ class Sampler(ABC):
 
     def describe(self) -> dict[str, str | int | float]:
         """Name and settings, by which a resumed training checks that they are unchanged."""
-        part = {"subset": self.space.order_digest} if isinstance(self.space, Subset) else {}
-        if isinstance(self.space, Restricted):
-            part = {"allowed": self.space.digest}
-        return {"sampler": self.name, "space": self.space.name, **part}
-
-
-def _whole(space: SearchSpace) -> SearchSpace:
-    return _whole(space.parent) if isinstance(space, (Restricted, Subset)) else space
+        return {"sampler": self.name, "space": self.space.name, **facts_of(self.space)}
 
 
 class UniformSampler(Sampler):

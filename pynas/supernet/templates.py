@@ -219,9 +219,9 @@ class TemplateSupernet(MixtureWeights):
         """Copy weights, statistics and architecture parameters from a supernet of a similar template.
 
         After layers or alternatives were removed, added or moved, what is left goes on with the weights that
-        it has. A layer takes them from the layer of the same name, or else of the same index, or else from
-        the first other one; of that, from alternatives that compute the same. Stem and classifier are copied
-        if they have the same shapes.
+        it has. A layer takes them from the layer of the same name, or else, if neither has a name, of the
+        same index, or else from the first other one; of that, from alternatives that compute the same. Stem
+        and classifier are copied if they have the same shapes.
 
         Returns:
             Layer and alternative of all that keeps its own weights; ``(-1, 0)`` is the stem, ``(-1, 1)`` the

@@ -10,7 +10,9 @@ import pytest
 from pynas import spaces, strategies
 from pynas._errors import UserError
 from pynas.architecture import Architecture
-from pynas.spaces import NASBench201, Restricted, restrict
+from pynas.spaces import NASBench201, Restricted, restrict, subset
+from pynas.spaces.identity import identity
+from pynas.supernet import UniformSampler
 from pynas.testing.spaces import CHECKS, Check
 from pynas.testing.strategies import drive
 from pynas.trial import Evaluation, Status
@@ -118,3 +120,30 @@ def test_a_single_architecture_has_nothing_to_mutate_to() -> None:
     assert alone.size == 1
     with pytest.raises(UserError, match="only one"):
         alone.mutate(alone.sample(random.Random(0)), random.Random(0))
+
+
+def test_a_restriction_of_a_restriction_is_one_of_the_whole() -> None:
+    outer = [[1], [0, 1], [2, 3], [0], [1, 2], [2, 3]]
+    space = restrict(few(), outer)
+    assert space.parent is PARENT
+    assert space.allowed == tuple(tuple(sorted(set(a) & set(b))) for a, b in zip(FEW, outer, strict=True))
+    with pytest.raises(UserError, match="decision 0 of nasbench201 keeps no choice"):
+        restrict(few(), [[0], *FEW[1:]])
+
+
+def test_parts_of_parts_are_told_apart() -> None:
+    """By all that they are parts of: trainings and searches of one do not go on with another."""
+    archs = list(few().all())
+    every = [range(n) for n in PARENT.num_choices]
+    parts = [
+        PARENT,
+        few(),
+        subset(PARENT, archs[:5]),
+        restrict(subset(PARENT, archs[:5]), every),
+        restrict(subset(PARENT, archs[1:6]), every),
+        restrict(few(), [[1], *FEW[1:]]),
+        subset(few(), archs[:5]),
+    ]
+    for facts in (identity, lambda space: UniformSampler(space).describe()):
+        found = [repr(sorted(facts(space).items())) for space in parts]
+        assert len(set(found)) == len(parts)

@@ -103,3 +103,11 @@ class _Counts:
 
     def __call__(self, architecture: Architecture) -> Evaluation:
         return Evaluation(Status.OK, scores={"first": float(architecture.decisions[0])})
+
+
+def test_the_order_of_edges_in_a_text_makes_no_other_subset() -> None:
+    space = spaces.get("darts_cnn")
+    arch = space.parse("DARTS_V2")
+    assert arch.notation
+    assert subset(space, [arch]).facts == subset(space, [arch.plain]).facts
+    assert not subset(space, [arch]).members[0].notation

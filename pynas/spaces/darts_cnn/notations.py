@@ -43,6 +43,10 @@ def _refused(why: str) -> UserError:
     return UserError(f"not a darts_cnn architecture: {why}")
 
 
+def _is_below(number: Any, end: int) -> bool:
+    return type(number) is int and 0 <= number < end
+
+
 def _cell(name: str, edges: Any) -> str:
     if not isinstance(edges, tuple | list) or len(edges) != EDGES:
         raise _refused(f"expected {FORM}, got {shortened(repr(edges))}")
@@ -50,10 +54,8 @@ def _cell(name: str, edges: Any) -> str:
     for k, edge in enumerate(edges):
         node = k // 2
         match edge:
-            case [int() as source, int() as operation] if 0 <= source < node + 2 and 0 <= operation < len(
-                OPERATIONS
-            ):
-                found.append(f"('{OPERATIONS[operation]}', {int(source)})")
+            case [source, operation] if _is_below(source, node + 2) and _is_below(operation, len(OPERATIONS)):
+                found.append(f"('{OPERATIONS[operation]}', {source})")
             case _:
                 raise _refused(
                     f"node {node} of the {name} cell: expected (source, operation) "
