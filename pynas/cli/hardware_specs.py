@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pynas._errors import UserError
+from pynas.cli import specs
 
 if TYPE_CHECKING:
     from pynas.hardware import HardwareModel
     from pynas.spaces import SearchSpace
+    from pynas.tables import Table
 
 Latency = Annotated[
     list[str] | None,
@@ -29,21 +31,22 @@ _CONSTRAINT = re.compile(
 _SUFFIX = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9}
 
 
-def load_for(
-    sources: Sequence[str] | None,
-    space: SearchSpace,
-    table: str | None,
-    metric: str | None,
-    dataset: str | None,
-) -> tuple[HardwareModel, ...]:
-    """The models of every ``--latency``; where one names no data set, that of the table's accuracies."""
+def load_with_table(
+    sources: Sequence[str] | None, space: str, table: str | None, metric: str | None, dataset: str | None
+) -> tuple[tuple[HardwareModel, ...], Table | str | None]:
+    """The models of every ``--latency``, of the data set of the table's accuracies where one names none.
+
+    And the table, read if that was needed to know its data set.
+    """
     from pynas import hardware, tables
 
     if not sources:
-        return ()
-    if table is not None and dataset is None:
-        dataset = tables.load(table, space, metric).dataset
-    return tuple(model for source in sources for model in hardware.load(source, space, dataset))
+        return (), table
+    chosen = specs.open_space(space)
+    known = None if table is None else tables.load(table, chosen, metric, dataset=dataset)
+    within = dataset if known is None else known.dataset
+    models = tuple(model for source in sources for model in hardware.load(source, chosen, within))
+    return models, known
 
 
 def described(models: Sequence[HardwareModel]) -> list[dict[str, Any]]:

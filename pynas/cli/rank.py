@@ -9,7 +9,7 @@ import typer
 
 from pynas._errors import UserError
 from pynas._plural import counted
-from pynas.cli import _evaluator, console, flags, hardware_specs, specs
+from pynas.cli import _evaluator, console, flags, hardware_specs
 from pynas.cli.hardware_specs import COSTS, parse_constraints
 from pynas.store import check_location
 from pynas.trial import Trial
@@ -79,13 +79,13 @@ def rank(
     scored = [name for name in singles if name not in BASELINES] or singles
     if not scored:
         raise UserError("--proxies: expected at least one; see 'pynas proxies'")
-    models = hardware_specs.load_for(latency, specs.open_space(space), table, metric, dataset)
+    models, read = hardware_specs.load_with_table(latency, space, table, metric, dataset)
     setting = _evaluator.prepare(
         space,
         scored,
         images=images,
         batch=batch,
-        table=table,
+        table=read,
         metric=metric,
         dataset=dataset,
         precision=precision,

@@ -12,7 +12,7 @@ import typer
 from pynas import strategies
 from pynas._errors import UserError
 from pynas._plural import counted
-from pynas.cli import _evaluator, console, flags, hardware_specs, specs
+from pynas.cli import _evaluator, console, flags, hardware_specs
 from pynas.cli.hardware_specs import COSTS, parse_constraints
 from pynas.store import check_location
 from pynas.trial import Status, Trial
@@ -76,7 +76,7 @@ def search(
     if resume and store is None:
         raise UserError("--resume needs --store: the file that the run was kept in")
     chosen_options = dict(parse_option(text) for text in option or [])
-    models = hardware_specs.load_for(latency, specs.open_space(space), table, metric, dataset)
+    models, read = hardware_specs.load_with_table(latency, space, table, metric, dataset)
     setting = _evaluator.prepare(
         space,
         _evaluator.proxies_of(names, models),
@@ -84,7 +84,7 @@ def search(
         text=text,
         steps=steps,
         batch=batch,
-        table=table,
+        table=read,
         metric=metric,
         dataset=dataset,
         precision=precision,
