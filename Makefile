@@ -101,7 +101,7 @@ $(STAMPS)/models: $(STAMPS)/build
 	$(BIN)/pip install -q -c constraints.txt $$($(BIN)/python -c 'import tomllib; extras = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]; print(*extras["zoo"], *extras["peers"])')
 	@touch $@
 
-models: $(STAMPS)/models  ## measure networks of other libraries, and these, and write docs/models.md (half an hour)
+models: $(STAMPS)/models  ## measure networks that have no record yet, and write docs/models.md (half an hour for all)
 	$(BIN)/python experiments/models.py --measure
 
 lock:  ## write constraints-hashed.txt anew, after a change of constraints.txt

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -34,6 +35,8 @@ UNDEFINED = {
 REASONS = {
     "rows are taken out of the batch": "rows are taken out of the batch by value",
     "where no dimension counts": "tokens are sent to experts by value",
+    "has rows for which samples depend on each other": "samples depend on each other or are reordered",
+    "with a tensor that has no dimension that counts the samples": "tokens are sent to experts by value",
     "differentiates itself": "the forward differentiates itself",
     "written into a tensor": "parameters are written into a tensor whose samples are lost",
     "depends on the number of samples": "what is called depends on the samples",
@@ -119,7 +122,7 @@ def _summary(real: Sequence[Mapping[str, Any]], calls: Sequence[Mapping[str, Any
         f"- Every proxy that is defined scores {share[1]} with coverage 1.",
         "- Wrong values, raw errors of `collect`, models that did not come back bit for bit: "
         f"**{len(wrong)}**.",
-        f"- Beside them {len(calls)} small networks of one call each, of every kind that PyTorch offers: "
+        f"- Beside them {len(calls)} small networks of one kind of call each (`tests/zoo/calls.py`): "
         f"{right} are followed, {len(calls) - right} are refused with the reason, most of them because they "
         "reorder the batch or take rows of it.",
         f"- Moments take {statistics.median(times):.1f} plain passes in the median; most of these networks "
@@ -141,7 +144,7 @@ def _refused(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         ]
         if messages:
             found = {text for part, text in REASONS.items() if any(part in m for m in messages)}
-            shown = "; ".join(sorted(found)) or messages[0].partition(";")[0][:120].replace("|", "\\|")
+            shown = "; ".join(sorted(found)) or _sentence(messages[0])
             failing = [f"`{p}`" for p, v in verdicts(row).items() if v in ("refused", "partial")]
             only = f" ({', '.join(failing)} only)" if collected(row) else ""
             lines.append(f"| `{row['name']}` | {shown}{only} |")
@@ -157,6 +160,11 @@ def _refused(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             counts[f"{shown}: {text}"] += 1
     lines += ["", "Scores that are not defined for a network or for its batch, which say so:", ""]
     return [*lines, *(f"- {what} ({n})" for what, n in counts.most_common()), ""]
+
+
+def _sentence(message: str) -> str:
+    """The first statement of a message, whole words of it."""
+    return textwrap.shorten(message.partition("; ")[0], 160, placeholder=" ...").replace("|", "\\|")
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
