@@ -32,16 +32,19 @@ namespace pynas::cuda {
 template <class... P, class... A>
 void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t dynamic_bytes, cudaStream_t stream,
             A&&... arguments) {
+  cudaError_t status = cudaSuccess;
   if (dynamic_bytes > 48 * 1024) {
-    cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
-                         static_cast<int>(dynamic_bytes));
+    status =
+        cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                             cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(dynamic_bytes));
   }
-  const cudaError_t status =
-      [&](P... values) {  // the parameters as the kernel has them, not as the caller wrote them
-        void* pointers[] = {&values...};
-        return cudaLaunchKernel(reinterpret_cast<const void*>(kernel), grid, block, pointers, dynamic_bytes,
-                                stream);
-      }(static_cast<P>(arguments)...);
+  if (status == cudaSuccess) {
+    status = [&](P... values) {  // the parameters as the kernel has them, not as the caller wrote them
+      void* pointers[] = {&values...};
+      return cudaLaunchKernel(reinterpret_cast<const void*>(kernel), grid, block, pointers, dynamic_bytes,
+                              stream);
+    }(static_cast<P>(arguments)...);
+  }
   if (status != cudaSuccess) {
     throw std::runtime_error(std::string("launching a CUDA kernel failed: ") + cudaGetErrorString(status));
   }

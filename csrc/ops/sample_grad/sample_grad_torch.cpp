@@ -59,7 +59,10 @@ at::Tensor allocate(at::IntArrayRef sizes, const at::TensorOptions& options) {
 void run(SampleGradParams& params, const at::Tensor& like) {
   // PyTorch's setting for matrix products holds for convolutions too: cuDNN's own is on by default, and
   // statistics that subtract nearly equal gradients should lose digits only where the user asked for it.
-  params.allow_tf32 = like.is_cuda() && at::globalContext().allowTF32CuBLAS();
+  // Not allowTF32CuBLAS(), which throws where the setting was made by fp32_precision.
+  params.allow_tf32 = like.is_cuda() &&
+                      at::globalContext().float32Precision(at::Float32Backend::CUDA, at::Float32Op::MATMUL) ==
+                          at::Float32Precision::TF32;
   constexpr int64_t kAlign = 64;
   const int64_t bytes = static_cast<int64_t>(workspace_bytes(params, like));
   const at::Tensor workspace = allocate({bytes + kAlign}, like.options().dtype(at::kByte));
