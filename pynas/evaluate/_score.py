@@ -31,6 +31,7 @@ from pynas.stats import Statistics
 from pynas.stats.computed_weights import has_computed_weights, held
 from pynas.stats.data import LossFn, check_data, ordinary
 from pynas.stats.eager import check_readable, eager
+from pynas.stats.exact_float32 import exact_float32
 from pynas.stats.memory_format import in_the_faster_format
 from pynas.stats.state import check_initialised, copied, preserved
 from pynas.stats.weights import published_names
@@ -85,6 +86,7 @@ def score(
         targets: Targets of the loss; int64 labels [B] for the default, mean cross-entropy.
         proxies: Names (``pynas proxies`` lists them) or proxy objects.
         precision: ``"float32"``, ``"bfloat16"`` (batch statistics and sums stay in float32) or ``"float64"``.
+            On CUDA float32 is not TF32, unless ``torch.backends.cuda.matmul.fp32_precision`` asks for that.
         seed: Seed of layers that draw random numbers.
         loss_fn: ``loss_fn(outputs, targets)`` to a scalar.
         micro_batches: Number of successive batches for ``zico``.
@@ -181,7 +183,7 @@ def _probe(probe: Probe, call: ProbeCall) -> Statistics | Exception:
             if isinstance(probe, BatchProbe):  # sees to memory formats and strided convolutions itself
                 return probe.run(call)
             check_readable(call.model)
-            with ops.StridedConvolutions():
+            with ops.StridedConvolutions(), exact_float32(call.model):
                 return in_the_faster_format(
                     call.model, call.inputs, lambda inputs: probe.run(replace(call, inputs=inputs))
                 )[0]

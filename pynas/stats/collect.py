@@ -18,6 +18,7 @@ from pynas.stats._remedy import remedy
 from pynas.stats._scout import OtherPathError
 from pynas.stats.data import LossFn, check_data, ordinary, plain
 from pynas.stats.eager import check_readable
+from pynas.stats.exact_float32 import exact_float32
 from pynas.stats.grad_moments import GradMoments
 from pynas.stats.gradients import Gradients
 from pynas.stats.memory_format import in_the_faster_format, like_parameters
@@ -57,7 +58,9 @@ def collect(
 
     With a loss that is a mean over the batch each g_b carries its factor 1/B.
 
-    Networks with 2-D convolutions run in channels_last, in which they are faster, unless they turn out to
+    On CUDA convolutions are computed in float32 by deterministic kernels, and in TF32 only where
+    ``torch.backends.cuda.matmul.fp32_precision`` asks for it. Networks with 2-D convolutions run in
+    channels_last, in which they are faster, unless they turn out to
     need another memory format; results come in that of the model's parameters.
 
     Args:
@@ -122,7 +125,7 @@ def collect(
         )  # fmt: skip
         return _collected(asked)
 
-    with torch.inference_mode(False):
+    with torch.inference_mode(False), exact_float32(model):
         found, converted = in_the_faster_format(model, ordinary(inputs), run)
         return _as_given(found, model) if converted else found
 
