@@ -12,10 +12,10 @@ SECONDS ?= 60
 LOCK ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help build search test quick bench results lint format sanitize fuzz evidence reliability models lock clean
+.PHONY: help build search test quick bench results lint format sanitize fuzz evidence reliability models gpu-core lock clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
 $(STAMPS)/environment: constraints.txt pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "pynas needs Python 3.11 or later: install it or run make PYTHON=/path/to/python3"; exit 1; }
@@ -103,6 +103,19 @@ $(STAMPS)/models: $(STAMPS)/build
 
 models: $(STAMPS)/models  ## measure networks that have no record yet, and write docs/models.md (half an hour for all)
 	$(BIN)/python experiments/models.py --measure
+
+# What benches/run_on_gpu.sh takes as CORE: no GPU is needed to build it, and none of the minutes on one is spent on that.
+TORCH ?= $(shell sed -n 's/^torch==//p' constraints.txt)
+ARCHITECTURES ?= 90
+GPU_CORE := build/gpu-core
+gpu-core:  ## build the core for the PyTorch and Python of a machine with a GPU (TORCH=2.11.0 PYTHON=python3.12 ARCHITECTURES=90)
+	$(PYTHON) -m venv $(GPU_CORE)/venv
+	$(GPU_CORE)/venv/bin/pip install -q torch==$(TORCH) pybind11 cmake ninja
+	$(GPU_CORE)/venv/bin/cmake -S . -B $(GPU_CORE)/build -G Ninja -DCMAKE_BUILD_TYPE=Release -DPYNAS_CUDA=ON -DPYNAS_WERROR=OFF \
+	  -DCMAKE_CUDA_ARCHITECTURES=$(ARCHITECTURES) -DPython_EXECUTABLE=$(abspath $(GPU_CORE)/venv/bin/python) \
+	  -DCMAKE_MAKE_PROGRAM=$(abspath $(GPU_CORE)/venv/bin/ninja) -Dpybind11_DIR=$$($(GPU_CORE)/venv/bin/python -m pybind11 --cmakedir)
+	$(GPU_CORE)/venv/bin/cmake --build $(GPU_CORE)/build
+	cp $(GPU_CORE)/build/_C*.so $(GPU_CORE)/
 
 lock:  ## write constraints-hashed.txt anew, after a change of constraints.txt
 	$(PYTHON) -m venv build/lock

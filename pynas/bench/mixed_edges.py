@@ -104,6 +104,8 @@ def edge_case(
 ) -> Problem:
     """One edge of a supernet against the loop over its candidates."""
     runs: dict[str, Callable[[], object]] = {}
+    if COMPILED in others:  # or a module of a class that was compiled for another size gets dynamic shapes
+        torch.compiler.reset()
     for name in ("pynas", *others):
         fused, loop = edge_pair(family, channels, stride, device)
         layout = torch.contiguous_format if name == NCHW else torch.channels_last
