@@ -56,6 +56,13 @@ def check_embedding(
     )
 
 
+def add_rows(target: Tensor, index: Tensor, rows: Tensor) -> Tensor:
+    """``target[index[n]] += rows[n]`` in place, in one order: the sums have the same bits each time."""
+    if target.is_cuda:  # there index_add_ is a race of atomic additions; this sorts first
+        return target.index_put_((index,), rows, accumulate=True)
+    return target.index_add_(0, index, rows)
+
+
 def embedding_group_gradients(
     grad_output: Tensor, indices: Tensor, num_embeddings: int, padding: int, group_size: int
 ) -> Tensor:
@@ -66,5 +73,5 @@ def embedding_group_gradients(
     group = torch.arange(batch, device=indices.device).div(group_size, rounding_mode="floor")
     target = (group[:, None] * num_embeddings + indices).reshape(-1)
     kept = (indices != padding).reshape(-1)
-    gradients.index_add_(0, target[kept], grad_output.reshape(-1, features)[kept].to(dtype))
+    add_rows(gradients, target[kept], grad_output.reshape(-1, features)[kept].to(dtype))
     return gradients.reshape(batch // group_size, num_embeddings, features)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pynas.ops._checks import check_float, check_group_size
-from pynas.ops._embedding import check_embedding, embedding_group_gradients
+from pynas.ops._embedding import add_rows, check_embedding, embedding_group_gradients
 from pynas.ops._fakes import register_fake
 from pynas.ops._moments import accumulate_dtype
 
@@ -48,7 +48,7 @@ def embedding_grad_norms(
     count = delta.shape[0] // group_size
     _, group, gradients = _pairs(delta, rows, num_embeddings, padding, group_size)
     total = torch.zeros(count, dtype=gradients.dtype, device=gradients.device)
-    return total.index_add_(0, group, gradients.square().sum(1))
+    return add_rows(total, group, gradients.square().sum(1))
 
 
 def embedding_grad_norms_reference(
@@ -172,5 +172,5 @@ def _pairs(
     kept = (indices != padding).reshape(-1)
     pairs, inverse = torch.unique(key[kept], return_inverse=True)
     gradients = delta.new_zeros((len(pairs), features), dtype=accumulate_dtype(delta.dtype))
-    gradients.index_add_(0, inverse, delta.reshape(-1, features)[kept].to(gradients.dtype))
+    add_rows(gradients, inverse, delta.reshape(-1, features)[kept].to(gradients.dtype))
     return pairs.div(max(1, count), rounding_mode="floor"), pairs % max(1, count), gradients
