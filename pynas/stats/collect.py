@@ -174,8 +174,8 @@ def _one_pass(
         return True
     weights_only = all(s.parameters == "weights" for s in others if s.watches == "weights")
     trained = all(model.get_parameter(name).requires_grad for name in matrix_names(model))
-    usual = batch_norm == "batch" and not fallback and not torch.is_autocast_enabled("cpu")
-    return weights_only and trained and usual
+    casts = any(map(torch.is_autocast_enabled, ("cpu", "cuda")))
+    return weights_only and trained and batch_norm == "batch" and not fallback and not casts
 
 
 def _divided(argument: str, parts: int, batch: int) -> int:
