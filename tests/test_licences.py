@@ -70,8 +70,12 @@ def test_hashes_are_of_the_versions_that_are_pinned() -> None:
     pinned, hashed = pins("constraints.txt"), pins("constraints-hashed.txt")
     many = {"torch", "torchvision"}
     assert not many & hashed.keys(), "one version of them is many files: they are pinned by version alone"
-    assert {name: hashed.get(name) for name in pinned.keys() - many} == {
-        name: version for name, version in pinned.items() if name not in many
+    # What comes with these extras alone is not installed by hashes: see docs/make_lock.py.
+    unhashed = {"`zoo`", "`peers`", "`onnx`"}
+    alone = {name for name, row in rows().items() if set(row[2].split(", ")) <= unhashed}
+    assert not alone & hashed.keys()
+    assert {name: hashed.get(name) for name in pinned.keys() - many - alone} == {
+        name: version for name, version in pinned.items() if name not in many | alone
     }
     text = (ROOT / "constraints-hashed.txt").read_text()
     requirements = re.split(r"\n(?=[a-z])", text.partition("\n\n")[2])
