@@ -2,11 +2,11 @@
 
     python benches/gpu_first_look.py smoke|score|once [--save FILE] [--device cpu]
 
-``smoke``: every operator once in each dtype, on small odd sizes, against the CPU in float64; a failure does
-not stop the others, except where the GPU's context is lost. ``score``: cells of NAS-Bench-201 by twelve
-proxies: milliseconds, kernels and host waits of one architecture, the difference from the CPU, and whether a
-score comes with the same bits again. ``once``: each case of gpu_kernels.py once, for a profiler. Lines are
-written as they come. ``--device cpu`` only tries the script.
+``smoke``: every operator once in each dtype against its definition in float64, by the checks of the tests; a
+failure does not stop the others, except where the GPU's context is lost. ``score``: cells of NAS-Bench-201 by
+twelve proxies: milliseconds, kernels and host waits of one architecture, the difference from the CPU, and
+whether a score comes with the same bits again. ``once``: each case of gpu_kernels.py once, for a profiler.
+Lines are written as they come. ``--device cpu`` only tries the script.
 """
 
 from __future__ import annotations
@@ -17,128 +17,54 @@ import random
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import fields, is_dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from gpu_cases import images, kernel_cases, short
-from torch import Tensor
-from torch.utils import _pytree as pytree
+from gpu_cases import kernel_cases, short
 
-from pynas import ops, spaces
+from pynas import spaces
 from pynas.evaluate import ProxyEvaluator
+from pynas.testing.differentiable import DIFFERENTIABLE, check_against_definition
+from pynas.testing.ops import DTYPES, SPECS, check_forward
 
 TWELVE = (
     *("params", "flops", "zico", "naswot", "synflow", "snip", "grad_norm", "grasp", "fisher", "jacob_cov"),
     *("epe_nas", "zen"),
 )
-# Largest relative error by the dtype of the inputs; results that are sums in float32 are as good as those.
-TOLERANCE = {torch.float64: 1e-10, torch.float32: 2e-5, torch.bfloat16: 3e-2, torch.float16: 5e-3}
-CPU_ONLY = {torch.float16}  # what the CPU does not compute: the reference is in float64 anyway
-
 Say = Callable[..., None]
-Check = tuple[str, Callable[..., Any], tuple[Any, ...], torch.dtype]
-
-
-def checks(device: str) -> Iterator[Check]:
-    """Name, call, arguments and dtype of every check."""
-    p = torch.ops.pynas
-    for dtype in TOLERANCE:
-        if device == "cpu" and dtype in CPU_ONLY:
-            continue
-        label = short(dtype)
-        x, g = (images(6, c, 9, 9, dtype=dtype, device=device) for c in (12, 20))
-        conv: dict[str, Any] = {"kernel_size": 3, "padding": 1}
-        yield f"conv2d_grad_moments {label}", _with(ops.conv2d_grad_moments, bias=True, **conv), (g, x), dtype
-        yield f"conv2d_grad_norms {label}", _with(ops.conv2d_grad_norms, **conv), (g, x), dtype
-        yield f"conv2d_grad_gram {label}", _with(ops.conv2d_grad_gram, **conv), (g, x), dtype
-        rows, grads = (torch.randn(9, n, device=device).to(dtype) for n in (33, 17))
-        yield f"linear_grad_moments {label}", _with(ops.linear_grad_moments, bias=True), (grads, rows), dtype
-        yield f"linear_grad_norms {label}", ops.linear_grad_norms, (grads, rows), dtype
-        yield f"linear_grad_gram {label}", ops.linear_grad_gram, (grads, rows), dtype
-        yield (
-            f"activation_codes {label}",
-            ops.activation_codes,
-            (images(5, 7, 9, 9, dtype=dtype, device=device),),
-            dtype,
-        )
-        x = images(2, 17, 11, 13, dtype=dtype, device=device)
-        kernels = [torch.randn(17, 1, k, k, device=device).to(dtype) for k in (3, 5)]
-        depthwise = lambda x, *w: p.depthwise_relu(x, list(w), [1, 2], 1, None, None, None)  # noqa: E731
-        yield f"depthwise_relu {label}", depthwise, (x, *kernels), dtype
-        yield f"pool3x3 {label}", lambda x: p.pool3x3(x, 2, None), (x,), dtype
-        weights = torch.tensor([0.5, 2.0], device=device, dtype=torch.float64).to(
-            torch.float64 if dtype == torch.float64 else torch.float32
-        )
-        zs = [images(4, 17, 6, 5, dtype=dtype, device=device) for _ in range(2)]
-        yield f"normalized_sum {label}", _sum, (*zs, weights), dtype
-        state = torch.randn(3, 9, 20, device=device).to(dtype), torch.randn(3, 9, 40, device=device).to(dtype)
-        mixture = torch.rand(3, 5, device=device, dtype=weights.dtype)
-        yield (
-            f"mixed_activation {label}",
-            _with(ops.mixed_activation, normalized=True),
-            (*state, mixture),
-            dtype,
-        )
-        affine = (
-            torch.zeros(1, 7, 1, device=device).to(weights.dtype),
-            torch.ones(1, 7, 1, device=device).to(weights.dtype),
-        )
-        values = [torch.randn(5, 7, 30, device=device).to(dtype) for _ in range(2)]
-        yield f"affine_grad_moments {label}", ops.affine_grad_moments, (*values, *affine), dtype
-
-
-def _with(call: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-    return lambda *arguments: call(*arguments, **options)
-
-
-def _sum(a: Tensor, b: Tensor, weights: Tensor) -> Any:
-    """Result and gradients of the fused sum."""
-    leaves = [t.detach().requires_grad_() for t in (a, b)]
-    y = ops.normalized_sum(leaves, weights)
-    return [y, *torch.autograd.grad(y.square().sum(), leaves)]
-
-
-def tensors_of(result: Any) -> list[Tensor]:
-    """The tensors of a result, those of records too."""
-    if is_dataclass(result) and not isinstance(result, type):
-        return [t for f in fields(result) for t in tensors_of(getattr(result, f.name))]
-    found: list[Tensor] = []
-    for leaf in pytree.tree_leaves(result):
-        if isinstance(leaf, Tensor):
-            found.append(leaf)
-        elif is_dataclass(leaf):
-            found += tensors_of(leaf)
-    return found
 
 
 def smoke(say: Say, device: str) -> int:
-    """How many checks fail."""
+    """How many of the conformance suites' checks fail: every operator once in each dtype."""
     failed = 0
-    for name, call, arguments, dtype in checks(device):
+    for name, check in checks(device):
         try:
-            got = [t.detach().cpu() for t in tensors_of(call(*arguments))]
-            wide = [t.cpu().double() if t.is_floating_point() else t.cpu() for t in arguments]
-            wanted = [t.detach() for t in tensors_of(call(*wide))]
-            errors = [_error(a, b) for a, b in zip(got, wanted, strict=True) if a.numel()]
-            error = max(errors, default=0.0)
-            is_right = error <= TOLERANCE[dtype]
-            failed += not is_right
-            say(smoke=name, ok=is_right, error=error, results=len(got))
+            check()
         except Exception as error:
             failed += 1
             say(smoke=name, ok=False, error=f"{type(error).__name__}: {error}"[:300])
             if any(word in str(error) for word in ("illegal", "misaligned", "unspecified launch")):
                 break  # nothing runs in this context any more
+        else:
+            say(smoke=name, ok=True)
     return failed
 
 
-def _error(got: Tensor, wanted: Tensor) -> float:
-    if not wanted.is_floating_point():  # codes of signs, which rounding to a narrower dtype keeps
-        return float((got != wanted).any())
-    scale = wanted.double().abs().max().clamp_min(1)
-    return float((got.double() - wanted.double()).abs().max() / scale)
+def checks(device: str) -> Iterator[tuple[str, Callable[[], None]]]:
+    """A call of each operator, with its gradients where it has them, against its definition in float64."""
+    for spec in SPECS.values():
+        for dtype in DTYPES:
+            check = partial(check_forward, spec, spec.samples[0], dtype, device=device)
+            yield f"{spec.name} {short(dtype)}", check
+    for differentiable in DIFFERENTIABLE.values():
+        for dtype in differentiable.dtypes:
+            sample, layout = differentiable.samples[0], differentiable.layouts[0]
+            yield (
+                f"{differentiable.name} {short(dtype)}",
+                partial(check_against_definition, differentiable, sample, dtype, layout, device=device),
+            )
 
 
 def score(say: Say, device: str) -> int:
