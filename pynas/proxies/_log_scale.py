@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from pynas.stats.memory_format import check_format
 from pynas.stats.overrides import without_override_check
 
 LIMIT = 2.0**64  # products beyond this or below its reciprocal are rescaled; gradients then stay in range
@@ -75,6 +76,7 @@ class LogScale(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
+        check_format(func)
         if func in BATCH_NORMS and not self.batch_norm:
             return args[0] if args else kwargs["input"]
         if func not in HOMOGENEOUS and _composite(func) and func not in self._inside:

@@ -16,7 +16,7 @@ from pynas.proxies._registry import register
 from pynas.stats import Statistic, Statistics
 from pynas.stats.data import call_model, cut, leaves, writable
 from pynas.stats.state import preserved, seed_generators
-from pynas.stats.weights import weight_names
+from pynas.stats.weights import check_real, weight_names
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,7 @@ class FlowProbe(Probe):
     def run(self, call: ProbeCall) -> Statistics:
         """Forward and backward; values out of float64's range carry a scale."""
         model = call.model
-        for name, p in model.named_parameters():
-            if p.is_complex():
-                raise UserError(
-                    f"model: parameter {name!r} is complex, and synaptic flow is defined for real weights"
-                )
+        check_real(model, "synaptic flow")
         matrices = weight_names(model, call.inputs)
         absolute = {name: t.detach().double().abs() for name, t in model.named_parameters()}
         absolute |= {

@@ -22,6 +22,7 @@ from pynas.stats._layout import Layout, Unknown, Where
 from pynas.stats._mixing import NeedsScoutError, mix, operands
 from pynas.stats._problems import Problem, UnsupportedLayerError
 from pynas.stats._scout import Scouted
+from pynas.stats.memory_format import check_format
 from pynas.stats.overrides import without_override_check
 
 SWITCH = torch.Tensor.requires_grad.__set__  # type: ignore[attr-defined]
@@ -97,6 +98,8 @@ class CallRecorder(Following, TorchFunctionMode):
         traits = traits_of(func)
         if traits.reads_attribute:  # half of all calls
             return func(*args, **kwargs)
+        if traits.reads_memory:
+            check_format(func)
         if func == SWITCH and args[1] and args[0].requires_grad:
             return None  # it has a gradient already, and a history where gradients of inputs are asked for
         rule = self.rules.get(func)

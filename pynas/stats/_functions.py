@@ -21,6 +21,13 @@ PLAIN = {
 }  # fmt: skip
 
 
+# What these give or do depends on where in memory the values of a tensor are.
+MEMORY = {
+    "as_strided", "as_strided_", "as_strided_copy", "as_strided_scatter", "stride", "storage_offset",
+    "data_ptr", "untyped_storage", "storage", "typed_storage", "set_", "resize_", "resize_as_",
+}  # fmt: skip
+
+
 class Traits(NamedTuple):
     """What a function is.
 
@@ -29,12 +36,14 @@ class Traits(NamedTuple):
         reads_attribute: It reads an attribute of a tensor that is no tensor: its shape, its dtype.
         is_python: PyTorch's own Python code runs inside it.
         changes: It writes into its first argument, by its name.
+        reads_memory: What it gives or does depends on strides.
     """
 
     name: str
     reads_attribute: bool
     is_python: bool
     changes: bool
+    reads_memory: bool
 
 
 @lru_cache(maxsize=4096)
@@ -47,7 +56,9 @@ def traits_of(func: Func) -> Traits:
         plain = raw.strip("_") if raw.startswith("__") else raw
         name = PLAIN.get(plain, plain)
     changes = name == "setitem" or (name.endswith("_") and name != "requires_grad_")
-    return Traits(name, raw == "__get__" and name not in ATTRIBUTES, _is_python(func), changes)
+    return Traits(
+        name, raw == "__get__" and name not in ATTRIBUTES, _is_python(func), changes, name in MEMORY
+    )
 
 
 def _is_python(func: Func) -> bool:

@@ -46,30 +46,35 @@ def leaves(value: Any) -> list[Tensor]:
     return [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, Tensor)]
 
 
-def ordinary(value: Any) -> Any:
-    """The same data as tensors that autograd may save: inference tensors are copied."""
-    return pytree.tree_map_only(Tensor, lambda t: t.clone() if t.is_inference() else t, value)
-
-
-def writable(value: Any, detached: Callable[[Tensor], Tensor] = Tensor.detach) -> Any:
-    """Copies of the tensors, for a model that may write into what it gets, as a ReLU in place does.
-
-    Always copies: once it has written, the data are gone. A tensor that occurs twice stays one. ``detached``
-    gives what each is a copy of: the same memory without history.
-    """
+def map_tensors(change: Callable[[Tensor], Tensor], value: Any) -> Any:
+    """``value`` with each tensor changed; a tensor that occurs twice stays one."""
     made: dict[int, Tensor] = {}
 
     def one(t: Tensor) -> Tensor:
         if id(t) not in made:
-            made[id(t)] = detached(t).clone()
+            made[id(t)] = change(t)
         return made[id(t)]
 
     return pytree.tree_map_only(Tensor, one, value)
 
 
+def ordinary(value: Any) -> Any:
+    """The same data as tensors that autograd may save: inference tensors are copied."""
+    return map_tensors(lambda t: t.clone() if t.is_inference() else t, value)
+
+
+def writable(value: Any, detached: Callable[[Tensor], Tensor] = Tensor.detach) -> Any:
+    """Copies of the tensors, for a model that may write into what it gets, as a ReLU in place does.
+
+    Always copies: once it has written, the data are gone. ``detached`` gives what each is a copy of: the same
+    memory without history.
+    """
+    return map_tensors(lambda t: detached(t).clone(), value)
+
+
 def cut(value: Any, start: int, length: int) -> Any:
     """Samples ``start`` to ``start + length`` of inputs or targets."""
-    return pytree.tree_map_only(Tensor, lambda t: t.narrow(0, start, length), value)
+    return map_tensors(lambda t: t.narrow(0, start, length), value)
 
 
 def call_model(model: Callable[..., Any], inputs: Any) -> Any:

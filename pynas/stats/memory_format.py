@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
@@ -13,11 +14,27 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from pynas._errors import UserError
+from pynas.stats._functions import traits_of
+from pynas.stats.data import map_tensors
 
 T = TypeVar("T")
+_NOW = threading.local()  # whether a network of this thread is in another format than its owner's
 # Kinds of networks, as the classes of their modules, that run in their own format alone.
 _OWN_FORMAT: dict[frozenset[type], None] = {}
 REMEMBERED = 256
+
+
+class FormatError(RuntimeError):
+    """A forward asks how a tensor lies in memory while it lies otherwise than its author knows it."""
+
+
+def check_format(func: Callable[..., Any]) -> None:
+    """FormatError for a call that reads or chooses strides, in the time of another memory format.
+
+    ``as_strided`` would take other values than the network is to have, without a word.
+    """
+    if traits_of(func).reads_memory and getattr(_NOW, "converted", False):
+        raise FormatError(f"{traits_of(func).name} depends on the memory format")
 
 
 def wants_channels_last(model: nn.Module) -> bool:
@@ -38,19 +55,23 @@ def wants_channels_last(model: nn.Module) -> bool:
 def in_the_faster_format(model: nn.Module, inputs: Any, run: Callable[[Any], T]) -> tuple[T, bool]:
     """``run(inputs)`` in channels_last where that is faster and works; whether it ran in channels_last.
 
-    A network may need the format that its owner chose (``view`` of what a convolution puts out): what fails
-    runs again in that one, and its kind is remembered. Errors that say what to do are not tried again.
+    A network may need the format that its owner chose (``view`` of what a convolution puts out, or
+    ``as_strided``): what fails runs again in that one, and its kind is remembered. Errors that say what to do
+    are not tried again.
     """
     if not wants_channels_last(model):
         return run(inputs), False
     with _in_channels_last(model) as changed:
-        images = pytree.tree_map_only(Tensor, _image, inputs)
+        images = map_tensors(_image, inputs)
         if not changed and all(map(is_, pytree.tree_leaves(images), pytree.tree_leaves(inputs))):
             return run(inputs), True  # a kernel's gradient may still be in another than its weight
         try:
             return run(images), True
-        except (UserError, MemoryError):
+        except MemoryError:
             raise
+        except UserError as error:
+            if not isinstance(error.__cause__, RuntimeError):  # which it puts in words
+                raise
         except Exception:
             pass  # below, where it is no longer the cause of another one
     found = run(inputs)  # raises what has nothing to do with formats
@@ -72,6 +93,8 @@ def _image(x: Tensor) -> Tensor:
 def _in_channels_last(model: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:
     """The weights of 2-D convolutions in this format, and as they were afterwards; those that it changed."""
     changed: list[tuple[Tensor, Tensor]] = []
+    before = getattr(_NOW, "converted", False)
+    _NOW.converted = True
     try:
         for module in model.modules():
             weight = module._parameters.get("weight") if isinstance(module, nn.Conv2d) else None
@@ -80,6 +103,7 @@ def _in_channels_last(model: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]
                 weight.data = weight.data.contiguous(memory_format=torch.channels_last)
         yield changed
     finally:
+        _NOW.converted = before
         for tensor, data in changed:
             tensor.data = data
 

@@ -131,3 +131,90 @@ def test_the_format_comes_back_whatever_happens(error: type[BaseException]) -> N
         collect(network, *data(), needs=NEEDS)
     assert seen(network) == before
     assert not _OWN_FORMAT  # it fails in either
+
+
+class Strided(Convolutional):
+    """Reads values by their places in memory."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.features(x)
+        size = y[0].numel()
+        if self.how == "as_strided":
+            return self.head(y.as_strided((len(y), size), (size, 1)))
+        if self.how == "resize_":
+            return self.head(y.detach().clone().resize_(len(y), size) * y.flatten(1).sign())
+        return self.head(y.flatten(1) * (1 + (y.stride(1) > y.stride(3))))
+
+
+@pytest.mark.parametrize("how", ["as_strided", "resize_", "stride"])
+def test_places_in_memory_are_those_of_the_callers_format(how: str) -> None:
+    torch.manual_seed(0)
+    network, names = Strided(how).double(), ["snip", "zico", "synflow"]
+    x, y = data()
+    x = x.double()
+    network.train()
+    buffers = {k: v.clone() for k, v in network.state_dict().items()}
+    loss = nn.functional.cross_entropy(network(x), y)
+    weights = {n: p for n, p in network.named_parameters() if p.dim() > 1}
+    gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+    network.load_state_dict(buffers)
+    _OWN_FORMAT.clear()
+    found = pynas.score(network, x, y, names, precision="float64")
+    expected = sum(
+        float((w * g).detach().abs().sum())
+        for w, g in zip(weights.values(), gradients, strict=True)
+        if g is not None
+    )
+    assert found["snip"].value == pytest.approx(expected, rel=1e-9)
+    assert found["synflow"].status == "ok", found["synflow"].message
+    assert not wants_channels_last(network)
+
+
+def test_flow_of_a_network_that_needs_its_own_format() -> None:
+    """Its error in the other one was passed on, as one that says what to do."""
+    network, twin = networks(Viewing, Convolutional)
+    _OWN_FORMAT.clear()
+    found, expected = (pynas.score(m, *data(), ["synflow"])["synflow"] for m in (network, twin))
+    assert found.status == "ok", found.message
+    assert found.value == pytest.approx(expected.value, rel=1e-6)
+
+
+class SameTwice(Convolutional):
+    """Does something else where both inputs are one."""
+
+    def forward(self, x: Tensor, other: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(x) * (2 if x is other else 1)
+
+
+def test_an_input_that_is_given_twice_stays_one() -> None:
+    (network,) = networks(SameTwice)
+    x, y = data()
+    loss = nn.functional.cross_entropy(network(x, x), y)
+    expected = torch.autograd.grad(loss, network.head.weight)[0]
+    found = collect(network, (x, x), y, needs=[Gradients()])[Gradients]["head.weight"]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+    score = pynas.score(network, (x, x), y, ["grad_norm"], precision="float64")["grad_norm"]
+    assert score.layers["head.weight"] == pytest.approx(float(expected.norm()), rel=1e-4)
+
+
+def test_complex_inputs_come_in_the_precision_asked_for() -> None:
+    seen = []
+
+    class Spectrum(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append(x.dtype)
+            return self.head(x.abs())
+
+    x = torch.randn(6, 4, dtype=torch.complex64)
+    assert (
+        pynas.score(Spectrum(), x, torch.arange(6) % 3, ["snip"], precision="float64")["snip"].status == "ok"
+    )
+    assert set(seen) == {torch.complex128}
