@@ -11,11 +11,12 @@ from torch import Tensor
 
 from pynas._errors import UserError
 from pynas.stats._copies import copies_of, meet_in_order
+from pynas.stats._coupling import coupled
 from pynas.stats._derivation import Derivation
 from pynas.stats._functions import name_of
-from pynas.stats._layout import Layout, Unknown, Where
+from pynas.stats._layout import DATA, Layout, Unknown, Where
 from pynas.stats._marks import Marks
-from pynas.stats._mixing import NeedsScoutError, outputs_of, rearranges, weights_of
+from pynas.stats._mixing import NeedsScoutError, asks_about, outputs_of, rearranges, weights_of
 from pynas.stats._propagation import propagate
 from pynas.stats._scout import Log, OtherPathError, Scouted, expected, settings_of
 
@@ -25,7 +26,6 @@ TAKES = {
     "unbind",
 }  # fmt: skip
 ROWS = "rows are taken out of the batch in layer {layer!r}, and which sample each is of cannot be told"
-DATA = "has a size that depends on the data"
 
 
 class IrregularError(Exception):
@@ -58,6 +58,7 @@ class Following:
         self.parameters = parameters
         self.own = {id(p): n for n, p in parameters.items()}
         self._by_id = {id(p): p for p in parameters.values()}
+        self.sorts_samples: list[weakref.ref[Tensor]] = []  # batch sizes of packed sequences in such an order
         self._calls = 0
         self._rearranged: dict[int, weakref.ref[Tensor]] = {}
 
@@ -107,6 +108,10 @@ class Following:
                     known = propagate(func, args, kwargs, samples, y)
                     # Of copies in an assumed order a measurement says nothing: all of them are equal.
                     where = known if places is None or assumed or isinstance(known, Layout) else where
+                elif where is None and asks_about(func):
+                    continue  # no values of samples: zeros of their dtype, for one
+                if isinstance(where, Layout):
+                    where = coupled(self, func, args, kwargs, tensors, samples, where)
                 if any(y is t for t in tensors) and not any(y is t for t, _ in samples):
                     self.marks.written(y)
                 if copies is not None and where is None and y.requires_grad:

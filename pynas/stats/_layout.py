@@ -50,6 +50,8 @@ class Layout:
 
 
 FIRST = Layout(0)
+# The sample that small passes change: neither an end nor the middle, which usual orders leave in place.
+CHANGED = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,11 @@ class Unknown:
 
     why: str
 
+
+DATA = "has a size that depends on the data"
+MIXED = "has rows for which samples depend on each other, or are in another order"
+COUPLED = "has rows with something of several samples in them"
+ORDER = "has its samples in another order than the batch"
 
 # None: no samples in any dimension of it, although it may depend on them (a mean over the batch).
 Where = Layout | Unknown | None
@@ -70,7 +77,7 @@ def compared(small: torch.Size, large: torch.Size, sizes: tuple[int, int], moved
         small: Shape in the pass of ``sizes[0]`` samples.
         large: Shape in that of ``sizes[1]``.
         sizes: Both numbers of samples.
-        moved: Which rows of the larger one's folded dimension changed when sample 0 alone did; None where
+        moved: Which rows of the larger one's dimension changed when sample ``CHANGED`` alone did; None where
             that was not looked at.
     """
     if len(small) != len(large):
@@ -98,11 +105,11 @@ def _order(dim: int, rows: int, batch: int, moved: Tensor) -> Where:
     fits = []
     for after in range(1, rows + 1):
         if rows % after == 0:
-            of_first = index // after % batch == 0
-            if not (moved & ~of_first).any():
+            others = index // after % batch != CHANGED
+            if not (moved & others).any():
                 fits.append(Layout(dim, rows // after, after))
     if not fits:
-        return Unknown("has rows for which samples depend on each other, or are in another order")
+        return Unknown(MIXED)
     if not moved.any():
         return Unknown("folds the samples into another dimension, and its rows did not change with them")
     if len(fits) > 1:

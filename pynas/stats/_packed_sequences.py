@@ -7,6 +7,7 @@ from layer to layer, lead back to. Where it cannot be known the call is an error
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -97,6 +98,8 @@ def pack(
         order = mine[-1] if mine else UNKNOWN
     data, batch_sizes = func(input, lengths, batch_first)
     orders.packed.append((TensorWeakRef(batch_sizes), order))
+    if order is not None:
+        recorder.sorts_samples.append(weakref.ref(batch_sizes))
     return data, batch_sizes
 
 

@@ -87,7 +87,7 @@ def propagate(
         return indexed(where, x, args[1])
     if name in ("unsqueeze", "squeeze", "select", "narrow"):
         return _one_dim(name, where, x, args, kwargs)
-    if name in PRODUCTS:
+    if name in PRODUCTS and _matrices(args):
         return _from_right(where, x, y) if dim < x.dim() - 2 else UNKNOWN
     if name in ("expand", "expand_as", "broadcast_to"):
         return _from_right(where, x, y)
@@ -123,12 +123,17 @@ def _several(
     size = samples[0][0].shape[where.dim - y.dim()]
     if where.dim < 0 or y.shape[where.dim] != size:
         return UNKNOWN
-    if is_pointwise(name) or (name in PRODUCTS and from_right < -2):
+    if is_pointwise(name) or (name in PRODUCTS and from_right < -2 and _matrices(args)):
         return where
     if name in ("cat", "concat", "concatenate"):
         dim = kwargs.get("dim", args[1] if len(args) > 1 else 0)
         return where if isinstance(dim, int) and dim % y.dim() != where.dim else UNKNOWN
     return UNKNOWN
+
+
+def _matrices(args: Arguments) -> bool:
+    """Whether no factor is a vector, which would take a dimension away."""
+    return all(a.dim() > 1 for a in args if isinstance(a, Tensor))
 
 
 def _from_right(where: Layout, x: Tensor, y: Tensor) -> Where:
@@ -208,7 +213,7 @@ def _one_dim(name: str, where: Layout, x: Tensor, args: Arguments, kwargs: Optio
 
 def _reduced(where: Layout, x: Tensor, y: Tensor, args: Arguments, kwargs: Options) -> Where:
     dims = kwargs.get("dim", args[1] if len(args) > 1 else None)
-    if dims is None:
+    if dims is None or dims == () or dims == []:
         return None
     gone = {d % x.dim() for d in ((dims,) if isinstance(dims, int) else dims)}
     if where.dim in gone:

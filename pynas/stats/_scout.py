@@ -1,13 +1,14 @@
 """Small passes that measure where the samples of every tensor are.
 
-Forward passes of 2 and 3 samples show which dimensions grow with the batch, whatever their sizes happen to
-be. A third, with other data for sample 0 alone, shows which rows are its own: in which order several for each
-sample are folded, and whether samples come in another order or depend on each other.
+Forward passes of 2 and 4 samples, all of them the same one, show which dimensions grow with the batch,
+whatever their sizes happen to be. A third, with other data for the second of the 4 alone, shows which rows
+are its own: in which order several for each sample are folded, and whether samples come in another order or
+depend on each other. If they are sorted, the one that differs comes to an end, never to where it was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -15,18 +16,19 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from pynas._errors import UserError
 from pynas.stats._functions import name_of
-from pynas.stats._layout import Layout, Unknown, Where, compared
+from pynas.stats._layout import DATA, Layout, Unknown, Where, compared
+from pynas.stats._small_batches import few, one_changed
 from pynas.stats.data import call_model, leaves, writable
 from pynas.stats.state import preserved, seed_generators
 
 if TYPE_CHECKING:
     from pynas.stats._call_recorder import CallRecorder
 
-SIZES = (2, 3)
+SIZES = (2, 4)
+SEED = 33  # by which permutations of 4 that PyTorch, numpy and Python draw first leave none where it was
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ class Measured:
     shapes: tuple[torch.Size, ...]
     layer: str
     settings: tuple[Hashable, Hashable]
-    still: tuple[bool, ...]  # of each output, whether no row of it changed with the first sample
+    still: tuple[bool, ...]  # of each output, whether no row of it changed with the sample that did
 
 
 class Log:
@@ -75,18 +77,32 @@ class Log:
 
 def settings_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Hashable:
     """The whole numbers, flags and names among the arguments of a call."""
-    leaves = pytree.tree_leaves((tuple(args), dict(kwargs)))
-    plain = (int, str, bool, type(None), slice)
-    return tuple(str(v) if isinstance(v, slice) else v for v in leaves if isinstance(v, plain))
+    found: list[Hashable] = []
+    _settings(args, found)
+    if kwargs:
+        _settings(kwargs.values(), found)
+    return tuple(found)
+
+
+def _settings(values: Iterable[Any], found: list[Hashable]) -> None:
+    for value in values:
+        if isinstance(value, int | str) or value is None:
+            found.append(value)
+        elif isinstance(value, slice):
+            found.append(str(value))
+        elif isinstance(value, tuple | list):
+            _settings(value, found)
+        elif isinstance(value, dict):
+            _settings(value.values(), found)
 
 
 def expected(settings: tuple[Hashable, Hashable], batch: int) -> Hashable:
-    """What a call's settings are for ``batch`` samples, from those for 2 and for 3."""
+    """What a call's settings are for ``batch`` samples, from those for 2 and for 4."""
     small, large = settings
     if not (isinstance(small, tuple) and isinstance(large, tuple)) or small == large:
         return large
     return tuple(
-        b + (b - a) * (batch - SIZES[1]) if type(a) is type(b) is int else b
+        b + (b - a) * (batch - SIZES[1]) // (SIZES[1] - SIZES[0]) if type(a) is type(b) is int else b
         for a, b in zip(small, large, strict=False)
     )
 
@@ -95,8 +111,24 @@ def _row_sums(y: Tensor, dim: int) -> Tensor:
     rows = y.detach().movedim(dim, 0).flatten(1) if y.dim() > 1 else y.detach().unsqueeze(1)
     if rows.is_complex():
         rows = torch.view_as_real(rows.resolve_conj()).flatten(1)
-    values = torch.nan_to_num(rows.double(), 0.25, 1e30, -1e30)
-    return values @ torch.arange(values.shape[1], dtype=torch.float64, device=y.device).cos()
+    values = rows.double()
+    factors = _factors(values.shape[1], y.device)
+    sums = values @ factors
+    return sums if sums.isfinite().all() else torch.nan_to_num(values, 0.25, 1e30, -1e30) @ factors
+
+
+def _factors(count: int, device: torch.device) -> Tensor:
+    known = _FACTORS.get(device)
+    if known is None or len(known) < count:
+        size = max(1 << (count - 1).bit_length() if count else 1, 1024)
+        if size > LARGE:
+            return torch.arange(count, dtype=torch.float64, device=device).cos()
+        known = _FACTORS[device] = torch.arange(size, dtype=torch.float64, device=device).cos()
+    return known[:count]
+
+
+LARGE = 1 << 20
+_FACTORS: dict[torch.device, Tensor] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +162,8 @@ def scout(
         made = recorder(size)
         return _run(made, batch, inputs, log, fallback(made))
 
-    small = run(SIZES[0], _few(inputs, SIZES[0]), Log())
-    batch = _few(inputs, SIZES[1])
+    small = run(SIZES[0], few(inputs, SIZES[0]), Log())
+    batch = few(inputs, SIZES[1])
     large = run(SIZES[1], batch, Log(small))
     names = [[name_of(func) for func, _, _ in log.calls] for log in (small, large)]
     if names[0] != names[1]:
@@ -140,7 +172,7 @@ def scout(
         raise OtherPathError(max(small.layers[n : n + 1] + large.layers[n : n + 1], key=len))
     moved = None
     if any(r is not None for _, _, rows in large.calls for r in rows):
-        other = _other_first(batch, inputs)
+        other = one_changed(batch, inputs)
         if all(torch.equal(a, b) for a, b in zip(leaves(batch), leaves(other), strict=True)):
             raise UserError(
                 "inputs: every value is the same, so nothing shows which rows inside the model belong to "
@@ -165,7 +197,7 @@ def _measured(small: Log, large: Log, moved: Log | None, n: int) -> Measured:
             again = other[i] if i < len(other) else None
             if again is None or again.shape != base.shape:
                 still.append(False)
-                where.append(Unknown("has a size that depends on the data"))
+                where.append(Unknown(DATA))
                 continue
             changed = (base != again).cpu()
         still.append(changed is not None and not bool(changed.any()))
@@ -192,7 +224,7 @@ def _run(recorder: CallRecorder, inputs: Any, whole: Any, log: Log, fallback: An
             _layers_noted(recorder.model, log),
             recorder,
         ):
-            seed_generators(0)
+            seed_generators(SEED)
             outputs = call_model(recorder.model, inputs)
         found = [t for t in leaves(outputs) if t.is_floating_point()]
         log.add(put_out, (), {}, found[:1])
@@ -212,51 +244,6 @@ def _run(recorder: CallRecorder, inputs: Any, whole: Any, log: Log, fallback: An
 
 def put_out(*_: Any) -> None:
     """Stands for the end of the model, where its output is noted as if a call had made it."""
-
-
-def _few(inputs: Any, size: int) -> Any:
-    # The third is the second again, so that sizes that follow the data (the longest sequence) stay.
-    def rows(x: Tensor) -> Tensor:
-        return x.index_select(0, torch.tensor([0, 1, 1], device=x.device)[:size] % x.shape[0])
-
-    return pytree.tree_map_only(Tensor, lambda x: rows(x.detach()), inputs)
-
-
-def _other_first(batch: Any, inputs: Any) -> Any:
-    """``batch`` with other data for its first sample: other values, or other tokens from the same range."""
-    generator = torch.Generator().manual_seed(0)
-    ranks = [_rank(t) for t in pytree.tree_leaves(inputs) if isinstance(t, Tensor) and t.numel()]
-    best = min(ranks, default=0)
-
-    def changed(x: Tensor, whole: Tensor) -> Tensor:
-        if not x.numel() or _rank(whole) != best:
-            return x
-        y = x.clone()
-        if x.dtype == torch.bool:
-            y[0] = ~x[0]
-        elif _whole(x):
-            low, high = int(whole.min()), int(whole.max())
-            y[0] = low + (x[0] - low + 1) % (high - low + 1)
-        else:  # zeros may be padding, from which a model reads lengths
-            factors = torch.rand(x.shape[1:], generator=generator, dtype=torch.float64) + 1.25
-            factors = factors.to(x.device, x.dtype)
-            y[0] = x[0] * factors if x[0].any() else x[0] + factors
-        return y
-
-    return pytree.tree_map(lambda x, whole: changed(x, whole) if isinstance(x, Tensor) else x, batch, inputs)
-
-
-def _rank(x: Tensor) -> int:
-    """How surely a tensor is data, 0 most: masks are zeros and ones, and single whole numbers may be lengths.
-
-    A model sorts samples by their lengths, so these are changed only where there is nothing else.
-    """
-    mask = x.dtype == torch.bool or bool(((x == 0) | (x == 1)).all())
-    return 3 * mask + (0 if not _whole(x) else 1 if x.dim() > 1 else 2)
-
-
-def _whole(x: Tensor) -> bool:
-    return not x.is_floating_point() and not x.is_complex()
 
 
 @contextmanager

@@ -51,7 +51,7 @@ def collect(
     buffers, ``.grad``, flags, modes, hooks, and random states too.
 
     Samples are the first dimension of ``inputs``. Where they are inside the model is followed through its
-    calls, and measured by two or three passes of 2 and 3 samples where it does something unusual; it is never
+    calls, and measured by two or three passes of 2 and 4 samples where it does something unusual; it is never
     guessed from a size. Whatever the model computes from parameters alone (weight norm, low-rank updates,
     masks, position tables) is followed until it meets samples, and each sample's gradient is brought back
     from there.
