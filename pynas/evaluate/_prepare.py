@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from pynas._errors import UserError
+from pynas.stats.data import map_tensors
 from pynas.stats.state import preserved
 
 Precision = Literal["float32", "bfloat16", "float64"]
@@ -37,35 +37,35 @@ def dtype_of(precision: str) -> torch.dtype:
 
 
 def floating(model: nn.Module) -> list[Tensor]:
+    """Parameters and buffers of real floating-point numbers."""
     return [t for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()]
 
 
 @contextmanager
-def converted(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
-    """``model`` in this precision meanwhile, and as it was afterwards.
+def converted(model: nn.Module, dtype: torch.dtype, tensors: Sequence[Tensor]) -> Iterator[None]:
+    """``model``, whose floating-point tensors are given, in this precision meanwhile; then as it was.
 
     Tensors made in inference mode, which autograd cannot save, need a copy instead.
     """
-    with nullcontext() if _has(model, dtype) else preserved(model):
-        prepared(model, dtype)
+    if _are(tensors, dtype):
+        yield
+        return
+    with preserved(model):
+        _convert(model, dtype)
         yield
 
 
-def _has(model: nn.Module, dtype: torch.dtype) -> bool:
-    return all(t.dtype == dtype for t in floating(model))
+def _are(tensors: Sequence[Tensor], dtype: torch.dtype) -> bool:
+    return all(t.dtype == dtype for t in tensors)
 
 
 def prepared(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     """Convert ``model`` in place."""
-    if _has(model, dtype):
-        return model
-    # Not model.to(dtype), which drops the imaginary parts of complex numbers.
-    wide = dtype.to_complex() if dtype != torch.bfloat16 else torch.complex64
+    return model if _are(floating(model), dtype) else _convert(model, dtype)
 
-    def convert(t: Tensor) -> Tensor:
-        return t.to(dtype if t.is_floating_point() else wide if t.is_complex() else t.dtype)
 
-    model._apply(convert)  # type: ignore[no-untyped-call]
+def _convert(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    model._apply(_to(dtype))  # type: ignore[no-untyped-call]
     if dtype == torch.bfloat16:
         for module in model.modules():
             if isinstance(module, NORMALISATIONS):
@@ -74,5 +74,16 @@ def prepared(model: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 
 def cast(inputs: Any, dtype: torch.dtype) -> Any:
-    """Inputs in the network's precision; integers are not converted."""
-    return pytree.tree_map_only(Tensor, lambda x: x.to(dtype) if x.is_floating_point() else x, inputs)
+    """Inputs in the network's precision, complex ones too; integers are not converted."""
+    return map_tensors(_to(dtype), inputs)
+
+
+def _to(dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    """Conversion to a precision, of complex numbers too; of integers none."""
+    # Not model.to(dtype), which drops the imaginary parts of complex numbers.
+    wide = dtype.to_complex() if dtype != torch.bfloat16 else torch.complex64
+
+    def convert(t: Tensor) -> Tensor:
+        return t.to(dtype if t.is_floating_point() else wide if t.is_complex() else t.dtype)
+
+    return convert

@@ -120,14 +120,15 @@ def score(
         )  # fmt: skip
 
     with autograd():
-        if not any(t.is_inference() for t in floating(model)):
-            with converted(model, dtype):
+        tensors = floating(model)
+        if not any(t.is_inference() for t in tensors):
+            with converted(model, dtype, tensors):
                 return scores_of(model, chosen, dtype)
         try:
             ready = prepared(copied(model), dtype)
         except UserError as error:
             # Proxies that only read the network still get a score.
-            kinds = {t.dtype for t in floating(model)} or {dtype}
+            kinds = {t.dtype for t in tensors} or {dtype}
             able = [p for p in chosen if not any(need.needs_pass for need in p.needs)]
             scores = scores_of(model, able, kinds.pop())
             failed = Score(math.nan, "failed", f"UserError: {error}")
@@ -161,7 +162,7 @@ def score_prepared(
         needs = [need for p in sharing for need in p.needs]
         call = ProbeCall(model, inputs, targets, loss_fn, needs, seed, micro_batches, fallback)
         start = time.perf_counter()
-        with held(model) if computed and sharing[0].over_weights else nullcontext():
+        with held(model, seed) if computed and sharing[0].over_weights else nullcontext():
             statistics = _probe(sharing[0].probe, call)
         seconds = time.perf_counter() - start
         if isinstance(statistics, Exception) and len(sharing) > 1:
@@ -209,6 +210,19 @@ def _complex(proxy: Proxy, statistics: Statistics, found: Mapping[str, float]) -
     )
 
 
+NO_WEIGHT = (
+    "UserError: {}: none of the model's parameters is seen to multiply its input, so there is no weight to "
+    "count; make products with calls of PyTorch on tensors"
+)
+
+
+def _should_count(proxy: Proxy, statistics: Statistics) -> bool:
+    """Whether a sum over weights has found none in a network with parameters that look like some."""
+    if not proxy.over_weights or not isinstance(proxy.probe, BatchProbe) or statistics.matrices:
+        return False
+    return any(w.dim() > 1 for w in statistics.weights.values())
+
+
 def _value(proxy: Proxy, statistics: Statistics, seconds: float) -> Score:
     start = time.perf_counter()
     try:
@@ -219,6 +233,8 @@ def _value(proxy: Proxy, statistics: Statistics, seconds: float) -> Score:
         unfit = _complex(proxy, statistics, found)
         if unfit:
             return Score(math.nan, "failed", unfit, seconds=seconds)
+        if not found and _should_count(proxy, statistics):
+            return Score(math.nan, "failed", NO_WEIGHT.format(proxy.name), seconds=seconds)
         layers = {name: found[name] for name in statistics.weights if name in found} | found  # in its order
         value = (
             proxy.score(statistics) if type(proxy).score is not Proxy.score else math.fsum(layers.values())

@@ -219,9 +219,9 @@ class Attempts:
                 losses.append(found.loss)
                 seen.update(found.used)
                 missed |= found.unseen - weights
-        for s in self.needs:
-            if not s.needs_pass:
-                values[type(s)].update(s.observe_model(self.model, self.inputs))
+            for s in self.needs:
+                if not s.needs_pass:
+                    values[type(s)].update(s.observe_model(self.model, self.inputs))
         return self._statistics(size, losses, seen, values, found.output_shape, set(weights), missed)
 
     def _twice(self) -> Statistics:

@@ -78,7 +78,7 @@ def _differentiated_twice(
     with (
         sdpa_kernel(SDPBackend.MATH),
         _without_onednn(),
-        ProductWatch(parameters, inputs) as watch,
+        ProductWatch(model, inputs) as watch,
         _TwiceDifferentiable(),  # asked first: the other one looks into functions
     ):
         loss = loss_of(call_model(model, inputs), targets, loss_fn, batch, 1)

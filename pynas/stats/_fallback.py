@@ -132,7 +132,7 @@ def _watched(
     recorder: CallRecorder, original: Callable[..., Any], args: Any, kwargs: Mapping[str, Any]
 ) -> Any:
     """Run a layer and note which of the model's parameters multiply something in it."""
-    watch = ProductWatch(recorder.parameters, (args, kwargs))
+    watch = ProductWatch(recorder.model, (args, kwargs))
     with watch:
         result = original(*args, **kwargs)
     assert recorder.log is not None

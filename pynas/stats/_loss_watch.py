@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from pynas._errors import UserError
@@ -27,7 +26,7 @@ class LossWatch(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        if isinstance(result, Tensor) and result.requires_grad and self.names:
+        if self.names and any(y.requires_grad for y in tensors_of((result,), {})):
             for t in tensors_of(args, kwargs or {}):
                 name = self.names.get(id(t))
                 if name is not None and t.requires_grad:

@@ -23,6 +23,7 @@ class Marks:
         self._derived: dict[int, tuple[weakref.ref[Tensor], frozenset[int]]] = {}
         self._copies: dict[int, tuple[weakref.ref[Tensor], frozenset[int]]] = {}
         self._assumed: dict[int, weakref.ref[Tensor]] = {}
+        self._constants: dict[int, weakref.ref[Tensor]] = {}
         self._written: dict[int, StorageWeakRef] = {}  # storages that samples were written into
         self._used: dict[int, StorageWeakRef] = {}  # of derived tensors whose values calls depend on by now
 
@@ -70,6 +71,15 @@ class Marks:
     def derived(self, x: Tensor, parameters: frozenset[int]) -> None:
         """Note a tensor computed from these parameters (by identity) and no samples."""
         self._derived[id(x)] = weakref.ref(x), parameters
+
+    def constant(self, x: Tensor) -> None:
+        """Note a tensor that is known to come from neither."""
+        self._constants[id(x)] = weakref.ref(x)
+
+    def is_constant(self, x: Tensor) -> bool:
+        """Whether it was noted as one."""
+        known = self._constants.get(id(x))
+        return known is not None and known() is x
 
     def written(self, x: Tensor) -> None:
         """Note a tensor that samples were written into, so that whatever shares its memory has some too."""

@@ -35,34 +35,54 @@ def batch_norm(
     """How to normalise is the recorder's choice, whatever the module's mode; running statistics stay."""
     if recorder.log is not None:  # whose rows move with whose is measured: no sample may move another
         return _scaled(input, weight, bias)
-    if not recorder.is_sample(input):  # of weights, to standardise them
-        return torch.batch_norm(
-            input, weight, bias, running_mean, running_var, training or running_mean is None, 0.0, eps,
-            torch.backends.cudnn.enabled,
-        )  # fmt: skip
-    running = running_statistics(recorder.batch_norm, running_mean, running_var)
+    of_samples = recorder.is_sample(input)
     groups = recorder.num_groups if recorder.batch_norm == "group" else 1
-    if running is None:
-        check_values_per_channel(input, groups)
+    mean, variance, own = statistics_for(
+        recorder.batch_norm, input, of_samples, groups, running_mean, running_var, training
+    )
 
+    def plain(weight: Tensor | None, bias: Tensor | None) -> Tensor:
+        return torch.batch_norm(
+            input, weight, bias, mean, variance, own, 0.0, eps, torch.backends.cudnn.enabled
+        )
+
+    if not of_samples:
+        return plain(weight, bias)
     if groups > 1 and (recorder.layout(input).dim != 0 or recorder.layout(input).before > 1):
         raise UserError('batch_norm="group": a batch norm does not see the samples in the order of the batch')
 
     def call(w: Tensor | None, b: Tensor | None, layout: Layout) -> BatchNormCall:
+        running = None if mean is None or variance is None else (mean, variance)
         return BatchNormCall(w, b, eps, groups, running, layout)
 
     y = recorder.record("batch_norm", input, weight, bias, call)
     w, b = recorder.plain(input, weight, bias)
     constant = all(t is None or not t.requires_grad for t in (w, b))
-    if y is None and constant and (groups > 1 or (running is None and fuses_batch_norm(input, w, b))):
+    if y is None and constant and (groups > 1 or (own and fuses_batch_norm(input, w, b))):
         y = recorder.through(input, call(w, b, Layout(0)))
-    if y is None:
-        mean, variance = running or (None, None)
-        y = torch.batch_norm(
-            input, w, b, mean, variance, running is None, 0.0, eps,
-            torch.backends.cudnn.enabled,
-        )  # fmt: skip
-    return y
+    return plain(w, b) if y is None else y
+
+
+def statistics_for(
+    how: str,
+    x: Tensor,
+    of_samples: bool,
+    groups: int,
+    mean: Tensor | None,
+    variance: Tensor | None,
+    training: bool,
+) -> tuple[Tensor | None, Tensor | None, bool]:
+    """Running statistics for a batch norm of ``x``, and whether it takes those of ``x`` itself instead.
+
+    Of samples as ``how`` says, whatever the module's mode; of weights (to standardise them) by its mode.
+    """
+    if not of_samples:
+        return mean, variance, training or mean is None
+    running = running_statistics(how, mean, variance)
+    if running is None:
+        check_values_per_channel(x, groups)
+        return None, None, True
+    return *running, False
 
 
 def running_statistics(

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import BackwardCFunction
 
 from pynas.stats._base import ParameterInfo
 from pynas.stats._functions import is_python, name_of
 from pynas.stats._loss_watch import LossWatch
 from pynas.stats._mixing import outputs_of, tensors_of
-from pynas.stats._norm_rules import check_values_per_channel, running_statistics
+from pynas.stats._norm_rules import statistics_for
 from pynas.stats._products import GradientProduct
 from pynas.stats.data import LossFn, call_model, leaves, loss_of, writable
 from pynas.stats.weights import ProductWatch
@@ -75,7 +76,7 @@ def whole_pass(
     The weights are those of :func:`pynas.stats.weights.weight_names`.
     """
     inputs = writable(inputs)
-    with _Watch(dict(model.named_parameters()), inputs, batch_norm) as watch:
+    with _Watch(model, inputs, batch_norm) as watch:
         outputs = call_model(model, inputs)
     with LossWatch({id(p): name for name, p in trainable.items()}):
         loss = loss_of(outputs, targets, loss_fn, batch, 1)
@@ -91,22 +92,47 @@ def whole_pass(
         for name, calls in watch.calls.items()
         if name in gradients
     }
+    hidden = {watch.names[i] for p in _handed_to_foreign(loss) if (i := id(p)) in watch.names and p.dim() > 1}
+    hidden -= watch.inside | watch.found
+    unseen = frozenset(gradients) - (set(used) - hidden)
     return WholePass(
-        float(loss.detach()), gradients, frozenset(watch.found), used, frozenset(gradients) - set(used),
+        float(loss.detach()), gradients, frozenset(watch.found), used, unseen,
         () if first is None else tuple(first.shape),
     )  # fmt: skip
+
+
+def _handed_to_foreign(loss: Tensor) -> Iterator[Tensor]:
+    """Leaves that autograd functions from outside of PyTorch get, as they are or changed one by one."""
+    waiting = [] if loss.grad_fn is None else [loss.grad_fn]
+    seen = set(waiting)
+    while waiting:
+        node = waiting.pop()
+        foreign = BackwardCFunction in type(node).__mro__ or any(k in node.name() for k in ("CppNode", "jit"))
+        for after, _ in node.next_functions:
+            if after is not None and after not in seen:
+                seen.add(after)
+                waiting.append(after)
+            while foreign and after is not None and len(after.next_functions) == 1:
+                after = after.next_functions[0][0]
+            leaf = getattr(after, "variable", None) if foreign else None
+            if leaf is not None:
+                yield leaf
 
 
 class _Watch(ProductWatch):
     """Normalises as asked, and notes which calls used which parameter.
 
     Attributes:
-        calls: By name of a parameter, those of the functions that it went into.
+        calls: By name of a parameter, those of the functions in which it, or what is computed from it, met
+            samples.
+        inside: Names of parameters that met samples where autograd is off, as in the forward of an autograd
+            function of the model's own.
     """
 
-    def __init__(self, parameters: Mapping[str, Tensor], samples: Any, batch_norm: str) -> None:
-        super().__init__(parameters, samples)
+    def __init__(self, model: nn.Module, samples: Any, batch_norm: str) -> None:
+        super().__init__(model, samples)
         self.calls: dict[str, list[str]] = {}
+        self.inside: set[str] = set()
         self._batch_norm = batch_norm
 
     def __torch_function__(
@@ -119,10 +145,16 @@ class _Watch(ProductWatch):
             x, weight, bias, mean, variance, training, momentum, eps, *_ = args
             args = self._normalising(x, mean, variance, weight, bias, training, momentum, eps)
         result = super().__torch_function__(func, types, args, kwargs)
-        if not is_python(func) and any(y.requires_grad for y in outputs_of(func, args, result)):
-            for t in tensors_of(args, kwargs):
-                if t.requires_grad and id(t) in self.names:
-                    self.calls.setdefault(self.names[id(t)], []).append(name_of(func))
+        if is_python(func):
+            return result
+        tensors = tensors_of(args, kwargs)
+        if not any(map(self.is_sample, tensors)):
+            return result
+        if any(y.requires_grad for y in outputs_of(func, args, result)):
+            for i in {i for t in tensors if t.requires_grad for i in self.sources(t)}:
+                self.calls.setdefault(self.names[i], []).append(name_of(func))
+        elif not torch.is_grad_enabled():
+            self.inside |= {self.names[i] for t in tensors for i in self.sources(t)}
         return result
 
     def _normalising(
@@ -138,12 +170,7 @@ class _Watch(ProductWatch):
         *_: Any,
     ) -> tuple[Any, ...]:
         """Arguments of ``torch.batch_norm`` by which it normalises as asked and keeps running statistics."""
-        if not self.is_sample(input):  # of weights, to standardise them
-            own = training or running_mean is None
-            running = (running_mean, running_var)
-        else:
-            running = running_statistics(self._batch_norm, running_mean, running_var) or (None, None)
-            own = running[0] is None
-            if own:
-                check_values_per_channel(input, 1)
-        return input, weight, bias, *running, own, 0.0, eps, torch.backends.cudnn.enabled
+        mean, variance, own = statistics_for(
+            self._batch_norm, input, self.is_sample(input), 1, running_mean, running_var, training
+        )
+        return input, weight, bias, mean, variance, own, 0.0, eps, torch.backends.cudnn.enabled

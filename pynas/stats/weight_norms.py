@@ -6,15 +6,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pynas.stats._base import Statistic
+from pynas.stats.per_sample import as_real
 from pynas.stats.weights import weight_tensors
-
-
-def _real(weight: Tensor) -> Tensor:
-    """Complex values as pairs of real ones, which have the same norm."""
-    return torch.view_as_real(weight.resolve_conj()) if weight.is_complex() else weight
 
 
 @dataclass(frozen=True)
@@ -30,6 +26,6 @@ class WeightNorms(Statistic[float]):
     def observe_model(self, model: nn.Module, inputs: Any) -> dict[str, float]:
         """Norms in float64."""
         return {
-            name: float(torch.linalg.vector_norm(_real(weight), dtype=torch.float64))
+            name: float(torch.linalg.vector_norm(as_real(weight), dtype=torch.float64))
             for name, weight in weight_tensors(model, inputs).items()
         }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -10,11 +11,13 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from pynas._errors import UserError
-from pynas.stats._functions import is_python
+from pynas.stats._functions import is_python, name_of
 from pynas.stats._marks import Marks
 from pynas.stats._mixing import outputs_of, tensors_of, weights_of
+from pynas.stats.computed_weights import has_computed_weights, held
 from pynas.stats.data import call_model, cut, leaves, writable
 from pynas.stats.eager import check_readable
+from pynas.stats.memory_format import check_format
 from pynas.stats.overrides import without_override_check
 from pynas.stats.state import preserved
 
@@ -24,6 +27,16 @@ MATRIX_LAYERS = (
 )  # fmt: skip
 # Layers whose parameters of two or more dimensions multiply nothing.
 OTHERS = (nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.modules.batchnorm._BatchNorm)
+# By these, values leave torch; by those, numbers become tensors.
+LEAVE = {
+    "numpy", "tolist", "item", "__array__", "__dlpack__", "__float__", "__int__", "__index__", "__complex__",
+    "untyped_storage", "storage", "typed_storage", "data_ptr",
+}  # fmt: skip
+MADE_OF_NUMBERS = {
+    "tensor", "as_tensor", "asarray", "from_numpy", "frombuffer", "from_dlpack", "scalar_tensor", "full",
+    "full_like", "new_tensor", "new_full", "fill_", "setitem", "sparse_coo_tensor", "complex",
+}  # fmt: skip
+HOLDERS = (Tensor, list, tuple, dict)
 
 
 def matrix_names(model: nn.Module) -> list[str]:
@@ -73,24 +86,16 @@ def weight_names(model: nn.Module, inputs: Any) -> list[str]:
     if not _others(model, known):
         return known
     few = writable(cut(inputs, 0, min(2, leaves(inputs)[0].shape[0])))
-    with preserved(model), torch.no_grad(), ProductWatch(dict(model.named_parameters()), few) as watch:
+    with preserved(model), torch.no_grad(), ProductWatch(model, few) as watch:
         call_model(model, few)
     return [name for name, _ in model.named_parameters() if name in watch.found or name in known]
 
 
 def weight_tensors(model: nn.Module, inputs: Any) -> dict[str, Tensor]:
-    """The same as tensors; a weight that its layer computes (weight norm) once, by its attribute."""
+    """The same as tensors; one that is computed (weight norm) once, by its attribute, as in training."""
     check_readable(model)
-    found: dict[str, Tensor] = {}
-    computed: set[str] = set()
-    for name, module in model.named_modules():
-        if isinstance(module, MATRIX_LAYERS) and module._parameters.get("weight") is None:
-            prefix = f"{name}." if name else ""
-            with torch.no_grad():
-                found[f"{prefix}weight"] = module.weight.detach()
-            computed |= {f"{prefix}{key}" for key, _ in module.named_parameters()}
-    found |= {n: model.get_parameter(n).detach() for n in weight_names(model, inputs) if n not in computed}
-    return found
+    with held(model) if has_computed_weights(model) else nullcontext():
+        return {name: model.get_parameter(name).detach() for name in weight_names(model, inputs)}
 
 
 def _others(model: nn.Module, known: list[str]) -> bool:
@@ -107,8 +112,11 @@ def _others(model: nn.Module, known: list[str]) -> bool:
 class ProductWatch(TorchFunctionMode):
     """Notes parameters, and what is computed from them without samples, among the factors of products.
 
+    A tensor that is neither the model's own nor put out by a call that was seen (but by compiled code, numpy,
+    an autograd function of the model's own) is of samples, as far as anyone can tell.
+
     Args:
-        parameters: By name.
+        model: Whose parameters.
         samples: The inputs of what runs.
 
     Attributes:
@@ -116,22 +124,27 @@ class ProductWatch(TorchFunctionMode):
         names: Names of parameters by identity.
     """
 
-    def __init__(self, parameters: Mapping[str, Tensor], samples: Any) -> None:
+    def __init__(self, model: nn.Module, samples: Any) -> None:
         super().__init__()
-        self.names = {id(p): name for name, p in parameters.items()}
-        self._parameters = parameters  # kept, or another tensor could take an identity
+        self._parameters = dict(model.named_parameters())  # kept, or others could take an identity
+        self.names = {id(p): name for name, p in self._parameters.items()}
         self._samples = leaves(samples)
         self._marks = Marks()
         for t in self._samples:
             if id(t) not in self.names:
                 self._marks.sample(t, None)
+        for t in _own_tensors(model):
+            if id(t) not in self.names and not self._marks.found(t):
+                self._marks.constant(t)
         self.found: set[str] = set()
+        self._left = False  # whether values of samples have left torch, as numbers or for numpy
         self._inside: list[Callable[..., Any]] = []  # functions written in Python that run now
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
+        check_format(func)
         if is_python(func) and func not in self._inside:  # one may ask again by its public name
             self._inside.append(func)
             try:
@@ -142,22 +155,56 @@ class ProductWatch(TorchFunctionMode):
         else:
             result = func(*args, **kwargs)
         tensors = tensors_of(args, kwargs)
-        mixed = self._marks.any_sample(tensors)
+        mixed = any(map(self.is_sample, tensors))
         for t in weights_of(func, args, kwargs) if mixed else ():
             names = {self.names[i] for i in self.sources(t)}
             self.found |= {name for name in names if self._parameters[name].dim() > 1}
+        self._left = self._left or (mixed and getattr(func, "__name__", "") in LEAVE)
         sources = frozenset[int]().union(*map(self.sources, tensors))
+        self._note(func, args, result, tensors, mixed, sources)
+        return result
+
+    def _note(
+        self,
+        func: Callable[..., Any],
+        args: tuple[Any, ...],
+        result: Any,
+        tensors: Sequence[Tensor],
+        mixed: bool,
+        sources: frozenset[int],
+    ) -> None:
+        """Note what a call has put out."""
+        if not mixed and self._left and name_of(func) in MADE_OF_NUMBERS:
+            mixed = True  # these may be a sample's
         for y in outputs_of(func, args, result):
             if mixed:
                 self._marks.sample(y, None)
-            elif sources and id(y) not in self.names:
+                if any(y is t for t in tensors):
+                    self._marks.written(y)
+            elif id(y) in self.names or self._marks.is_sample(y):
+                pass
+            elif sources:
                 self._marks.derived(y, sources)
-        return result
+            else:
+                self._marks.constant(y)
 
     def sources(self, x: Tensor) -> frozenset[int]:
         """The parameters that ``x`` is, or is computed from without samples."""
         return frozenset((id(x),)) if id(x) in self.names else self._marks.parameters(x)
 
     def is_sample(self, x: Tensor) -> bool:
-        """Whether ``x`` depends on samples."""
-        return self._marks.is_sample(x)
+        """Whether ``x`` depends on samples, or nobody knows where it is from."""
+        if id(x) in self.names:
+            return False
+        if self._marks.is_sample(x):
+            return True
+        return not self._marks.parameters(x) and not self._marks.is_constant(x)
+
+
+def _own_tensors(model: nn.Module) -> Iterator[Tensor]:
+    """Buffers, and tensors that are attributes or in containers that are."""
+    yield from model.buffers()
+    for module in model.modules():
+        values = [v for key, v in vars(module).items() if key[0] != "_" and isinstance(v, HOLDERS)]
+        if values:
+            yield from leaves(values)
