@@ -20,14 +20,13 @@ function(pynas_add_module)
   file(GLOB_RECURSE plain CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/csrc/spaces/*.cpp ${PROJECT_SOURCE_DIR}/csrc/common/*.cpp)
   list(FILTER plain EXCLUDE REGEX "_cpu\\.cpp$")
   pybind11_add_module(_C MODULE NO_EXTRAS ${bindings} ${plain})
-  # The headers of torch and pybind11 take longer to read than our files to compile: they are read once.
-  target_precompile_headers(_C PRIVATE <torch/library.h> <ATen/Parallel.h> <ATen/core/Tensor.h> <ATen/core/dispatch/Dispatcher.h>
-    <ATen/ops/empty.h> <ATen/ops/zeros.h> <c10/core/DeviceGuard.h> <c10/core/impl/VirtualGuardImpl.h>
-    <pybind11/numpy.h> <pybind11/pybind11.h> <pybind11/stl.h>)
-  set_source_files_properties(${plain} PROPERTIES SKIP_PRECOMPILE_HEADERS ON COMPILE_OPTIONS $<$<CONFIG:Release>:-O3>)
-  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
-    target_compile_options(_C PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-fpch-preprocess>)  # without it ccache caches no file that uses them
+  # Whatever a file asks of torch, the compiler reads its headers and instantiates what their inline functions might need,
+  # for 10 s. So several bindings are compiled as one; each keeps its private names in a namespace of its own.
+  # CMAKE_UNITY_BUILD=OFF compiles each alone, which shows an include that it lacks.
+  if(NOT DEFINED CMAKE_UNITY_BUILD)
+    set_target_properties(_C PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 7)
   endif()
+  set_source_files_properties(${plain} PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON COMPILE_OPTIONS $<$<CONFIG:Release>:-O3>)
   target_include_directories(_C PRIVATE ${PROJECT_SOURCE_DIR}/csrc)
   target_include_directories(_C SYSTEM PRIVATE ${TORCH_DIR}/include ${TORCH_DIR}/include/torch/csrc/api/include)
   target_link_libraries(_C PRIVATE ${TORCH_DIR}/lib/libc10.so ${TORCH_DIR}/lib/libtorch_cpu.so)

@@ -11,6 +11,7 @@
 #include "ops/mixed_op/mixed_op_binding.h"
 
 namespace pynas {
+namespace candidates_binding {
 namespace {
 
 using Stage = std::tuple<std::string, int, int, int, std::string>;
@@ -73,8 +74,10 @@ std::vector<std::vector<int64_t>> candidate_parameters(int64_t code, int64_t fam
 }
 
 }  // namespace
+}  // namespace candidates_binding
 
 void bind_candidates(pybind11::module_& m) {
+  using namespace candidates_binding;
   namespace py = pybind11;
   m.def("candidate_names", &candidate_names, py::arg("family"),
         "Names of the candidates of mixed_op at their codes; empty where one is not of the family.");

@@ -20,6 +20,7 @@
 namespace py = pybind11;
 
 namespace pynas {
+namespace nasbench101_binding {
 namespace {
 
 using namespace nasbench101;
@@ -116,8 +117,10 @@ std::vector<py::bytes> md5_of(const std::vector<std::string>& texts) {
 }
 
 }  // namespace
+}  // namespace nasbench101_binding
 
 void bind_nasbench101(py::module_& m) {
+  using namespace nasbench101_binding;
   m.def("nasbench101_is_valid", &is_valid, py::arg("code"),
         "Whether the input reaches the output and at most 9 edges lie on such paths.");
   m.def(

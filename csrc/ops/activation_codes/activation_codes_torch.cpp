@@ -8,7 +8,7 @@
 #include "common/math.h"
 #include "ops/activation_codes/activation_codes.h"
 
-namespace pynas {
+namespace pynas::activation_codes_binding {
 namespace {
 
 constexpr int64_t kVectorWords = 8;  // rows of codes that are not returned end with a whole vector
@@ -125,4 +125,4 @@ PYNAS_SEES_LAZY_SIGNS(code_agreement)
 PYNAS_REGISTER(code_agreement_update, code_agreement_update_torch)
 PYNAS_SEES_LAZY_SIGNS(code_agreement_update)
 
-}  // namespace pynas
+}  // namespace pynas::activation_codes_binding

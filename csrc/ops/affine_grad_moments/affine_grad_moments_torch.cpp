@@ -8,7 +8,7 @@
 #include "bindings/tensor.h"
 #include "ops/affine_grad_moments/affine_grad_moments.h"
 
-namespace pynas {
+namespace pynas::affine_grad_moments_binding {
 namespace {
 
 constexpr const char* kOp = "affine_grad_moments";
@@ -143,4 +143,4 @@ TORCH_LIBRARY_FRAGMENT(pynas, m) {
 PYNAS_REGISTER(affine_grad_moments, affine_grad_moments_torch)
 PYNAS_REGISTER(affine_grad_rows, affine_grad_rows_torch)
 
-}  // namespace pynas
+}  // namespace pynas::affine_grad_moments_binding

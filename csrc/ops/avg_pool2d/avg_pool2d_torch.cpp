@@ -9,6 +9,7 @@
 #include "ops/avg_pool2d/avg_pool2d_api.h"
 
 namespace pynas {
+namespace avg_pool2d_binding {
 namespace {
 
 struct Window {
@@ -125,9 +126,11 @@ at::Tensor avg_pool2d_backward_torch(const at::Tensor& grad_output, const at::Te
 }
 
 }  // namespace
+}  // namespace avg_pool2d_binding
 
 at::Tensor avg_pool2d_torch(const at::Tensor& input, at::IntArrayRef kernel_size, at::IntArrayRef stride,
                             at::IntArrayRef padding, bool count_include_pad) {
+  using namespace avg_pool2d_binding;
   constexpr const char* kOp = "avg_pool2d";
   check_image(input, kOp, "input");
   const Window rows = window_of(input, 0, kernel_size, stride, padding, kOp);
@@ -149,6 +152,6 @@ TORCH_LIBRARY_FRAGMENT(pynas, m) {
 }
 // CPU only: PyTorch's channels_last kernel is scalar on the CPU, and memory-bound already on a GPU.
 PYNAS_REGISTER_CPU(avg_pool2d, avg_pool2d_torch)
-PYNAS_REGISTER_CPU(avg_pool2d_backward, avg_pool2d_backward_torch)
+PYNAS_REGISTER_CPU(avg_pool2d_backward, avg_pool2d_binding::avg_pool2d_backward_torch)
 
 }  // namespace pynas

@@ -7,7 +7,7 @@
 
 #include "bindings/tensor.h"
 
-namespace pynas {
+namespace pynas::batch_norm_binding {
 namespace {
 
 using OptionalTensor = std::optional<at::Tensor>;
@@ -151,4 +151,4 @@ PYNAS_REGISTER_CPU(batch_norm, batch_norm_torch)
 PYNAS_REGISTER_CPU(batch_norm_backward, batch_norm_backward_torch)
 PYNAS_REGISTER_CPU(batch_norm_double_backward, batch_norm_double_backward_torch)
 
-}  // namespace pynas
+}  // namespace pynas::batch_norm_binding

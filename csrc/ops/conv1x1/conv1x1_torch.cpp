@@ -5,7 +5,7 @@
 
 #include "bindings/tensor.h"
 
-namespace pynas {
+namespace pynas::conv1x1_binding {
 namespace {
 
 constexpr auto kChannelsLast = at::MemoryFormat::ChannelsLast;
@@ -135,4 +135,4 @@ PYNAS_REGISTER_CPU(conv1x1, conv1x1_torch)
 PYNAS_REGISTER_CPU(conv1x1_backward_input, conv1x1_backward_input)
 PYNAS_REGISTER_CPU(conv1x1_backward_weight, conv1x1_backward_weight)
 
-}  // namespace pynas
+}  // namespace pynas::conv1x1_binding

@@ -6,6 +6,7 @@
 #include "ops/conv3x3/plan.h"
 
 namespace pynas {
+namespace conv3x3_binding {
 namespace {
 
 constexpr auto kChannelsLast = at::MemoryFormat::ChannelsLast;
@@ -72,10 +73,12 @@ void convolve(Conv3x3Params& params, const at::Tensor& input, at::Tensor& output
 }
 
 }  // namespace
+}  // namespace conv3x3_binding
 
 // Measured on Zen 4 with 2 threads. Below 16 channels vectors are not full; tiles must be mostly image, and
 // so many that transforming the weights pays, which beyond 256 x 256 channels fit no cache.
 bool conv3x3_supports(const at::Tensor& x, const at::Tensor& weight) {
+  using namespace conv3x3_binding;
   if (!x.is_cpu() || x.dim() != 4 || weight.dim() != 4 || x.scalar_type() != weight.scalar_type())
     return false;
   if (x.scalar_type() != at::kFloat && x.scalar_type() != at::kBFloat16) return false;
@@ -87,6 +90,7 @@ bool conv3x3_supports(const at::Tensor& x, const at::Tensor& weight) {
 }
 
 at::Tensor conv3x3_forward(const at::Tensor& input, const at::Tensor& weight, bool relu) {
+  using namespace conv3x3_binding;
   check_images(input, "conv3x3", "input");
   check_weight(weight, input, 1, "conv3x3");
   at::Tensor output = images_like(input, weight.size(0));
@@ -101,6 +105,7 @@ at::Tensor conv3x3_forward(const at::Tensor& input, const at::Tensor& weight, bo
 at::Tensor conv3x3_backward_input(const at::Tensor& grad_output, const at::Tensor& weight,
                                   const std::optional<at::Tensor>& input, bool relu,
                                   const std::optional<at::Tensor>& addend) {
+  using namespace conv3x3_binding;
   const char* op = "conv3x3_backward_input";
   check_images(grad_output, op, "grad_output");
   check_weight(weight, grad_output, 0, op);
@@ -132,6 +137,7 @@ at::Tensor conv3x3_backward_input(const at::Tensor& grad_output, const at::Tenso
 
 at::Tensor conv3x3_backward_weight(const at::Tensor& grad_output, const at::Tensor& input, bool relu,
                                    int64_t groups) {
+  using namespace conv3x3_binding;
   const char* op = "conv3x3_backward_weight";
   check_images(input, op, "input");
   TORCH_CHECK_VALUE(grad_output.dim() == 4, op, ": grad_output: expected [N, O, H, W], got ",

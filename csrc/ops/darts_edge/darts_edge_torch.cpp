@@ -9,6 +9,7 @@
 #include "ops/mixed_op/mixed_op_binding.h"
 
 namespace pynas {
+namespace darts_edge_binding {
 namespace {
 
 float* data(const at::Tensor& tensor) {
@@ -126,8 +127,10 @@ at::Tensor workspace_of(DartsEdgeParams& params, const Parallel& parallel, bool 
 }
 
 }  // namespace
+}  // namespace darts_edge_binding
 
 bool darts_engine_supports(const EdgeCall& call) {
+  using namespace darts_edge_binding;
   if (!call.x.is_cpu() || call.x.scalar_type() != at::kFloat) return false;
   uint64_t seen = 0;
   for (const EdgeCandidate& candidate : call.candidates) {
@@ -139,6 +142,7 @@ bool darts_engine_supports(const EdgeCall& call) {
 }
 
 EdgeOutput darts_engine_forward(const EdgeCall& call) {
+  using namespace darts_edge_binding;
   const Parallel parallel = torch_parallel();
   EdgeOutput output;
   output.statistics = at::zeros({call.norms, 3, call.channels()}, call.weights.options());
@@ -160,6 +164,7 @@ EdgeOutput darts_engine_forward(const EdgeCall& call) {
 }
 
 EdgeGradients darts_engine_backward(const EdgeCall& call, const EdgeOutput& forward, const at::Tensor& grad) {
+  using namespace darts_edge_binding;
   const Parallel parallel = torch_parallel();
   EdgeGradients gradients;
   gradients.parameters.resize(call.parameters.size());

@@ -6,6 +6,7 @@
 #include "ops/depthwise/depthwise_api.h"
 
 namespace pynas {
+namespace depthwise_binding {
 namespace {
 
 constexpr const char* kOp = "depthwise";
@@ -109,9 +110,11 @@ struct Call {
 };
 
 }  // namespace
+}  // namespace depthwise_binding
 
 std::vector<at::Tensor> depthwise_forward(const DepthwiseInput& input,
                                           const std::vector<DepthwiseFilter>& filters) {
+  using namespace depthwise_binding;
   Call call(input, filters);
   std::vector<at::Tensor> outputs;
   for (int k = 0; k < call.params.count; ++k) {
@@ -128,6 +131,7 @@ std::vector<at::Tensor> depthwise_forward(const DepthwiseInput& input,
 void depthwise_backward_input(const DepthwiseInput& input, const std::vector<DepthwiseFilter>& filters,
                               const std::vector<at::Tensor>& grad_outputs, at::Tensor& grad_input,
                               bool accumulate) {
+  using namespace depthwise_binding;
   Call call(input, filters);
   call.set_gradients(grad_outputs);
   TORCH_CHECK_VALUE(
@@ -145,6 +149,7 @@ void depthwise_backward_input(const DepthwiseInput& input, const std::vector<Dep
 std::vector<at::Tensor> depthwise_backward_weight(const DepthwiseInput& input,
                                                   const std::vector<DepthwiseFilter>& filters,
                                                   const std::vector<at::Tensor>& grad_outputs) {
+  using namespace depthwise_binding;
   Call call(input, filters);
   call.set_gradients(grad_outputs);
   std::vector<at::Tensor> gradients;
@@ -161,6 +166,7 @@ std::vector<at::Tensor> depthwise_backward_weight(const DepthwiseInput& input,
   return gradients;
 }
 
+namespace depthwise_binding {
 namespace {
 
 using OptionalTensor = std::optional<at::Tensor>;
@@ -205,6 +211,7 @@ std::vector<at::Tensor> backward_weight_torch(const at::Tensor& x, at::TensorLis
 }
 
 }  // namespace
+}  // namespace depthwise_binding
 
 // The stages as operators of their own, for tests and measurements; gates: one per weight.
 TORCH_LIBRARY_FRAGMENT(pynas, m) {
@@ -218,8 +225,8 @@ TORCH_LIBRARY_FRAGMENT(pynas, m) {
       "depthwise_relu_backward_weight(Tensor x, Tensor[] weights, int[] dilations, int stride, Tensor? "
       "scale, Tensor? offset, Tensor? gates, Tensor[] grad_outputs) -> Tensor[]");
 }
-PYNAS_REGISTER(depthwise_relu, forward_torch)
-PYNAS_REGISTER(depthwise_relu_backward_input, backward_input_torch)
-PYNAS_REGISTER(depthwise_relu_backward_weight, backward_weight_torch)
+PYNAS_REGISTER(depthwise_relu, depthwise_binding::forward_torch)
+PYNAS_REGISTER(depthwise_relu_backward_input, depthwise_binding::backward_input_torch)
+PYNAS_REGISTER(depthwise_relu_backward_weight, depthwise_binding::backward_weight_torch)
 
 }  // namespace pynas

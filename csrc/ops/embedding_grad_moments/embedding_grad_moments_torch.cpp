@@ -16,7 +16,7 @@
 #include "bindings/tensor.h"
 #include "ops/embedding_grad_moments/embedding_grad_moments.h"
 
-namespace pynas {
+namespace pynas::embedding_grad_moments_binding {
 namespace {
 
 constexpr const char* kOp = "embedding_grad_moments";
@@ -126,4 +126,4 @@ TORCH_LIBRARY_FRAGMENT(pynas, m) {
 }
 PYNAS_REGISTER(embedding_grad_moments, embedding_grad_moments_torch)
 
-}  // namespace pynas
+}  // namespace pynas::embedding_grad_moments_binding

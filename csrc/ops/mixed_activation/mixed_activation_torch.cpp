@@ -7,7 +7,7 @@
 
 #include "bindings/tensor.h"
 
-namespace pynas {
+namespace pynas::mixed_activation_binding {
 namespace {
 
 using OptionalTensor = std::optional<at::Tensor>;
@@ -185,4 +185,4 @@ TORCH_LIBRARY_FRAGMENT(pynas, m) {
 PYNAS_REGISTER(mixed_activation, mixed_activation_torch)
 PYNAS_REGISTER(mixed_activation_backward, mixed_activation_backward_torch)
 
-}  // namespace pynas
+}  // namespace pynas::mixed_activation_binding

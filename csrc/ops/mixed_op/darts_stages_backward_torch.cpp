@@ -10,6 +10,7 @@
 #include "ops/mixed_op/darts_stages.h"
 
 namespace pynas {
+namespace darts_stages_backward_binding {
 namespace {
 
 using namespace darts_stages;
@@ -178,8 +179,10 @@ at::Tensor weight_gradients(const Backward& b, const at::Tensor& of_parts) {
 }
 
 }  // namespace
+}  // namespace darts_stages_backward_binding
 
 EdgeGradients darts_stages_backward(const EdgeCall& call, const EdgeOutput& forward, const at::Tensor& grad) {
+  using namespace darts_stages_backward_binding;
   Backward b{call, forward.statistics, parts_of(call), {}};
   b.gradients.parameters.resize(call.parameters.size());
   if (b.parts.empty()) {

@@ -5,7 +5,7 @@
 #include "bindings/tensor.h"
 #include "ops/mixed_op/mixed_op_binding.h"
 
-namespace pynas {
+namespace pynas::darts_stages_gated_binding {
 namespace {
 
 // y, statistics, and the gradients of x, the weights and all parameters.
@@ -46,4 +46,4 @@ TORCH_LIBRARY_FRAGMENT(pynas, m) {
 }
 PYNAS_REGISTER(darts_stages_gated, darts_stages_gated_torch, 1)
 
-}  // namespace pynas
+}  // namespace pynas::darts_stages_gated_binding

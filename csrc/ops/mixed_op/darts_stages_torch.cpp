@@ -216,11 +216,7 @@ NormalizedSumCall sum_of(const EdgeCall& call, const std::vector<Part*>& parts, 
   return sum;
 }
 
-}  // namespace darts_stages
-
 namespace {
-
-using namespace darts_stages;
 
 // Puts statistics [K, C] of the parts as rows [3, C] at their places among the edge's rows.
 void place(const EdgeCall& call, const std::vector<Part*>& parts, bool last,
@@ -256,8 +252,10 @@ std::vector<at::Tensor> saved_of(const EdgeCall& call, const std::vector<Part>& 
 }
 
 }  // namespace
+}  // namespace darts_stages
 
 EdgeOutput darts_stages_forward(const EdgeCall& call) {
+  using namespace darts_stages;
   EdgeOutput output;
   std::vector<Part> parts = parts_of(call);
   const auto statistics_options = call.weights.options();

@@ -9,6 +9,7 @@
 #include "ops/mixed_op/mixed_op_binding.h"
 
 namespace pynas {
+namespace edge_call_binding {
 namespace {
 
 constexpr size_t kMaxCandidates = 64;  // as many as normalized_sum adds up
@@ -126,8 +127,11 @@ void take_running(EdgeCall& call, at::TensorList running, at::ScalarType accumul
 }
 
 }  // namespace
+}  // namespace edge_call_binding
 
-std::vector<Shape> parameter_shapes(const CandidateStages& stages, int64_t channels, bool affine) {
+std::vector<std::vector<int64_t>> parameter_shapes(const CandidateStages& stages, int64_t channels,
+                                                   bool affine) {
+  using namespace edge_call_binding;
   const int64_t c = channels;
   std::vector<Shape> shapes;
   for (const CandidateStage& stage : stages) {
@@ -153,6 +157,7 @@ std::vector<Shape> parameter_shapes(const CandidateStages& stages, int64_t chann
 
 EdgeCall make_edge_call(const at::Tensor& x, const at::Tensor& weights, at::TensorList parameters,
                         at::TensorList running, const MixedOpOptions& options) {
+  using namespace edge_call_binding;
   TORCH_CHECK_VALUE(x.dim() == 4, "mixed_op: x: expected [N, C, H, W], got ", x.sizes());
   const at::ScalarType accumulate = accumulate_type(dtype_of(x, "mixed_op", "x"));
   EdgeCall call;

@@ -10,7 +10,7 @@
 
 #include "ops/mixed_op/mixed_op_binding.h"
 
-namespace pynas {
+namespace pynas::mixed_op_autograd_binding {
 namespace {
 
 using at::Tensor;
@@ -145,4 +145,4 @@ MixedOpForward mixed_op_autograd(const Tensor& x, const Tensor& weights, TensorL
 
 TORCH_LIBRARY_IMPL(pynas, Autograd, m) { m.impl("mixed_op", &mixed_op_autograd); }
 
-}  // namespace pynas
+}  // namespace pynas::mixed_op_autograd_binding

@@ -9,7 +9,7 @@
 #include "bindings/tensor.h"
 #include "ops/mixed_op/mixed_op_binding.h"
 
-namespace pynas {
+namespace pynas::mixed_op_binding {
 namespace {
 
 // Dtypes were chosen before: autocast is not to cast what the composition calls.
@@ -148,4 +148,4 @@ TORCH_LIBRARY_FRAGMENT(pynas, m) {
 PYNAS_REGISTER(mixed_op, mixed_op_torch, 1)
 PYNAS_REGISTER(mixed_op_backward, mixed_op_backward_torch, 2)
 
-}  // namespace pynas
+}  // namespace pynas::mixed_op_binding

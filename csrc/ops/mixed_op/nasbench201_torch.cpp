@@ -34,6 +34,7 @@
 #include "ops/pool3x3/pool3x3_api.h"
 
 namespace pynas {
+namespace nasbench201_binding {
 namespace {
 
 constexpr auto kChannelsLast = at::MemoryFormat::ChannelsLast;
@@ -400,8 +401,10 @@ at::Tensor term_gradients(const EdgeCall& call, Terms terms, const EdgeOutput& f
 }
 
 }  // namespace
+}  // namespace nasbench201_binding
 
 EdgeOutput nasbench201_forward(const EdgeCall& call) {
+  using namespace nasbench201_binding;
   Inputs inputs(call);
   Terms terms = terms_of(call, true);
   EdgeOutput output;
@@ -419,6 +422,7 @@ EdgeOutput nasbench201_forward(const EdgeCall& call) {
 }
 
 EdgeGradients nasbench201_backward(const EdgeCall& call, const EdgeOutput& forward, const at::Tensor& grad) {
+  using namespace nasbench201_binding;
   EdgeGradients gradients;
   gradients.parameters.resize(call.parameters.size());
   if (call.needs_weights) gradients.weights = at::zeros_like(call.weights);

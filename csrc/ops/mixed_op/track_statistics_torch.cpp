@@ -11,7 +11,7 @@
 #include "bindings/tensor.h"
 #include "bindings/update.h"
 
-namespace pynas {
+namespace pynas::track_statistics_binding {
 namespace {
 
 constexpr const char* kOp = "mixed_op";
@@ -144,4 +144,4 @@ TORCH_LIBRARY_FRAGMENT(pynas, m) {
 PYNAS_REGISTER(track_statistics, track_statistics_torch, 3)
 PYNAS_SEES_LAZY_SIGNS(track_statistics)
 
-}  // namespace pynas
+}  // namespace pynas::track_statistics_binding

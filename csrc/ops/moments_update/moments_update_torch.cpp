@@ -2,7 +2,7 @@
 #include "bindings/update.h"
 #include "ops/moments_update/moments_update.h"
 
-namespace pynas {
+namespace pynas::moments_update_binding {
 namespace {
 
 void moments_update_torch(const at::Tensor& grad, at::Tensor& mean, at::Tensor& abs_mean, at::Tensor& m2,
@@ -44,4 +44,4 @@ TORCH_LIBRARY_FRAGMENT(pynas, m) {
 PYNAS_REGISTER(moments_update, moments_update_torch)
 PYNAS_SEES_LAZY_SIGNS(moments_update)
 
-}  // namespace pynas
+}  // namespace pynas::moments_update_binding

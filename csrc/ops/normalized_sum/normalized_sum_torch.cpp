@@ -14,6 +14,7 @@
 #include "ops/normalized_sum/normalized_sum_api.h"
 
 namespace pynas {
+namespace normalized_sum_binding {
 namespace {
 
 constexpr const char* kOp = "normalized_sum";
@@ -254,19 +255,23 @@ std::vector<at::Tensor> input_gradients(const NormalizedSumCall& call, Prepared&
 }
 
 }  // namespace
+}  // namespace normalized_sum_binding
 
-Statistics normalized_sum_statistics(const NormalizedSumCall& call) {
+NormalizedSumStatistics normalized_sum_statistics(const NormalizedSumCall& call) {
+  using namespace normalized_sum_binding;
   Prepared prepared(call);
   return statistics_of(call, prepared);
 }
 
-at::Tensor normalized_sum_apply(const NormalizedSumCall& call, const Statistics& statistics) {
+at::Tensor normalized_sum_apply(const NormalizedSumCall& call, const NormalizedSumStatistics& statistics) {
+  using namespace normalized_sum_binding;
   Prepared prepared(call);
   return apply(call, prepared, statistics);
 }
 
-Gradients normalized_sum_reduce(const at::Tensor& grad_output, const NormalizedSumCall& call,
-                                const Statistics& statistics) {
+NormalizedSumGradients normalized_sum_reduce(const at::Tensor& grad_output, const NormalizedSumCall& call,
+                                             const NormalizedSumStatistics& statistics) {
+  using namespace normalized_sum_binding;
   Prepared prepared(call, grad_output);
   return reduce(call, prepared, statistics);
 }
@@ -274,10 +279,12 @@ Gradients normalized_sum_reduce(const at::Tensor& grad_output, const NormalizedS
 std::vector<at::Tensor> normalized_sum_input_gradients(const at::Tensor& grad_output,
                                                        const NormalizedSumCall& call,
                                                        const at::Tensor& coefficients, uint64_t wanted) {
+  using namespace normalized_sum_binding;
   Prepared prepared(call, grad_output);
   return input_gradients(call, prepared, coefficients, wanted);
 }
 
+namespace normalized_sum_binding {
 namespace {
 
 // K rows of C numbers are too few to be worth a kernel for each instruction set.
@@ -344,9 +351,11 @@ void update_running(const std::vector<at::Tensor>& running_mean, const std::vect
 }
 
 }  // namespace
+}  // namespace normalized_sum_binding
 
-void normalized_sum_update_running(const NormalizedSumCall& call, const Statistics& statistics,
+void normalized_sum_update_running(const NormalizedSumCall& call, const NormalizedSumStatistics& statistics,
                                    double momentum) {
+  using namespace normalized_sum_binding;
   std::vector<at::Tensor> means, vars;
   std::vector<size_t> rows;
   for (size_t k = 0; k < call.inputs.size(); ++k) {
@@ -360,6 +369,7 @@ void normalized_sum_update_running(const NormalizedSumCall& call, const Statisti
                  channels == 0 ? 0 : call.inputs[0].numel() / channels);
 }
 
+namespace normalized_sum_binding {
 namespace {
 
 // Entry k of the result is the next of `tensors` where bit k of `which` is set, and undefined elsewhere. With
@@ -450,6 +460,7 @@ void update_running_torch(at::TensorList running_mean, at::TensorList running_va
 }
 
 }  // namespace
+}  // namespace normalized_sum_binding
 
 // A list of tensors that not every input has comes with a mask of the inputs it is for.
 TORCH_LIBRARY_FRAGMENT(pynas, m) {
@@ -470,9 +481,9 @@ TORCH_LIBRARY_FRAGMENT(pynas, m) {
       "Tensor mean, Tensor var, int which, float momentum, SymInt values) -> ()",
       {at::Tag::pt2_compliant_tag});
 }
-PYNAS_REGISTER(normalized_sum, normalized_sum_torch)
-PYNAS_REGISTER(normalized_sum_backward, normalized_sum_backward_torch)
-PYNAS_REGISTER(normalized_sum_update_running, update_running_torch)
+PYNAS_REGISTER(normalized_sum, normalized_sum_binding::normalized_sum_torch)
+PYNAS_REGISTER(normalized_sum_backward, normalized_sum_binding::normalized_sum_backward_torch)
+PYNAS_REGISTER(normalized_sum_update_running, normalized_sum_binding::update_running_torch)
 PYNAS_SEES_LAZY_SIGNS(normalized_sum_update_running)
 
 }  // namespace pynas

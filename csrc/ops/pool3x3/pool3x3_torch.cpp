@@ -6,6 +6,7 @@
 #include "ops/pool3x3/pool3x3_api.h"
 
 namespace pynas {
+namespace pool3x3_binding {
 namespace {
 
 constexpr const char* kOp = "pool3x3";
@@ -56,8 +57,10 @@ at::Tensor dense_gradient(const at::Tensor& grad, const at::Tensor& x, const Poo
 }
 
 }  // namespace
+}  // namespace pool3x3_binding
 
 std::pair<at::Tensor, at::Tensor> pool3x3_forward(const Pool3x3Call& call) {
+  using namespace pool3x3_binding;
   const at::Tensor x = call.x.contiguous(at::MemoryFormat::ChannelsLast);
   Pool3x3Params params = params_of(call, x);
   if (is_separable(call, params)) {
@@ -77,6 +80,7 @@ std::pair<at::Tensor, at::Tensor> pool3x3_forward(const Pool3x3Call& call) {
 
 void pool3x3_backward(const Pool3x3Call& call, const at::Tensor& grad_max, const at::Tensor& grad_average,
                       at::Tensor& grad_input, bool accumulate) {
+  using namespace pool3x3_binding;
   const at::Tensor x = call.x.contiguous(at::MemoryFormat::ChannelsLast);
   Pool3x3Params params = params_of(call, x);
   TORCH_CHECK_VALUE(grad_input.sizes() == x.sizes() && grad_input.scalar_type() == x.scalar_type() &&
@@ -94,6 +98,7 @@ void pool3x3_backward(const Pool3x3Call& call, const at::Tensor& grad_max, const
   PYNAS_DISPATCH_DEVICE(x, pool3x3_backward, params);
 }
 
+namespace pool3x3_binding {
 namespace {
 
 Pool3x3Call call_of(const at::Tensor& x, int64_t stride, const std::optional<at::Tensor>& gates) {
@@ -123,6 +128,7 @@ at::Tensor backward_torch(const at::Tensor& x, int64_t stride, const std::option
 }
 
 }  // namespace
+}  // namespace pool3x3_binding
 
 // The stage as an operator of its own, for tests and measurements; gates: of the maximum and of the average.
 TORCH_LIBRARY_FRAGMENT(pynas, m) {
@@ -131,7 +137,7 @@ TORCH_LIBRARY_FRAGMENT(pynas, m) {
       "pool3x3_backward(Tensor x, int stride, Tensor? gates, Tensor grad_max, Tensor grad_average) -> "
       "Tensor");
 }
-PYNAS_REGISTER(pool3x3, forward_torch)
-PYNAS_REGISTER(pool3x3_backward, backward_torch)
+PYNAS_REGISTER(pool3x3, pool3x3_binding::forward_torch)
+PYNAS_REGISTER(pool3x3_backward, pool3x3_binding::backward_torch)
 
 }  // namespace pynas

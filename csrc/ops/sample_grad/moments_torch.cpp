@@ -2,7 +2,7 @@
 
 #include "ops/sample_grad/sample_grad_binding.h"
 
-namespace pynas {
+namespace pynas::sample_grad_moments_binding {
 namespace {
 
 std::tuple<at::Tensor, at::Tensor> conv2d_grad_moments(const at::Tensor& grad_output, const at::Tensor& input,
@@ -45,4 +45,4 @@ TORCH_LIBRARY_FRAGMENT(pynas, m) {
 PYNAS_REGISTER(conv2d_grad_moments, conv2d_grad_moments)
 PYNAS_REGISTER(linear_grad_moments, linear_grad_moments)
 
-}  // namespace pynas
+}  // namespace pynas::sample_grad_moments_binding

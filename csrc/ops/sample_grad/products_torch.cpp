@@ -3,7 +3,7 @@
 
 #include "ops/sample_grad/sample_grad_binding.h"
 
-namespace pynas {
+namespace pynas::sample_grad_products_binding {
 namespace {
 
 template <SampleGradSink kSink>
@@ -47,4 +47,4 @@ PYNAS_REGISTER(conv2d_grad_gram, conv2d_products<SampleGradSink::kGram>)
 PYNAS_REGISTER(linear_grad_norms, linear_products<SampleGradSink::kNorms>)
 PYNAS_REGISTER(linear_grad_gram, linear_products<SampleGradSink::kGram>)
 
-}  // namespace pynas
+}  // namespace pynas::sample_grad_products_binding

@@ -9,6 +9,7 @@
 #include <string>
 
 namespace pynas {
+namespace sample_grad_binding {
 namespace {
 
 void check_operands(const char* op, const at::Tensor& grad_output, const at::Tensor& input, int64_t dims,
@@ -76,9 +77,11 @@ at::TensorOptions result_options(const SampleGradParams& params, const at::Tenso
 }
 
 }  // namespace
+}  // namespace sample_grad_binding
 
 SampleGradParams conv2d_sample_grad(const char* op, const at::Tensor& grad_output, const at::Tensor& input,
                                     const ConvGeometry& geometry, int64_t group_size, bool bias) {
+  using namespace sample_grad_binding;
   check_operands(op, grad_output, input, 4, group_size);
   check::pair(op, "kernel_size", geometry.kernel_size, 1);
   check::pair(op, "stride", geometry.stride, 1);
@@ -127,6 +130,7 @@ SampleGradParams conv2d_sample_grad(const char* op, const at::Tensor& grad_outpu
 
 SampleGradParams linear_sample_grad(const char* op, const at::Tensor& grad_output, const at::Tensor& input,
                                     int64_t group_size, bool bias) {
+  using namespace sample_grad_binding;
   check_operands(op, grad_output, input, 3, group_size);
   TORCH_CHECK_VALUE(grad_output.size(1) == input.size(1), op, ": input: expected ", grad_output.size(1),
                     " positions as in grad_output, got ", input.size(1));
@@ -155,6 +159,7 @@ SampleGradParams linear_sample_grad(const char* op, const at::Tensor& grad_outpu
 
 std::pair<at::Tensor, at::Tensor> run_moments(const char* op, SampleGradParams params, const at::Tensor& like,
                                               int64_t moments, at::IntArrayRef weight_sizes) {
+  using namespace sample_grad_binding;
   TORCH_CHECK_VALUE(moments >= 1 && moments <= int64_t{kMomentAll}, op,
                     ": moments: expected a bit mask from 1 to ", int64_t{kMomentAll}, ", got ", moments);
   params.sink = SampleGradSink::kMoments;
@@ -177,6 +182,7 @@ std::pair<at::Tensor, at::Tensor> run_moments(const char* op, SampleGradParams p
 }
 
 at::Tensor run_products(SampleGradParams params, const at::Tensor& like, SampleGradSink sink) {
+  using namespace sample_grad_binding;
   params.sink = sink;
   const int64_t groups = params.sample_groups();
   const at::TensorOptions options = result_options(params, like);
