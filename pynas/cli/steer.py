@@ -21,7 +21,15 @@ from pynas.trial import Trial
 _SHORTEST_TOKEN = 16
 
 
+_OF_THE_RUN = (
+    *("space", "evaluator", "images", "image_size", "epochs", "batch", "learning_rate", "strategy", "option"),
+    *("objective", "constraint", "budget", "table", "metric", "dataset", "seed", "device"),
+)
+"""Options that a stored run has settled, so that they cannot be given with --resume."""
+
+
 def steer(
+    context: typer.Context,
     space: Annotated[
         str | None,
         typer.Option(help="Search space, NAME:option=value,...; default: a small nasbench201."),
@@ -91,6 +99,8 @@ def steer(
         check_location(store, "--store")
     if resume and store is None:
         raise UserError("--resume needs --store: the file that the run was kept in")
+    if resume:
+        _check_resumed(context)
     token = None if token_file is None else _token(token_file)
     if not is_loopback(host) and token is None:
         raise UserError(f"--host {host}: others can reach it, so it needs --token-file FILE with a secret")
@@ -138,6 +148,17 @@ def steer(
                 time.sleep(0.5)
         except KeyboardInterrupt:
             console.say("ended")
+
+
+def _check_resumed(context: typer.Context) -> None:
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if name in _OF_THE_RUN and source is not None and source.name == "COMMANDLINE":
+            flag = f"--{name.replace('_', '-')}"
+            raise UserError(
+                f"{flag}: --resume goes on with what the store says, whatever {flag} is; leave it out, or "
+                "change it on the page"
+            )
 
 
 def _prepare(device: str, threads: int | None) -> None:

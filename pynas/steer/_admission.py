@@ -113,8 +113,7 @@ def _check_addition(search: SteeredSearch, architecture: Architecture) -> None:
     for trial in reversed(search.trials):
         if trial.architecture == architecture and search.counts(trial):
             raise Refused(f"{text} is trial {trial.number} already")
-    begun = len(search.trials) + (search.unit is not None and search.unit.kind == "trial")
-    if begun + len(search.state.queue) >= settings.budget:
+    if search.begun_trials + len(search.state.queue) >= settings.budget:
         raise Refused(f"the budget of {counted(settings.budget, 'trial')} is spent; raise it first")
 
 
@@ -124,21 +123,27 @@ def _change(search: SteeredSearch, kind: str, fields: dict[str, Any]) -> tuple[d
         stack = state.done if kind == "undo" else state.undone
         if not stack:
             raise Refused(f"there is nothing to {kind}")
-        fields = {"of": stack[-1][0].number}
+        last = stack[-1][0].number
+        if fields.get("of", last) != last:
+            raise Refused(
+                f"{kind}: action {fields['of']} is not the last one any more: "
+                f"{search.text(stack[-1][0])} is; look again"
+            )
+        fields = {"of": last}
     if kind in ("forbid", "forbid_common"):
         fields = _still_allowed(before, fields)
-    after = state.after(kind, fields)
+    begun = search.begun_trials
+    after = state.after(kind, fields, begun)
     empty = first_empty(after.allowed)
     if empty is not None:
         raise Refused(
             f"{search.labels[empty].label}: its last choice cannot be forbidden; allow another first"
         )
-    begun = len(search.trials) + (search.unit is not None and search.unit.kind == "trial")
     if after.budget < begun:
         raise Refused(f"{counted(begun, 'trial')} have begun; the budget cannot be {after.budget:,}")
     if kind == "weights" and fields["weights"] is not None:
         _check_weights(search, fields["weights"])
-    if after == before:
+    if after == before and kind not in ("undo", "redo"):  # what lies under it has to be reached
         raise Refused("that changes nothing")
     if (after.allowed, after.bounds) != (before.allowed, before.bounds):
         after = _possible(search, before, after)

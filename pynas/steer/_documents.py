@@ -138,10 +138,9 @@ def trial_documents(
     search: SteeredSearch, points: CandidateMap, trials: Iterable[Trial]
 ) -> list[dict[str, Any]]:
     """Trials with their values among those that count now."""
-    values = {
-        trial.number: value
-        for trial, value in zip(search.progress.trials, search.progress.values(), strict=True)
-    }
+    progress, values = search.progress, {}
+    if progress.ranks:  # otherwise a trial's value follows from it alone
+        values = {t.number: v for t, v in zip(progress.trials, progress.values(), strict=True)}
     return [_trial(search, points, trial, values) for trial in trials]
 
 

@@ -45,6 +45,7 @@ def export(
     format: str,
     *,
     training: SupernetTraining | None = None,
+    steps: int | None = None,
     num_classes: int = 10,
     image_size: int = 32,
     in_channels: int = 3,
@@ -60,6 +61,7 @@ def export(
         trial: The trial.
         format: One of ``formats()``.
         training: The supernet and its images, if there is one.
+        steps: Steps of training that the search counts; None for whatever the weights have had.
         num_classes: Outputs of a new network.
         image_size: Pixels along a side of its images.
         in_channels: Channels of its images.
@@ -80,7 +82,7 @@ def export(
     if format == "architecture":
         content = json.dumps(record, indent=2).encode()
         return Exported(f"{stem}.json", content, "application/json", INITIAL)
-    network, origin = _network(space, arch, training, num_classes, in_channels, seed)
+    network, origin = _network(space, arch, training, steps, num_classes, in_channels, seed)
     if format == "state_dict":
         from safetensors.torch import save
 
@@ -120,14 +122,18 @@ def _network(
     space: SearchSpace,
     arch: Architecture,
     training: SupernetTraining | None,
+    steps: int | None,
     num_classes: int,
     in_channels: int,
     seed: int,
 ) -> tuple[nn.Module, str]:
     """A plain network, and where its weights are from."""
     if training is not None:
-        if training.broken:
-            raise Refused(f"the shared weights are not those of a finished step: {training.broken}")
+        if steps is not None and training.at != steps:
+            raise Refused(
+                f"the shared weights are those of step {training.at}, and the search stands at step {steps}: "
+                "it was cancelled during a step of training, or repeats what its store says"
+            )
         plain = plain_network(space, training.model, arch, training.inputs[:4].cpu())
         if plain is not None:
             recalibrate(plain, training.judge.calibration or ())

@@ -97,7 +97,7 @@ class Keeping:
     def runs(
         self, trials: Sequence[Trial], actions: Sequence[Action], details: str | None
     ) -> list[tuple[dict[str, Any], Sequence[Trial], list[dict[str, Any]]]]:
-        """Facts about each run of the store, with the trials and actions of the run ``details``.
+        """Facts about each run of the store, with the trials and actions of the run ``details`` only.
 
         Args:
             trials: Of this run.
@@ -105,13 +105,20 @@ class Keeping:
             details: Number of a run, as text.
         """
         runs = (self.run,) if self.store is None else self.store.runs()
-        found = []
+        found: list[tuple[dict[str, Any], Sequence[Trial], list[dict[str, Any]]]] = []
         for run in runs:
-            its_trials, its_actions = trials, actions
-            if self.store is not None and run.id != self.run.id:
+            is_wanted = str(run.id) == details
+            if self.store is None or run.id == self.run.id:
+                its_trials, its_actions = trials, actions
+            elif is_wanted:
                 its_trials, its_actions = self.store.trials(run), Journal(self.store, run).actions()
-            documents = [_plain(action) for action in its_actions] if str(run.id) == details else []
-            found.append((self._facts(run, len(its_trials), len(its_actions)), its_trials, documents))
+            else:
+                counts = self.store.count(run), Journal(self.store, run).count()
+                found.append((self._facts(run, *counts), (), []))
+                continue
+            facts = self._facts(run, len(its_trials), len(its_actions))
+            documents = [_plain(action) for action in its_actions] if is_wanted else []
+            found.append((facts, its_trials if is_wanted else (), documents))
         return found
 
     def _facts(self, run: Run, trials: int, actions: int) -> dict[str, Any]:

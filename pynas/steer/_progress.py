@@ -66,12 +66,17 @@ class Progress:
             return weighted(scores, self._weights)
         return scores[self._objectives[0]] if len(self._objectives) == 1 else None
 
+    @property
+    def ranks(self) -> bool:
+        """Whether values are ranks among all trials that count, rather than numbers of each."""
+        return self._weights is None and len(self._objectives) != 1
+
     def values(self) -> list[float]:
         """A value for each of :attr:`trials`, higher is better: see :meth:`single`; else the mean rank.
 
         The mean rank over the objectives is scaled to [0, 1].
         """
-        if self._weights is not None or len(self._objectives) == 1:
+        if not self.ranks:
             return [self.single(trial) or 0.0 for trial in self.trials]
         if not self.trials:
             return []
@@ -97,5 +102,9 @@ class Progress:
 
 
 def weighted(scores: Mapping[str, float], weights: Mapping[str, float]) -> float:
-    """``sum_i w_i s_i``."""
-    return math.fsum(weight * scores[name] for name, weight in weights.items())
+    """``sum_i w_i s_i``; infinite or NaN where scores that large are added up."""
+    terms = [weight * scores[name] for name, weight in weights.items()]
+    try:
+        return math.fsum(terms)
+    except (OverflowError, ValueError):  # a partial sum, or infinities of both signs
+        return sum(terms)

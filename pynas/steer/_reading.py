@@ -13,6 +13,8 @@ from pynas.steer._settings import Allowed, Malformed, Refused, Settings, block_i
 
 MOST_CANDIDATES = 20_000
 LONGEST_NAME = 64
+LARGEST_WEIGHT = 1e100
+"""Sums of products with weights of any size would overflow."""
 LONGEST_TEXT = 20_000
 
 FIELDS: dict[str, tuple[str, ...]] = {
@@ -36,8 +38,8 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "train_pause": (),
     "train_resume": (),
     "train_stop": (),
-    "undo": (),
-    "redo": (),
+    "undo": ("of",),
+    "redo": ("of",),
 }
 """The fields that each kind of action takes."""
 
@@ -209,7 +211,16 @@ def _weights(space: SearchSpace, settings: Settings, fields: Mapping[str, Any]) 
     if "weights" not in fields:
         raise Malformed("weights: expected numbers by objective, or null, got nothing", "weights")
     value = fields["weights"]
-    return {"weights": None if value is None else _numbers(value, "weights")}
+    if value is None:
+        return {"weights": None}
+    found = _numbers(value, "weights")
+    for name, weight in found.items():
+        if abs(weight) > LARGEST_WEIGHT:
+            raise Malformed(
+                f"weights: expected at most {LARGEST_WEIGHT:.0e} in size, got {weight:.3g} for {name}",
+                "weights",
+            )
+    return {"weights": found}
 
 
 def _add(space: SearchSpace, settings: Settings, fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -241,6 +252,12 @@ def _train(space: SearchSpace, settings: Settings, fields: Mapping[str, Any]) ->
     return {"epochs": epochs}
 
 
+def _last(space: SearchSpace, settings: Settings, fields: Mapping[str, Any]) -> dict[str, Any]:
+    if fields and (type(fields["of"]) is not int or not 0 <= fields["of"] < 10**9):
+        raise Malformed(f"of: expected the number of an action, got {_shown(fields['of'])}", "of")
+    return dict(fields)
+
+
 _READERS: dict[str, Callable[[SearchSpace, Settings, Mapping[str, Any]], dict[str, Any]]] = {
     "forbid": _forbid,
     "force": _force,
@@ -255,6 +272,8 @@ _READERS: dict[str, Callable[[SearchSpace, Settings, Mapping[str, Any]], dict[st
     "add": _add,
     "withdraw": _withdraw,
     "train": _train,
+    "undo": _last,
+    "redo": _last,
 }
 
 

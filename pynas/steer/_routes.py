@@ -280,6 +280,7 @@ def _export(steering: Steering, number: int, format: str) -> Any:
             search.trials[number],
             format,
             training=search.training,
+            steps=search.steps,
             seed=search.seed,
             **search.task,
         )

@@ -7,7 +7,6 @@ import secrets
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from http.cookies import CookieError, SimpleCookie
 from typing import Any
 
 from pynas._errors import printable
@@ -20,7 +19,11 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 LARGEST_BODY = 4 << 20
 POSTS, REQUESTS, STRANGERS = 50, 200, 20
-"""Requests in a second: that change something, in all, and without a token. Twice that in a burst."""
+"""Requests in a second: that change something, in all, and without a token. Twice that in a burst.
+
+Those without a token are counted apart: any page of a browser can send them, and must not shut out the
+analyst.
+"""
 
 POLICY = "; ".join(
     (
@@ -47,6 +50,14 @@ HEADERS = {
 
 _NOBODY = """<!doctype html><html lang="en"><meta charset="utf-8"><title>pynas steer</title>
 <h1>pynas steer</h1><p>This page needs the address that the command printed, with its token.</p></html>"""
+
+
+_ONWARD = """<!doctype html><html lang="en"><meta charset="utf-8">
+<meta http-equiv="refresh" content="0; url=/">
+<title>pynas steer</title><p><a href="/">pynas steer</a></p></html>"""
+
+Refusal = tuple[int, str, dict[str, str]]
+"""An answer by the guard itself: status, body, headers."""
 
 
 class Bucket:
@@ -80,12 +91,16 @@ class Guard:
         token: The secret of this server.
         hosts: ``HOST:PORT`` that may be asked for.
         cookie: Name of the cookie.
+
+    Attributes:
+        once: Secrets that open the page one time each: others on this machine see the arguments of a browser.
     """
 
     def __init__(self, app: App, *, token: str, hosts: Iterable[str], cookie: str) -> None:
         self._app, self._token, self._cookie = app, token.encode(), cookie
         self._hosts = frozenset(host.lower() for host in hosts)
         self._requests, self._posts, self._strangers = Bucket(REQUESTS), Bucket(POSTS), Bucket(STRANGERS)
+        self.once: list[str] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """An ASGI application."""
@@ -97,34 +112,36 @@ class Guard:
             name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]
         }
         marked = _marking(send)
-        refused = self._refusal(scope, headers)
+        refused = self._foreign(headers)
+        if refused is None and self._is_known(headers):
+            refused = self._refusal(scope, headers)
+        elif refused is None:
+            refused = self._stranger(scope, headers)
+        given = _query(scope).get("token") if _is_front(scope) else None
+        if given is not None and (refused is None or refused[0] != 403):
+            refused = self._welcome(given, headers) or refused
         if refused is not None:
             await _answer(marked, *refused)
             return
-        if scope["path"] == "/" and scope["method"] in ("GET", "HEAD"):
-            given = _query(scope).get("token")
-            if given is not None:
-                await self._welcome(marked, given)
-                return
-            if not self._is_known(headers):
-                await _answer(marked, 401, _NOBODY, {"content-type": "text/html; charset=utf-8"})
-                return
-        elif not self._is_known(headers):
-            if not self._strangers.take():
-                await _answer(marked, 429, *_error("too_many", "too many requests without the token"))
-                return
-            message = "no valid token: open the address that the command printed"
-            await _answer(marked, 401, *_error("unauthorized", message))
-            return
         await self._app(scope, _Limited(receive).receive, marked)
 
-    def _refusal(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str, dict[str, str]] | None:
+    def _stranger(self, scope: Scope, headers: dict[str, str]) -> Refusal:
+        if not self._strangers.take():
+            return 429, *_error("too_many", "too many requests without the token")
+        if _is_front(scope):
+            return 401, _NOBODY, {"content-type": "text/html; charset=utf-8"}
+        return 401, *_error("unauthorized", "no valid token: open the address that the command printed")
+
+    def _foreign(self, headers: dict[str, str]) -> Refusal | None:
         host = headers.get("host", "").lower()
         if host not in self._hosts:
             return 403, *_error("forbidden", f"host {printable(host)[:80]!r} is not served here")
         origin = headers.get("origin")
         if origin is not None and origin.lower() not in (f"http://{host}", f"https://{host}"):
             return 403, *_error("forbidden", "a page of another origin asks")
+        return None
+
+    def _refusal(self, scope: Scope, headers: dict[str, str]) -> Refusal | None:
         if not self._requests.take():
             return 429, *_error("too_many", "too many requests in a second; try again")
         if scope["method"] in ("GET", "HEAD"):
@@ -144,27 +161,29 @@ class Guard:
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and self._matches(bearer.strip()):
             return True
-        cookies: SimpleCookie = SimpleCookie()
-        try:
-            cookies.load(headers.get("cookie", ""))
-        except CookieError:
-            return False
-        found = cookies.get(self._cookie)
-        return found is not None and self._matches(found.value)
+        # By hand: http.cookies stops at the first odd one, and all servers of a machine share their cookies.
+        for pair in headers.get("cookie", "").split(";"):
+            name, _, value = pair.strip().partition("=")
+            if name == self._cookie and self._matches(value):
+                return True
+        return False
 
     def _matches(self, given: str) -> bool:
         return secrets.compare_digest(given.encode("utf-8", "replace"), self._token)
 
-    async def _welcome(self, send: Send, given: str) -> None:
-        """The first visit: the token becomes a cookie, and leaves the address."""
-        if not self._matches(given):
-            allowed = self._strangers.take()
-            await _answer(
-                send, 401 if allowed else 429, _NOBODY, {"content-type": "text/html; charset=utf-8"}
-            )
-            return
+    def _welcome(self, given: str, headers: dict[str, str]) -> Refusal | None:
+        """The first visit: the token becomes a cookie, and leaves the address; None for a wrong one."""
+        opened = [each for each in self.once if secrets.compare_digest(given.encode(), each.encode())]
+        if not opened and not self._matches(given):
+            return None
+        self.once = [each for each in self.once if each not in opened]
         cookie = f"{self._cookie}={self._token.decode()}; HttpOnly; SameSite=Strict; Path=/"
-        await _answer(send, 303, "", {"location": "/", "set-cookie": cookie})
+        if headers.get("sec-fetch-site") == "cross-site":
+            # A link on another site, such as a hosted notebook: what it redirects to would come without the
+            # cookie, so the page asks for itself.
+            page = _ONWARD, {"content-type": "text/html; charset=utf-8", "set-cookie": cookie}
+            return 200, *page
+        return 303, "", {"location": "/", "set-cookie": cookie}
 
 
 class TooLarge(Exception):  # noqa: N818
@@ -204,6 +223,10 @@ def _error(code: str, message: str) -> tuple[str, dict[str, str]]:
     body = json.dumps({"error": {"code": code, "message": message, "argument": None}})
     more = {"retry-after": "1"} if code == "too_many" else {}
     return body, {"content-type": "application/json", **more}
+
+
+def _is_front(scope: Scope) -> bool:
+    return bool(scope["path"] == "/" and scope["method"] in ("GET", "HEAD"))
 
 
 def _query(scope: Scope) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pynas.architecture import Architecture
@@ -72,13 +72,18 @@ class State:
         """Whether the search has ended for good."""
         return self.status in ENDED
 
-    def after(self, kind: str, fields: Mapping[str, Any]) -> Settings:
-        """The settings after an action, which is one of those that change them."""
-        if kind == "undo":
-            return self.done[-1][1]
-        if kind == "redo":
-            return self.undone[-1][1]
-        return combined(self.settings, kind, fields)
+    def after(self, kind: str, fields: Mapping[str, Any], begun: int) -> Settings:
+        """The settings after an action, which is one of those that change them.
+
+        Args:
+            kind: Its kind.
+            fields: Its fields.
+            begun: Number of trials that have begun: no undo takes the budget below that.
+        """
+        if kind not in ("undo", "redo"):
+            return combined(self.settings, kind, fields)
+        found = (self.done if kind == "undo" else self.undone)[-1][1]
+        return replace(found, budget=max(found.budget, begun))
 
     def apply(self, action: Action) -> None:
         """Do what an action says; it was checked when it was written."""
@@ -108,7 +113,7 @@ class State:
             ]
 
     def _change(self, action: Action) -> None:
-        before, after = self.settings, self.after(action.kind, action.fields)
+        before, after = self.settings, self.after(action.kind, action.fields, action.trial)
         if action.kind == "undo":
             self.undone.append((self.done.pop()[0], before))
         elif action.kind == "redo":

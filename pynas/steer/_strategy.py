@@ -87,6 +87,14 @@ class Adviser:
         costs.want(made.costs, f"strategy {settings.strategy}: cost")
         return made
 
+    def renew(self) -> None:
+        """Make the strategy anew before the next proposal, whatever it was asked before.
+
+        A strategy that said that nothing is left has been asked once more than one that is told so by a
+        stored action; only a new one goes on alike in both.
+        """
+        self._key = None
+
     def ask(
         self, settings: Settings, generation: int, trials: Sequence[Trial], counts: Callable[[Trial], bool]
     ) -> tuple[Architecture, float]:

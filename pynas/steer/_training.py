@@ -118,7 +118,7 @@ class SupernetTraining:
         self._steps: Generator[TrainingStep, None, Any] | None = None
         self._window: list[TrainingStep] = []
         self._kept = (0, 0)
-        self.broken = ""  # why the weights are not those that the number of steps says
+        self.at = 0  # steps, over all phases, that the weights have had
         self._initial = weights_version(model)
 
     # ---- where it stands ---------------------------------------------------------------------------
@@ -165,7 +165,9 @@ class SupernetTraining:
         if self.is_recorded(phase, step + 1):
             if (phase, step + 1) == self._kept:
                 self._load(phase)
+                self.at = total + 1
             return None
+        self.at = total + 1  # also if it fails: that is then the step which the weights are left at
         self._sampler.space = space
         if self._steps is None or phase != self._phase:
             self._open(phase, epochs)

@@ -120,7 +120,17 @@ class Working(ABC):
     @property
     def is_catching_up(self) -> bool:
         """Whether it repeats what the store, or a script, says that happened; no action can be done then."""
-        return bool(self._pending) or len(self.trials) < len(self.keeping.known)
+        return bool(self._pending) or len(self.trials) < len(self.keeping.known) or self._is_retraining
+
+    @property
+    def _is_retraining(self) -> bool:
+        """Whether the next step of training was taken already: a checkpoint has what came of it."""
+        phase = self.state.phase
+        return (
+            self._trains
+            and self.training is not None
+            and self.training.is_recorded(phase.number, phase.step + 1)
+        )
 
     @property
     def status(self) -> str:
@@ -143,7 +153,7 @@ class Working(ABC):
             return None
         if self.state.phase.status == "running":
             return "training"
-        if self._begun_trials >= self.state.settings.budget:
+        if self.begun_trials >= self.state.settings.budget:
             return None if busy else "budget"
         return "exhausted" if self.state.exhausted and not self.state.queue else None
 
@@ -166,7 +176,8 @@ class Working(ABC):
         return bool(state.queue) or not state.exhausted
 
     @property
-    def _begun_trials(self) -> int:
+    def begun_trials(self) -> int:
+        """Number of trials that have begun, with the one that runs."""
         return len(self.trials) + (self.unit is not None and self.unit.kind == "trial")
 
     @property
@@ -301,6 +312,8 @@ class Working(ABC):
     def _evaluation(self, proposal: Proposal) -> Callable[[], Evaluation]:
         if self.training is not None:
             training, steps = self.training, self.steps
+            if training.at != steps:
+                raise self._diverged(f"the weights are those of step {training.at}")
 
             def judge(architecture: Architecture) -> Evaluation:
                 return training.evaluate(architecture, steps)
@@ -316,8 +329,6 @@ class Working(ABC):
             raise RuntimeError("this unit of work is not under way")
         self.unit = None
         if self.state.status == "cancelled":
-            if unit.kind == "step" and self.training is not None:
-                self.training.broken = "the search was cancelled during a step of training"
             self._tell("state")
             return
         if unit.kind == "step":

@@ -56,7 +56,7 @@ class Page:
 
     def open(self) -> None:
         """Open the page in a browser."""
-        webbrowser.open(self.url)
+        webbrowser.open(self._server.once())
 
     def close(self) -> None:
         """End the search and the server; the store, if there is one, holds everything."""

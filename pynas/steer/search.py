@@ -38,7 +38,10 @@ if TYPE_CHECKING:
     from pynas.steer._training import SupernetTraining
     from pynas.tables import Table
 
-__all__ = ["STEPS", "SteeredSearch", "Unit"]
+__all__ = ["START", "STEPS", "SteeredSearch", "Unit"]
+
+START = "start"
+"""Whose actions those are that begin a search."""
 
 
 class SteeredSearch(Working):
@@ -167,7 +170,7 @@ class SteeredSearch(Working):
             self._exit.close()
             raise
         if not self._pending and not self.actions:
-            self._write("budget", {"trials": _budget(budget)}, "start")
+            self._write("budget", {"trials": _budget(budget)}, START)
 
     # ---- beginning and end ---------------------------------------------------------------------------
 
@@ -232,7 +235,7 @@ class SteeredSearch(Working):
         return admitted(self, kind, read)
 
     def _write(self, kind: str, fields: dict[str, Any], who: str) -> Action:
-        trial, step = self._begun_trials, self._begun_steps
+        trial, step = self.begun_trials, self._begun_steps
         if kind == "cancel":  # what runs is thrown away: it has not begun
             trial, step = len(self.trials), self.steps
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
@@ -245,6 +248,8 @@ class SteeredSearch(Working):
         before = self.state.settings
         self.state.apply(action)
         self.actions.append(action)
+        if action.kind == "exhausted":
+            self.adviser.renew()
         if action.kind in ("train", "train_stop", "stop", "cancel") and self.training is not None:
             self._end_phase_of(action)
         if before.weights != self.state.settings.weights:

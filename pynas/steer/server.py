@@ -97,11 +97,8 @@ async def stream(desk: Desk, since: int) -> AsyncIterator[str]:
             if desk.steering is not steering or events is None:
                 yield f'event: reset\ndata: {{"session":"{desk.steering.session}"}}\n\n'
                 return
-            states = [event.revision for event in events if event.kind == "state"]
             for event in events:
                 since = event.revision
-                if event.kind == "state" and event.revision != states[-1]:
-                    continue  # a later one says it all
                 yield f"id: {event.revision}\nevent: {event.kind}\ndata: {event.data}\n\n"
             if not events:
                 try:
@@ -187,7 +184,7 @@ class Server:
         shown = f"[{host}]" if ":" in host else host
         local = ("127.0.0.1", "localhost", "[::1]") if is_loopback(host) else ()
         hosts = tuple(f"{name}:{self.port}" for name in dict.fromkeys((shown, *local, *names)))
-        app: Any = application(desk, token=self.token, hosts=hosts, port=self.port)
+        self._guard = app = application(desk, token=self.token, hosts=hosts, port=self.port)
         address = names[0] if names and not is_loopback(host) else shown
         self.address = f"http://{address}:{self.port}/"
         self.url = f"{self.address}?token={self.token}"
@@ -203,6 +200,12 @@ class Server:
         self._server = uvicorn.Server(settings)
         self._thread = threading.Thread(target=self._run, name="pynas-server", daemon=True)
         self._thread.start()
+
+    def once(self) -> str:
+        """The address with a secret that opens it one time, for a browser's command line."""
+        secret = new_token()
+        self._guard.once = [*self._guard.once[-9:], secret]
+        return f"{self.address}?token={secret}"
 
     def _run(self) -> None:
         self._socket.listen(128)

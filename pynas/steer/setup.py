@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from pynas._errors import UserError
-from pynas.steer.search import SteeredSearch
+from pynas.steer.search import START, SteeredSearch
 from pynas.store import Run, Store
 
 if TYPE_CHECKING:
@@ -125,13 +125,20 @@ def begin(
 
 
 def start(search: SteeredSearch, setup: Setup) -> None:
-    """Let a new search run: train the supernet first, where there is one; nothing if it was begun before."""
-    if search.is_catching_up or len(search.actions) > 1:
+    """Let a new search run: train the supernet first, where there is one; nothing if it was begun before.
+
+    A search that was killed in between is begun to the end.
+    """
+    search.do_due()
+    if search.is_catching_up or search.trials or search.steps:
         return
-    if search.training is not None and setup.epochs:
-        search.act("train", epochs=setup.epochs, who="start")
-    if search.training is None or setup.epochs:
-        search.act("resume", who="start")
+    done = {action.kind for action in search.actions if action.who == START}
+    if any(action.who != START for action in search.actions):
+        return
+    if search.training is not None and setup.epochs and "train" not in done:
+        search.act("train", epochs=setup.epochs, who=START)
+    if (search.training is None or setup.epochs) and "resume" not in done:
+        search.act("resume", who=START)
 
 
 def stored_setup(store: Store, run: int | None = None) -> tuple[Run, Setup]:

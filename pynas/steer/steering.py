@@ -8,7 +8,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from pynas._errors import UserError
@@ -124,7 +124,11 @@ class Steering:
             with contextlib.suppress(queue.Empty):
                 self._inbox.get(block=wait != 0.0, timeout=wait)()
             if self._dirty and time.monotonic() - self._last_state >= _STATE_EVERY:
-                self._publish_state()
+                try:
+                    self._publish_state()
+                except Exception as error:  # of a space's own texts, say: pages have to hear of it
+                    self._fail(error)
+                    self._last_state = time.monotonic()
 
     def _begin(self) -> None:
         try:
@@ -181,7 +185,12 @@ class Steering:
         self._log.publish("state", numbered)
 
     def _document(self) -> dict[str, Any]:
-        document = {"session": self.session, **state_document(self._search)}
+        try:
+            document = {"session": self.session, **state_document(self._search)}
+        except Exception:
+            if not self._fault:
+                raise
+            document = dict(self._state)  # the last one that could be made, with the reason
         document["offers"] = self._offers
         if self._fault:
             document["search"] = {**document["search"], "status": "failed", "message": self._fault}
@@ -223,9 +232,12 @@ class Steering:
 
     def compute(self, work: Callable[[], _T]) -> _T:
         """The result of ``work`` in the thread that trains and evaluates, between two units."""
-        if self._closing:
-            raise Ended("the search has been closed")
-        return self._compute.submit(work).result()
+        try:
+            return self._compute.submit(work).result()
+        except (CancelledError, RuntimeError):
+            if not self._closing:
+                raise
+            raise Ended("the search has been closed") from None
 
     def act(self, kind: str, *, who: str = "python", **fields: Any) -> Action:
         """As :meth:`SteeredSearch.act`."""
@@ -330,11 +342,13 @@ class Steering:
             if not self._blocks_wanted.wait(1.0):
                 continue
             self._blocks_wanted.clear()
+            start = time.monotonic()
             try:
                 self._publish("blocks", self.blocks())
-            except UserError:
+            except Ended:
                 return
-            time.sleep(_BLOCKS_EVERY)
+            # Where there is much to resample, most of the processor is left to the search.
+            time.sleep(max(_BLOCKS_EVERY, 4 * (time.monotonic() - start)))
 
     # ---- events --------------------------------------------------------------------------------------
 

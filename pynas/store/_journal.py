@@ -47,6 +47,14 @@ class Journal:
                 found.append(_records.action_of(row, number))
         return tuple(found)
 
+    def count(self) -> int:
+        """Number of actions of the run, without reading them."""
+        if not self._is_there:
+            return 0
+        query = sa.select(sa.func.count()).select_from(ACTIONS).where(ACTIONS.c.run == self._run.id)
+        with self._store._transaction() as connection:
+            return int(connection.execute(query).scalar_one())
+
     def append(self, action: Action) -> None:
         """Write an action; it is committed when this returns."""
         with self._store._transaction() as connection:

@@ -158,6 +158,12 @@ class Store:
                     raise DamageError(str(error)) from error
         return tuple(trials)
 
+    def count(self, run: Run) -> int:
+        """Number of trials of a run, without reading them."""
+        query = sa.select(sa.func.count()).select_from(TRIALS).where(TRIALS.c.run == run.id)
+        with self._transaction() as connection:
+            return int(connection.execute(query).scalar_one())
+
     def state(self, run: Run) -> tuple[int, dict[str, Any]] | None:
         """The latest strategy state of a run, with its number of trials; None if there is none."""
         count = sa.select(sa.func.count()).where(TRIALS.c.run == run.id).scalar_subquery().label("trials")

@@ -59,6 +59,9 @@ def test_a_page_is_served_until_ctrl_c_and_the_search_is_replayed(tmp_path: Path
     ("arguments", "reason"),
     [
         (("--resume",), "--resume needs --store"),
+        (("--resume", "--store", "x.db", "--seed", "3"), "--seed: --resume goes on with what the store says"),
+        (("--resume", "--store", "x.db", *CELL), "--space: --resume goes on"),
+        (("--space", "mbv2_zico", "--evaluator", "params"), "no fixed number of decisions"),
         (("--host", "0.0.0.0"), "needs --token-file"),
         (("--device", "quantum"), "--device: expected cpu or cuda"),
         (("--space", "epnas", "--evaluator", "params"), "no fixed number of decisions"),

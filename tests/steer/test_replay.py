@@ -165,7 +165,7 @@ with begin(space, setup, store=Path(sys.argv[1]), budget=14, resume=Path(sys.arg
 
 
 @pytest.mark.slow
-def test_a_killed_search_with_a_supernet_ends_the_same(tmp_path: Path) -> None:
+def test_a_killed_search_with_a_supernet_ends_the_same(tmp_path: Path, one_thread: None) -> None:
     """SIGKILL at several moments; the script ``experiments/steering_kills.py`` does it at twenty."""
     whole = tmp_path / "whole.db"
     subprocess.run([sys.executable, "-c", CHILD, whole], cwd=ROOT, check=True, capture_output=True)

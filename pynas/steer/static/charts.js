@@ -18,6 +18,9 @@ function plotly() {
   return loading;
 }
 
+// plotly reads tags in titles and names; those here may come from anybody's file.
+const plain = (text) => (typeof text === "string" ? text.replaceAll("&", "&amp;").replaceAll("<", "&lt;") : text);
+
 const drawn = new Map();
 const visible = new WeakSet();
 
@@ -54,10 +57,10 @@ async function render(box) {
   const ink = variable("ink");
   const axis = { gridcolor: variable("grid"), zerolinecolor: variable("grid"), linecolor: variable("muted"), automargin: true, fixedrange: true };
   const { xaxis, yaxis, ...rest } = layout;
-  const title = (given) => ({ ...axis, ...given, title: given?.title ? { text: given.title, standoff: 6 } : undefined });
+  const title = (given) => ({ ...axis, ...given, title: given?.title ? { text: plain(given.title), standoff: 6 } : undefined });
   library.react(
     box,
-    traces(colours()),
+    traces(colours()).map((trace) => ({ ...trace, name: plain(trace.name) })),
     {
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: ink, size: 12, family: "system-ui, sans-serif" },
       margin: { l: 48, r: 14, t: 8, b: 40 }, showlegend: true, hovermode: "closest",

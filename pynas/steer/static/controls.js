@@ -31,11 +31,13 @@ function sure(kind) {
   dialog.showModal();
 }
 
-const undo = button("Undo", "Undo the last change", () => act("undo"));
-const redo = button("Redo", "Do again what was undone", () => act("redo"));
+// With the number of what the analyst saw: on another page somebody may have done something meanwhile.
+const last = (kind) => (model.state[kind] ? { of: model.state[kind].action } : {});
+const undo = button("Undo", "Undo the last change", () => act("undo", last("undo")));
+const redo = button("Redo", "Do again what was undone", () => act("redo", last("redo")));
 $("controls").append(...Object.values(controls), h("span", { class: "gap" }), undo, redo);
 $("actions-tools").append(
-  button("Undo …", "See what undoing the last change would do", () => consider("undo", {}, "Undo the last change"), { id: "undo-look" }),
+  button("Undo …", "See what undoing the last change would do", () => consider("undo", last("undo"), "Undo the last change"), { id: "undo-look" }),
 );
 
 const bar = h("progress", { max: 1, value: 0, "aria-label": "Trials of the budget" });
