@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from pynas._errors import UserError
 from pynas.store import Store
 from pynas.testing.fuzz._readers import READERS
 from pynas.trial import Trial
 from tests.damage import same
 from tests.file_formats import FORMATS
-from tests.stored.searches import SEARCHES, TRIALS, run
+from tests.stored.searches import FORMER_OPTIONS, SEARCHES, TRIALS, run
 
 pytestmark = pytest.mark.slow
 
@@ -56,7 +57,25 @@ def test_a_search_goes_on(name: str, tmp_path: Path) -> None:
     resumed = run(name, store, TRIALS + 6, resume=True)
     with Store(store) as opened:
         assert len(opened.runs()) == before, "it began anew"
-    assert content(resumed.trials) == content(run(name, None, TRIALS + 6).trials)
+    anew = run(name, None, TRIALS + 6, **FORMER_OPTIONS.get(name, {}))
+    assert content(resumed.trials) == content(anew.trials)
+
+
+def test_a_search_goes_on_by_the_options_that_it_began_with(tmp_path: Path) -> None:
+    store = shutil.copy(STORED / "searches.db", tmp_path)
+    options = FORMER_OPTIONS["layers"]["strategy_options"]
+    resumed = run("layers", store, TRIALS + 2, resume=True)
+    assert "procedure" not in resumed.run.config.config["strategy"]
+    explicit = run("layers", store, TRIALS + 4, resume=True, strategy_options=options)
+    assert explicit.run.id == resumed.run.id
+    with pytest.raises(UserError, match="procedure"):
+        run("layers", store, TRIALS + 4, resume=True, strategy_options={"procedure": "published"})
+    # A search of today beside it: another run, found again as such.
+    today = run("layers", store, 4)
+    assert today.run.id != resumed.run.id
+    again = run("layers", store, 6, resume=True)
+    assert again.run.id == today.run.id
+    assert content(again.trials) == content(run("layers", None, 6).trials)
 
 
 def content(trials: Sequence[Trial]) -> list[object]:

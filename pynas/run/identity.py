@@ -59,6 +59,11 @@ class Identity:
             for each in self.described:
                 each.searched()
 
+    def is_in(self, store: Store) -> bool:
+        """Whether ``store`` has this run, under its present or its former name."""
+        keys = {run.config.key() for run in store.runs()}
+        return self.config.key() in keys or self.former.key() in keys
+
     def in_store(self, store: Store, resume: bool) -> RunConfig:
         """The configuration under which ``store`` has this run, or should have it.
 
@@ -108,7 +113,7 @@ def identity_of(
     config: dict[str, Any] = {
         "space": described[0].description,
         "strategy": plain(
-            {**strategies.options(strategy), **options, **depends}, "strategy_options", of_any=True
+            {**strategies.recorded(strategy, options), **depends}, "strategy_options", of_any=True
         ),
         "evaluator": described[1].description if described[1:] else declared,
         "table": None if table is None else table_facts(table),

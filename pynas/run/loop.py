@@ -7,7 +7,7 @@ import operator
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -18,11 +18,11 @@ from pynas._user_values import shown
 from pynas.architecture import Architecture
 from pynas.hardware.costs import Costs
 from pynas.run.evaluation import evaluated, with_accuracy
-from pynas.run.identity import identity_of
+from pynas.run.identity import Identity, identity_of
 from pynas.run.objectives import checked, completed, split, summary
 from pynas.run.recorder import Recorder
 from pynas.store import Run, Store
-from pynas.strategies import Infeasible
+from pynas.strategies import Infeasible, SearchStrategy
 from pynas.trial import Evaluation, Evaluator, Proposal, Status, Trial, members_of
 
 if TYPE_CHECKING:
@@ -147,30 +147,39 @@ def search(
     costs.of_task(**task)
     costs.want([name for name in names if name in known], "objective")
     chosen = dict(strategy_options or {})
-    searcher = strategies.create(
-        strategy, space, seed=seed, feasible=costs.feasible, objectives=objectives, **chosen
-    )
-    costs.want(searcher.costs, f"strategy {strategy}: cost")
-    identity = identity_of(
-        space,
-        strategy,
-        seed,
-        objectives,
-        costs.bounds,
-        searcher=searcher,
-        options=chosen,
-        evaluator=None if evaluator is _nothing else evaluator,
-        table=table,
-        hardware=hardware,
-        task=task,
-        extra=extra,
-    )
+
+    def made(options: Mapping[str, Any]) -> tuple[SearchStrategy, Identity]:
+        searcher = strategies.create(
+            strategy, space, seed=seed, feasible=costs.feasible, objectives=objectives, **options
+        )
+        costs.want(searcher.costs, f"strategy {strategy}: cost")
+        identity = identity_of(
+            space,
+            strategy,
+            seed,
+            objectives,
+            costs.bounds,
+            searcher=searcher,
+            options=options,
+            evaluator=None if evaluator is _nothing else evaluator,
+            table=table,
+            hardware=hardware,
+            task=task,
+            extra=extra,
+        )
+        return searcher, identity
+
+    searcher, identity = made(chosen)
     scored = [name for name in names if name not in known]
-    with (
-        _opened(store) as opened,
-        _evaluations(evaluator, min(workers, budget), scored) as evaluate,
-        identity.in_use(),
-    ):
+    with ExitStack() as stack:
+        opened = stack.enter_context(_opened(store))
+        before = strategies.former(strategy, chosen)
+        if resume and opened is not None and before != chosen and not identity.is_in(opened):
+            older = made(before)
+            if older[1].is_in(opened):  # begun when the strategy had fewer options
+                searcher, identity = older
+        evaluate = stack.enter_context(_evaluations(evaluator, min(workers, budget), scored))
+        stack.enter_context(identity.in_use())
         recorder = Recorder(opened, identity, searcher, resume, workers)
         if recorder.run.config is not identity.config:
             _check_costs(recorder, costs, table)
@@ -184,18 +193,18 @@ def search(
             if not proposals:
                 break
             architecture = proposals[0].architecture
-            before = time.perf_counter()
+            begun = time.perf_counter()
             evaluation = evaluate(number, proposals[: budget - number])
-            evaluating += time.perf_counter() - before
+            evaluating += time.perf_counter() - begun
             is_first = number == 0
             evaluation = completed(evaluation, objectives, costs, costs(architecture), architecture, is_first)
             if table is not None:
                 evaluation = with_accuracy(evaluation, table, architecture, is_first)
             trial = recorder.record(evaluation)
             if on_trial is not None:
-                before = time.perf_counter()
+                begun = time.perf_counter()
                 on_trial(trial)
-                evaluating += time.perf_counter() - before
+                evaluating += time.perf_counter() - begun
         end = time.perf_counter()
     trials = tuple(recorder.trials)
     best, pareto, volume = summary(trials, objectives, costs.names)

@@ -46,7 +46,8 @@ class SearchSpace(Noted, ABC):
     - ``index``, ``from_index`` and ``size`` together if there is a published index order, or if constraints
       exclude part of the product,
     - :meth:`example_inputs` and :meth:`output_shape` if inputs are not images or outputs not logits,
-    - ``mutate``, ``neighbours`` and :meth:`distance` together if a move changes several decisions.
+    - ``mutate``, ``neighbours`` and :meth:`distance` together if a move changes several decisions,
+    - :meth:`replace` if a published evolution of the space makes children in another way than by moves.
 
     A space whose architectures vary in the number of decisions is an :class:`OpenEndedSpace`.
 
@@ -171,6 +172,16 @@ class SearchSpace(Noted, ABC):
             if self.is_valid(mutant):
                 return Architecture(self.name, mutant)
         raise RuntimeError(f"{self.name}: {self.format(arch)} has no valid neighbour in {_MAX_DRAWS} draws")
+
+    def replace(self, arch: Architecture, replacements: int, rng: random.Random) -> Architecture | None:
+        """A child as the published evolution of this space makes it; by default, so many moves by mutate.
+
+        It may be ``arch`` itself. None if it is outside the space: the published search then draws another
+        parent.
+        """
+        for _ in range(replacements):
+            arch = self.mutate(arch, rng)
+        return arch
 
     def crossover(self, a: Architecture, b: Architecture, rng: random.Random) -> Architecture:
         """Uniform crossover: each decision from ``a`` or ``b`` with equal probability.

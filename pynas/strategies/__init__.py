@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pynas._errors import UserError
@@ -56,6 +56,22 @@ def options(name: str) -> dict[str, Any]:
     return {key: parameter.default for key, parameter in parameters if key not in _SHARED_ARGUMENTS}
 
 
+def recorded(name: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """All options of a strategy as a store records them.
+
+    An option of :attr:`SearchStrategy.added` at the value of before is left out: earlier versions did not
+    record it, and the search is the same.
+    """
+    added = get(name).added
+    values = {**options(name), **chosen}
+    return {key: value for key, value in values.items() if not (key in added and added[key] == value)}
+
+
+def former(name: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """``chosen`` as an earlier version understood it."""
+    return {**get(name).added, **chosen}
+
+
 def create(
     name: str,
     space: SearchSpace,
@@ -92,7 +108,9 @@ __all__ = [
     "SuccessiveHalving",
     "ZiCoEvolution",
     "create",
+    "former",
     "get",
     "names",
     "options",
+    "recorded",
 ]

@@ -8,7 +8,7 @@ import random
 import struct
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pynas._errors import UserError
 from pynas._plural import counted
@@ -75,6 +75,9 @@ class SearchStrategy(ABC):
         self._seen: dict[tuple[int, ...], None] = {}
         # The rest of the space, by key; None until sampling has become too slow.
         self._remaining: dict[tuple[int, ...], Architecture] | None = None
+
+    added: ClassVar[Mapping[str, Any]] = {}
+    """Options that earlier versions did not have, each with the value by which those versions searched."""
 
     costs: Sequence[str] = ()
     """Names of costs that the strategy reads from the metrics of trials."""

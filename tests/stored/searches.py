@@ -61,6 +61,9 @@ SEARCHES: dict[str, dict[str, Any]] = {
 }
 """One of each kind; custom spaces end at their size."""
 
+FORMER_OPTIONS: dict[str, dict[str, Any]] = {"layers": {"strategy_options": {"procedure": "moves"}}}
+"""Those that the stored searches had and that are not the defaults of today."""
+
 
 def run(name: str, store: Path | None, budget: int, **options: Any) -> pynas.SearchResult:
     """Run one of :data:`SEARCHES`."""

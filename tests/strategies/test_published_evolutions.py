@@ -108,6 +108,7 @@ def test_open_ended_spaces_too() -> None:
         ("spos_evolution", {"mutations": 40}, "at most population_size=50"),
         ("spos_evolution", {"mutation_probability": 0.0}, "mutation_probability"),
         ("zico_evolution", {"pool_size": 0}, "pool_size: expected at least 1"),
+        ("zico_evolution", {"procedure": "mine"}, "procedure: expected one of published, moves, got 'mine'"),
         ("zico_evolution", {"initial": "9-9"}, "not a toy architecture"),
     ],
 )

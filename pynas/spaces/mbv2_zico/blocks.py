@@ -14,6 +14,13 @@ TYPES: Final = tuple(f"E{expansion}K{kernel}" for kernel in KERNELS for expansio
 
 RATIOS: Final = (2.5, 2, 1.5, 1.25, 1, 1 / 1.25, 1 / 1.5, 1 / 2, 1 / 2.5)
 DEPTH_CHANGES: Final = (-2, -1, 0, 1, 2)
+PUBLISHED_WEIGHTS: Final = tuple(min(len(TYPES), len(TYPES) + 1 - kind) for kind in range(len(TYPES)))
+"""How often each type is among the choices of the published search, of 89 in all.
+
+Its list of blocks grows by one type at a time, and every state of it is kept. A state that was kept still
+gets the next type, since that is appended before the list is copied: so the first two types are in all twelve
+states, the third in eleven, and the last one in two.
+"""
 SPLIT_FROM: Final = 6
 """Super-blocks of at least so many sub-layers are split in two; the first gets half of this number."""
 
@@ -121,6 +128,12 @@ def draw(block: Block, rng: random.Random) -> Block:
         rng.choice(widths(block.bottleneck)),
         rng.choice(depths(block.layers)),
     )
+
+
+def draw_published(block: Block, rng: random.Random) -> Block:
+    """A replacement as the published search draws it: its type by :data:`PUBLISHED_WEIGHTS`, else uniform."""
+    (kind,) = rng.choices(range(len(TYPES)), PUBLISHED_WEIGHTS)
+    return draw(block, rng)._replace(kind=kind)
 
 
 def split(block: Block) -> tuple[Block, ...]:

@@ -52,12 +52,13 @@ class MBV2ZiCo(OpenEndedSpace):
     A move replaces the stem or one super-block. A stem gets another width. A super-block gets any of the 12
     types, a width and a bottleneck from nine ratios of the current ones (rounded to multiples of 8, at least
     8), and up to two sub-layers more or fewer. One that reaches six or seven sub-layers is split into three
-    and the rest (Zen-NAS' public code gives the second block three in both cases). Moves never join blocks,
-    so they are not reversible. The last convolution never changes. The bound of 65,536 on all widths is
-    pynas's own: without ``max_flops`` a walk would exceed any.
+    and the rest, as in the codes of ZiCo and of Zen-NAS (whose first version gave the second block three in
+    both cases). Moves never join blocks, so they are not reversible. The last convolution never changes. The
+    bound of 65,536 on all widths is pynas's own: without ``max_flops`` a walk would exceed any.
 
-    Published searches mutate by two replacements, or fewer if they draw the same place twice or the last
-    convolution. Here a mutation that would change nothing is drawn again. There is no published crossover:
+    :meth:`replace` is what the published searches do, and the strategy ``zico_evolution`` uses it. Other
+    strategies use :meth:`mutate`, which draws types uniformly and draws again what would change nothing or
+    leave the space. There is no published crossover:
     here a child takes each stage (from one stride of 2 to the next) from either parent. Nor is there a
     published sampling distribution: :meth:`sample` makes 1 to 5 moves from :data:`START`.
 
@@ -65,7 +66,7 @@ class MBV2ZiCo(OpenEndedSpace):
         max_layers: Upper bound of :meth:`depth`; 16 in the published search for 1 GFLOPs, 14 for 450 and 600
             MFLOPs. None for no bound.
         max_flops: Upper bound of :meth:`published_flops`, such as 450e6; None for no bound.
-        replacements: Number of replacements in a mutation.
+        replacements: Number of replacements in :meth:`mutate`.
         residual: Whether networks have residual links. Published searches score without and train with links.
         squeeze_excite: Whether squeeze-and-excitation (ratio 0.25) follows every depthwise convolution, as in
             the published training but not in the search.
@@ -162,6 +163,29 @@ class MBV2ZiCo(OpenEndedSpace):
     def mutate(self, arch: Architecture, rng: random.Random) -> Architecture:
         """Replace up to ``replacements`` of stem and super-blocks at once."""
         return Architecture(self.name, self._replaced(self.check(arch), self.replacements, rng))
+
+    def replace(self, arch: Architecture, replacements: int, rng: random.Random) -> Architecture | None:
+        """Draw ``replacements`` places and replace their blocks, as the published searches do.
+
+        A place is the stem, a super-block or the last convolution, drawn uniformly; one drawn twice is
+        replaced once, and the last convolution never changes. Each choice of the stem's width, or of a
+        block's width, bottleneck and sub-layers, is equally likely; the present one is among them. Its type
+        is drawn by the list of the authors' code: E1K3 and E2K3 each with 12/89, falling to 2/89 for E6K7,
+        so that kernels of 3, 5 and 7 come with .51, .34 and .16. Nothing is drawn again.
+
+        Returns:
+            The architecture, which may be ``arch`` itself; None if it is outside the limits of the space.
+        """
+        stem, last, *_ = decisions = self.check(arch)
+        blocks = blocks_of(decisions)
+        places = {rng.randrange(len(blocks) + 2) for _ in range(replacements)}
+        changed: list[int] = []
+        for place, block in enumerate(blocks, start=1):
+            new = parts.split(parts.draw_published(block, rng)) if place in places else (block,)
+            changed.extend(itertools.chain(*new))
+        new_stem = rng.choice(parts.widths(stem)) if 0 in places else stem
+        mutant = (new_stem, last, *changed)
+        return Architecture(self.name, mutant) if self.is_valid(mutant) else None
 
     def _replaced(self, decisions: tuple[int, ...], replacements: int, rng: random.Random) -> tuple[int, ...]:
         stem, last, *_ = decisions
