@@ -218,8 +218,10 @@ NO_WEIGHT = (
 
 def _should_count(proxy: Proxy, statistics: Statistics) -> bool:
     """Whether a sum over weights has found none in a network with parameters that look like some."""
-    if not proxy.over_weights or not isinstance(proxy.probe, BatchProbe) or statistics.matrices:
+    if not proxy.over_weights or not isinstance(proxy.probe, BatchProbe):
         return False
+    if statistics.matrices and any(need.needs_pass for need in proxy.needs):
+        return False  # none of which the loss depends on
     return any(w.dim() > 1 for w in statistics.weights.values())
 
 

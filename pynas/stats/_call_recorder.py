@@ -18,7 +18,7 @@ from pynas.stats._collector import Collector, Use
 from pynas.stats._fast import Memo
 from pynas.stats._following import Following, IrregularError
 from pynas.stats._functions import traits_of
-from pynas.stats._layout import Layout, Unknown, Where
+from pynas.stats._layout import Layout, Unknown, Where, together
 from pynas.stats._mixing import NeedsScoutError, mix, operands
 from pynas.stats._problems import Problem, UnsupportedLayerError
 from pynas.stats._scout import Scouted
@@ -214,13 +214,15 @@ class CallRecorder(Following, TorchFunctionMode):
     def _layout_of_call(self, operator: str, x: Tensor, used: Sequence[Tensor]) -> Layout | None:
         """The layout; None, and a problem noted, where the samples are nowhere in particular."""
         try:
-            return self.layout(x)
+            layout = self.layout(x)
         except IrregularError:
-            self.problem(
-                used,
-                f"is used by {operator} on an input of {tuple(x.shape)}, {_lost(self.where(x), self.batch)}",
-            )
-            return None
+            lost = _lost(self.where(x), self.batch)
+        else:
+            if layout.dim < x.dim() - together(operator, x, used):
+                return layout
+            lost = f"whose samples are in dimension {layout.dim}, which that takes together"
+        self.problem(used, f"is used by {operator} on an input of {tuple(x.shape)}, {lost}")
+        return None
 
     def once_only(self) -> None:
         """Called before a node that cannot be differentiated twice is made; an error where that is needed."""

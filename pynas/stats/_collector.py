@@ -30,6 +30,12 @@ class Use:
     matrix: bool
 
 
+DIFFERENTIATES = (
+    "model: its forward differentiates itself (torch.autograd.grad), which cannot be followed; pass "
+    "fallback=('',) to take the gradients of the whole model group by group through torch.func (slower)"
+)
+
+
 class LeakError(Exception):
     """Parameters that are asked for reach the loss by a way that nobody saw."""
 
@@ -101,11 +107,7 @@ class Collector:
     def deliver(self, use: Use, product: GradientProduct) -> None:
         """Take a call's product in backward."""
         if not self.open:
-            raise UserError(
-                "model: its forward differentiates itself (torch.autograd.grad), which cannot be followed; "
-                "pass fallback=('',) to take the gradients of the whole model group by group through "
-                "torch.func (slower)"
-            )
+            raise UserError(DIFFERENTIATES)
         weight, bias = use.weight, use.bias
         if self._alone(weight) and self._alone(bias):
             assert not isinstance(weight, Derivation)

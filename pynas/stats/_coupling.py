@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from pynas.stats._functions import name_of
-from pynas.stats._layout import COUPLED, DATA, MIXED, ORDER, Layout, Unknown, Where
-from pynas.stats._propagation import QUANTISES, is_pointwise
+from pynas.stats._layout import COUPLED, DATA, MIXED, ORDER, PAIRS, Layout, Unknown, Where
+from pynas.stats._propagation import BATCHED, QUANTISES, is_pointwise
 
 if TYPE_CHECKING:
     from pynas.stats._following import Following
@@ -32,6 +32,12 @@ MOVES = {**dict.fromkeys(("sort", "argsort", "flip", "msort", "flipud", "fliplr"
 FIXED = {"msort": 0, "flipud": 0, "fliplr": 1}
 LAST = {"sort", "argsort", "topk", "diff"}  # whose dimension is the last one where none is named
 INDEXES = {"index_select": 1, "gather": 1, "take_along_dim": 2, "take_along_axis": 2}
+# These write rows, or parts of them, where an index says: by their numbers, and value by value.
+WRITES_ROWS = {"index_copy", "index_add", "index_reduce"}
+WRITES_VALUES = {"scatter", "scatter_add", "scatter_reduce"}
+# From their third dimension on, these take values together, or by their places.
+WINDOWS = {*BATCHED, "grid_sample", "grid_sampler", "unfold", "fold"} - {"batch_norm"}
+FLAT = {"take", "put", "put_"}  # whose index counts all values of a tensor
 # Whatever these put out may be in order although what they get is not.
 PUTS_BACK = {
     *INDEXES, "flip", "flipud", "roll", "sort", "setitem", "index_copy", "index_copy_", "index_add",
@@ -39,6 +45,7 @@ PUTS_BACK = {
 }  # fmt: skip
 SHUFFLED = Unknown(ORDER)
 MIXTURE = Unknown(COUPLED)
+TAINTS = (MIXTURE, SHUFFLED)  # what is known of samples whatever a measurement of few says
 MEASURED = (Unknown(DATA), Unknown(MIXED))
 
 
@@ -57,6 +64,8 @@ def coupled(
         return SHUFFLED  # packed sequences, sorted by length
     shuffled = together = False
     for t, place in samples:
+        if place == Unknown(PAIRS):  # a row and a column for each sample: what comes of it is of several
+            return MIXTURE
         if place is None:
             # What has no dimension of samples, but something of them in it, has something of several.
             if t.is_floating_point() and name not in QUANTISES:
@@ -89,10 +98,16 @@ def _by_call(
         over = isinstance(place, Layout) and place.dim == x.dim() - 1
         over = over or (isinstance(other, Layout) and other.dim == max(args[1].dim() - 2, 0))
         return SHUFFLED if over else where
-    if name == "embedding" and len(args) > 1 and id(args[1]) in places:
+    if name in ("embedding", "embedding_bag") and len(args) > 1 and id(args[1]) in places:
         return SHUFFLED  # samples as the table
     if not isinstance(place, Layout):
         return where
+    if name in WINDOWS and place.dim > 1:
+        return MIXTURE
+    if name in FLAT:
+        return SHUFFLED
+    if _writes_others(following, name, args, kwargs, places, place):
+        return SHUFFLED
     if name in MIXES or name in MOVES:
         if place.dim not in _dims(name, args, kwargs, x.dim()):
             return where
@@ -101,6 +116,50 @@ def _by_call(
     if takes or (name in INDEXES and _selects_others(following, name, args, kwargs, x, place, where)):
         return SHUFFLED
     return where
+
+
+def kept(places: Sequence[tuple[Tensor, Where]], where: Unknown) -> Unknown:
+    """``where``, a measured one, or what holds for all that comes of the samples that went in."""
+    found = [place for _, place in places]
+    return next((known for known in TAINTS if known in found), where)
+
+
+def _writes_others(
+    following: Following,
+    name: str,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    places: Mapping[int, Where],
+    place: Layout,
+) -> bool:
+    """Whether samples are written into rows of others, in a tensor with samples at ``place``."""
+    plain = name.rstrip("_")
+    x = args[0]
+    if plain in ("setitem", "index_put"):
+        index = args[1] if len(args) > 1 else kwargs.get("indices")
+        value = args[2] if len(args) > 2 else kwargs.get("values")
+        if not isinstance(value, Tensor) or id(value) not in places or not _by_rows(index):
+            return False
+        given = places[id(value)]
+        index = tuple(index) if isinstance(index, list) and plain == "index_put" else index
+        return not isinstance(given, Layout) or _takes_others(following, index, x, place, given)
+    if plain not in WRITES_ROWS | WRITES_VALUES:
+        return False
+    options = dict(zip(("dim", "index", "source"), args[1:4], strict=False)) | dict(kwargs)
+    dim, index, value = options.get("dim"), options.get("index"), options.get("source", options.get("src"))
+    if not isinstance(value, Tensor) or id(value) not in places:
+        return False  # constants, which are no sample's
+    given = places[id(value)]
+    if not isinstance(dim, int) or not isinstance(index, Tensor) or not isinstance(given, Layout):
+        return True
+    if dim % x.dim() != place.dim:
+        return False
+    rows = index.detach().long().cpu()
+    size = rows.shape[place.dim] if plain in WRITES_VALUES else len(rows)
+    own = torch.arange(size) // given.after % following.batch
+    if plain in WRITES_VALUES:
+        own = own.view(-1, *(1,) * (rows.dim() - place.dim - 1))
+    return given.dim != place.dim or not bool((rows // place.after % following.batch == own).all())
 
 
 def _by_rows(index: Any) -> bool:

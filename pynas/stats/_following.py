@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pynas._errors import UserError
 from pynas.stats._copies import copies_of, meet_in_order
-from pynas.stats._coupling import coupled
+from pynas.stats._coupling import TAINTS, coupled, kept
 from pynas.stats._derivation import Derivation
 from pynas.stats._functions import name_of
 from pynas.stats._layout import DATA, Layout, Unknown, Where
@@ -112,6 +112,11 @@ class Following:
                     continue  # no values of samples: zeros of their dtype, for one
                 if isinstance(where, Layout):
                     where = coupled(self, func, args, kwargs, tensors, samples, where)
+                elif isinstance(where, Unknown) and self.measured is not None:
+                    where = kept(samples, where)
+                inner = self.marks.found(y)  # of a call inside this one, which may have said more
+                if inner is not None and inner[1] in TAINTS and not any(y is t for t in tensors):
+                    where = inner[1]
                 if any(y is t for t in tensors) and not any(y is t for t, _ in samples):
                     self.marks.written(y)
                 if copies is not None and where is None and y.requires_grad:

@@ -20,7 +20,7 @@ PLAIN = {
     "invert": "bitwise_not",
 }  # fmt: skip
 
-
+OWN = {"aten", "prim", "prims", ""}  # namespaces of PyTorch's own operators
 # What these give or do depends on where in memory the values of a tensor are.
 MEMORY = {
     "as_strided", "as_strided_", "as_strided_copy", "as_strided_scatter", "stride", "storage_offset",
@@ -37,6 +37,7 @@ class Traits(NamedTuple):
         is_python: PyTorch's own Python code runs inside it.
         changes: It writes into its first argument, by its name.
         reads_memory: What it gives or does depends on strides.
+        is_foreign: It is an operator that somebody has added to PyTorch's own.
     """
 
     name: str
@@ -44,12 +45,15 @@ class Traits(NamedTuple):
     is_python: bool
     changes: bool
     reads_memory: bool
+    is_foreign: bool
 
 
 @lru_cache(maxsize=4096)
 def traits_of(func: Func) -> Traits:
     """What is known of ``func``."""
     raw = str(getattr(func, "__name__", func))
+    if isinstance(func, torch._ops.OpOverload):
+        raw = raw.partition(".")[0]
     if raw == "__get__":
         name = str(getattr(getattr(func, "__self__", None), "__name__", raw))
     else:
@@ -57,8 +61,16 @@ def traits_of(func: Func) -> Traits:
         name = PLAIN.get(plain, plain)
     changes = name == "setitem" or (name.endswith("_") and name != "requires_grad_")
     return Traits(
-        name, raw == "__get__" and name not in ATTRIBUTES, _is_python(func), changes, name in MEMORY
-    )
+        name, raw == "__get__" and name not in ATTRIBUTES, _is_python(func), changes, name in MEMORY,
+        _is_foreign(func),
+    )  # fmt: skip
+
+
+def _is_foreign(func: Func) -> bool:
+    if isinstance(func, torch._ops.OpOverload):
+        return func.namespace not in OWN
+    packet = isinstance(func, torch._ops.OpOverloadPacket)
+    return packet and str(getattr(func, "_qualified_op_name", "")).partition("::")[0] not in OWN
 
 
 def _is_python(func: Func) -> bool:

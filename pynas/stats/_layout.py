@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -65,6 +66,7 @@ DATA = "has a size that depends on the data"
 MIXED = "has rows for which samples depend on each other, or are in another order"
 COUPLED = "has rows with something of several samples in them"
 ORDER = "has its samples in another order than the batch"
+PAIRS = "grows with the batch in several dimensions"
 
 # None: no samples in any dimension of it, although it may depend on them (a mean over the batch).
 Where = Layout | Unknown | None
@@ -86,7 +88,7 @@ def compared(small: torch.Size, large: torch.Size, sizes: tuple[int, int], moved
     if not changed:
         return None
     if len(changed) > 1:
-        return Unknown("grows with the batch in several dimensions")
+        return Unknown(PAIRS)
     (dim,) = changed
     rows, rest = divmod(large[dim], sizes[1])
     if rest or small[dim] != rows * sizes[0]:
@@ -115,3 +117,12 @@ def _order(dim: int, rows: int, batch: int, moved: Tensor) -> Where:
     if len(fits) > 1:
         return Unknown("folds the samples into another dimension in an order that could not be measured")
     return fits[0]
+
+
+def together(operator: str, x: Tensor, used: Sequence[Tensor]) -> int:
+    """How many of the last dimensions of its input a call takes together, or reads by their places."""
+    if operator in ("linear", "matmul", "addmm"):
+        return 1
+    if operator in ("layer_norm", "rms_norm"):
+        return used[0].dim()
+    return 0 if operator == "embedding" else x.dim() - 1  # convolutions and norms of channels

@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterable, Mapping
 
-from torch import Tensor
+from torch import Tensor, UntypedStorage
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from pynas.stats._layout import Unknown, Where
@@ -131,10 +131,22 @@ class Marks:
 
 
 def _note(storages: dict[int, StorageWeakRef], x: Tensor) -> None:
-    storage = x.untyped_storage()
-    storages[storage._cdata] = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
+    storage = _storage_of(x)
+    if storage is not None:
+        storages[storage._cdata] = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
 
 
 def _is_noted(storages: Mapping[int, StorageWeakRef], x: Tensor) -> bool:
-    noted = storages.get(x.untyped_storage()._cdata) if storages else None
+    if not storages:
+        return False
+    storage = _storage_of(x)
+    noted = None if storage is None else storages.get(storage._cdata)
     return noted is not None and not noted.expired()  # type: ignore[no-untyped-call]
+
+
+def _storage_of(x: Tensor) -> UntypedStorage | None:
+    """Its memory; None for tensors that have none of their own: sparse ones, those that torch.func wraps."""
+    try:
+        return x.untyped_storage()
+    except NotImplementedError:
+        return None

@@ -18,7 +18,7 @@ from torch.utils import _pytree as pytree
 
 from pynas.stats._calls import Delivery
 from pynas.stats._copies import copies_of, lay_out
-from pynas.stats._functions import Func, is_python, name_of, reads_attribute
+from pynas.stats._functions import Func, is_python, name_of, reads_attribute, traits_of
 from pynas.stats._layout import Layout, Unknown, Where
 from pynas.stats._products import RowsProduct
 from pynas.stats._propagation import UNKNOWN, indexed, is_pointwise, propagate
@@ -33,6 +33,8 @@ PRODUCTS = {
     **dict.fromkeys(("bilinear", "lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"), 2),
     **dict.fromkeys(("matmul", "mm", "bmm", "addmm", "addbmm", "baddbmm", "mv", "addmv", "dot", "vdot"), 0),
     **dict.fromkeys(("inner", "einsum", "tensordot", "chain_matmul", "outer", "ger"), 0),
+    **dict.fromkeys(("linalg_multi_dot", "linalg_matmul", "linalg_vecdot", "sparse_mm", "_sparse_mm"), 0),
+    **dict.fromkeys(("smm", "spmm", "hspmm", "sspaddmm", "sparse_sampled_addmm"), 0),
 }
 RECURRENT = {"lstm", "gru", "rnn_tanh", "rnn_relu"}  # whose weights are their last list of tensors
 QUESTIONS = {
@@ -61,13 +63,18 @@ def asks_about(func: Func) -> bool:
 
 
 def weights_of(func: Func, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Tensor]:
-    """What multiplies the input in a product; of any other operator nothing."""
-    name = name_of(func)
+    """What multiplies the input in a product; of any other operator nothing.
+
+    What an operator that somebody has added takes is taken for a weight.
+    """
+    name = name_of(func).rstrip("_")
     if name in RECURRENT:
         lists = [found for a in args if isinstance(a, list | tuple) and (found := tensors_of(a, {}))]
         found = lists[-1] if lists else []
     elif name in PRODUCTS:
         found = tensors_of(args[PRODUCTS[name] :], kwargs)
+    elif traits_of(func).is_foreign:
+        found = tensors_of(args, kwargs)
     else:
         return []
     return [t for t in found if t.dim() > 1]

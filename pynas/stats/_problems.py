@@ -10,11 +10,12 @@ from torch import nn
 from pynas._errors import UserError
 
 SHOWN = 8
+PLURAL = {"is": "are", "reaches": "reach"}
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One use of a parameter that no rule covers."""
+    """One use of a parameter that no rule covers; ``reason`` begins with its verb, in the singular."""
 
     parameter: str
     reason: str
@@ -40,7 +41,7 @@ class UnsupportedLayerError(UserError):
             if problem.parameter not in names:
                 names.append(problem.parameter)
         lines = [
-            f"{_parameters(names)} of layer {layer!r} ({_kind(model, layer)}) {reason}"
+            f"{_parameters(names)} of layer {layer!r} ({_kind(model, layer)}) {_agreeing(reason, names)}"
             for (layer, reason), names in list(of_layers.items())[:SHOWN]
         ]
         more = len(of_layers) - len(lines)
@@ -64,6 +65,12 @@ def _parameters(names: Sequence[str]) -> str:
     shown = ", ".join(repr(name) for name in names[:3])
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return f"parameter{'s' if len(names) > 1 else ''} {shown}{more}"
+
+
+def _agreeing(reason: str, names: Sequence[str]) -> str:
+    """A reason, which begins with a verb of one parameter, of as many as there are."""
+    verb, _, rest = reason.partition(" ")
+    return f"{PLURAL.get(verb, verb)} {rest}" if len(names) > 1 else reason
 
 
 def _kind(model: nn.Module, layer: str) -> str:

@@ -53,6 +53,9 @@ def _matmul(recorder: CallRecorder, func: Func, *args: Any, **kwargs: Any) -> An
         y = recorder.record("matmul", left, right, None, call, matrix=True)
         return NotImplemented if y is None else y
     if left.dim() == 2 and right.dim() >= 3 and not recorder.comes_from(right):
+        place = recorder.where(right)
+        if isinstance(place, Layout) and place.dim >= right.dim() - 2:
+            return NotImplemented  # what the product adds up, or what it takes as its last dimension
 
         def transposed(w: Tensor | None, b: Tensor | None, layout: Layout) -> LinearCall:
             assert w is not None

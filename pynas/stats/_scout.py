@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from pynas._errors import UserError
+from pynas.stats._collector import DIFFERENTIATES
 from pynas.stats._functions import name_of
 from pynas.stats._layout import DATA, Layout, Unknown, Where, compared
 from pynas.stats._small_batches import few, one_changed
@@ -233,8 +234,10 @@ def _run(recorder: CallRecorder, inputs: Any, whole: Any, log: Log, fallback: An
     except MemoryError:
         raise
     except Exception as error:
-        with preserved(recorder.model), torch.no_grad():
+        with preserved(recorder.model), torch.enable_grad():
             call_model(recorder.model, writable(whole))  # what fails for any number of samples says so itself
+        if "does not require grad" in str(error):
+            raise UserError(DIFFERENTIATES) from error
         raise UserError(
             f"model: it does not run on a batch of {recorder.batch}, which is how pynas finds the dimensions "
             f"that count samples: {type(error).__name__}: {error}"

@@ -140,6 +140,12 @@ def _collected(asked: Attempts) -> Statistics:
         raise error.advised(remedy(asked.model, error.layers, attempt)) from None
     except OtherPathError as error:
         raise UserError(f"{error}; {remedy(asked.model, (error.layer,), attempt)}") from None
+    except NotImplementedError as error:
+        reason = str(error).partition(". ")[0]
+        raise UserError(
+            f"model: PyTorch lacks an operator that gradients of samples need here ({reason}); set "
+            "requires_grad=False on the parameters that it is about, or write the layer with dense tensors"
+        ) from error
 
 
 def _as_given(found: Statistics, model: nn.Module) -> Statistics:

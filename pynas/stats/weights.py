@@ -86,7 +86,8 @@ def weight_names(model: nn.Module, inputs: Any) -> list[str]:
     if not _others(model, known):
         return known
     few = writable(cut(inputs, 0, min(2, leaves(inputs)[0].shape[0])))
-    with preserved(model), torch.no_grad(), ProductWatch(model, few) as watch:
+    # With gradients, for a forward may take some of its own.
+    with preserved(model), torch.enable_grad(), ProductWatch(model, few) as watch:
         call_model(model, few)
     return [name for name, _ in model.named_parameters() if name in watch.found or name in known]
 
@@ -174,7 +175,7 @@ class ProductWatch(TorchFunctionMode):
         sources: frozenset[int],
     ) -> None:
         """Note what a call has put out."""
-        if not mixed and self._left and name_of(func) in MADE_OF_NUMBERS:
+        if not mixed and self._left and (name_of(func) in MADE_OF_NUMBERS or any(map(_is_number, args))):
             mixed = True  # these may be a sample's
         for y in outputs_of(func, args, result):
             if mixed:
@@ -199,6 +200,10 @@ class ProductWatch(TorchFunctionMode):
         if self._marks.is_sample(x):
             return True
         return not self._marks.parameters(x) and not self._marks.is_constant(x)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, float | complex)
 
 
 def _own_tensors(model: nn.Module) -> Iterator[Tensor]:

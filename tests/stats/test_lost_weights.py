@@ -57,7 +57,64 @@ OUT_OF_SIGHT: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "through a view": lambda k, x: (through_a_view(x) @ k.a).relu() @ k.b,
     "centred": lambda k, x: (lambda h: h - h.mean(0))(in_numpy(x) @ k.a).relu() @ k.b,
     "normalised": lambda k, x: F.batch_norm(in_numpy(x) @ k.a, None, None, training=True).relu() @ k.b,
+    "a number": lambda k, x: (by_a_number(x) @ k.a).relu() @ k.b,
+    "storage": lambda k, x: (sparse(x).to_dense() @ k.a).relu() @ k.b,
 }
+
+
+def by_a_number(x: Tensor) -> Tensor:
+    return torch.stack([torch.arange(D, dtype=x.dtype) * row[0].item() for row in x])
+
+
+def sparse(x: Tensor) -> Tensor:
+    return x.detach().to_sparse()
+
+
+@torch.library.custom_op("pynas_tests::product", mutates_args=())
+def product(x: Tensor, w: Tensor) -> Tensor:
+    return x @ w
+
+
+def saved(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def differentiated(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+    x, w = ctx.saved_tensors
+    return grad @ w.t(), x.t() @ grad
+
+
+product.register_autograd(differentiated, setup_context=saved)
+PRODUCTS: dict[str, Callable[[Any, Tensor], Tensor]] = {
+    "overload": lambda k, x: torch.ops.aten.mm.default(x, k.a).relu() @ k.b,
+    "packet": lambda k, x: torch.ops.aten.mm(x, k.a).relu() @ k.b,
+    "custom operator": lambda k, x: product(x, k.a).relu() @ k.b,
+    "in place": lambda k, x: torch.zeros(len(x), D, dtype=x.dtype).addmm_(x, k.a).relu() @ k.b,
+    "several": lambda k, x: torch.linalg.multi_dot([x, k.a, k.b]),
+    "sparse": lambda k, x: torch.sparse.mm(k.a.t().to_sparse(), x.t()).t().relu() @ k.b,
+    "cond": lambda k, x: torch.cond(x.sum() > -1e9, lambda h: h @ k.a, lambda h: h @ k.a, (x,)).relu() @ k.b,
+    "functional": lambda k, x: torch.func.grad(lambda z: (z @ k.a).tanh().sum())(x) @ k.b,
+}
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_products_by_whatever_name(name: str) -> None:
+    torch.manual_seed(0)
+    model, x = Two(PRODUCTS[name]).double(), torch.randn(B, D, dtype=torch.float64)
+    found = pynas.score(model, x, LABELS, ["snip", "layers", "l2_norm"], precision="float64")
+    assert {s.status for s in found.values()} == {"ok"}
+    weights = {"a": model.a, "b": model.b}
+    grads = torch.autograd.grad(F.cross_entropy(model(x), LABELS), list(weights.values()))
+    snip = {n: float((w * g).detach().abs().sum()) for (n, w), g in zip(weights.items(), grads, strict=True)}
+    assert found["snip"].layers == pytest.approx(snip)
+    assert set(found["l2_norm"].layers) == {"a", "b"}
+    try:
+        norms = collect(model, x, LABELS, needs=[GradNorms()])[GradNorms]["a"]
+    except UserError:
+        return
+    for b in range(B):
+        part = F.cross_entropy(model(x[b : b + 1]), LABELS[b : b + 1]) / B
+        assert float(norms[b]) == pytest.approx(float(torch.autograd.grad(part, model.a)[0].square().sum()))
 
 
 def filled(x: Tensor) -> Tensor:
