@@ -12,7 +12,7 @@ SECONDS ?= 60
 LOCK ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help build search test quick bench results lint format sanitize fuzz evidence reliability models gpu-core lock clean
+.PHONY: help build search test quick browser bench results lint format sanitize fuzz evidence reliability models gpu-core lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -41,6 +41,9 @@ test: build  ## run the tests, a process for each core; JOBS=0 for one after ano
 quick: build  ## the tests between two edits: without those that take seconds or start processes
 	$(BIN)/python -m pytest -n $(JOBS) --maxprocesses 8 --dist loadfile -q -m "not slow" $(TESTS)
 
+browser: build  ## the tests of the steering page in Chromium, which are skipped where there is none
+	$(BIN)/python -m pytest -n $(JOBS) --maxprocesses 8 --dist loadfile -rs $(wildcard tests/steer/test_page_*.py)
+
 bench: build  ## run the benchmarks
 	$(BIN)/python -m pytest benches --benchmark-enable --benchmark-only --benchmark-group-by=group --benchmark-columns=median,iqr,rounds
 
@@ -49,6 +52,7 @@ bench: build  ## run the benchmarks
 evidence: build  ## the slow measurements behind the documentation
 	$(BIN)/pynas rank --proxies zico,zico_per_sample,snip,grad_norm,grad_sign,params,flops --sample 300 --table analog --images $(IMAGES) --report ranking.html
 	PYNAS_FUZZ_STEPS=100000 PYNAS_FUZZ_TEXTS=2000 PYNAS_FUZZ_NETWORKS=10 $(BIN)/python -m pytest tests/spaces/test_fuzz.py
+	PYNAS_STEER_ACTIONS=10000 $(BIN)/python -m pytest -s tests/steer/test_fuzz.py
 	PYNAS_DAMAGE_PLACES=2000 $(BIN)/python -m pytest tests/test_damaged_files.py
 	PYNAS_SWEEP_SHAPES=20000 $(BIN)/python -m pytest tests/reliability
 	PYNAS_ZOO=1 PYNAS_RANDOM_NETWORKS=2000 $(BIN)/python -m pytest -n $(JOBS) tests/zoo

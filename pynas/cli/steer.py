@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -148,6 +150,11 @@ def steer(
                 time.sleep(0.5)
         except KeyboardInterrupt:
             console.say("ended")
+    if page.steering.is_busy:
+        # What runs is thrown away, and the store holds all else; Python would wait for it, hours perhaps.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def _check_resumed(context: typer.Context) -> None:

@@ -206,7 +206,9 @@ class SupernetTraining:
     def close(self) -> None:
         """End the phase with the weights as they are."""
         if self._steps is not None:
-            self._steps.close()
+            # A step that another thread takes at this moment is thrown away with its process, as by a kill.
+            with contextlib.suppress(ValueError):
+                self._steps.close()
             self._steps = None
 
     def _load(self, phase: int) -> None:

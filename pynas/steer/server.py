@@ -198,6 +198,7 @@ class Server:
             h11_max_incomplete_event_size=1 << 16,
         )
         self._server = uvicorn.Server(settings)
+        self._socket.listen(128)  # whoever has the address may ask at once, and is answered in a moment
         self._thread = threading.Thread(target=self._run, name="pynas-server", daemon=True)
         self._thread.start()
 
@@ -208,7 +209,6 @@ class Server:
         return f"{self.address}?token={secret}"
 
     def _run(self) -> None:
-        self._socket.listen(128)
         self._server.run(sockets=[self._socket])
 
     def close(self) -> None:

@@ -69,6 +69,7 @@ class Steering:
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._log = Log()
         self._compute = ThreadPoolExecutor(1, "pynas-compute")
+        self._work: Future[None] | None = None
         self._closing = self._dirty = False
         self._last_state = 0.0
         self._fault = ""
@@ -138,7 +139,7 @@ class Steering:
             return
         if unit is not None:
             self._dirty = True
-            self._compute.submit(self._run, unit)
+            self._work = self._compute.submit(self._run, unit)
 
     def _run(self, unit: Unit) -> None:
         try:
@@ -359,6 +360,11 @@ class Steering:
     def events(self, since: int) -> list[Event] | None:
         """The events after a number, in order; None if some of them are no longer kept."""
         return self._log.since(since)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a trial or a step of training runs, also one that was thrown away."""
+        return self._work is not None and not self._work.done()
 
     @property
     def is_closed(self) -> bool:

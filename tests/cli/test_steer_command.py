@@ -82,6 +82,39 @@ def test_bad_input_is_one_line(
     assert err.startswith("pynas: ")
 
 
+def test_ctrl_c_does_not_wait_for_a_long_trial(tmp_path: Path) -> None:
+    pytest.importorskip("uvicorn", reason="the extra 'steer' is not installed")
+    arguments = [
+        "pynas",
+        "steer",
+        *CELL,
+        "--no-browser",
+        "--store",
+        str(tmp_path / "runs.db"),
+        "--points",
+        "50",
+    ]
+    program = (
+        "import sys, time\n"
+        "from pynas.evaluate import ProxyEvaluator\n"
+        "def evaluate(*_):\n"
+        "    print('begun', flush=True)\n"
+        "    time.sleep(300)\n"
+        "ProxyEvaluator.__call__ = evaluate\n"
+        f"sys.argv = {arguments!r}\n"
+        "from pynas.cli import main\n"
+        "main()\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    told = ""
+    while "begun" not in told or "Ctrl-C" not in told:
+        told += process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+
+
 def test_a_token_is_long_and_plain(run_pynas: Any, tmp_path: Path) -> None:
     for content in (b"short", b"with a blank in the middle of it", b"\xff" * 40, b""):
         file = tmp_path / "token"

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import HealthCheck, settings
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from pynas.spaces import TransNASMacro
 from pynas.steer import Malformed, Refused, SteeredSearch, Unit
@@ -41,6 +52,7 @@ ACTIONS = st.one_of(
         st.just("strategy"),
         st.fixed_dictionaries({"name": st.sampled_from(["random", "evolution", "local_search", "nsga2"])}),
     ),
+    st.tuples(st.sampled_from(["undo", "redo"]), st.fixed_dictionaries({"of": st.integers(0, 12)})),
     st.tuples(st.sampled_from(["undo", "redo", "pause", "resume", "train_pause"]), st.just({})),
 )
 GARBAGE = st.recursive(
@@ -59,7 +71,11 @@ NAMES = (
     "weights",
     "text",
     "epochs",
+    "of",
 )
+FEW = 40
+ACTIONS_WANTED = int(os.environ.get("PYNAS_STEER_ACTIONS", FEW))
+"""So many actions are tried; ``make evidence`` tries 10,000."""
 
 
 def judged(arch: Any) -> Evaluation:
@@ -71,29 +87,33 @@ class Steerer(RuleBasedStateMachine):
 
     search: SteeredSearch
     space: Any
+    tried = done = 0
 
     @initialize(constrained=st.booleans(), strategy=st.sampled_from(["random", "evolution"]))
     def begin(self, constrained: bool, strategy: str) -> None:
         self.space = MACRO if constrained else SPACE
         self.strategy = strategy
-        self.search = self.made(())
+        self.folder = tempfile.TemporaryDirectory()
+        self.search = self.made((), store=Path(self.folder.name, "runs.db"))
         self.unit: Unit | None = None
         self.search.act("resume")
 
-    def made(self, script: Any) -> SteeredSearch:
-        return SteeredSearch(
-            self.space, judged, objectives=["s"], budget=30, seed=7, strategy=self.strategy, script=script
-        )
+    def made(self, script: Any, **options: Any) -> SteeredSearch:
+        given = {"objectives": ["s"], "budget": 30, "seed": 7, "strategy": self.strategy, **options}
+        return SteeredSearch(self.space, judged, script=script, **given)
 
-    @rule(action=ACTIONS)
-    def act(self, action: tuple[str, dict[str, Any]]) -> None:
-        before, count = outcome(self.search), len(self.search.actions)
-        with contextlib.suppress(Refused, Malformed):
-            self.search.act(action[0], **action[1])
-        if len(self.search.actions) == count:
-            assert outcome(self.search) == before
-        else:
-            assert self.search.text(self.search.actions[-1])
+    @rule(actions=st.lists(ACTIONS, min_size=1, max_size=8))
+    def act(self, actions: list[tuple[str, dict[str, Any]]]) -> None:
+        for kind, fields in actions:
+            before, count = outcome(self.search), len(self.search.actions)
+            with contextlib.suppress(Refused, Malformed):
+                self.search.act(kind, **fields)
+            Steerer.tried += 1
+            if len(self.search.actions) == count:
+                assert outcome(self.search) == before
+            else:
+                Steerer.done += 1
+                assert self.search.text(self.search.actions[-1])
 
     @rule(
         kind=st.sampled_from(["forbid", "add", "weights", "train", "strategy", "x"]),
@@ -130,6 +150,27 @@ class Steerer(RuleBasedStateMachine):
         self.search.finish(self.unit, self.unit.run())
         self.unit = None
 
+    @precondition(lambda self: self.unit is not None and len(self.search.actions) > 15)
+    @rule(kind=st.sampled_from(["stop", "cancel"]))
+    def end(self, kind: str) -> None:
+        with contextlib.suppress(Refused):
+            self.search.act(kind)
+
+    @rule()
+    def kill_and_resume(self) -> None:
+        """What runs is lost; all else is as it was."""
+        before = outcome(self.search)
+        runs, self.unit = self.unit is not None, None
+        self.search.close()
+        self.search = self.made((), store=Path(self.folder.name, "runs.db"), resume=True)
+        while True:
+            self.search.do_due()
+            if not self.search.is_catching_up:
+                break
+            self.search.advance()
+        if not runs:
+            assert outcome(self.search) == before
+
     @invariant()
     def what_is_evaluated_was_allowed(self) -> None:
         settings_now = self.search.state.settings
@@ -151,9 +192,24 @@ class Steerer(RuleBasedStateMachine):
             if not again.advance():
                 break
         assert outcome(again) == outcome(self.search)
+        self.search.close()
+        self.folder.cleanup()
 
 
-TestSteerer = Steerer.TestCase
-TestSteerer.settings = settings(
-    max_examples=6, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
-)
+def test_anything_at_any_time_is_repeated_by_a_replay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pynas.steer._admission._SAMPLES", 200)  # drawn before a constraint is refused
+    monkeypatch.setattr("pynas.steer._admission._LISTED", 0)
+    few = ACTIONS_WANTED <= FEW
+    chosen = settings(
+        max_examples=6 if few else 60,
+        stateful_step_count=20 if few else 50,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    Steerer.tried = Steerer.done = 0
+    while True:
+        run_state_machine_as_test(Steerer, settings=chosen)
+        if few or Steerer.tried >= ACTIONS_WANTED:
+            break
+    print(f"{Steerer.tried:,} actions tried, {Steerer.done:,} of them done, none other in its replay")
+    assert Steerer.done > 0

@@ -199,6 +199,33 @@ def test_weights_of_another_step_are_not_given_away(tmp_path: Path, one_thread: 
             weights(search)
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("error")
+def test_a_search_is_closed_while_a_step_of_training_runs(tmp_path: Path, one_thread: None) -> None:
+    store = tmp_path / "runs.db"
+
+    def make() -> SteeredSearch:
+        search = begin(SPACE, SUPERNET, store=store, budget=3)
+        training = search.training
+        assert training is not None
+        forward = training.model.forward
+
+        def slow(*arguments: Any) -> Any:
+            time.sleep(0.3)
+            return forward(*arguments)
+
+        training.model.forward = slow  # type: ignore[method-assign]
+        return search
+
+    steering = Steering(make, lambda search: start(search, SUPERNET), points=20)
+    time.sleep(0.4)
+    steering.close()
+    assert not steering._owner.is_alive()
+    with begin(SPACE, SUPERNET, store=store, budget=3, resume=True) as search:  # nobody holds it
+        assert search.run.id == 1
+    time.sleep(0.4)
+
+
 # ---- numbers -----------------------------------------------------------------------------------------
 
 
