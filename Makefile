@@ -11,6 +11,8 @@ IMAGES ?= digits
 SECONDS ?= 60
 LOCK ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Without kept bytecode each process compiles pynas anew, and pytest rewrites all assertions.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help build search test quick browser bench results lint format sanitize fuzz evidence reliability models gpu-core lock clean
 
@@ -55,6 +57,7 @@ evidence: build  ## the slow measurements behind the documentation
 	PYNAS_STEER_ACTIONS=10000 $(BIN)/python -m pytest -s tests/steer/test_fuzz.py
 	PYNAS_DAMAGE_PLACES=2000 $(BIN)/python -m pytest tests/test_damaged_files.py
 	PYNAS_SWEEP_SHAPES=20000 $(BIN)/python -m pytest tests/reliability
+	PYNAS_EVERY_COMBINATION=1 PYNAS_EVERY_CALL=1 $(MAKE) test TESTS=tests
 	PYNAS_ZOO=1 PYNAS_RANDOM_NETWORKS=2000 $(BIN)/python -m pytest -n $(JOBS) tests/zoo
 	$(BIN)/python -m pynas.testing.chaos --kills 100 --strategy all
 	$(MAKE) sanitize

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.thinning import axes, left_out
 
 # Processes that run tests side by side share the cores; torch reads this when it is imported.
 if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
@@ -73,12 +75,25 @@ def pytest_configure(config: pytest.Config) -> None:
     use_extension()
 
 
-@pytest.hookimpl(tryfirst=True)  # before -m looks at the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> Generator[None, object, object]:
+    """Mark ``slow`` before -m looks at marks, and thin out what -m and -k have left."""
+    _mark_products(items)
+    done = yield
+    if os.environ.get("PYNAS_EVERY_COMBINATION") != "1":
+        out = set(left_out(items))
+        items[:] = [item for item in items if item not in out]
+        config.hook.pytest_deselected(items=out)
+    return done
+
+
+def _mark_products(items: list[pytest.Item]) -> None:
     """Mark ``slow`` all of a test's cross product but a few that show each value of each parameter."""
     values = {item: _values(item) for item in items}
     products = [item for item in items if len(values[item]) > 1]
-    seen: set[tuple[str, str, int]] = set()
+    seen: set[tuple[str, object, object]] = set()
     kept = set()
     for item in products:  # the diagonal
         if values[item].isdisjoint(seen):
@@ -92,7 +107,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
 
 
-def _values(item: pytest.Item) -> set[tuple[str, str, int]]:
+def _values(item: pytest.Item) -> set[tuple[str, object, object]]:
     """The parameters of a test, each with the value that it has here."""
-    parameters = item.callspec.params if hasattr(item, "callspec") else {}
-    return {(item.nodeid.partition("[")[0], name, id(value)) for name, value in parameters.items()}
+    return {(item.nodeid.partition("[")[0], name, value) for name, value in axes(item).items()}
