@@ -14,7 +14,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from pynas import spaces, strategies, tables
+from pynas import _foreign, spaces, strategies, tables
 from pynas._errors import UserError
 from pynas.architecture import Architecture
 from pynas.run import SearchResult, search
@@ -23,6 +23,8 @@ from pynas.trial import Evaluation, Status, Trial
 if TYPE_CHECKING:
     from pynas import bench, benchmarks, data, hardware, nn, ops, proxies, stats, steer, testing
     from pynas.evaluate import ProxyEvaluator, Score, score
+
+_foreign.warn()
 
 __version__ = "0.1.0"
 

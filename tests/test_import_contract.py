@@ -23,6 +23,7 @@ BEGIN, END = "<!-- written by tests/test_import_contract.py -->\n", "<!-- end --
 # What every row may import: errors, names, files, and the values that everything is about.
 BOTTOM: dict[str, set[str]] = {
     "_errors": set(),
+    "_foreign": set(),
     "_C": set(),
     "_generators": set(),
     "_plural": set(),
@@ -66,7 +67,7 @@ TYPING_ONLY = {("pynas", "testing")}
 TABLE = BOTTOM | {row: below | set(BOTTOM) for row, below in (ROWS | TOP).items()}
 WITHOUT_TORCH = {
     *("strategies", "store", "report", "ranking", "run", "tables", "benchmarks", "architecture", "trial"),
-    *("_errors", "_identity", "_plural", "_registry", "_user_values"),
+    *("_errors", "_foreign", "_identity", "_plural", "_registry", "_user_values"),
 }
 
 

@@ -8,14 +8,17 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
+from pynas import __version__
 from pynas._errors import UserError, is_out_of_memory, printable
 from pynas._io.atomic import remove_partial
 from pynas.cli import (
+    _guard,
     _help,
     analyze,
     bench,
@@ -39,8 +42,25 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        console.say(f"pynas {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def pynas(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Neural architecture search in PyTorch: search spaces, zero-shot proxies, fused C++/CUDA kernels."""
+
+
 app.command("search")(search.search)
 app.command("score")(score.score)
 app.command("rank")(rank.rank)
@@ -58,6 +78,7 @@ app.command("spaces")(info.spaces)
 app.command("proxies")(info.proxies)
 app.command("doctor")(info.doctor)
 _help.keep_examples(app)
+_guard.guard(app)
 
 
 def main() -> None:
@@ -68,7 +89,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # escape characters that the terminal's encoding lacks
             stream.reconfigure(errors="backslashreplace")
-    with _tidy_when_ended():
+    with _tidy_when_ended(), _told():
         sys.exit(_run())
 
 
@@ -114,6 +135,25 @@ def _failed(message: str) -> int:
     with contextlib.suppress(OSError):
         print(printable(f"pynas: {message}", lines=True), file=sys.stderr)
     return 2
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Print warnings about what a user gave as one line, without the code that found it."""
+    shown = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if category is not UserWarning:
+            return shown(message, category, *where, **more)
+        with contextlib.suppress(OSError):
+            print(printable(f"pynas: {message}", lines=True), file=sys.stderr)
+        return None
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = shown
 
 
 @contextlib.contextmanager

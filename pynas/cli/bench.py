@@ -12,6 +12,14 @@ from pynas._io.atomic import check_output
 from pynas._plural import counted
 from pynas.cli import console, flags
 
+_COLUMNS = (
+    "pynas ms, its ms: medians of all rounds (MiB where a case measures memory), ours and of the baseline",
+    "roofline ms: what the peak above allows for this work, the least time possible",
+    "best baseline: the fastest implementation in PyTorch; 'pynas bench CASE --json' has all of them",
+    "ratio: pynas / baseline in the same round, below 1 is faster; 20-80 %: its percentiles over rounds",
+    "must, aim: the ratio that a release may not exceed, and the one that the project works towards",
+)
+
 
 def bench(
     pattern: Annotated[
@@ -69,6 +77,8 @@ def bench(
         ["case", "pynas ms", "roofline ms", "best baseline", "its ms", "ratio", "20-80 %", "must", "aim"],
         [row for record in records for row in _rows(record)],
     )
+    for line in _COLUMNS:
+        console.say(line)
     if skipped:
         names = ", ".join(case.name for case in skipped)
         console.say(f"{counted(len(skipped), 'slow case')} left out (--slow): {names}")

@@ -14,15 +14,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
     Task,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
+    TaskID,
 )
 from rich.table import Column, Table
 from rich.text import Text
@@ -121,25 +120,77 @@ class _Console(Console):
         raise
 
 
-def progress(*, quiet: bool = False) -> Progress:
-    """A progress bar on stderr with a free text field ``note``; silent when asked to be."""
-    return Progress(
-        _TextColumn(lambda task: task.description),
-        BarColumn(),
+def progress(*, quiet: bool = False) -> Bars:
+    """Progress on stderr, of tasks with a free text ``note``; silent when asked to be.
+
+    A line for each task with how much is done, how long it took and how long it will take, and below it a
+    line for its note, so that all of it can be read on 80 columns.
+    """
+    shown = console(stderr=True)
+    narrow = shown.width <= _WIDE
+    return Bars(
+        _TextColumn(lambda task: task.description, widest=40),
+        BarColumn(bar_width=None if narrow else 40),
         MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        _TextColumn(lambda task: task.fields["note"]),
-        console=console(stderr=True),
+        _TextColumn(_times),
+        console=shown,
+        expand=narrow,
         disable=quiet,
     )
+
+
+_WIDE = 100  # columns
+
+
+class Bars(Progress):
+    """Notes on lines of their own; remembers where each task began, which is not zero when it is resumed."""
+
+    def add_task(
+        self,
+        description: str,
+        start: bool = True,
+        total: float | None = 100.0,
+        completed: int = 0,
+        visible: bool = True,
+        **fields: Any,
+    ) -> TaskID:
+        """As rich's own."""
+        return super().add_task(description, start, total, completed, visible, begun=completed, **fields)
+
+    def begin(self, task: TaskID, completed: int, note: str = "") -> None:
+        """Start the clock of a task of which so much was done before."""
+        self.reset(task, completed=completed, begun=completed, note=note)
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        """The bars, and the notes below them."""
+        yield self.make_tasks_table(self.tasks)
+        for task in self.tasks:
+            if task.fields["note"]:
+                yield Text(f"  {printable(task.fields['note'])}", no_wrap=True, overflow="ellipsis")
+
+
+def _times(task: Task) -> str:
+    elapsed = task.finished_time if task.finished else task.elapsed
+    if elapsed is None:
+        return ""
+    # rich looks at the last half minute only, in which a slow trial does not end.
+    done = task.completed - task.fields["begun"]
+    if task.finished or task.total is None or done <= 0:
+        return f"{_clock(elapsed)} passed"
+    return f"{_clock(elapsed)} passed, {_clock(elapsed / done * (task.total - task.completed))} left"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 class _TextColumn(ProgressColumn):
     """Text of a task, without markup."""
 
-    def __init__(self, text: Callable[[Task], str]) -> None:
-        super().__init__(Column(no_wrap=True))
+    def __init__(self, text: Callable[[Task], str], widest: int | None = None) -> None:
+        super().__init__(Column(no_wrap=True, overflow="ellipsis", max_width=widest))
         self._text = text
 
     def render(self, task: Task) -> Text:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -51,7 +52,7 @@ Flip = Annotated[
 Steps = Annotated[int, typer.Option(help="Words in a sequence of --text.", min=1)]
 Precision = Annotated[str, typer.Option(help="float32 | bfloat16 | float64. Never mix them in one ranking.")]
 Batch = Annotated[
-    int, typer.Option(help="Images per evaluation, drawn once; zico splits them in two.", min=1)
+    int, typer.Option(help="Images per evaluation, drawn once; zico compares two halves of them.", min=1)
 ]
 Seed = Annotated[int, typer.Option(help="Seed of initialisation, drawn images and search.")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads of torch and of the kernels.", min=1)]
@@ -84,6 +85,13 @@ def check_outputs(**paths: Path | None) -> None:
         other = options.setdefault(os.path.realpath(path), option)
         if other != option:
             raise UserError(f"{other}, {option}: both are {path}; use two names")
+
+
+def check_choice(value: str, option: str, choices: Iterable[str]) -> None:
+    """Raise UserError if ``value`` is none of the choices."""
+    known = tuple(choices)
+    if value not in known:
+        raise UserError(f"{option}: expected one of {', '.join(known)}, got {value!r}")
 
 
 def check_rates(**rates: float) -> None:

@@ -49,7 +49,9 @@ def build(
         bool, typer.Option("--channels-last", help="Use the channels_last memory format.")
     ] = False,
     rounds: Annotated[int, typer.Option(help="Time everything in so many rounds.", min=1)] = 7,
-    seconds: Annotated[float, typer.Option(help="Time for one operator or network in a round.")] = 0.02,
+    seconds: Annotated[
+        float, typer.Option(help="Time for one operator or network in a round.", min=1e-6)
+    ] = 0.02,
     fit: Annotated[int, typer.Option(help="Whole networks to fit the correction to.", min=0)] = 12,
     held_out: Annotated[int, typer.Option(help="Whole networks to report the error on.", min=0)] = 24,
     threads: flags.Threads = None,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
-import importlib.util
 import os
 import platform
+import re
 import shutil
 import sys
 from typing import Annotated, Any
@@ -14,7 +14,20 @@ from typing import Annotated, Any
 import typer
 
 import pynas
+from pynas import _foreign
 from pynas.cli import console, flags, specs
+
+# What a user misses without an extra. The others are of those who work on pynas itself.
+NEEDED_FOR = {
+    "tables": "--table analog",
+    "images": "--images folder:DIR",
+    "pymoo": "--strategy nsga2",
+    "botorch": "--strategy bayesian",
+    "tensorboard": "pynas supernet --tensorboard",
+    "postgresql": "--store postgresql://...",
+    "steer": "pynas steer",
+}
+OF_DEVELOPERS = {"zoo", "peers", "docs", "dev"}
 
 
 def spaces(
@@ -140,12 +153,38 @@ def _facts() -> dict[str, Any]:
         facts["core"] = f"does not load: {error}"
     facts["GPU"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     facts["nvcc"] = shutil.which("nvcc") or "none"
-    for extra, distribution in (("tables", "analog-nasbench"), ("images", "pillow"), ("pymoo", "pymoo")):
-        try:
-            facts[f"extra '{extra}'"] = f"{distribution} {importlib.metadata.version(distribution)}"
-        except importlib.metadata.PackageNotFoundError:
-            facts[f"extra '{extra}'"] = "not installed"
+    for extra, distributions in extras().items():
+        versions = {name: _version(name) for name in distributions}
+        facts[f"extra '{extra}'"] = _listed(versions)
     return facts
+
+
+def _listed(versions: dict[str, str | None]) -> str:
+    absent = [name for name, version in versions.items() if version is None]
+    if len(versions) <= 3:
+        return ", ".join(f"{name} {version or 'not installed'}" for name, version in versions.items())
+    return f"not installed: {', '.join(absent)}" if absent else f"all {len(versions)} packages"
+
+
+def extras() -> dict[str, list[str]]:
+    """The distributions that each optional extra of this package installs, as its metadata name them."""
+    try:
+        required = importlib.metadata.requires(_foreign.OURS) or []
+    except importlib.metadata.PackageNotFoundError:  # run from its source, never installed
+        return {}
+    found: dict[str, list[str]] = {}
+    for text in required:
+        name, extra = re.match(r"[\w.-]+", text), re.search(r"extra\s*==\s*['\"]([\w-]+)", text)
+        if name is not None and extra is not None:
+            found.setdefault(extra[1], []).append(name[0])
+    return found
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _problems() -> list[str]:
@@ -164,10 +203,13 @@ def _problems() -> list[str]:
             found.append("there is a GPU but the core has no CUDA kernels: install nvcc and rebuild")
     except ImportError as error:
         found.append(f"the compiled core does not load ({error}): run make build")
-    if importlib.util.find_spec("analognasbench") is None:
-        found.append("--table analog needs the extra 'tables': pip install 'pynas-torch[tables]'")
-    if importlib.util.find_spec("pymoo") is None:
-        found.append("--strategy nsga2 needs the extra 'pymoo': pip install 'pynas-torch[pymoo]'")
-    if importlib.util.find_spec("PIL") is None:
-        found.append("--images folder:DIR needs the extra 'images': pip install 'pynas-torch[images]'")
+    found += _foreign.installed()
+    known = extras()
+    if not known:
+        found.append(f"{_foreign.OURS} is not installed here, so its optional extras are not known: run pip")
+    for extra, distributions in known.items():
+        missing = [name for name in distributions if _version(name) is None]
+        if missing and extra in NEEDED_FOR:
+            install = f"pip install '{_foreign.OURS}[{extra}]'"
+            found.append(f"{NEEDED_FOR[extra]} needs {', '.join(missing)}: {install}")
     return found

@@ -10,6 +10,7 @@ import typer
 from pynas._errors import UserError
 from pynas._plural import counted
 from pynas.cli import _evaluator, console, flags, hardware_specs
+from pynas.cli._rank_notes import notes
 from pynas.cli.hardware_specs import COSTS, parse_constraints
 from pynas.store import check_location
 from pynas.trial import Trial
@@ -112,6 +113,7 @@ def rank(
             resume=resume,
             table=setting.table,
             on_trial=on_trial,
+            on_start=lambda trials: bar.begin(task, len(trials)),
             strategy_options={"distinct": False},
             config=setting.config,
         )
@@ -170,7 +172,9 @@ def _print(ranking: Ranking, what: str) -> None:
         rows.append([*row, c.excluded])
     title = f"{counted(len(ranking.accuracy), 'architecture')} of {what}; "
     title += f"{100 * ranking.confidence:g} % intervals"
-    console.print_table(title, [*columns, "excluded"], rows)
+    console.print_table(title, [*columns, "failed"], rows)
+    for line in notes(ranking):
+        console.say(line)
     for front in ranking.fronts:
         console.print_table(
             f"Pareto fronts of proxy and {front.cost}, judged by accuracy; the true front has "

@@ -5,12 +5,15 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from pynas._errors import UserError
 from pynas.cli import console, flags, specs
+
+if TYPE_CHECKING:
+    from pynas.evaluate import Score
 
 
 def score(
@@ -41,7 +44,7 @@ def score(
     report: flags.OutputFile = None,
     json: flags.Json = False,
 ) -> None:
-    """Score one untrained network.
+    """Score one untrained network. Exit code 1 if a score failed.
 
     Examples:
       pynas score '|nor_conv_3x3~0|+|none~0|skip_connect~1|+|nor_conv_1x1~0|none~1|nor_conv_3x3~2|'
@@ -53,13 +56,18 @@ def score(
         raise UserError("give either an architecture string or --model package.module:factory")
     flags.check_outputs(report=report)
     names = flags.comma_separated(proxies)
+    if not names:
+        raise UserError("--proxies: expected at least one; see 'pynas proxies'")
+    flags.check_choice(weights, "--weights", ("any", "published"))
 
     import torch
 
     import pynas
+    from pynas import evaluate
     from pynas import proxies as proxy_registry
     from pynas._generators import seeded
 
+    flags.check_choice(precision, "--precision", evaluate.PRECISIONS)
     for name in names:
         proxy_registry.get(name)  # report a typo before loading the images
     if threads is not None:
@@ -97,8 +105,9 @@ def score(
         found = {name: LayerScore(s.value, s.layers, s.message) for name, s in scores.items()}
         facts = {"data": source.name, "precision": precision, "seed": str(seed)}
         write_layers_report(report, found, network=str(architecture or model), facts=facts)
+    failed = [name for name, s in scores.items() if s.status in ("failed", "non_finite")]
     if json:
-        return console.print_json(
+        console.print_json(
             {
                 name: {
                     "value": s.value,
@@ -111,15 +120,16 @@ def score(
                 for name, s in scores.items()
             }
         )
+        return _end(failed)
     console.print_table(
         f"{architecture or model} on {source.name}, {precision}",
         ["proxy", "score", "status", "coverage", "seconds"],
         [
             (
                 name,
-                s.value,
-                s.status if not s.message else f"{s.status}: {s.message}",
-                f"{s.coverage:.0%}",
+                s.value if name not in failed else None,
+                _status(s),
+                f"{s.coverage:.0%}" if name not in failed else None,
                 s.seconds,
             )
             for name, s in scores.items()
@@ -131,7 +141,18 @@ def score(
                 console.print_table(f"{name} by layer", ["layer", "contribution"], list(s.layers.items()))
     if report is not None:
         console.say(f"report: {report}")
-    return None
+    return _end(failed)
+
+
+def _status(score: Score) -> str:
+    word = "failed" if score.status == "non_finite" else score.status
+    return f"{word}: {score.message}" if score.message else word
+
+
+def _end(failed: list[str]) -> None:
+    """Exit code 1 if a score failed."""
+    if failed:
+        raise typer.Exit(1)
 
 
 def load_factory(text: str) -> Any:

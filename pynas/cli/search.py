@@ -96,6 +96,10 @@ def search(
         task = bar.add_task(f"{strategy} on {space}", total=budget, note="")
         best = _Best(setting.space, names)
 
+        def on_start(trials: Sequence[Trial]) -> None:
+            notes = [best.note(trial) for trial in trials]
+            bar.begin(task, len(trials), notes[-1] if notes else "")
+
         def on_trial(trial: Trial) -> None:
             bar.update(task, completed=trial.number + 1, note=best.note(trial))
 
@@ -111,6 +115,7 @@ def search(
             resume=resume,
             table=setting.table,
             on_trial=on_trial,
+            on_start=on_start,
             strategy_options=chosen_options,
             config=setting.config,
             hardware=models,

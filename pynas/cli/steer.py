@@ -103,6 +103,9 @@ def steer(
         raise UserError("--resume needs --store: the file that the run was kept in")
     if resume:
         _check_resumed(context)
+    for named, value in (("--evaluator", evaluator), ("--table", table)):
+        if value == "":
+            raise UserError(f"{named}: expected a name, got an empty text")
     token = None if token_file is None else _token(token_file)
     if not is_loopback(host) and token is None:
         raise UserError(f"--host {host}: others can reach it, so it needs --token-file FILE with a secret")

@@ -148,7 +148,9 @@ def supernet(
 
         def on_step(step: TrainingStep) -> None:
             if not bar.tasks:  # only once there is a step: a resumed training may have none left
-                bar.add_task(f"{space} supernet on {source.name}", total=step.total, note="")
+                bar.add_task(
+                    f"{space} supernet on {source.name}", total=step.total, completed=step.number, note=""
+                )
             bar.update(
                 bar.task_ids[0],
                 completed=step.number + 1,

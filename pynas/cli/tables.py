@@ -65,7 +65,9 @@ def convert(
 
 @app.command("info")
 def info(
-    file: Annotated[Path, typer.Argument(help="A converted file, or another .npz with conventional keys.")],
+    file: Annotated[
+        str, typer.Argument(help="A file of 'pynas tables convert', another .npz, or what --table takes.")
+    ],
     space: Annotated[
         str | None, typer.Option(help="Space of the architectures, where the file does not say.")
     ] = None,
@@ -73,12 +75,14 @@ def info(
 ) -> None:
     """Show what a table holds: data sets, metrics, training lengths, runs, missing values.
 
-    Example: pynas tables info nats-tss.npz
+    Examples:
+      pynas tables info nats-tss.npz
+      pynas tables info analog
     """
     from pynas import spaces
-    from pynas.tables import FAMILIES, load_content
+    from pynas.tables import FAMILIES, inspect
 
-    content = load_content(file, None if space is None else spaces.get(space))
+    content = inspect(file, None if space is None else spaces.get(space))
     columns: list[dict[str, Any]] = []
     for column, array in content.columns.items():
         known = np.isfinite(array)
@@ -107,7 +111,7 @@ def info(
     where = f" of {' and '.join(family.spaces)}" if family.spaces else ""
     console.say(f"{family.title} from {content.source}: {counted(len(content), 'architecture')}{where}")
     console.print_table(
-        file.name,
+        file if file == "analog" else Path(file).name,
         ["data set", "metric", "epochs", "unit", "runs", "known", "missing", "values"],
         [
             (

@@ -29,7 +29,7 @@ from pynas.evaluate._prepare import (
 from pynas.proxies import BatchProbe, Probe, ProbeCall, Proxy
 from pynas.stats import Statistics
 from pynas.stats.computed_weights import has_computed_weights, held
-from pynas.stats.data import LossFn, check_data, ordinary
+from pynas.stats.data import LossFn, check_data, cut, leaves, ordinary
 from pynas.stats.eager import check_readable, eager
 from pynas.stats.exact_float32 import exact_float32
 from pynas.stats.memory_format import in_the_faster_format
@@ -82,7 +82,8 @@ def score(
 
     Args:
         model: Any module.
-        inputs: Batch [B, ...]; ``zico`` splits it into ``micro_batches`` equal parts.
+        inputs: Batch [B, ...]; ``zico`` splits it into ``micro_batches`` equal parts, and leaves out, with a
+            warning, the last samples of a batch that does not divide into them.
         targets: Targets of the loss; int64 labels [B] for the default, mean cross-entropy.
         proxies: Names (``pynas proxies`` lists them) or proxy objects.
         precision: ``"float32"``, ``"bfloat16"`` (batch statistics and sums stay in float32) or ``"float64"``.
@@ -160,7 +161,8 @@ def score_prepared(
     while waiting:
         sharing = waiting.pop(0)
         needs = [need for p in sharing for need in p.needs]
-        call = ProbeCall(model, inputs, targets, loss_fn, needs, seed, micro_batches, fallback)
+        x, y = whole_parts(inputs, targets, micro_batches) if splits(sharing) else (inputs, targets)
+        call = ProbeCall(model, x, y, loss_fn, needs, seed, micro_batches, fallback)
         start = time.perf_counter()
         with held(model, seed) if computed and sharing[0].over_weights else nullcontext():
             statistics = _probe(sharing[0].probe, call)
@@ -263,7 +265,25 @@ def splits(proxies: Iterable[Proxy]) -> bool:
 
 def check_micro_batches(inputs: Any, targets: Any, micro_batches: int) -> None:
     batch = check_data(inputs, targets)
-    if micro_batches < 1 or batch % micro_batches or batch < micro_batches:
+    if micro_batches < 1:
+        raise UserError(f"micro_batches: expected a positive number of parts, got {micro_batches}")
+    if batch < micro_batches:
         raise UserError(
-            f"inputs: expected a multiple of micro_batches={micro_batches}, got {counted(batch, 'sample')}"
+            f"inputs: expected at least one sample for each of {counted(micro_batches, 'part')} "
+            f"(micro_batches), got {counted(batch, 'sample')}"
         )
+    if rest := batch % micro_batches:
+        warnings.warn(
+            f"zico divides a batch into {counted(micro_batches, 'equal part')}: it leaves out the last "
+            f"{counted(rest, 'sample')} of {batch:,}",
+            stacklevel=3,
+        )
+
+
+def whole_parts(inputs: Any, targets: Any, micro_batches: int) -> tuple[Any, Any]:
+    """The first samples, as many as divide into ``micro_batches`` equal parts."""
+    batch = leaves(inputs)[0].shape[0]
+    used = batch - batch % micro_batches
+    if used == batch:
+        return inputs, targets
+    return cut(inputs, 0, used), cut(targets, 0, used)

@@ -247,6 +247,19 @@ def _within(
     return met
 
 
+def _check_some(scores: Mapping[str, Sequence[float]], trials: Sequence[Trial]) -> None:
+    """Raise UserError, with the reason of the first, where a score failed for nearly all trials."""
+    for name, values in scores.items():
+        failed = [not math.isfinite(value) for value in values]
+        if sum(failed) > max(0, len(values) - 3) and any(failed):
+            reasons = (t.evaluation.message for t, bad in zip(trials, failed, strict=True) if bad)
+            first = next(filter(None, reasons), "it is not among the scores of these trials")
+            raise UserError(
+                f"score {name!r}: failed for {sum(failed):,} of {counted(len(values), 'architecture')}, and "
+                f"a rank correlation needs 3; the first: {first}"
+            )
+
+
 def rank_trials(
     trials: Sequence[Trial],
     proxies: Sequence[str],
@@ -274,6 +287,7 @@ def rank_trials(
     scores: dict[str, list[float]] = {
         name: [trial.evaluation.scores.get(name, math.nan) for trial in known] for name in proxies
     }
+    _check_some(scores, known)
     for name in BASELINES:
         values = [trial.evaluation.metrics.get(name, math.nan) for trial in known]
         if name not in scores and any(map(math.isfinite, values)):

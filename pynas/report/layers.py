@@ -98,4 +98,4 @@ def _bars(layers: Mapping[str, float]) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:,.6g}" if math.isfinite(value) else "no score"
+    return f"{value:,.6g}" if math.isfinite(value) else "failed"

@@ -120,7 +120,7 @@ def _table(ranking: Ranking, names: list[str], top: str) -> str:
 
     columns = ["score", "Spearman", "Kendall", top.replace("Kendall", "Spearman"), top]
     columns += [f"{kind}, {ranking.constraint}" for kind in ("Spearman", "Kendall") if ranking.bounds]
-    columns += ["architectures", "without a score"]
+    columns += ["architectures", "failed"]
     return document.table(
         columns, [row(name, ranking.correlations[name]) for name in names], text_columns=["score"]
     )

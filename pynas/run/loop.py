@@ -73,6 +73,7 @@ def search(
     table: Table | None = None,
     on_trial: Callable[[Trial], None] | None = None,
     *,
+    on_start: Callable[[Sequence[Trial]], None] | None = None,
     strategy_options: Mapping[str, Any] | None = None,
     config: Mapping[str, Any] | None = None,
     num_classes: int | None = None,
@@ -112,6 +113,7 @@ def search(
             else is refused, with what differs.
         table: Known accuracies, added to each trial's metrics as ``accuracy``; the strategy never sees them.
         on_trial: Called after each new trial was stored; what it raises ends the search.
+        on_start: Called once before the first new trial, with those that a resumed search has in its store.
         strategy_options: Options of the strategy, such as ``population_size``.
         config: What else identifies the run (JSON values by name; those of NumPy and paths are converted),
             such as the files that ``evaluator`` reads.
@@ -183,6 +185,8 @@ def search(
         recorder = Recorder(opened, identity, searcher, resume, workers)
         if recorder.run.config is not identity.config:
             _check_costs(recorder, costs, table)
+        if on_start is not None:
+            on_start(tuple(recorder.trials))
         evaluating = 0.0
         loop = time.perf_counter()
         while (number := len(recorder.trials)) < budget:

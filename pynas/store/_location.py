@@ -78,6 +78,8 @@ def locate(location: str | os.PathLike[str]) -> Location:
 
 def check_location(location: str | os.PathLike[str], argument: str) -> None:
     """Raise UserError, before any work is done, if the location is not writable; does not contact servers."""
+    if not os.fspath(location):
+        raise UserError(f"{argument}: expected a file or a URL, got an empty text")
     found = locate(location)
     if found.file is not None:
         check_output(found.file, argument)

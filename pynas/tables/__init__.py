@@ -26,10 +26,22 @@ from pynas.tables._base import Reader, Table
 from pynas.tables._benchmark import Benchmark
 from pynas.tables._columns import Column
 from pynas.tables._families import FAMILIES
+from pynas.tables._inspect import inspect
 from pynas.tables._open import load_content, open
 from pynas.tables.conversion import convert
 
-__all__ = ["FAMILIES", "Benchmark", "Column", "Table", "convert", "kinds", "load", "load_content", "open"]
+__all__ = [
+    "FAMILIES",
+    "Benchmark",
+    "Column",
+    "Table",
+    "convert",
+    "inspect",
+    "kinds",
+    "load",
+    "load_content",
+    "open",
+]
 
 _READERS: Registry[Reader | None] = Registry("kind of table")
 _READERS.register("analog", analog.read)
@@ -50,7 +62,8 @@ def load(
 
     Args:
         spec: ``analog`` (NAS-Bench-201 on CIFAR-10, from the package analog-nasbench); ``npz:FILE`` (keys
-            ``arch_str`` and one array of accuracies per metric); ``table:FILE`` (a file that ``pynas tables
+            ``arch_str``, without which arrays are in the index order of the space, and one array of
+            accuracies per metric); ``table:FILE`` (a file that ``pynas tables
             convert`` wrote, or another archive with conventional keys), or ``nb101:FILE``, ``nb201:FILE``,
             ``nats:FILE``, ``transnas:FILE``, ``hw:FILE``, which also require that benchmark. Each may end in
             ``#METRIC``, where METRIC may end in ``@EPOCHS``.

@@ -112,6 +112,9 @@ FAMILIES: dict[str, Family] = {
         Family(
             "hw_nas", "HW-NAS-Bench", ("nasbench201",), default_metrics=(), dataset_aliases=_IMAGENET,
         ),
+        Family(
+            "analog", "analog-nasbench", ("nasbench201",), default_metrics=("baseline_accuracy",),
+        ),
         Family("npz", "NumPy archive", ()),
     )
 }  # fmt: skip

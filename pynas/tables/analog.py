@@ -46,6 +46,11 @@ def read(rest: str, space: SearchSpace, metric: str | None) -> Table:
         raise UserError(f"table analog: takes no argument, got {rest!r}")
     if not isinstance(space, NASBench201):
         raise UserError(f"table analog: holds architectures of nasbench201, not of {space.name}")
+    return read_file(installed(), space, metric)
+
+
+def installed() -> Path:
+    """The package's file; UserError if the package is absent."""
     try:
         distribution = metadata.distribution(_DISTRIBUTION)
     except metadata.PackageNotFoundError:
@@ -53,29 +58,34 @@ def read(rest: str, space: SearchSpace, metric: str | None) -> Table:
             f"table analog: needs the package {_DISTRIBUTION}; install it with: "
             "pip install 'pynas-torch[tables]'"
         ) from None
-    return read_file(Path(str(distribution.locate_file(_FILE))), space, metric)
+    return Path(str(distribution.locate_file(_FILE)))
 
 
 def read_file(path: Path, space: NASBench201, metric: str | None = None) -> Table:
     """Read the package's file at ``path``: ``{(six operation codes): record of accuracies}``."""
-    content = unpickle(path, _ALLOWED, what="the table of analog-nasbench")
     chosen = DEFAULT_METRIC if metric is None else metric
+    values = {index: _accuracy(path, record, chosen) for index, record in records(path, space).items()}
+    checked(Column("cifar10", chosen), np.array(list(values.values())), path)
+    return Table(_DISTRIBUTION, chosen, "cifar10", space, values)
+
+
+def records(path: Path, space: NASBench201) -> dict[int, Record]:
+    """The record of every cell, by its index in the space."""
+    content = unpickle(path, _ALLOWED, what="the table of analog-nasbench")
     if not isinstance(content, dict):
         raise UserError(f"{path}: not the table of analog-nasbench 0.1.3: a {type(content).__name__}")
-    values: dict[int, float] = {}
+    found: dict[int, Record] = {}
     for codes, record in content.items():
         if not _is_cell(codes) or not isinstance(record, Record):
             raise UserError(
                 f"{path}: not the table of analog-nasbench 0.1.3: it lists no cell and its record"
             )
         decisions = tuple(_CODES[codes[position]] for position in _ORDER)
-        values[space.index(Architecture(space.name, decisions))] = _accuracy(path, record, chosen)
-    if len(values) != space.size or len(content) != space.size:
+        found[space.index(Architecture(space.name, decisions))] = record
+    if len(found) != space.size or len(content) != space.size:
         expected = counted(space.size or 0, "architecture")
         raise UserError(f"{path}: expected {expected}, got {len(content):,}")
-    column = Column("cifar10", chosen)
-    checked(column, np.array(list(values.values())), path)
-    return Table(_DISTRIBUTION, chosen, "cifar10", space, values)
+    return found
 
 
 def _is_cell(codes: Any) -> bool:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
+
 from pynas._errors import UserError
 from pynas._io.files import listed
 from pynas._io.npz import open_npz
+from pynas._plural import counted
 from pynas.spaces import SearchSpace
-from pynas.tables._base import Table
+from pynas.tables._base import LARGEST_ARRAY, Table
 from pynas.tables._conventions import UNKNOWN, column_of
 from pynas.tables._numbers import checked
 from pynas.tables._rows import parse_rows
@@ -19,6 +22,8 @@ DEFAULT_METRIC = "test200_cifar10"  # mean test accuracy after the full 200 epoc
 
 def read(path_text: str, space: SearchSpace, metric: str | None) -> Table:
     """Read ``npz:FILE``: ``arch_str`` [N] and ``metric`` [N]; rows may come in any order, NaN means unknown.
+
+    Without ``arch_str`` an array holds one number for each architecture of the space, in its index order.
 
     Raises:
         UserError: The file or the metric is absent, an array has the wrong shape or type, a string is not an
@@ -31,9 +36,14 @@ def read(path_text: str, space: SearchSpace, metric: str | None) -> Table:
     with open_npz(path) as archive:
         arrays = archive.all()
     strings = arrays.get("arch_str")
-    if strings is None or strings.ndim != 1 or strings.dtype.kind not in "SU":
+    size = space.size or 0
+    by_index = strings is None and any(array.shape == (size,) for array in arrays.values())
+    if strings is None and by_index and size <= LARGEST_ARRAY:
+        strings = np.arange(size)  # as tables are published that list a whole space in its order
+    elif strings is None or strings.ndim != 1 or strings.dtype.kind not in "SU":
         raise UserError(
-            f"{path}: expected an array arch_str of N architecture strings, got the keys "
+            f"{path}: expected an array arch_str of N architecture strings, or arrays of "
+            f"{counted(size, 'number')} in the index order of {space.name}; got the keys "
             f"{listed(sorted(arrays)) or 'none'}"
         )
     metrics = sorted(
@@ -46,7 +56,8 @@ def read(path_text: str, space: SearchSpace, metric: str | None) -> Table:
     column, array = column_of(chosen, arrays[chosen], path)
     numbers = checked(column, array, path).tolist()
     values: dict[int, float] = {}
-    for row, (index, value) in enumerate(zip(parse_rows(space, strings, path), numbers, strict=True)):
+    indices = strings.tolist() if by_index else parse_rows(space, strings, path)
+    for row, (index, value) in enumerate(zip(indices, numbers, strict=True)):
         if value == value and values.setdefault(index, value) != value:
             text = space.format(space.from_index(index))
             raise UserError(f"{path}: row {row} gives {text!r} a second, different {chosen}")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import subprocess
 import sys
@@ -10,9 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import typer
+from rich.console import Console
 
 import pynas
-from pynas import cli
+from pynas import _foreign, cli
+from pynas.cli import console, info
 from pynas.cli.search import parse_constraints, parse_option
 
 CELL = "|nor_conv_1x1~0|+|none~0|skip_connect~1|+|nor_conv_1x1~0|none~1|avg_pool_3x3~2|"
@@ -181,7 +184,7 @@ def test_rank_against_a_table(run: Any, tmp_path: Path, table: Path) -> None:
         (["search", "--option", "popsize=3", "--batch", "8"], "unknown option 'popsize'"),
         (["search", "--resume"], "--resume needs --store"),
         (["search", "--precision", "float8", "--batch", "8"], "precision: expected one of"),
-        (["search", "--batch", "7"], "micro_batches"),
+        (["search", "--batch", "1"], "at least one sample for each of 2 parts"),
         (["score"], "give either an architecture string or --model"),
         (["score", CELL.replace("skip_connect", "skip_conect")], "did you mean 'skip_connect'?"),
         (["score", CELL, "--proxies", "zicko"], "unknown proxy 'zicko'"),
@@ -227,3 +230,131 @@ def test_the_command_runs_as_a_module() -> None:
         [sys.executable, "-m", "pynas.cli", "spaces", "--json"], capture_output=True, text=True, check=True
     )
     assert "nasbench201" in [space["name"] for space in json.loads(result.stdout)]
+
+
+def test_version_help_and_completion(run: Any) -> None:
+    assert run("--version") == (0, f"pynas {pynas.__version__}\n", "")
+    for command in ((), ("search",), ("tables", "info")):
+        assert run(*command, "-h") == run(*command, "--help")
+    _, out, _ = run("-h")
+    assert "--install-completion" in out
+
+
+def test_doctor_looks_at_every_extra(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = info.extras()
+    assert set(found) == set(info.NEEDED_FOR) | info.OF_DEVELOPERS
+    version = importlib.metadata.version
+    foreign = {"esa-pynas": "1.2"}
+
+    def pretended(name: str) -> str:
+        if name == "pymoo":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return foreign.get(name) or version(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", pretended)
+    code, out, _ = run("doctor", "--json")
+    assert code == 0
+    problems = json.loads(out)["problems"]
+    assert "--strategy nsga2 needs pymoo: pip install 'pynas-torch[pymoo]'" in problems
+    assert any(text.startswith("esa-pynas 1.2 is installed, another project") for text in problems)
+    with pytest.warns(UserWarning, match="pip uninstall esa-pynas"):
+        _foreign.warn()
+
+
+@pytest.mark.filterwarnings("default")
+def test_zico_leaves_out_an_odd_sample(run: Any) -> None:
+    common = ("score", CELL, "--proxies", "zico,l2_norm", "--json", "--threads", 1)
+    code, odd, err = run(*common, "--batch", 7)
+    assert code == 0
+    assert err == "pynas: zico divides a batch into 2 equal parts: it leaves out the last 1 sample of 7\n"
+    assert json.loads(odd)["zico"]["status"] == "ok"
+
+
+def test_a_failed_score_ends_with_exit_code_1(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "zeros.py").write_text(
+        "from torch import nn\n"
+        "class Broken(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.linear = nn.Linear(3, 2)\n"
+        "    def forward(self, x):\n"
+        "        raise RuntimeError('no such layer')\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    arguments = ("score", "--model", "zeros:Broken", "--batch", 4, "--proxies", "zico")
+    code, out, _ = run(*arguments)
+    assert code == 1
+    assert "failed: RuntimeError: no such layer" in " ".join(out.split())
+    code, out, _ = run(*arguments, "--json")
+    assert code == 1
+    assert json.loads(out)["zico"]["status"] == "failed"
+
+
+def test_rank_says_why_a_column_is_empty(run: Any, table: Path) -> None:
+    code, out, _ = run("rank", "--proxies", "params", "--sample", 9, "--table", f"npz:{table}")
+    assert code == 0
+    assert "-: params, flops have scores for 1 in the top 5 %, and a correlation needs 3" in out
+
+
+def test_a_table_in_index_order_needs_no_strings(run: Any, tmp_path: Path, table: Path) -> None:
+    space = pynas.spaces.get("nasbench201")
+    named = pynas.tables.load(f"npz:{table}", space)
+    path = tmp_path / "by_index.npz"
+    np.savez(path, test200_cifar10=named.accuracies())
+    assert pynas.tables.load(f"npz:{path}", space).values == dict(sorted(named.values.items()))
+    for given in (path, f"npz:{path}", f"table:{path}"):
+        code, out, err = run("tables", "info", given, "--json")
+        assert (code, json.loads(out)["architectures"]) == (0, space.size), err
+    code, out, _ = run("tables", "info", "analog", "--json")
+    assert code == 0
+    assert {column["metric"] for column in json.loads(out)["columns"]} >= {"baseline_accuracy"}
+    np.savez(path, test200_cifar10=np.arange(15.0))
+    code, _, err = run("tables", "info", f"npz:{path}")
+    assert code == 2
+    assert "15,625" in err or "15625" in err
+
+
+def test_ctrl_c_says_what_was_kept_and_how_to_go_on(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the resumed search knows the best of what is stored."""
+    store = tmp_path / "my runs.db"
+    call = pynas.ProxyEvaluator.__call__
+    left = 3
+
+    def interrupted(self: Any, architecture: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise KeyboardInterrupt
+        return call(self, architecture)
+
+    monkeypatch.setattr(pynas.ProxyEvaluator, "__call__", interrupted)
+    arguments = ("search", "--batch", 4, "--budget", 4, "--objective", "l2_norm", "--threads", 1)
+    code, _, err = run(*arguments, "--store", store)
+    assert code == 130
+    assert "pynas: stopped; 3 trials of run 1 kept in" in err
+    assert err.splitlines()[-1].endswith(f"--store '{store}' --resume")
+    left = 0
+    code, _, err = run(*arguments, "--store", store, "--resume")
+    assert code == 130
+    assert "3/4" in err
+    assert "best l2_norm" in err
+    code, _, err = run(*arguments)
+    assert (code, "nothing was kept: with --store FILE" in err) == (130, True)
+
+
+def test_progress_reads_well_on_80_columns(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    monkeypatch.setattr(console, "console", lambda **_: Console(file=sys.stderr, width=80))
+    with console.progress() as bar:
+        task = bar.add_task("evolution on nasbench201", total=60, note="")
+        bar.begin(task, 40, "best zico 1049.11")
+        bar.tasks[0].start_time -= 100
+        bar.update(task, completed=50, note="best zico 1049.11, trained accuracy 93.31 %")
+    first, second, *_ = capsys.readouterr().err.splitlines()
+    assert len(first) <= 80
+    assert first.startswith("evolution on nasbench201 ")
+    assert first.endswith("50/60 1:40 passed, 1:40 left")
+    assert second.strip() == "best zico 1049.11, trained accuracy 93.31 %"

@@ -61,7 +61,6 @@ INPUTS = {
     "recurrent TEXT",
     "analyze weight-sharing --text",
     "tables convert SOURCE",
-    "tables info FILE",
 }
 MAKES_PARENTS = {"bench --save", "hardware build OUTPUT"}
 SUFFIX = {"--save": ".safetensors"}

@@ -39,7 +39,7 @@ def test_bars_in_the_order_of_the_network(tmp_path: Path) -> None:
     assert bars["y"][0] == "stem"
     assert len(set(bars["marker"]["color"])) == 2
     assert "<img src=x" not in html
-    assert "no score" in html
+    assert "failed" in html
     assert "1 contribution is not finite" in html
     assert re.search(r"(src|href)=[\"']?https?:", html.split("</head>")[1]) is None
 
