@@ -2,6 +2,7 @@
 # *_cuda.cu by nvcc, *_torch.cpp and bindings/ against torch. Adding an operator needs no line here.
 
 option(PYNAS_WERROR "Warnings are errors; OFF for a compiler whose warnings nobody has seen" ON)
+option(PYNAS_AVX512 "Kernels for AVX-512 too, on x86-64; OFF where no processor that runs the build has it" ON)
 set(PYNAS_WARNINGS -Wall -Wextra $<$<BOOL:${PYNAS_WERROR}>:-Werror> -Wno-unknown-pragmas -Wno-psabi)
 
 function(pynas_isa_library name)
@@ -12,6 +13,10 @@ function(pynas_isa_library name)
   target_compile_definitions(pynas_cpu_${name} PRIVATE PYNAS_ISA_NS=${name})
   # No trapping or errno semantics to keep; NaN and infinity keep theirs.
   target_compile_options(pynas_cpu_${name} PRIVATE ${PYNAS_WARNINGS} ${ARG_FLAGS} -O3 -fno-math-errno -fno-trapping-math)
+  if(PYNAS_SANITIZE)
+    # With what sanitizers add, -O3 compiles up to 15 times as long. The last level given counts.
+    target_compile_options(pynas_cpu_${name} PRIVATE -O1)
+  endif()
   target_sources(_C PRIVATE $<TARGET_OBJECTS:pynas_cpu_${name}>)
 endfunction()
 
@@ -42,7 +47,11 @@ function(pynas_add_module)
   pynas_isa_library(generic)
   if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
     pynas_isa_library(avx2 FLAGS -march=x86-64-v3)
-    pynas_isa_library(avx512 FLAGS -march=x86-64-v4 -mprefer-vector-width=512)
+    if(PYNAS_AVX512)
+      pynas_isa_library(avx512 FLAGS -march=x86-64-v4 -mprefer-vector-width=512)
+    else()
+      target_compile_definitions(_C PRIVATE PYNAS_WITHOUT_AVX512)
+    endif()
   endif()
 
   if(PYNAS_WITH_CUDA)
@@ -63,7 +72,7 @@ function(pynas_add_module)
   if(PYNAS_SANITIZE)
     foreach(target IN ITEMS _C pynas_cpu_generic pynas_cpu_avx2 pynas_cpu_avx512)
       if(TARGET ${target})
-        target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${PYNAS_SANITIZE} -fno-omit-frame-pointer -g>)
+        target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${PYNAS_SANITIZE} -fno-omit-frame-pointer -g1>)
       endif()
     endforeach()
     target_link_options(_C PRIVATE -fsanitize=${PYNAS_SANITIZE})

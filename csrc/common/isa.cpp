@@ -22,10 +22,12 @@ Isa best_isa() {
   // x86-64-v4 and x86-64-v3 as the compilers define them, by the features our code is built with.
   const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
                   __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("f16c");
+#if !defined(PYNAS_WITHOUT_AVX512)
   const bool v4 = v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                   __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
                   __builtin_cpu_supports("avx512vl");
   if (v4) return Isa::kAvx512;
+#endif
   if (v3) return Isa::kAvx2;
 #endif
   return Isa::kGeneric;

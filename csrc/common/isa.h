@@ -14,8 +14,8 @@ namespace pynas {
 
 enum class Isa : int { kGeneric = 0, kAvx2 = 1, kAvx512 = 2 };
 
-// The instruction set in use: the best one this processor has, or the lower one that PYNAS_ISA names.
-// Throws std::runtime_error when PYNAS_ISA is unknown or above what the processor has.
+// The instruction set in use: the best one that this processor has and this build has kernels for, or the
+// lower one that PYNAS_ISA names. Throws std::runtime_error when PYNAS_ISA is unknown or above that.
 Isa active_isa();
 Isa best_isa();
 const char* isa_name(Isa isa);
@@ -34,11 +34,17 @@ std::vector<Isa> available_isas();
   namespace avx512 {                       \
   declaration;                             \
   }
+#if defined(PYNAS_WITHOUT_AVX512)
+#define PYNAS_CASE_AVX512(function, ...)
+#else
+#define PYNAS_CASE_AVX512(function, ...)         \
+  case ::pynas::Isa::kAvx512:                    \
+    ::pynas::cpu::avx512::function(__VA_ARGS__); \
+    break;
+#endif
 #define PYNAS_DISPATCH_ISA(function, ...)           \
   switch (::pynas::active_isa()) {                  \
-    case ::pynas::Isa::kAvx512:                     \
-      ::pynas::cpu::avx512::function(__VA_ARGS__);  \
-      break;                                        \
+    PYNAS_CASE_AVX512(function, __VA_ARGS__)        \
     case ::pynas::Isa::kAvx2:                       \
       ::pynas::cpu::avx2::function(__VA_ARGS__);    \
       break;                                        \
