@@ -52,6 +52,7 @@ def commands(data: Path) -> list[list[str]]:
         ["proxy_ranking.py", "--images", images, *cells, *small, "--proxies", basic],
         ["search_regret.py", "--table", table],
         ["arch2vec_quality.py", "--only", "nasbench201"],
+        ["arch2vec_quality.py", "--only", "nasbench201", "--published-loop"],
         ["arch2vec_quality.py", "--only", "nasbench101", "--limit", "423624", "--seeds", "1"],
         ["lissnas_shrinking.py", "--table", table],
         ["weight_sharing.py", "--data", str(data)],

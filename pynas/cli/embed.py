@@ -31,6 +31,13 @@ def embed(
     ] = 10,
     limit: Annotated[int, typer.Option(help="Train on at most so many architectures.", min=20)] = 20_000,
     points: Annotated[int, typer.Option(help="Random points to decode.", min=1)] = 10_000,
+    published_loop: Annotated[
+        bool,
+        typer.Option(
+            "--published-loop",
+            help="Train as the authors' code does: in evaluation mode after the first epoch, same batches.",
+        ),
+    ] = False,
     save: Annotated[Path | None, typer.Option(help="Write the embedding here (.safetensors).")] = None,
     table: flags.Table = None,
     metric: flags.Metric = None,
@@ -73,7 +80,7 @@ def embed(
             losses.append(epoch.loss)
             bar.update(task, completed=epoch.number, note=f"loss {epoch.loss:.3f}")
 
-        made.train(training, epochs=epochs, seed=seed, on_epoch=on_epoch)
+        made.train(training, epochs=epochs, seed=seed, published_loop=published_loop, on_epoch=on_epoch)
     seconds = time.perf_counter() - started
     quality = made.quality(training, held_out, points=points, seed=seed)
     if save is not None:
@@ -87,6 +94,7 @@ def embed(
         return console.print_json(
             {
                 "space": space,
+                "published_loop": published_loop,
                 "quality": asdict(quality),
                 "published": None if published is None else dict(zip(names, published, strict=True)),
                 "losses": losses,

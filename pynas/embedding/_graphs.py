@@ -155,6 +155,36 @@ class NASBench101Graphs(CellGraphs):
             return None
 
 
+def isomorphism_hash(adjacency: Tensor, operations: Tensor) -> int:
+    """A number that isomorphic graphs share: by it the authors of arch2vec count distinct decoded graphs.
+
+    Colours of nodes start as (out-degree, in-degree, operation); N times each becomes the colours of its
+    predecessors, of its successors and its own. Nothing is pruned first. It is the hash of NAS-Bench-101's
+    code (C. Ying et al., ICML 2019, section S3) up to the function that names the colours.
+
+    Args:
+        adjacency: bool [N, N]; only entries above the diagonal are read.
+        operations: int64 [N].
+    """
+    rows = adjacency.triu(1).tolist()
+    nodes = range(len(rows))
+    after = [[w for w in nodes if rows[v][w]] for v in nodes]
+    before = [[w for w in nodes if rows[w][v]] for v in nodes]
+    colours = [hash((len(after[v]), len(before[v]), code)) for v, code in enumerate(operations.tolist())]
+    for _ in nodes:
+        colours = [
+            hash(
+                (
+                    tuple(sorted(colours[w] for w in before[v])),
+                    tuple(sorted(colours[w] for w in after[v])),
+                    colours[v],
+                )
+            )
+            for v in nodes
+        ]
+    return hash(tuple(sorted(colours)))
+
+
 def graphs_of(space: SearchSpace) -> CellGraphs:
     """The graph encoding of ``space``; UserError if there is none."""
     if isinstance(space, NASBench201):

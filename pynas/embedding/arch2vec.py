@@ -16,9 +16,12 @@ from torch import Tensor
 from pynas._errors import UserError
 from pynas._io import weights
 from pynas.architecture import Architecture
-from pynas.embedding._graphs import CellGraphs, graphs_of
+from pynas.embedding._graphs import CellGraphs, graphs_of, isomorphism_hash
 from pynas.embedding.vgae import VGAE, vgae_loss
 from pynas.spaces import SearchSpace
+
+PUBLISHED_DROPOUT = 0.3
+"""Dropout of the decoder's input in the authors' trainings, which is in force in their first epoch only."""
 
 _TRAINING_SHARE = 0.9
 _CHUNK = 4096
@@ -44,7 +47,8 @@ class Quality:
         validity: Share of decoded random points that are cells of the space.
         uniqueness: Share of distinct architectures (canonical forms) among these.
         published_validity: Validity by the authors' check, which ignores the edges on NAS-Bench-201.
-        published_uniqueness: Share of distinct graphs among these.
+        published_uniqueness: Share of distinct graphs among these, by the authors' hash, in which isomorphic
+            graphs are one (:func:`isomorphism_hash`) and dangling nodes count.
         points: Number of random points.
     """
 
@@ -69,6 +73,7 @@ class Arch2Vec:
     def __init__(self, space: SearchSpace, seed: int = 0) -> None:
         self.space = space
         self.graphs: CellGraphs = graphs_of(space)
+        self._latent: tuple[Tensor, Tensor] | None = None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.model = VGAE(len(self.graphs.operations)).eval()
@@ -94,9 +99,17 @@ class Arch2Vec:
         learning_rate: float = 1e-3,
         clip: float = 5.0,
         seed: int = 0,
+        published_loop: bool = False,
         on_epoch: Callable[[Epoch], None] | None = None,
     ) -> None:
         """Train with Adam on the autoencoder's loss, without accuracies.
+
+        ``published_loop`` repeats the loop of the authors' code. It switches to evaluation mode after the
+        first epoch, to decode random points, and never back: from the second epoch on there is no dropout,
+        nothing is sampled (z is mu), and batch norms keep the running statistics of the first epoch. Batches
+        are drawn once and are the same in all epochs. The random points of :meth:`quality` then have the mean
+        and deviation of the means as the last epoch saw them, batch by batch while the weights moved. By
+        default all epochs are in training mode, without dropout, with new batches in each.
 
         Args:
             architectures: At least two architectures to train on.
@@ -105,6 +118,7 @@ class Arch2Vec:
             learning_rate: Learning rate of Adam.
             clip: Largest gradient norm.
             seed: Seed of the order, the samples and dropout.
+            published_loop: Whether to train as the authors' code does, with dropout 0.3 in the first epoch.
             on_epoch: Called after every epoch.
 
         Raises:
@@ -117,27 +131,46 @@ class Arch2Vec:
             )
         adjacency, operations = self.graphs.encode(architectures)
         optimizer = torch.optim.Adam(self.model.parameters(), learning_rate)
+        self._latent = None
+        usual, dropout = self.model.dropout.p, PUBLISHED_DROPOUT if published_loop else self.model.dropout.p
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            for number in range(1, epochs + 1):
-                losses = []
-                self.model.train()
-                for rows in torch.split(torch.randperm(len(adjacency)), batch_size):
-                    if len(rows) < 2:
-                        continue
-                    batch = adjacency[rows], operations[rows]
-                    found, mean, log_std = self.model(*batch)
-                    if not all(t.isfinite().all() for t in found):
-                        raise UserError(f"epoch {number}: the loss is not finite; lower learning_rate")
-                    loss = vgae_loss(found, mean, log_std, *batch)
-                    optimizer.zero_grad()
-                    loss.backward()  # type: ignore[no-untyped-call]
-                    torch.nn.utils.clip_grad_norm_(self.model.parameters(), clip)
-                    optimizer.step()
-                    losses.append(loss.item())
+            order = torch.randperm(len(adjacency)) if published_loop else None
+            try:
+                self.model.dropout.p = dropout
+                for number in range(1, epochs + 1):
+                    self.model.train(not published_loop or number == 1)
+                    rows = torch.randperm(len(adjacency)) if order is None else order
+                    losses, means = [], []
+                    for batch in torch.split(rows, batch_size):
+                        if len(batch) < 2 and not published_loop:
+                            continue
+                        loss, mean = self._step(optimizer, adjacency[batch], operations[batch], clip, number)
+                        losses.append(loss)
+                        means.append(mean)
+                    self.model.eval()
+                    if on_epoch is not None:
+                        on_epoch(Epoch(number, epochs, sum(losses) / len(losses)))
+                if published_loop:
+                    seen = torch.cat(means)
+                    self._latent = seen.mean(0), seen.std(0)
+            finally:
+                self.model.dropout.p = usual
                 self.model.eval()
-                if on_epoch is not None:
-                    on_epoch(Epoch(number, epochs, sum(losses) / len(losses)))
+
+    def _step(
+        self, optimizer: torch.optim.Optimizer, adjacency: Tensor, operations: Tensor, clip: float, epoch: int
+    ) -> tuple[float, Tensor]:
+        """One step on a batch; its loss, and the means of its nodes."""
+        found, mean, log_std = self.model(adjacency, operations)
+        if not all(t.isfinite().all() for t in found):
+            raise UserError(f"epoch {epoch}: the loss is not finite; lower learning_rate")
+        loss = vgae_loss(found, mean, log_std, adjacency, operations)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), clip)
+        optimizer.step()
+        return loss.item(), mean.detach()
 
     @torch.no_grad()
     def quality(
@@ -151,26 +184,31 @@ class Arch2Vec:
         """Reconstruction of ``held_out``; validity and uniqueness of random points.
 
         As in the authors' code, points are Gaussian: for each node and feature, with the mean and standard
-        deviation of the means of ``training``.
+        deviation of the means of ``training``; after ``train(published_loop=True)``, with those of its last
+        epoch, and ``training`` is not read.
         """
         adjacency, operations = self.graphs.encode(held_out)
         found = self.model.decode(self.means(held_out))
         upper = torch.ones(adjacency.shape[1:], dtype=torch.bool).triu(1)
         right_operations = found.operations.argmax(-1) == operations.argmax(-1)
         right_edges = ((found.adjacency > 0.5) == (adjacency > 0.5))[:, upper]
-        means = self.means(training)
+        if self._latent is None:
+            means = self.means(training)
+            mean, deviation = means.mean(0), means.std(0)
+        else:
+            mean, deviation = self._latent
         generator = torch.Generator().manual_seed(seed)
-        noise = torch.randn(points, *means.shape[1:], generator=generator)
-        decoded = self.model.decode(noise * means.std(0) + means.mean(0))
+        noise = torch.randn(points, *mean.shape, generator=generator)
+        decoded = self.model.decode(noise * deviation + mean)
         valid: list[Architecture] = []
-        published: list[bytes] = []
+        published: list[int] = []
         edges, codes = (decoded.adjacency > 0.5) & upper, decoded.operations.argmax(-1)
         for edge, code in zip(edges, codes, strict=True):
             architecture = self.graphs.decode(edge, code)
             if architecture is not None:
                 valid.append(self.graphs.identity(architecture))
             if self.graphs.passes_published_check(edge, code):
-                published.append(edge.numpy().tobytes() + code.numpy().tobytes())
+                published.append(isomorphism_hash(edge, code))
         return Quality(
             operation_accuracy=right_operations.double().mean().item(),
             adjacency_accuracy=right_edges.double().mean().item(),

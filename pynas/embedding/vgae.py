@@ -69,8 +69,10 @@ class VGAE(nn.Module):
         features: Hidden features of the GIN layers.
         latent: Features of a node's Gaussian.
         layers: Number of GIN layers; the authors' code runs 4 (its option says 5).
-        dropout: Dropout of the decoder's input. The authors' code has 0.3, but their reported results need 0:
-            on NAS-Bench-201, ten epochs with 0.3 reconstruct 83 % of the operations, without dropout all.
+        dropout: Dropout of the decoder's input. The authors train with 0.3 in the first epoch and, since
+            their loop never leaves evaluation mode after it, with none from then on: see
+            :meth:`Arch2Vec.train`. Ten epochs in training mode with 0.3 reconstruct 83 % of the operations of
+            NAS-Bench-201, so the default here, which stays in training mode, is 0.
     """
 
     def __init__(

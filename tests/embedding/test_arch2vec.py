@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from pathlib import Path
@@ -14,6 +15,7 @@ import pynas
 from pynas._errors import UserError
 from pynas.architecture import Architecture
 from pynas.embedding import VGAE, Arch2Vec, Epoch, GINLayer, graphs_of, split, vgae_loss
+from pynas.embedding._graphs import isomorphism_hash
 from pynas.spaces import NASBench101, NASBench201
 
 pytestmark = pytest.mark.slow
@@ -181,6 +183,63 @@ def test_training_repeats_with_its_seed(one_thread: None) -> None:
     first = vectors()
     torch.rand(3)
     assert torch.equal(first, vectors())
+
+
+def test_the_published_loop_is_that_of_the_authors_code(one_thread: None) -> None:
+    """Written out: one order of batches, training mode with dropout in the first epoch only."""
+    cells = some(37)
+    embedding = Arch2Vec(SPACE, seed=1)
+    expected = Arch2Vec(SPACE, seed=1).model
+    optimizer = torch.optim.Adam(expected.parameters(), 1e-3)
+    adjacency, operations = graphs_of(SPACE).encode(cells)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        batches = torch.split(torch.randperm(37), 9)  # the last has one graph
+        expected.train()
+        expected.dropout.p = 0.3
+        for _ in range(3):
+            seen = []
+            for rows in batches:
+                optimizer.zero_grad()
+                found, mean, log_std = expected(adjacency[rows], operations[rows])
+                vgae_loss(found, mean, log_std, adjacency[rows], operations[rows]).backward()
+                nn.utils.clip_grad_norm_(expected.parameters(), 5)
+                optimizer.step()
+                seen.append(mean.detach())
+            expected.eval()
+    embedding.train(cells, epochs=3, batch_size=9, seed=5, published_loop=True)
+    for name, value in expected.state_dict().items():
+        assert torch.equal(embedding.model.state_dict()[name], value), name
+    assert embedding.model.dropout.p == 0
+    assert not embedding.model.training
+    points = torch.cat(seen)
+    noise = torch.randn(50, 8, 16, generator=torch.Generator().manual_seed(2))
+    decoded = expected.decode(noise * points.std(0) + points.mean(0)).operations.argmax(-1)
+    inside = [
+        row[0] == 0 and row[-1] == 6 and all(0 < code < 6 for code in row[2:-1]) for row in decoded.tolist()
+    ]
+    quality = embedding.quality(cells[:3], cells, points=50, seed=2)
+    assert quality.published_validity == sum(inside) / 50
+    plain = Arch2Vec(SPACE, seed=1)
+    plain.train(cells, epochs=3, batch_size=9, seed=5)
+    assert not torch.equal(plain.embed(cells), embedding.embed(cells))
+
+
+def test_the_published_hash_counts_isomorphic_graphs_once() -> None:
+    """Against a search for a relabelling, on random graphs; what dangles counts, unlike in a cell."""
+    rng, graphs = random.Random(3), []
+    for _ in range(60):
+        edges = torch.tensor([[j > i and rng.random() < 0.5 for j in range(4)] for i in range(4)])
+        graphs.append((edges, torch.tensor([0, rng.randrange(1, 3), rng.randrange(1, 3), 4])))
+    pairs = 0
+    for a, b in itertools.combinations(graphs, 2):
+        alike = any(
+            torch.equal(a[1][list(order)], b[1]) and torch.equal(a[0][list(order)][:, list(order)], b[0])
+            for order in itertools.permutations(range(4))
+        )
+        pairs += alike
+        assert alike == (isomorphism_hash(*a) == isomorphism_hash(*b))
+    assert pairs > 5
 
 
 def test_saved_and_loaded(tmp_path: Path) -> None:
