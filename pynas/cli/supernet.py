@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pynas.supernet import Method, SharedWeights, TrainingStep
 
 _SPACES = ("darts", "nasbench201", "spos_shufflenet")
-_MIXTURES = ("softmax", "gumbel", "gumbel_hard")
+_MIXTURES = ("softmax", "gumbel", "gumbel_hard", "gumbel_hard_published")
 _PATHS = ("uniform", "fair", "flops")
 _CALIBRATION = 2048  # images to recalibrate the batch norms of an architecture with
 
@@ -59,8 +59,8 @@ def supernet(
     sampling: Annotated[
         str,
         typer.Option(
-            help="Mixtures: softmax (DARTS) | gumbel | gumbel_hard (GDAS). "
-            "Paths: uniform (SPOS) | fair (FairNAS) | flops (uniform over costs)."
+            help="Mixtures: softmax (DARTS) | gumbel | gumbel_hard (GDAS) | gumbel_hard_published (as in its "
+            "code). Paths: uniform (SPOS) | fair (FairNAS) | flops (uniform over costs)."
         ),
     ] = "softmax",
     order: Annotated[
@@ -277,7 +277,7 @@ def _derived(model: SharedWeights, sampling: str, inputs: Tensor, targets: Tenso
 
     network = cast("Supernet", model.network).eval()
     found = network.derive()
-    weights = found if sampling == "gumbel_hard" else network.sample()
+    weights = found if sampling.startswith("gumbel_hard") else network.sample()
     return score_network(lambda x: network(x, weights), inputs, targets).accuracy, found
 
 

@@ -119,6 +119,10 @@ class DARTSSupernet(Supernet):
             weights[first + source, self.candidates.index(operation)] += 1.0
         return weights
 
+    def has_search_cells(self) -> bool:
+        """True."""
+        return True
+
     def _run(self, x: Tensor, weights: Mixture) -> Tensor:
         s0 = s1 = self.stem(x)
         for cell in self.cells:

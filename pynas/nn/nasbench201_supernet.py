@@ -6,6 +6,7 @@ ICLR 2020, arXiv:2001.00326.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -19,6 +20,9 @@ from pynas.nn.mixed_op import Save
 from pynas.nn.supernet import Mixture, Supernet, check_positive, initial_logits
 from pynas.ops.candidates import resolve
 
+_BIAS = re.compile(r"^cells\.\d+\.edges\.\d<-\d\.\d+\.op\.1\.bias$")
+"""Of a convolution in a cell, in the authors' code."""
+
 
 class NASBench201Supernet(Supernet):
     """The search network of NAS-Bench-201.
@@ -26,6 +30,10 @@ class NASBench201Supernet(Supernet):
     Stem (3x3 convolution, batch norm); three stages of ``num_cells`` cells with 1, 2 and 4 times
     ``channels``, the second and third behind a residual block of stride 2; batch norm, ReLU, global average
     pooling, a linear classifier. Parameter names are those of the authors' ``TinyNetwork`` for searching.
+
+    State dicts of that network load with ``strict=True``. Its convolutions in cells have a bias if their
+    batch norms have none: a constant that the batch norm removes, so it is taken into the running mean and
+    not kept.
 
     Args:
         channels: Channels of the first stage, 16 in the paper.
@@ -75,6 +83,18 @@ class NASBench201Supernet(Supernet):
         self.classifier = nn.Linear(4 * channels, num_classes)
         self.arch_parameters = initial_logits(len(NASBench201Cell.edge_list), len(self.candidates))
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        own = {prefix + name for name in self.state_dict()}
+        for name in [name for name in state_dict if _BIAS.search(name.removeprefix(prefix))]:
+            weight = f"{name.removesuffix('bias')}weight"
+            mean = f"{name.removesuffix('1.bias')}2.running_mean"
+            if name in own or weight not in own or not name.startswith(prefix):
+                continue
+            bias = state_dict.pop(name)
+            if mean in state_dict:
+                state_dict[mean] = state_dict[mean] - bias
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     def architecture_parameters(self) -> tuple[nn.Parameter, ...]:
         """``arch_parameters``."""
         return (self.arch_parameters,)
@@ -101,6 +121,10 @@ class NASBench201Supernet(Supernet):
                 raise ValueError(f"architecture: decision {decision} is none of {', '.join(self.candidates)}")
             weights[edge, self.candidates.index(names[decision])] = 1.0
         return (weights,)
+
+    def has_search_cells(self) -> bool:
+        """True."""
+        return True
 
     def _run(self, x: Tensor, weights: Mixture) -> Tensor:
         y = self.stem(x)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, TypeAlias, get_args
 
 import torch
@@ -19,6 +20,7 @@ from pynas import ops
 from pynas.architecture import Architecture
 from pynas.nn._export import export
 from pynas.nn.genotype import Genotype
+from pynas.nn.mixed_op import MixedOp
 
 Sampling = Literal["softmax", "gumbel", "gumbel_hard", "single_path"]
 Mixture: TypeAlias = tuple[Tensor, ...]
@@ -74,7 +76,8 @@ class Supernet(nn.Module, ABC):
                 with ``G = -log(-log U)``. ``gumbel_hard``: one-hot where ``p`` is largest in the forward
                 pass, the gradient of ``p`` in the backward pass (GDAS); a candidate that was not drawn has
                 weight zero, and that weight has gradient zero. ``single_path``: one candidate of each edge,
-                drawn uniformly, without gradient to alpha (single path one-shot).
+                drawn uniformly, without gradient to alpha (single path one-shot). In GDAS's code weights that
+                were not drawn have a gradient too: see ``published_gradient`` of :meth:`forward`.
             temperature: T in these formulas.
             generator: Source of the random numbers; torch's default one if None.
 
@@ -87,12 +90,24 @@ class Supernet(nn.Module, ABC):
             raise ValueError(f"temperature: expected a positive number, got {temperature!r}")
         return tuple(_sample(a, how, temperature, generator) for a in self.architecture_parameters())
 
-    def forward(self, x: Tensor, weights: Mixture | Genotype | Architecture | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        weights: Mixture | Genotype | Architecture | None = None,
+        *,
+        published_gradient: bool = False,
+    ) -> Tensor:
         """Logits ``[N, num_classes]`` of images ``[N, in_channels, H, W]``.
 
         Args:
             x: Images.
             weights: Weights from :meth:`sample`, an architecture, or None for the softmax of the logits.
+            published_gradient: Whether weights of zero have the gradient that GDAS's code gives them. It adds
+                the weight of a candidate that was not drawn to each value of the edge's output: the output
+                stays, and the weight's gradient is the sum of the output's. By default it is zero.
+
+        Raises:
+            ValueError: The weights do not fit, or ``published_gradient`` in a network without search cells.
         """
         if weights is None:
             weights = self.sample()
@@ -100,8 +115,25 @@ class Supernet(nn.Module, ABC):
             weights = self.choose(weights)
         self._check(weights)
         # Fused edges read channels_last: a network that starts in this layout never has to convert.
-        with ops.strided_convolutions_of(self):
+        with ops.strided_convolutions_of(self), self._undrawn(published_gradient):
             return self._run(x.contiguous(memory_format=torch.channels_last), weights)
+
+    @contextmanager
+    def _undrawn(self, published: bool) -> Iterator[None]:
+        """While it lasts, edges give weights of zero the gradient of GDAS's code."""
+        edges = [m for m in self.modules() if isinstance(m, MixedOp)] if published else []
+        if published and not (edges and self.has_search_cells()):
+            raise ValueError(f"published_gradient: expected search cells, {type(self).__name__} has none")
+        handles = [edge.register_forward_hook(_with_undrawn) for edge in edges]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def has_search_cells(self) -> bool:
+        """Whether all mixed operations are edges of search cells."""
+        return False
 
     def _check(self, weights: Mixture) -> None:
         wanted = [list(alpha.shape) for alpha in self.architecture_parameters()]
@@ -152,6 +184,13 @@ def _sample(alpha: Tensor, how: Sampling, temperature: float, generator: torch.G
         return soft
     hard = torch.zeros_like(soft).scatter_(1, soft.argmax(1, keepdim=True), 1.0)
     return hard + (soft - soft.detach())  # the difference is exactly zero, so zeros of `hard` stay exact
+
+
+def _with_undrawn(edge: nn.Module, arguments: tuple[Tensor, Tensor], y: Tensor) -> Tensor:
+    """The output of an edge plus its weights of zero."""
+    weights = arguments[1]
+    undrawn = weights * (weights.detach() == 0)
+    return y + undrawn.sum().to(y.device, y.dtype)
 
 
 def initial_logits(edges: int, candidates: int) -> nn.Parameter:

@@ -17,6 +17,7 @@ from pynas.proxies.layers import Layers
 from pynas.proxies.linear_regions import LinearRegions
 from pynas.proxies.logdet import Logdet
 from pynas.proxies.naswot import Naswot
+from pynas.proxies.naswot_published import NaswotPublished
 from pynas.proxies.ntk_condition import NTKCondition
 from pynas.proxies.ntk_condition_tenas import NTKConditionTENAS
 from pynas.proxies.params import Params
@@ -46,6 +47,7 @@ __all__ = [
     "NTKCondition",
     "NTKConditionTENAS",
     "Naswot",
+    "NaswotPublished",
     "Params",
     "Plain",
     "Probe",

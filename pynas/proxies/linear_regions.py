@@ -17,8 +17,9 @@ class LinearRegions(Proxy):
 
     Samples with the same pattern lie in the same region, in which the network is linear. In a wide network
     every sample has its own pattern, so the score only distinguishes networks that are small for their batch.
-    The paper counts over thousands of 3x3 images of standard normal noise in networks with one channel; pass
-    such inputs and networks to reproduce that.
+    The authors' code counts over thousands of random 3x3 crops of training images, of which it keeps one
+    channel drawn at random, in networks with one input channel; pass such inputs and networks to reproduce
+    that. (ZiCo's copy of TE-NAS leaves the regions out.)
 
     Chen, Gong, Wang: Neural Architecture Search on ImageNet in Four GPU Hours (TE-NAS), ICLR 2021.
     """

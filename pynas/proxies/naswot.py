@@ -20,9 +20,10 @@ class Naswot(Proxy):
     """ln det K, K_ij the number of ReLU units that samples i and j switch alike, summed over ReLU layers.
 
     As in the authors' code (their second version, also called nwot and logdet): one forward pass in train
-    mode counts every ReLU call, including those on dead edges; K = sum of X X^T + (1 - X)(1 - X)^T. Two
-    samples with equal codes make K singular: here that is a failure, there it gives -inf or rounding noise.
-    Larger batches have larger scores: compare scores of one batch size.
+    mode counts every ReLU call, including those on dead edges. Their hook also counts the inputs of blocks
+    with ReLU in their names, which networks of NAS-Bench-201 have: see ``naswot_published``. K = sum of X X^T
+    + (1 - X)(1 - X)^T. Two samples with equal codes make K singular: here that is a failure, there it gives
+    -inf or rounding noise. Larger batches have larger scores: compare scores of one batch size.
 
     Mellor, Turner, Storkey, Crowley: Neural Architecture Search without Training, ICML 2021.
     """

@@ -7,7 +7,7 @@ Uniform Sampling. ECCV 2020, arXiv 1904.00420; sizes and order of the steps are 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 from pynas._errors import UserError
 from pynas.architecture import Architecture
@@ -18,7 +18,10 @@ from pynas.trial import Trial
 if TYPE_CHECKING:
     from pynas.spaces import SearchSpace
 
+Mutation = Literal["genes", "moves"]
+
 ATTEMPTS_PER_CHILD = 10
+DRAWS_PER_MUTANT = 20
 
 
 class SPOSEvolution(SearchStrategy):
@@ -26,9 +29,18 @@ class SPOSEvolution(SearchStrategy):
 
     The first generation is random. Each following one has ``mutations`` mutants and ``crossovers`` uniform
     crossovers of random members of the best ``top``. Random architectures fill it up if too few of these are
-    new and feasible. A mutant changes each decision with ``mutation_probability``, at least one, by as many
-    moves of the space. As in the authors' code, the best are taken from all generations: parents never age.
-    With several objectives, they have the highest mean rank.
+    new and feasible. As in the authors' code, the best are taken from all generations: parents never age.
+    With several objectives, they have the highest mean rank; of equal ones the earlier is better, where the
+    authors compare the top-5 error next.
+
+    ``mutation`` says how a mutant is made:
+
+    - ``genes``: each decision is drawn anew with ``mutation_probability``, from all its choices, the present
+      one too; what is not valid or known already is drawn again from another parent, as in the authors' code.
+      Of the 20 genes with four choices of ``spos_shufflenet`` it changes 1.90 on average.
+    - ``moves``: as many moves of the space as decisions are drawn with ``mutation_probability``, at least
+      one; of 20 genes 2.1 on average. So did versions without this option, and so do spaces without a fixed
+      number of decisions in any case.
 
     Args:
         space: The space to search.
@@ -40,7 +52,10 @@ class SPOSEvolution(SearchStrategy):
         mutations: Mutants in a generation (25).
         crossovers: Crossovers in a generation (25).
         mutation_probability: Probability of changing a decision (0.1).
+        mutation: ``genes`` or ``moves``.
     """
+
+    added: ClassVar[Mapping[str, Any]] = {"mutation": "moves"}
 
     def __init__(
         self,
@@ -54,6 +69,7 @@ class SPOSEvolution(SearchStrategy):
         mutations: int = 25,
         crossovers: int = 25,
         mutation_probability: float = 0.1,
+        mutation: Mutation = "genes",
     ) -> None:
         super().__init__(space, seed=seed, feasible=feasible, objectives=objectives)
         for name, value in (("population_size", population_size), ("top", top)):
@@ -68,6 +84,9 @@ class SPOSEvolution(SearchStrategy):
             raise UserError(
                 f"mutation_probability: expected a probability above 0, got {mutation_probability}"
             )
+        if mutation not in get_args(Mutation):
+            raise UserError(f"mutation: expected one of {', '.join(get_args(Mutation))}, got {mutation!r}")
+        self.mutation = mutation
         self.population_size = population_size
         self.top = top
         self.mutations = mutations
@@ -108,11 +127,25 @@ class SPOSEvolution(SearchStrategy):
         return self._sample()
 
     def _mutant(self) -> Architecture:
+        if self.mutation == "genes" and self.space.num_choices:
+            return self._redrawn()
         child = self._rng.choice(self._parents)[0]
         decisions = range(len(child.decisions))
         for _ in range(max(1, sum(self._rng.random() < self.mutation_probability for _ in decisions))):
             child = self.space.mutate(child, self._rng)
         return child
+
+    def _redrawn(self) -> Architecture:
+        """A parent with some decisions drawn anew; a parent as it is where no draw was another valid one."""
+        for _ in range(DRAWS_PER_MUTANT):
+            parent = self._rng.choice(self._parents)[0]
+            decisions = tuple(
+                self._rng.randrange(choices) if self._rng.random() < self.mutation_probability else decision
+                for decision, choices in zip(parent.decisions, self.space.num_choices, strict=True)
+            )
+            if decisions != parent.decisions and self.space.is_valid(decisions):
+                return Architecture(parent.space, decisions)
+        return parent
 
     def _crossover(self) -> Architecture:
         first, second = self._rng.choice(self._parents)[0], self._rng.choice(self._parents)[0]

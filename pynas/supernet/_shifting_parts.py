@@ -32,6 +32,8 @@ class ShiftingOptions:
         momentum: Momentum of SGD.
         weight_decay: Weight decay of the weights that a step uses.
         label_smoothing: Label smoothing of the cross-entropy.
+        decay_vectors: Whether parameters of one dimension (biases, batch norms) decay too. In the authors'
+            code they do not; versions without this option decayed them.
 
     Raises:
         UserError: A setting is out of range.
@@ -46,6 +48,7 @@ class ShiftingOptions:
     momentum: float = 0.9
     weight_decay: float = 4e-5
     label_smoothing: float = 0.1
+    decay_vectors: bool = False
 
     def __post_init__(self) -> None:
         rates = [self.learning_rate, self.classifier_learning_rate or self.learning_rate]
@@ -98,7 +101,8 @@ class ShiftingEvolution(SPOSEvolution):
     """SPOS's evolution, but a later generation may propose an architecture again, which is evaluated again.
 
     As in the authors' code: accuracies measured with older weights become outdated. Parents keep their older
-    accuracy until they are proposed again.
+    accuracy until they are proposed again. Candidates are compared by accuracy, where the authors compare the
+    top-5 error of equal ones next.
     """
 
     def tell(self, trial: Trial) -> None:

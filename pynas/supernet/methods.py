@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -22,12 +22,13 @@ from torch.optim import Optimizer
 from pynas._errors import UserError
 from pynas.architecture import Architecture
 from pynas.nn import Supernet
+from pynas.nn.supernet import Sampling
 from pynas.supernet import distributed
 from pynas.supernet._base import MixtureWeights, SharedWeights
 from pynas.supernet._second_order import second_order_gradient
 from pynas.supernet.sampling import Sampler
 
-Mixing = Literal["softmax", "gumbel", "gumbel_hard"]
+Mixing = Literal["softmax", "gumbel", "gumbel_hard", "gumbel_hard_published"]
 
 
 class NotFiniteError(ArithmeticError):
@@ -157,7 +158,10 @@ class Differentiable(Method):
     only w: see ``warm_up``.
 
     Args:
-        mixing: ``softmax`` is DARTS, ``gumbel_hard`` GDAS, ``gumbel`` its smooth form.
+        mixing: ``softmax`` is DARTS, ``gumbel`` its form with noise, ``gumbel_hard`` GDAS: the derivative of
+            the mixture with weights of zero left out. ``gumbel_hard_published`` is GDAS by its authors' code,
+            where weights of zero have a gradient too: ``published_gradient`` of
+            :meth:`pynas.nn.Supernet.forward`.
         order: 1 or 2; 2 only with ``softmax``, since all its passes need the same mixture.
         learning_rate: Learning rate of alpha (Adam, betas (0.5, 0.999)).
         weight_decay: Weight decay of alpha.
@@ -177,8 +181,8 @@ class Differentiable(Method):
         temperature: tuple[float, float] = (1.0, 1.0),
         warm_up: float = 0.0,
     ) -> None:
-        if mixing not in ("softmax", "gumbel", "gumbel_hard"):
-            raise UserError(f"mixing: expected softmax, gumbel or gumbel_hard, got {mixing!r}")
+        if mixing not in get_args(Mixing):
+            raise UserError(f"mixing: expected one of {', '.join(get_args(Mixing))}, got {mixing!r}")
         if order not in (1, 2) or (order == 2 and mixing != "softmax"):
             raise UserError(f"order: expected 1, or 2 with softmax, got {order!r} with {mixing}")
         if not (learning_rate > 0 and weight_decay >= 0):
@@ -195,7 +199,12 @@ class Differentiable(Method):
 
     def check(self, model: nn.Module) -> None:
         """Raise UserError unless ``model`` has architecture parameters."""
-        _supernet(model)
+        network = _supernet(model)
+        if self.mixing == "gumbel_hard_published" and not network.has_search_cells():
+            raise UserError(
+                "mixing: gumbel_hard_published is defined for the search cells of nasbench201 and darts_cnn; "
+                f"use gumbel_hard for {type(network).__name__}"
+            )
 
     def weights(self, model: nn.Module) -> Iterable[nn.Parameter]:
         """All parameters except alpha."""
@@ -218,7 +227,8 @@ class Differentiable(Method):
         if device.type != "cpu":
             seed = int(torch.randint(2**62, (), generator=generator))
             generator = torch.Generator(device).manual_seed(seed)
-        return network.sample(self.mixing, temperature=temperature, generator=generator)
+        how = self.mixing.removesuffix("_published")
+        return network.sample(cast(Sampling, how), temperature=temperature, generator=generator)
 
     def step(self, model: nn.Module, context: StepContext) -> Outcome:
         """Update alpha, after the warm-up, then w."""
@@ -243,7 +253,9 @@ class Differentiable(Method):
 
         def loss_of(x: Tensor, y: Tensor) -> Tensor:
             with context.autocast():
-                return context.loss(network(x, self._mixture(network, context)), y)
+                mixture = self._mixture(network, context)
+                published = self.mixing == "gumbel_hard_published"
+                return context.loss(network(x, mixture, published_gradient=published), y)
 
         held_x, held_y = context.batch("architecture")
         context.optimizers["architecture"].zero_grad()

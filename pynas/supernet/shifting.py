@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pynas._errors import UserError
@@ -94,14 +94,23 @@ class Shifting:
         last = list(model.classifier_parameters())
         rest = [p for p in model.parameters() if all(p is not other for other in last)]
         rate = self.options.classifier_learning_rate or self.options.learning_rate
-        self._parameters = [*rest, *last]
-        groups: list[dict[str, Any]] = [{"params": rest}, {"params": last, "lr": rate}]
+        groups = [*self._groups(rest), *self._groups(last, lr=rate)]
+        self._parameters = [parameter for group in groups for parameter in group["params"]]
         self._optimizer = torch.optim.SGD(
             groups,
             self.options.learning_rate,
             momentum=self.options.momentum,
             weight_decay=self.options.weight_decay,
         )
+
+    def _groups(self, parameters: Sequence[nn.Parameter], **settings: float) -> list[dict[str, Any]]:
+        """Groups of the optimiser: one, or one of vectors without decay after one of the rest."""
+        if self.options.decay_vectors:
+            return [{"params": list(parameters), **settings}]
+        vectors = [p for p in parameters if p.dim() < 2]
+        matrices = [p for p in parameters if p.dim() >= 2]
+        undecayed = {"params": vectors, "weight_decay": 0.0, **settings}
+        return [{"params": matrices, **settings}, *([undecayed] if vectors else [])]
 
     def run(self, *, resume: bool = False) -> ShiftingResult:
         """Search to the end.
@@ -194,7 +203,9 @@ class Shifting:
         positions = self._batches.at(number)
         x = self.inputs[positions.to(self.inputs.device)].to(self.device)
         y = self.targets[positions.to(self.targets.device)].to(self.device)
-        logits = self.model(x, arch).float()
+        logits = self.model(x, arch)
+        if logits.dtype != torch.float64:
+            logits = logits.float()
         loss = F.cross_entropy(logits, y, label_smoothing=self.options.label_smoothing)
         if bool(loss.isfinite()):
             torch.autograd.backward(loss)
@@ -213,11 +224,18 @@ class Shifting:
     # ---- state -----------------------------------------------------------------------------------
 
     def _identity(self) -> dict[str, Any]:
-        calibration = self.evaluate.calibration
+        calibration, momentum = self.evaluate.calibration, self.evaluate.calibration_momentum
+        options = asdict(self.options)
+        if self.options.decay_vectors:  # as versions without these did, which did not record them
+            del options["decay_vectors"]
+        added: dict[str, Any] = {} if momentum is None else {"calibration_momentum": momentum}
+        if self.strategy.mutation != "moves":
+            added["mutation"] = self.strategy.mutation
         return {
             "search": "supernet shifting",
             "seed": self.seed,
-            "options": asdict(self.options),
+            "options": options,
+            **added,
             "space": self.model.space.name,
             "population": self.strategy.population_size,
             "images": training_state.digest(self.inputs, self.targets),
@@ -248,7 +266,10 @@ class Shifting:
         if not resume:
             raise UserError(f"{self.folder.folder}: already holds a search; resume it, or use another folder")
         holds = f"{self.folder.folder}: holds a search"
-        training_state.check_same(state.record.get("search"), self._identity(), holds)
+        there, here = state.record.get("search"), self._identity()
+        # What an older search does not record, and one of today does.
+        added = {key: here.get(key) for key in ("mutation", "calibration_momentum")}
+        training_state.check_same(there, {**here, **added}, holds)
         where = str(self.folder.path(state.step))
         training_state.restore(state.tensors, self.model, {"weights": self._optimizer}, where)
         self.strategy.load_state(state.record["strategy"])

@@ -208,7 +208,9 @@ class Trainer:
             generator=torch.Generator().manual_seed(common),
             optimizers=self._optimizers,
             batch=lambda which: self._batch(which, number, salt),
-            loss=lambda x, y: F.cross_entropy(x.float(), y, label_smoothing=self.options.label_smoothing),
+            loss=lambda x, y: F.cross_entropy(
+                x if x.dtype == torch.float64 else x.float(), y, label_smoothing=self.options.label_smoothing
+            ),
             autocast=self._autocast,
             update=self._update,
         )

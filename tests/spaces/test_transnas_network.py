@@ -222,3 +222,17 @@ def test_pruned_networks_agree_with_whole_ones() -> None:
         torch.testing.assert_close(pruned(x), whole(x), rtol=1e-10, atol=1e-12)
         left_out += len(list(whole.parameters())) - len(list(pruned.parameters()))
     assert left_out > 100
+
+
+@pytest.mark.parametrize("space", [TINY, TINY_MACRO], ids=["micro", "macro"])
+def test_published_state_dicts_load_strictly(space: TransNASMicro | TransNASMacro) -> None:
+    """The authors wrap the encoder in a module that calls it ``network``."""
+    arch = space.parse("2-41414-3_12_310" if space is TINY else "2-1234-basic")
+    model, other = space.build(arch), space.build(arch)
+    wrapped = {name.replace("encoder.", "encoder.network.", 1): v for name, v in model.state_dict().items()}
+    assert any(name.startswith("encoder.network.stem.0.") for name in wrapped)
+    other.load_state_dict(wrapped, strict=True)
+    for name, value in model.state_dict().items():
+        assert torch.equal(other.state_dict()[name], value), name
+    with pytest.raises(RuntimeError, match="Unexpected"):
+        other.load_state_dict({**wrapped, "encoder.network.more": torch.zeros(1)}, strict=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -187,7 +187,11 @@ def _decoder(head: Head, layers: list[DecoderLayer], channels: int, outputs: int
 
 
 class TransNASNetwork(nn.Module):
-    """``decoder(encoder(x))``."""
+    """``decoder(encoder(x))``.
+
+    State dicts of the authors' code load with ``strict=True``: they wrap the encoder, so that its names start
+    with ``encoder.network.``.
+    """
 
     def __init__(
         self,
@@ -206,6 +210,12 @@ class TransNASNetwork(nn.Module):
             self.divisor *= blocks[0].stride
         self.encoder = Encoder(modules, factory, in_channels)
         self.decoder = _decoder(head, layers, modules[-1][-1].out_channels, num_classes)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        wrapped = f"{prefix}encoder.network."
+        for name in [name for name in state_dict if name.startswith(wrapped)]:
+            state_dict[f"{prefix}encoder.{name[len(wrapped) :]}"] = state_dict.pop(name)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, num_classes]``, or ``[B, num_classes, H, W]`` for a dense task.
