@@ -38,13 +38,13 @@ search: build  ## search NAS-Bench-201 without training and write report.html
 	$(BIN)/pynas search --space nasbench201 --strategy evolution --images digits --table analog --report report.html $(SEARCH)
 
 test: build  ## run the tests, a process for each core; JOBS=0 for one after another
-	$(BIN)/python -m pytest -n $(JOBS) --maxprocesses 8 --dist loadfile $(TESTS)
+	$(BIN)/python -m pytest -n $(JOBS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 quick: build  ## the tests between two edits: without those that take seconds or start processes
-	$(BIN)/python -m pytest -n $(JOBS) --maxprocesses 8 --dist loadfile -q -m "not slow" $(TESTS)
+	$(BIN)/python -m pytest -n $(JOBS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder -q -m "not slow" $(TESTS)
 
 browser: build  ## the tests of the steering page in Chromium, which are skipped where there is none
-	$(BIN)/python -m pytest -n $(JOBS) --maxprocesses 8 --dist loadfile -rs $(wildcard tests/steer/test_page_*.py)
+	$(BIN)/python -m pytest -n $(JOBS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder -rs $(wildcard tests/steer/test_page_*.py)
 
 bench: build  ## run the benchmarks
 	$(BIN)/python -m pytest benches --benchmark-enable --benchmark-only --benchmark-group-by=group --benchmark-columns=median,iqr,rounds
@@ -57,7 +57,7 @@ evidence: build  ## the slow measurements behind the documentation
 	PYNAS_STEER_ACTIONS=10000 $(BIN)/python -m pytest -s tests/steer/test_fuzz.py
 	PYNAS_DAMAGE_PLACES=2000 $(BIN)/python -m pytest tests/test_damaged_files.py
 	PYNAS_SWEEP_SHAPES=20000 $(BIN)/python -m pytest tests/reliability
-	PYNAS_EVERY_COMBINATION=1 PYNAS_EVERY_CALL=1 $(MAKE) test TESTS=tests
+	PYNAS_LONG=1 PYNAS_EVERY_COMBINATION=1 PYNAS_EVERY_CALL=1 $(MAKE) test TESTS=tests
 	PYNAS_ZOO=1 PYNAS_RANDOM_NETWORKS=2000 $(BIN)/python -m pytest -n $(JOBS) tests/zoo
 	$(BIN)/python -m pynas.testing.chaos --kills 100 --strategy all
 	$(MAKE) sanitize

@@ -16,6 +16,16 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# Files that take longest, half a minute of a processor and more. They start first: one that came last would
+# keep one process busy while the others wait (make test gives out files in order, --no-loadscope-reorder).
+FIRST = (
+    *("documentation/test_examples", "cpp/test_emulation_address", "test_workers", "test_run"),
+    *("steer/test_actions", "cpp/test_emulation_plain", "cpp/test_emulation_thread"),
+    *("cpp/test_cpu_kernels_address", "ops/test_instruction_sets", "test_examples", "supernet/test_trainer"),
+    *("steer/test_replay", "chaos/test_chaos", "reliability/test_convolution_sweep", "cli/test_killed"),
+    *("steer/test_page_life", "ops/test_mixed_op_contract", "ops/test_operator_fuzz"),
+)
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
@@ -82,11 +92,21 @@ def pytest_collection_modifyitems(
     """Mark ``slow`` before -m looks at marks, and thin out what -m and -k have left."""
     _mark_products(items)
     done = yield
+    if os.environ.get("PYNAS_LONG") != "1" and "long" not in config.option.markexpr:
+        _leave_out(config, items, {item for item in items if item.get_closest_marker("long")})
     if os.environ.get("PYNAS_EVERY_COMBINATION") != "1":
-        out = set(left_out(items))
-        items[:] = [item for item in items if item not in out]
-        config.hook.pytest_deselected(items=out)
+        _leave_out(config, items, set(left_out(items)))
+    places = {ROOT / "tests" / f"{name}.py": place for place, name in enumerate(FIRST)}
+    items.sort(key=lambda item: places.get(item.path, len(FIRST)))
     return done
+
+
+def _leave_out(config: pytest.Config, items: list[pytest.Item], out: set[pytest.Item]) -> None:
+    """Except tests that the command names by their whole id."""
+    named = {argument.replace(os.sep, "/").removeprefix("./") for argument in config.args}
+    out = {item for item in out if named.isdisjoint({item.nodeid, item.nodeid.partition("[")[0]})}
+    items[:] = [item for item in items if item not in out]
+    config.hook.pytest_deselected(items=list(out))
 
 
 def _mark_products(items: list[pytest.Item]) -> None:

@@ -366,6 +366,7 @@ def check_prefix(path, whole):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_killed_at_random_moments(tmp_path):
     # 250 evaluations sleep 1.25 s, at most 0.3 s of it between two kills, however fast the machine is.
     budget, path = 250, tmp_path / "runs.db"

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import FIRST, ROOT
 from tests.thinning import axes, covering, left_out, pairs, spread
 
 
@@ -67,6 +68,10 @@ def test_parameters_of_one_list_are_one_axis() -> None:
     assert axes(item) == {("a", "b"): (id(values[0]), id(values[1])), ("c",): (id(values[0]),)}
     plain: Any = SimpleNamespace(nodeid="test_file.py::plain")
     assert axes(plain) == {}
+
+
+def test_what_starts_first_is_there() -> None:
+    assert [name for name in FIRST if not (ROOT / "tests" / f"{name}.py").is_file()] == []
 
 
 def test_what_is_left_out() -> None:

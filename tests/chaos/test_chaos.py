@@ -60,6 +60,7 @@ def test_every_kind_of_fault_leaves_a_search_as_it_is(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.long
 def test_killed_trainings_and_workers(tmp_path: Path) -> None:
     jobs = options("job", "supernet-uniform", "workers-evolution")
     faults = options("fault", "kill", "worker")

@@ -38,6 +38,7 @@ def book(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.long
 def test_search_learns_the_order_of_words(run: Any, book: Path, tmp_path: Path) -> None:
     test, saved = tmp_path / "test.txt", tmp_path / "cell.safetensors"
     test.write_text(sentences(60, 1))
@@ -72,6 +73,7 @@ def test_without_a_test_text_the_end_is_held_out(run: Any, book: Path) -> None:
     assert record["words"] == 6
 
 
+@pytest.mark.long
 def test_real_text(run: Any, shared_data: Path, tmp_path: Path) -> None:
     """Words of WikiText-2 at the default rates: far below what word frequencies alone reach."""
     text = tmp_path / "train.txt"

@@ -13,7 +13,7 @@ from emulation_runs import run_cases
 from pynas import _C
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ on the PATH"),
 ]
 

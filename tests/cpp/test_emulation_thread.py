@@ -6,7 +6,7 @@ import emulation
 import pytest
 from emulation_runs import CAUGHT_BY, KERNELS, check_planted_fault, needs_emulation, results, run_cases
 
-pytestmark = [pytest.mark.slow, needs_emulation]
+pytestmark = [pytest.mark.long, needs_emulation]
 
 UNORDERED = [
     "planted_race_between_blocks",

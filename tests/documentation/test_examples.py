@@ -133,7 +133,7 @@ def test_examples_run_as_pasted(page: str, tmp_path: Path) -> None:
     run(page, False, tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("page", pages_of(slow=True))
 def test_slow_examples_run_as_pasted(page: str, tmp_path: Path) -> None:
     run(page, True, tmp_path)

@@ -153,6 +153,7 @@ def test_encoder_and_loss_are_the_formulas() -> None:
     assert math.isclose(loss.item(), entropy + divergence / (3 * 8), rel_tol=1e-9)
 
 
+@pytest.mark.long
 def test_it_learns_to_reconstruct(one_thread: None) -> None:
     cells = list(SPACE.all())[::5]
     training, held_out = split(cells)

@@ -76,7 +76,7 @@ def discrete(step: int, count: int) -> Tensor:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*script_method.*:DeprecationWarning")  # of torch's own
-@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.long)])
 @pytest.mark.parametrize("family", ["darts", "nasbench201"])
 def test_hundred_architectures_compile_once(family: str, backend: str) -> None:
     torch._dynamo.reset()

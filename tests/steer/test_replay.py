@@ -138,7 +138,7 @@ def test_a_store_without_steered_runs_says_so(tmp_path: Path) -> None:
         replay(str(copy))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_search_with_a_supernet_ends_the_same(tmp_path: Path) -> None:
     """SIGKILL at three moments; in ``benches/results/steering-kills.json`` there are twenty."""
     record = tmp_path / "kills.json"
