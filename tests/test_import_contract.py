@@ -48,7 +48,7 @@ ROWS: dict[str, set[str]] = {
     "benchmarks": {"tables"},
     "embedding": {"spaces"},
     "lissnas": {"spaces"},
-    "proxies": {"stats", "hardware", "ranking"},
+    "proxies": {"stats", "hardware", "ranking", "ops"},
     "strategies": {"spaces", "embedding", "ranking"},
     "supernet": {"strategies", "spaces", "stats", "ranking", "nn", "ops"},
     "evaluate": {"proxies", "spaces", "stats", "ops"},
