@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from pynas.steer import Page, steer
+from pynas.trial import Evaluation, Status
 from tests.steer.browser import Visitor, missing
 from tests.steer.steered import CELL, SPACE
-from tests.steer.visits import agree, block, expect, slowly
+from tests.steer.visits import agree, allowed, block, expect, slowly
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=missing())]
 
@@ -101,6 +102,46 @@ def test_two_pages_see_the_same(browser: Any, visitor: Visitor, served: Callable
     before = len(search.steering.trials())
     expect(second.locator("#progress")).not_to_contain_text(f"{before} of")
     assert search.state()["search"]["status"] == "running"
+
+
+def test_a_link_on_another_site_opens_the_page(visitor: Visitor, finished: Page) -> None:
+    """As in a hosted notebook: the browser sends no strict cookie along with what a foreign link leads to."""
+    link = f'<!doctype html><a href="{finished.url}">open the page</a>'
+    visitor.context.route(
+        "http://notebook.example/", lambda route: route.fulfill(content_type="text/html", body=link)
+    )
+    page = visitor.context.new_page()
+    page.goto("http://notebook.example/")
+    page.get_by_text("open the page").click()
+    page.wait_for_selector("#template-view svg .block")
+    assert page.url == finished.url.partition("?")[0], "the token has left the address"
+
+
+def test_an_undo_on_one_page_is_not_that_of_another(visitor: Visitor, finished: Page, browser: Any) -> None:
+    page = visitor.open(finished.url)
+    finished.act("forbid", blocks=["0:0"])
+    undo = page.locator("#controls").get_by_role("button", name="Undo")
+    expect(undo).to_be_enabled()
+    # Somebody else does something in the moment between the look and the click.
+    page.route("**/api/actions", lambda route: (finished.act("forbid", blocks=["1:0"]), route.continue_()))
+    undo.click()
+    expect(page.locator(".message.error")).to_contain_text("is not the last one any more")
+    assert allowed(finished)[:2] == [[1, 2, 3, 4], [1, 2, 3, 4]]
+    page.unroute("**/api/actions")
+
+
+def test_names_from_a_store_are_no_markup_in_charts(browser: Any, served: Callable[..., Page]) -> None:
+    def scored(arch: Any) -> Any:
+        return Evaluation(Status.OK, {"a<b>&lt;i": float(sum(arch.decisions))})
+
+    visitor = Visitor(browser, charts=True)
+    search = served(scored, objectives=["a<b>&lt;i"], budget=5)
+    page = visitor.open(search.url)
+    page.locator("#trials-charts").scroll_into_view_if_needed()
+    page.wait_for_selector("#trials-charts .main-svg", timeout=30_000)
+    expect(page.locator("#trials-charts .ytitle").first).to_have_text("a<b>&lt;i")
+    visitor.close()
+    assert visitor.complaints == []
 
 
 def test_two_runs_of_a_store_are_compared(

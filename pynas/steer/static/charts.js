@@ -41,7 +41,18 @@ export function chart(box, traces, layout, summary) {
   box.setAttribute("aria-label", summary);
   if (!drawn.has(box)) watcher.observe(box);
   drawn.set(box, [traces, layout]);
-  if (visible.has(box)) render(box);
+  if (visible.has(box)) soon(box);
+}
+
+// plotly draws anew all that it shows. Where that takes long it is done less often, so that the page answers.
+const SHARE = 8;
+const rested = new WeakMap(); // when a box may be drawn again
+const timers = new WeakMap();
+
+function soon(box) {
+  const left = (rested.get(box) ?? 0) - performance.now();
+  if (left <= 0) render(box);
+  else if (!timers.has(box)) timers.set(box, setTimeout(() => { timers.delete(box); render(box); }, left));
 }
 
 async function render(box) {
@@ -54,6 +65,7 @@ async function render(box) {
     return;
   }
   if (drawn.get(box)?.[0] !== traces || !box.isConnected) return; // newer ones are on their way
+  const start = performance.now();
   const ink = variable("ink");
   const axis = { gridcolor: variable("grid"), zerolinecolor: variable("grid"), linecolor: variable("muted"), automargin: true, fixedrange: true };
   const { xaxis, yaxis, ...rest } = layout;
@@ -70,6 +82,8 @@ async function render(box) {
     },
     { displayModeBar: false, responsive: true, doubleClick: false },
   );
+  const end = performance.now();
+  rested.set(box, end + SHARE * (end - start));
 }
 
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {

@@ -167,8 +167,10 @@ async function read() {
   try {
     if (chosen.size > 1 << 20) throw new Error(`${chosen.name} is larger than a design can be`);
     const found = JSON.parse(await chosen.text());
-    if (!Array.isArray(found?.layers) || !found.layers.every((each) => Array.isArray(each?.alternatives)) || !found.stem)
-      throw new Error(`${chosen.name} is no design: it has no layers of alternatives`);
+    const isBlock = (each) => typeof each?.kind === "string";
+    const isLayer = (each) => Array.isArray(each?.alternatives) && each.alternatives.length > 0 && each.alternatives.every(isBlock);
+    if (!Array.isArray(found?.layers) || !found.layers.length || !found.layers.every(isLayer) || !isBlock(found.stem))
+      throw new Error(`${chosen.name} is no design: it has no layers of alternatives, each a block of some kind`);
     change(() => (design = found));
   } catch (error) {
     say(error.message, "error");

@@ -73,19 +73,33 @@ function withWebGL(canvas) {
 function withCanvas(canvas) {
   const context = canvas.getContext("2d");
   const css = (colours, i) => `rgba(${colours[4 * i]},${colours[4 * i + 1]},${colours[4 * i + 2]},${colours[4 * i + 3] / 255})`;
-  return (layers, [sx, sy, tx, ty], ratio) => {
-    context.setTransform(ratio, 0, 0, ratio, 0, 0);
-    context.clearRect(0, 0, canvas.width, canvas.height);
-    for (const dots of layers) for (let i = 0; i < dots.size.length; i++) {
-      context.beginPath();
-      context.arc(dots.place[2 * i] * sx + tx, dots.place[2 * i + 1] * sy + ty, dots.size[i] / 2, 0, 7);
-      context.fillStyle = css(dots.fill, i);
-      context.fill();
+  const put = (to, dots, [sx, sy, tx, ty], ratio) => {
+    to.setTransform(ratio, 0, 0, ratio, 0, 0);
+    for (let i = 0; i < dots.size.length; i++) {
+      to.beginPath();
+      to.arc(dots.place[2 * i] * sx + tx, dots.place[2 * i + 1] * sy + ty, dots.size[i] / 2, 0, 7);
+      to.fillStyle = css(dots.fill, i);
+      to.fill();
       if (dots.size[i] > 5) {
-        context.strokeStyle = css(dots.rim, i);
-        context.stroke();
+        to.strokeStyle = css(dots.rim, i);
+        to.stroke();
       }
     }
+  };
+  // Thousands of grey points lie below and seldom change: they are drawn once, and copied.
+  let ground = { dots: null, key: "", picture: null };
+  return ([under, ...above], frame, ratio) => {
+    const key = [canvas.width, canvas.height, ratio, ...frame].join();
+    if (ground.dots !== under || ground.key !== key) {
+      const picture = document.createElement("canvas");
+      [picture.width, picture.height] = [Math.max(1, canvas.width), Math.max(1, canvas.height)];
+      put(picture.getContext("2d"), under, frame, ratio);
+      ground = { dots: under, key, picture };
+    }
+    context.setTransform(1, 0, 0, 1, 0, 0);
+    context.clearRect(0, 0, canvas.width, canvas.height);
+    context.drawImage(ground.picture, 0, 0);
+    for (const dots of above) put(context, dots, frame, ratio);
   };
 }
 

@@ -3,7 +3,7 @@
 import { chart } from "./charts.js";
 import { $, button, h, many, number } from "./dom.js";
 import { exportTrial } from "./exporting.js";
-import { light, model, onAny, pin } from "./model.js";
+import { isAllowed, light, model, onAny, pin } from "./model.js";
 
 const FIRST = 60;
 let shown = FIRST;
@@ -33,37 +33,69 @@ function table() {
   const scores = [...new Set([...objectives, ...trials.slice(0, 50).flatMap((trial) => Object.keys(trial.scores))])];
   const metrics = [...new Set(trials.slice(0, 50).flatMap((trial) => Object.keys(trial.metrics)))].filter((name) => !scores.includes(name));
   const head = ["Trial", ...scores, ...metrics, "Status", "By", "Seconds", "Architecture"];
-  const rows = trials.slice(0, shown).map((trial) => {
-    const mark = trial.number === best ? "★ " : on.includes(trial.number) ? "◆ " : "";
-    const said = trial.number === best ? "best, " : on.includes(trial.number) ? "on the front, " : "";
-    const open = h("button", { type: "button", class: "link", "aria-label": `${said}trial ${trial.number}`, onclick: () => pin(trial.decisions), onfocus: () => light(trial.decisions), onblur: () => light(null) }, `${mark}${trial.number}`);
-    const status = [trial.status, trial.current ? "" : "earlier weights", trial.allowed ? "" : "outside"].filter(Boolean).join(", ");
-    return h(
-      "tr",
-      { class: [trial.current ? "" : "old", trial.status].join(" "), onpointerenter: () => light(trial.decisions), onpointerleave: () => light(null) },
-      h("th", { scope: "row" }, open),
-      scores.map((name) => h("td", { class: "n" }, number(trial.scores[name]))),
-      metrics.map((name) => h("td", { class: "n" }, number(trial.metrics[name]))),
-      h("td", {}, status), h("td", {}, trial.by === "analyst" ? `analyst (${trial.who ?? ""})` : "strategy"),
-      h("td", { class: "n" }, number(trial.seconds)),
-      h("td", { class: "code" }, trial.text, trial.message ? h("span", { class: "warning block" }, trial.message) : null),
+  const rows = trials.slice(0, shown).map((trial) => row(trial, trial.number === best ? "★ " : marked.has(trial.number) ? "◆ " : "", scores, metrics));
+  const box = $("trials-table");
+  const drawn = JSON.stringify([head, trials.length > 0]);
+  if (box.dataset.drawn !== drawn) {
+    box.dataset.drawn = drawn;
+    box.replaceChildren(
+      trials.length ? h("table", {}, h("thead", {}, h("tr", {}, head.map((name) => h("th", { scope: "col" }, name)))), h("tbody", {})) : h("p", { class: "muted" }, "No trials."),
+      h("p", { class: "more", hidden: true }, button("", "Show more trials", () => { shown += 200; render(); })),
     );
-  });
-  const more = trials.length > shown ? h("p", {}, button(`Show ${Math.min(200, trials.length - shown)} more of ${trials.length}`, "Show more trials", () => { shown += 200; render(); })) : null;
-  const held = document.activeElement?.closest?.("#trials-table tr")?.querySelector("button")?.textContent;
-  const top = $("trials-table").scrollTop;
-  $("trials-table").replaceChildren(
-    trials.length ? h("table", {}, h("thead", {}, h("tr", {}, head.map((name) => h("th", { scope: "col" }, name)))), h("tbody", {}, rows)) : h("p", { class: "muted" }, "No trials."),
-    ...(more ? [more] : []),
-  );
-  $("trials-table").scrollTop = top;
-  if (held) [...$("trials-table").querySelectorAll("th button")].find((each) => each.textContent === held)?.focus({ preventScroll: true });
+  }
+  const body = box.querySelector("tbody");
+  if (body) arrange(body, rows);
+  const more = box.querySelector(".more");
+  more.hidden = trials.length <= shown;
+  more.firstChild.textContent = `Show ${Math.min(200, trials.length - shown)} more of ${trials.length}`;
 }
 
+// Most rows stay as they are when a trial comes: each is made once, until its trial or its mark changes.
+const made = new WeakMap();
+
+function row(trial, mark, scores, metrics) {
+  const inside = isAllowed(trial.decisions);
+  const key = JSON.stringify([mark, inside, scores, metrics]);
+  const old = made.get(trial);
+  if (old?.key === key) return old.element;
+  const said = { "★ ": "best, ", "◆ ": "on the front, " }[mark] ?? "";
+  const open = h("button", { type: "button", class: "link", "aria-label": `${said}trial ${trial.number}`, onclick: () => pin(trial.decisions), onfocus: () => light(trial.decisions), onblur: () => light(null) }, `${mark}${trial.number}`);
+  const status = [trial.status, trial.current ? "" : "earlier weights", inside ? "" : "outside"].filter(Boolean).join(", ");
+  const element = h(
+    "tr",
+    { class: [trial.current ? "" : "old", trial.status].join(" "), "data-trial": trial.number, onpointerenter: () => light(trial.decisions), onpointerleave: () => light(null) },
+    h("th", { scope: "row" }, open),
+    scores.map((name) => h("td", { class: "n" }, number(trial.scores[name]))),
+    metrics.map((name) => h("td", { class: "n" }, number(trial.metrics[name]))),
+    h("td", {}, status), h("td", {}, trial.by === "analyst" ? `analyst (${trial.who ?? ""})` : "strategy"),
+    h("td", { class: "n" }, number(trial.seconds)),
+    h("td", { class: "code" }, trial.text, trial.message ? h("span", { class: "warning block" }, trial.message) : null),
+  );
+  made.set(trial, { key, element });
+  return element;
+}
+
+/** Put the rows into the table, and touch none that is there already: it keeps its focus and its place. */
+function arrange(body, rows) {
+  const held = body.contains(document.activeElement) ? document.activeElement.closest("tr").dataset.trial : null;
+  const wanted = new Set(rows);
+  for (const old of [...body.children]) if (!wanted.has(old)) old.remove();
+  let at = body.firstChild;
+  for (const element of rows) {
+    if (element === at) at = at.nextSibling;
+    else body.insertBefore(element, at);
+  }
+  if (held !== null && !body.contains(document.activeElement)) body.querySelector(`tr[data-trial="${held}"] th button`)?.focus({ preventScroll: true });
+}
+
+let told = null;
 function best() {
   const { best: number_, front: on } = model.state.search;
   const trial = model.trials[number_];
   out.disabled = !model.state.can.export;
+  const now = JSON.stringify([number_, trial?.scores, on.filter((each) => model.trials[each])]);
+  if (told === now + model.state.session) return;
+  told = now + model.state.session;
   const look = (given) => button(`trial ${given}`, "Look at it", () => pin(model.trials[given].decisions), { class: "link" });
   $("trials-best").replaceChildren(
     trial ? h("p", {}, "Best so far: ", look(number_), `, ${Object.entries(trial.scores).map(([name, value]) => `${name} ${number(value)}`).join(", ")}`) : h("p", { class: "muted" }, "Nothing has been evaluated with the present weights."),
@@ -117,5 +149,5 @@ function render() {
   best();
 }
 
-onAny("trials state", render, 400);
+onAny("trials state allowed", render, 60);
 onAny("trials actions template", charts, 1000);
