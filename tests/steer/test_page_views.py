@@ -167,7 +167,7 @@ def test_trials_are_read_sorted_and_exported(visitor: Visitor, finished: Page) -
     page.locator("#trials-table tbody th button").first.click()
     expect(page.locator("#candidate-panel")).to_contain_text(f"Trial {best}")
     page.get_by_role("button", name="Export the winner").click()
-    with page.expect_download() as waited:
+    with page.expect_download(timeout=60_000) as waited:
         page.get_by_role("dialog").get_by_role("button", name="Save").click()
     document = json.loads(Path(waited.value.path()).read_text())
     assert document["decisions"] == list(finished.steering.trials()[best]["decisions"])
