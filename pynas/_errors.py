@@ -37,6 +37,10 @@ class UserError(ValueError):
         return printable(super().__str__(), lines=True)
 
 
+class UserNotice(UserWarning):
+    """What somebody should know although the work goes on; the command line prints its text on stderr."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether there was not enough memory; Python, torch and the loader of libraries each say so in a way."""
     if isinstance(error, (RuntimeError, ImportError, OSError)):

@@ -28,7 +28,8 @@ BOTTOM: dict[str, set[str]] = {
     "_generators": set(),
     "_plural": set(),
     "_io": {"_errors"},
-    "_registry": {"_errors"},
+    "_named": {"_errors"},
+    "_registry": {"_errors", "_named"},
     "_user_values": {"_errors"},
     "_identity": {"_errors"},
     "architecture": {"_io"},
@@ -53,7 +54,7 @@ ROWS: dict[str, set[str]] = {
     "supernet": {"strategies", "spaces", "stats", "ranking", "nn", "ops"},
     "evaluate": {"proxies", "spaces", "stats", "ops"},
     "analysis": {"supernet", "spaces", "data", "ranking", "ops"},
-    "run": {"evaluate", "data", "hardware", "ranking", "spaces", "store", "strategies", "tables"},
+    "run": {"evaluate", "data", "hardware", "proxies", "ranking", "spaces", "store", "strategies", "tables"},
     "report": {"run", "store", "ranking", "hardware", "analysis", "spaces"},
     "steer": {
         *("data", "evaluate", "hardware", "ranking", "report", "run", "spaces", "store", "strategies"),
@@ -67,7 +68,7 @@ TYPING_ONLY = {("pynas", "testing")}
 TABLE = BOTTOM | {row: below | set(BOTTOM) for row, below in (ROWS | TOP).items()}
 WITHOUT_TORCH = {
     *("strategies", "store", "report", "ranking", "run", "tables", "benchmarks", "architecture", "trial"),
-    *("_errors", "_foreign", "_identity", "_plural", "_registry", "_user_values"),
+    *("_errors", "_foreign", "_identity", "_named", "_plural", "_registry", "_user_values"),
 }
 
 

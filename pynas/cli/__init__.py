@@ -89,7 +89,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # escape characters that the terminal's encoding lacks
             stream.reconfigure(errors="backslashreplace")
-    with _tidy_when_ended(), _told():
+    with _tidy_when_ended(), _told(), console.notices():
         sys.exit(_run())
 
 

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -26,13 +27,38 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
-from pynas._errors import UserError, printable
+from pynas._errors import UserError, UserNotice, printable
 
 
 def say(text: str) -> None:
     """Print a line for people."""
     with printing():
         print(printable(text))
+
+
+def note(text: str) -> None:
+    """Print a line on stderr: what somebody should know, and no result."""
+    with contextlib.suppress(OSError):
+        print(printable(f"pynas: {text}", lines=True), file=sys.stderr)
+
+
+@contextmanager
+def notices() -> Iterator[None]:
+    """Print each :class:`UserNotice` that is warned of as a line on stderr, once."""
+    with warnings.catch_warnings():
+        others = warnings.showwarning
+        shown: set[str] = set()
+
+        def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+            if not issubclass(category, UserNotice):
+                others(message, category, *where, **more)
+            elif str(message) not in shown:
+                shown.add(str(message))
+                note(str(message))
+
+        warnings.showwarning = show
+        warnings.simplefilter("always", UserNotice)
+        yield
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pynas import strategies
 from pynas._errors import UserError
 from pynas._io.atomic import check_output
 
@@ -37,8 +38,16 @@ Metric = Annotated[
 Dataset = Annotated[str | None, typer.Option(help="Data set or task of the table, such as cifar100.")]
 Space = Annotated[
     str,
-    typer.Option(help="Search space, NAME, NAME:option=value,... or template:FILE; see 'pynas spaces'."),
+    typer.Option(
+        help="Search space: NAME, NAME:option=value,..., template:FILE, package.module:object; "
+        "see 'pynas spaces'."
+    ),
 ]
+Strategy = Annotated[
+    str,
+    typer.Option(help=f"{' | '.join(strategies.names())}, or package.module:class."),
+]
+PROXIES_HELP = "Comma-separated names, or package.module:object; see 'pynas proxies'."
 Text = Annotated[
     Path | None, typer.Option(help="Text for spaces of language models, in place of images: .txt or .gz.")
 ]

@@ -45,13 +45,13 @@ def spaces(
       pynas spaces
       pynas spaces darts_cnn
     """
-    from pynas import spaces as registry
+    from pynas.spaces.base import SPACES
 
     if space is not None:
         return _space(space, json)
     records = []
-    for name in registry.names():
-        found = registry.get(name)
+    for name, make in SPACES.working().items():
+        found = make()
         records.append(
             {
                 "name": name,
@@ -96,8 +96,7 @@ def proxies(json: flags.Json = False) -> None:
     from pynas import proxies as registry
 
     records = []
-    for name in registry.names():
-        proxy = registry.get(name)
+    for name, proxy in registry.REGISTRY.working().items():
         summary = (type(proxy).__doc__ or "").strip().splitlines()[0]
         records.append({"name": name, "higher_is_better": proxy.higher_is_better, "summary": summary})
     if json:

@@ -9,7 +9,7 @@ import typer
 
 from pynas._errors import UserError
 from pynas._plural import counted
-from pynas.cli import _evaluator, console, flags, hardware_specs
+from pynas.cli import _evaluator, console, flags, hardware_specs, specs
 from pynas.cli._rank_notes import notes
 from pynas.cli.hardware_specs import COSTS, parse_constraints
 from pynas.store import check_location
@@ -24,9 +24,7 @@ def rank(
     space: flags.Space = "nasbench201",
     proxies: Annotated[
         str,
-        typer.Option(
-            help="Comma-separated names; see 'pynas proxies'. Ensembles: vote(a,b,...), rank_sum(a,b,...)."
-        ),
+        typer.Option(help=f"{flags.PROXIES_HELP} Ensembles: vote(a,b,...), rank_sum(a,b,...)."),
     ] = "zico,params,flops",
     images: flags.Images = "digits",
     table: Annotated[str, typer.Option(help=flags.TABLE_HELP)] = "analog",
@@ -74,7 +72,7 @@ def rank(
     if store is not None:
         check_location(store, "--store")
     bounds = parse_constraints(constraint or [])
-    names = ensembles.split(proxies)
+    names = ensembles.split(specs.own_proxies(proxies))
     singles = ensembles.singles(names)
     # The baselines come with every trial from the space's closed forms; scoring them again would cost passes.
     scored = [name for name in singles if name not in BASELINES] or singles

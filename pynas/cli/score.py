@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
-import os
-import sys
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from pynas import _named
 from pynas._errors import UserError
 from pynas.cli import console, flags, specs
 
@@ -24,9 +22,7 @@ def score(
             help="package.module:factory of a model, called without arguments, instead of ARCHITECTURE."
         ),
     ] = None,
-    proxies: Annotated[
-        str, typer.Option(help="Comma-separated names; see 'pynas proxies'.")
-    ] = "zico,params,flops",
+    proxies: Annotated[str, typer.Option(help=flags.PROXIES_HELP)] = "zico,params,flops",
     space: flags.Space = "nasbench201",
     images: flags.Images = "digits",
     batch: flags.Batch = 256,
@@ -55,7 +51,7 @@ def score(
     if (architecture is None) == (model is None):
         raise UserError("give either an architecture string or --model package.module:factory")
     flags.check_outputs(report=report)
-    names = flags.comma_separated(proxies)
+    names = flags.comma_separated(specs.own_proxies(proxies))
     if not names:
         raise UserError("--proxies: expected at least one; see 'pynas proxies'")
     flags.check_choice(weights, "--weights", ("any", "published"))
@@ -156,23 +152,11 @@ def _end(failed: list[str]) -> None:
 
 
 def load_factory(text: str) -> Any:
-    """Import ``package.module:factory``; UserError says which part is wrong."""
-    module_name, separator, attribute = text.partition(":")
-    if not (module_name and separator and attribute):
-        raise UserError(f"--model: expected package.module:factory, got {text!r}")
-    sys.path.insert(0, os.getcwd())  # as python -m does: finds modules in the current folder
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise UserError(f"--model: cannot import {module_name!r}: {error}") from error
-    finally:
-        sys.path.pop(0)
-    factory = getattr(module, attribute, None)
+    """The function of ``--model``; UserError says which part is wrong."""
+    factory = _named.load(text, "--model")
     if not callable(factory):
-        callables = [
-            name for name, value in vars(module).items() if callable(value) and not name.startswith("_")
-        ]
         raise UserError(
-            f"--model: {module_name!r} has no function {attribute!r}; it has: {', '.join(callables[:12])}"
+            f"--model {text}: expected a function that returns a torch.nn.Module, got "
+            f"{type(factory).__name__}"
         )
     return factory

@@ -9,10 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from pynas import strategies
 from pynas._errors import UserError
 from pynas._plural import counted
-from pynas.cli import _evaluator, console, flags, hardware_specs
+from pynas.cli import _evaluator, console, flags, hardware_specs, specs
 from pynas.cli.hardware_specs import COSTS, parse_constraints
 from pynas.store import check_location
 from pynas.trial import Status, Trial
@@ -22,7 +21,7 @@ _MOST_ROWS = 20
 
 def search(
     space: flags.Space = "nasbench201",
-    strategy: Annotated[str, typer.Option(help=f"{' | '.join(strategies.names())}.")] = "evolution",
+    strategy: flags.Strategy = "evolution",
     objective: Annotated[
         list[str] | None,
         typer.Option(
@@ -71,7 +70,7 @@ def search(
     flags.check_outputs(report=report)
     if store is not None:
         check_location(store, "--store")
-    names = tuple(objective or ["zico"])
+    names = tuple(map(specs.own_proxies, objective or ["zico"]))
     bounds = parse_constraints(constraint or [])
     if resume and store is None:
         raise UserError("--resume needs --store: the file that the run was kept in")

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from pynas import spaces
 from pynas._errors import UserError
 from pynas._plural import counted
 from pynas.spaces import TemplateSpace
-from pynas.spaces.base import SPACES
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,28 +31,22 @@ class Inputs:
 
 
 def open_space(text: str) -> SearchSpace:
-    """The space of ``NAME`` or ``NAME:option=value,option=value``; of ``template:FILE``.
+    """The space of ``--space``; :func:`pynas.spaces.open_space` says what that may be."""
+    return spaces.open_space(text, "--space")
 
-    Raises:
-        UserError: There is no such space, or it has no such option; the message lists them. There is no such
-            file, or it holds no template.
-    """
-    name, _, rest = text.partition(":")
-    if name == TemplateSpace.name:
-        return TemplateSpace.open(rest)
-    parameters = inspect.signature(SPACES.get(name)).parameters
-    known = {key: parameter.default for key, parameter in parameters.items()}
-    options: dict[str, Any] = {}
-    for part in (part.strip() for part in rest.split(",") if part.strip()):
-        option, separator, value = part.partition("=")
-        if option not in known or not separator:
-            listed = ", ".join(f"{key}={default}" for key, default in known.items()) or "none"
-            raise UserError(f"--space: expected NAME:option=value, got {part!r}; {name} has options {listed}")
-        options[option] = _value(value)
-    try:
-        return SPACES.get(name)(**options)
-    except TypeError as error:  # a value of the wrong type, which the constructor did not check
-        raise UserError(f"--space {text}: {error}") from error
+
+_OWN = re.compile(r"(?<![\w:.])[^\W\d][\w.]*:[^\W\d][\w.]*")
+
+
+def own_proxies(text: str) -> str:
+    """``text`` with every ``package.module:object`` that is a proxy replaced by the proxy's name."""
+    from pynas import proxies
+    from pynas.hardware.model import UNITS
+
+    def named(match: re.Match[str]) -> str:
+        return match[0] if match[0].partition(":")[0] in UNITS else proxies.get(match[0]).name
+
+    return _OWN.sub(named, text)
 
 
 def open_template(text: str, **refused: object) -> TemplateSpace | None:
@@ -71,16 +65,6 @@ def open_template(text: str, **refused: object) -> TemplateSpace | None:
         if value is not None:
             raise UserError(f"--{option}: the template says what it has, got {value}; leave it out")
     return TemplateSpace.open(text.partition(":")[2])
-
-
-def _value(text: str) -> Any:
-    """``text`` as an integer, a float, a bool or itself."""
-    for convert in (int, float):
-        try:
-            return convert(text)
-        except ValueError:
-            continue
-    return {"true": True, "false": False}.get(text.lower(), text)
 
 
 def load(

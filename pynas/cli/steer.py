@@ -10,7 +10,6 @@ from typing import Annotated, Any
 
 import typer
 
-from pynas import strategies
 from pynas._errors import UserError
 from pynas._io.files import open_regular
 from pynas._plural import counted
@@ -47,7 +46,7 @@ def steer(
     epochs: Annotated[int, typer.Option(help="Epochs of training at the start; 0 waits for you.", min=0)] = 3,
     batch: Annotated[int, typer.Option(help="Images in a step, or that proxies score with.", min=2)] = 64,
     learning_rate: Annotated[float, typer.Option(help="Initial learning rate of a phase of training.")] = 0.1,
-    strategy: Annotated[str, typer.Option(help=f"{' | '.join(strategies.names())}.")] = "evolution",
+    strategy: flags.Strategy = "evolution",
     option: Annotated[
         list[str] | None, typer.Option(help="Option of the strategy, such as population_size=20.")
     ] = None,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from pynas import _named
 from pynas._errors import UserError
 from pynas._io import weights
 from pynas._io.atomic import check_output_folder
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from pynas.data import Batch, Images
     from pynas.nn import Supernet
-    from pynas.spaces import TemplateSpace
+    from pynas.spaces import SearchSpace
     from pynas.supernet import Method, SharedWeights, TrainingStep
 
 _SPACES = ("darts", "nasbench201", "spos_shufflenet")
@@ -33,7 +34,8 @@ def supernet(
     space: Annotated[
         str,
         typer.Option(
-            help="darts | nasbench201 | spos_shufflenet (paths only) | template:FILE (or a ready one's name)."
+            help="darts | nasbench201 | spos_shufflenet (paths only) | template:FILE (or a ready one's "
+            "name) | package.module:object, a space that has a supernet."
         ),
     ] = "darts",
     images: flags.Images = "digits",
@@ -57,12 +59,13 @@ def supernet(
         typer.Option(help="Cells; default: 5, for nasbench201 1 in each of its three stages.", min=1),
     ] = None,
     sampling: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="Mixtures: softmax (DARTS) | gumbel | gumbel_hard (GDAS) | gumbel_hard_published (as in its "
-            "code). Paths: uniform (SPOS) | fair (FairNAS) | flops (uniform over costs)."
+            "code). Paths: uniform (SPOS) | fair (FairNAS) | flops (uniform over costs). Default: softmax; "
+            "uniform for spaces of your own."
         ),
-    ] = "softmax",
+    ] = None,
     order: Annotated[
         int,
         typer.Option(help="Order of the architecture gradient; 2 is second-order DARTS.", min=1, max=2),
@@ -104,6 +107,8 @@ def supernet(
       torchrun --nproc-per-node 2 -m pynas.cli supernet --sampling fair
     """
     template = specs.open_template(space, channels=channels, cells=cells)
+    own = _own_space(space, channels=channels, cells=cells) if template is None else None
+    sampling = sampling or ("softmax" if own is None else "uniform")
     _check(space, sampling, order, precision, held_out, save)
     flags.check_rates(learning_rate=learning_rate, alpha_learning_rate=alpha_learning_rate)
     if checkpoint is not None:
@@ -134,7 +139,8 @@ def supernet(
         )
     positions = torch.randperm(len(source), generator=torch.Generator().manual_seed(seed)).tolist()
     test, training = source.take(positions[:held]), source.take(positions[held:])
-    model = _build(template or space, source, channels or 8, cells, seed)
+    model = _build(template or own or space, source, channels or 8, cells, seed)
+    _check_mixture(model, sampling)
     method = _method(model, sampling, order, alpha_learning_rate, int(source.inputs.shape[-1]))
     options = TrainingOptions(
         epochs, batch_size=batch, learning_rate=learning_rate, precision=cast(Any, precision)
@@ -224,8 +230,11 @@ def supernet(
 
 def _check(space: str, sampling: str, order: int, precision: str, held_out: float, save: Path | None) -> None:
     """Check the options before images are read."""
-    if space not in _SPACES and space.partition(":")[0] != "template":
-        raise UserError(f"--space: expected one of {', '.join(_SPACES)} or template:FILE, got {space!r}")
+    if space not in _SPACES and space.partition(":")[0] != "template" and not _named.is_path(space):
+        raise UserError(
+            f"--space: expected one of {', '.join(_SPACES)}, template:FILE or package.module:object, "
+            f"got {space!r}"
+        )
     if sampling not in _MIXTURES + _PATHS:
         raise UserError(f"--sampling: expected one of {', '.join(_MIXTURES + _PATHS)}, got {sampling!r}")
     if space == "spos_shufflenet" and sampling not in _PATHS:
@@ -240,16 +249,40 @@ def _check(space: str, sampling: str, order: int, precision: str, held_out: floa
         weights.check_target(save, "--save")
 
 
+def _own_space(text: str, **refused: object) -> SearchSpace | None:
+    """The space of ``package.module:object``; None if ``text`` is no such thing."""
+    if not _named.is_path(text) or text.partition(":")[0] in _SPACES:
+        return None
+    for option, value in refused.items():
+        if value is not None:
+            raise UserError(f"--{option}: {text} says what it has, got {value}; leave it out")
+    found = specs.open_space(text)
+    if not found.example_inputs(1).is_floating_point():
+        raise UserError(f"--space {text}: {found.name} reads words, not images; see 'pynas recurrent'")
+    return found
+
+
+def _check_mixture(model: SharedWeights, sampling: str) -> None:
+    """Raise UserError for a mixture of paths in a supernet that has none."""
+    from pynas.nn import Supernet
+
+    if sampling in _MIXTURES and not isinstance(getattr(model, "network", None), Supernet):
+        raise UserError(
+            f"--sampling: the supernet of {model.space.name} has no mixtures, expected one of "
+            f"{', '.join(_PATHS)}, got {sampling!r}"
+        )
+
+
 def _build(
-    space: str | TemplateSpace, source: Images, channels: int, cells: int | None, seed: int
+    space: str | SearchSpace, source: Images, channels: int, cells: int | None, seed: int
 ) -> SharedWeights:
     from pynas._generators import seeded
     from pynas.nn import DARTSSupernet, NASBench201Supernet
-    from pynas.supernet import CellWeights, SPOSSupernet, TemplateSupernet
+    from pynas.supernet import CellWeights, SPOSSupernet, build
 
     with seeded(seed):
         if not isinstance(space, str):
-            return TemplateSupernet(space, source.num_classes, int(source.inputs.shape[1]))
+            return build(space, source.num_classes, int(source.inputs.shape[1]))
         if space == "spos_shufflenet":
             return SPOSSupernet(None, source.num_classes, width=channels / 16)
         if space == "darts":

@@ -102,6 +102,8 @@ def identity_of(
 ) -> Identity:
     """The identity of a run; ``evaluator`` None where every objective is a cost.
 
+    ``strategy`` is its name, ``options`` are all that it has, with their defaults.
+
     Raises:
         UserError: A part of a configuration that is no JSON and cannot be made so.
     """
@@ -112,9 +114,7 @@ def identity_of(
         described.append(Described(evaluator, describe_evaluator))
     config: dict[str, Any] = {
         "space": described[0].description,
-        "strategy": plain(
-            {**strategies.recorded(strategy, options), **depends}, "strategy_options", of_any=True
-        ),
+        "strategy": plain({**options, **depends}, "strategy_options", of_any=True),
         "evaluator": described[1].description if described[1:] else declared,
         "table": None if table is None else table_facts(table),
         **task,
@@ -122,7 +122,9 @@ def identity_of(
     }
     if hardware:
         config["hardware"] = [plain(model.describe(), f"hardware {model.name}") for model in hardware]
-    if not is_installed(type(searcher).__module__):
+    if strategies.REGISTRY.loaded().get(strategy) is not type(searcher) or not is_installed(
+        type(searcher).__module__
+    ):
         config["strategy_class"] = describe(type(searcher))
     full = RunConfig(space.name, strategy, seed, tuple(objectives), dict(constraints), config)
     former, unrecorded = _former(full, space, len(described) > 1, depends)

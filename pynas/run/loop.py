@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from pynas import spaces, strategies
+from pynas import _named, spaces, strategies
 from pynas._errors import UserError
 from pynas._user_values import shown
 from pynas.architecture import Architecture
 from pynas.hardware.costs import Costs
+from pynas.hardware.model import UNITS
 from pynas.run.evaluation import evaluated, with_accuracy
 from pynas.run.identity import Identity, identity_of
 from pynas.run.objectives import checked, completed, split, summary
@@ -62,7 +63,7 @@ class SearchResult:
 
 def search(
     space: str | SearchSpace,
-    strategy: str = "evolution",
+    strategy: strategies.Chosen = "evolution",
     objectives: Sequence[str] = ("zico",),
     constraints: Mapping[str, float] | None = None,
     budget: int = 500,
@@ -92,10 +93,13 @@ def search(
     that dies, also while it starts, is replaced and its trial begun once more; the second time it has failed.
 
     Args:
-        space: A search space or its name.
-        strategy: Name of the search strategy.
+        space: A search space, or what :func:`pynas.spaces.open_space` opens: its name with options, or
+            ``package.module:object``.
+        strategy: Name of the search strategy, a class of them, ``package.module:object``, or an instance for
+            this space, which the search copies; an instance has its own seed and options.
         objectives: Names of scores and costs to maximise, or to minimise those with a leading minus:
-            ``["zico", "-latency"]``.
+            ``["zico", "-latency"]``. Without an evaluator also
+            ``package.module:object``, a proxy of your own.
         constraints: Upper bounds, hard, on costs: ``params``, ``flops`` (multiply-adds), ``activations``,
             ``memory`` (bytes), ``intensity``, and ``latency`` or ``latency:DEVICE`` of ``hardware``. An
             architecture whose cost is not known does not meet its bound.
@@ -131,11 +135,13 @@ def search(
         UserError: unknown names, impossible constraints, a store that cannot be used or holds another run.
     """
     start = time.perf_counter()
-    space = spaces.get(space) if isinstance(space, str) else space
+    space = spaces.open_space(space) if isinstance(space, str) else space
+    chosen_strategy, strategy_name = strategies.resolve(strategy), strategies.name_of(strategy)
     objectives = checked(objectives)
     seed = _integer("seed", seed, "a whole number of 64 bits", -(2**63), 2**63 - 1)
     budget = _integer("budget", budget, "a positive number of trials", 1)
     workers = _integer("workers", workers, "a positive number of processes", 1)
+    objectives = checked([_own_proxy(text) for text in objectives]) if evaluator is None else objectives
     names = [split(text)[1] for text in objectives]
     costs = Costs(space, constraints, models=hardware)
     known = costs.names
@@ -152,17 +158,17 @@ def search(
 
     def made(options: Mapping[str, Any]) -> tuple[SearchStrategy, Identity]:
         searcher = strategies.create(
-            strategy, space, seed=seed, feasible=costs.feasible, objectives=objectives, **options
+            chosen_strategy, space, seed=seed, feasible=costs.feasible, objectives=objectives, **options
         )
-        costs.want(searcher.costs, f"strategy {strategy}: cost")
+        costs.want(searcher.costs, f"strategy {strategy_name}: cost")
         identity = identity_of(
             space,
-            strategy,
+            strategy_name,
             seed,
             objectives,
             costs.bounds,
             searcher=searcher,
-            options=options,
+            options=strategies.recorded(chosen_strategy, options),
             evaluator=None if evaluator is _nothing else evaluator,
             table=table,
             hardware=hardware,
@@ -175,7 +181,7 @@ def search(
     scored = [name for name in names if name not in known]
     with ExitStack() as stack:
         opened = stack.enter_context(_opened(store))
-        before = strategies.former(strategy, chosen)
+        before = strategies.former(chosen_strategy, chosen)
         if resume and opened is not None and before != chosen and not identity.is_in(opened):
             older = made(before)
             if older[1].is_in(opened):  # begun when the strategy had fewer options
@@ -213,6 +219,16 @@ def search(
     trials = tuple(recorder.trials)
     best, pareto, volume = summary(trials, objectives, costs.names)
     return SearchResult(recorder.run, trials, best, pareto, end - start, end - loop - evaluating, volume)
+
+
+def _own_proxy(objective: str) -> str:
+    """An objective ``package.module:object`` by the name of the proxy that the object is."""
+    name = split(objective)[1]
+    if not _named.is_path(name) or name.partition(":")[0] in UNITS:
+        return objective
+    from pynas import proxies
+
+    return objective.removesuffix(name) + proxies.get(name).name
 
 
 def default_evaluator(

@@ -4,20 +4,22 @@
     arch = space.sample(random.Random(0))
     model = space.build(arch, num_classes=10)
 
-To add a space: one file with a :class:`SearchSpace` subclass, its import below and its ``register`` line.
+To add a space: one file with a :class:`SearchSpace` subclass, its import below and its ``register`` line. A
+package of your own offers spaces by entry points of the group ``pynas.spaces``.
 :mod:`pynas.testing.spaces` holds the tests that every space passes.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 from pynas.spaces._custom import CustomSpace, custom
 from pynas.spaces._open_ended import OpenEndedSpace
+from pynas.spaces._opening import open_space
 from pynas.spaces._part import facts_of, whole
 from pynas.spaces._restricted import Restricted, restrict
 from pynas.spaces._subset import Subset, subset
-from pynas.spaces.base import SPACES, Edge, SearchSpace
+from pynas.spaces.base import SPACES, Edge, InvalidArchitecture, SearchSpace, maker_of
 from pynas.spaces.darts_cnn import DARTSCNN
 from pynas.spaces.darts_rnn import DARTSRNN
 from pynas.spaces.epnas import EPNAS
@@ -36,6 +38,7 @@ __all__ = [
     "EPNAS",
     "CustomSpace",
     "Edge",
+    "InvalidArchitecture",
     "MBV2ZiCo",
     "NASBench101",
     "NASBench201",
@@ -53,6 +56,7 @@ __all__ = [
     "facts_of",
     "get",
     "names",
+    "open_space",
     "register",
     "restrict",
     "subset",
@@ -60,9 +64,18 @@ __all__ = [
 ]
 
 
-def register(space: type[SearchSpace]) -> type[SearchSpace]:
-    """Register a space under its ``name``; also a class decorator. ValueError if the name is taken."""
-    return SPACES.register(space.name, space)
+_S = TypeVar("_S", bound="SearchSpace | type[SearchSpace]")
+
+
+def register(space: _S) -> _S:
+    """Register a space, or a class of spaces, under its ``name``; also a class decorator.
+
+    Raises:
+        ValueError: The name is taken.
+        TypeError: It is neither.
+    """
+    SPACES.register(getattr(space, "name", ""), maker_of("", space))
+    return space
 
 
 def get(name: str, **options: Any) -> SearchSpace:
@@ -75,7 +88,7 @@ def get(name: str, **options: Any) -> SearchSpace:
 
 
 def names() -> tuple[str, ...]:
-    """Names of all registered spaces, sorted."""
+    """Names of all spaces, registered or offered by packages, sorted."""
     return SPACES.names()
 
 

@@ -6,7 +6,7 @@ import difflib
 import math
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 
 # Draws until a space with constraints gives up: if 1 % are valid, one call in 10^43 fails.
 _MAX_DRAWS = 10_000
+
+
+class InvalidArchitecture(UserError):  # noqa: N818
+    """A combination of choices that makes no network, although each choice is one of the space.
+
+    Raised by ``build`` and the counts. Sampling draws again, a search fails the trial and goes on.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,7 +331,27 @@ class SearchSpace(Noted, ABC):
         """
 
 
-SPACES: Registry[type[SearchSpace]] = Registry("search space")
+class Ready:
+    """Makes always the same space, and takes no options: how a space that is made already is registered."""
+
+    def __init__(self, space: SearchSpace) -> None:
+        self.space = space
+
+    def __call__(self) -> SearchSpace:
+        """The space."""
+        return self.space
+
+
+def maker_of(name: str, found: object) -> Callable[..., SearchSpace]:
+    """What is registered for a space or a class of spaces; TypeError for anything else."""
+    if isinstance(found, SearchSpace):
+        return Ready(found)
+    if isinstance(found, type) and issubclass(found, SearchSpace):
+        return found
+    raise TypeError(f"expected a pynas.spaces.SearchSpace, or a class of them, got {type(found).__name__}")
+
+
+SPACES: Registry[Callable[..., SearchSpace]] = Registry("search space", "pynas.spaces", maker_of)
 
 
 def check_positive(**arguments: int) -> None:

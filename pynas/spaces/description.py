@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+from pynas.spaces._arguments import is_published
 from pynas.spaces.base import SearchSpace
 
 
@@ -59,7 +60,7 @@ def describe(space: SearchSpace) -> Description:
     parameters = inspect.signature(kind).parameters.values()
     return Description(
         name=space.name,
-        title=title.removesuffix("."),
+        title=title.removesuffix(".") if is_published(kind) else space.summary,
         source=next((p for p in paragraphs if p.startswith("Source")), "").partition(": ")[2],
         size=space.size,
         decisions=None if space.size is None else len(space.num_choices),

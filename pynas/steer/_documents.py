@@ -106,7 +106,7 @@ def _stacked(search: SteeredSearch, stack: list[tuple[Action, Settings]]) -> dic
 def offers() -> dict[str, Any]:
     """Names of strategies and their options."""
     found = []
-    for name in strategies.names():
+    for name in strategies.REGISTRY.working():
         known = {k: v for k, v in strategies.options(name).items() if isinstance(v, (bool, int, float, str))}
         found.append({"name": name, "options": known})
     return {"strategies": found}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
+import copy
 import itertools
 import random
 import struct
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pynas._errors import UserError
 from pynas._plural import counted
@@ -28,6 +29,11 @@ SAMPLES_WITHOUT_ENUMERATION = 10_000
 
 ATTEMPTS = 64
 ATTEMPTS_PER_MUTATION = 16
+
+
+def _anything(architecture: Architecture) -> bool:
+    """The constraint of a search without constraints."""
+    return True
 
 
 class Exhausted(Exception):  # noqa: N818  (an outcome of ask(), like StopIteration, not an error)
@@ -70,7 +76,7 @@ class SearchStrategy(ABC):
         self.space = space
         self.objectives = tuple(objectives)
         self._rng = random.Random(seed)
-        self._feasible = feasible or (lambda architecture: True)
+        self._feasible = feasible or _anything
         # Keys of everything proposed or told; a dict as a set, because its order is reproducible.
         self._seen: dict[tuple[int, ...], None] = {}
         # The rest of the space, by key; None until sampling has become too slow.
@@ -78,6 +84,44 @@ class SearchStrategy(ABC):
 
     added: ClassVar[Mapping[str, Any]] = {}
     """Options that earlier versions did not have, each with the value by which those versions searched."""
+
+    def _for_search(self, space: SearchSpace, feasible: Feasible | None, objectives: Sequence[str]) -> Self:
+        """A copy of this instance, which somebody made, for a search with these constraints and objectives.
+
+        Raises:
+            UserError: It is of another space or other objectives, was used already, or cannot be copied.
+        """
+        name = type(self).__name__
+        if self.space is not space and (type(self.space), self.space.name) != (type(space), space.name):
+            raise UserError(f"strategy: {name} was made for {self.space.name}, the search is of {space.name}")
+        if self.objectives and self.objectives != tuple(objectives):
+            raise UserError(
+                f"strategy: {name} was made for the objectives {', '.join(self.objectives)}, "
+                f"the search is for {', '.join(objectives)}"
+            )
+        if self._seen:
+            raise UserError(
+                f"strategy: {name} has proposed or been told {counted(len(self._seen), 'architecture')} "
+                "already; make a new one for each search"
+            )
+        own = self._feasible
+        try:
+            made = copy.deepcopy(self, {id(self.space): space, id(own): own})
+        except Exception as error:  # of what the user's class holds
+            raise UserError(
+                f"strategy: {name} cannot be copied ({type(error).__name__}: {error}); give the class, and "
+                "its options as strategy_options"
+            ) from error
+        made.objectives = tuple(objectives)
+        if feasible is not None:
+            limits = feasible
+            made._feasible = limits if own is _anything else lambda arch: own(arch) and limits(arch)
+        return made
+
+    def _made_of(self) -> dict[str, Any]:
+        """The attributes of an instance that nobody has used, without what a search gives it."""
+        given = {"space", "objectives", *(["_feasible"] if self._feasible is _anything else [])}
+        return {name: value for name, value in vars(self).items() if name not in given}
 
     costs: Sequence[str] = ()
     """Names of costs that the strategy reads from the metrics of trials."""

@@ -39,7 +39,8 @@ def build(space: SearchSpace, num_classes: int = 10, in_channels: int = 3, **opt
 
     Args:
         space: One of ``nasbench101``, ``nasbench201``, ``darts_cnn``, ``darts_rnn``, ``proxylessnas``,
-            ``spos_shufflenet``, ``template``.
+            ``spos_shufflenet``, ``template``; or a space of your own with a method
+            ``supernet(num_classes, in_channels, **options)`` that returns :class:`SharedWeights`.
         num_classes: Number of classes; for ``darts_rnn``, size of the vocabulary.
         in_channels: Channels of images; ignored for words.
         options: Options of the class: :class:`NASBench101Supernet`, :class:`~pynas.nn.NASBench201Supernet`,
@@ -66,4 +67,17 @@ def build(space: SearchSpace, num_classes: int = 10, in_channels: int = 3, **opt
         return TemplateSupernet(space, num_classes, in_channels, **options)
     if isinstance(space, ProxylessNAS):
         return ProxylessNASSupernet(space, num_classes, in_channels, **options)
-    raise UserError(f"space: there is no supernet of {space.name}; expected one of {', '.join(SPACES)}")
+    own = getattr(space, "supernet", None)
+    if not callable(own):
+        raise UserError(
+            f"space: there is no supernet of {space.name}; expected one of {', '.join(SPACES)}, or a space "
+            "of your own with a method supernet(num_classes, in_channels) that returns "
+            "pynas.supernet.SharedWeights"
+        )
+    weights = own(num_classes, in_channels, **options)
+    if not isinstance(weights, SharedWeights):
+        raise UserError(
+            f"space: supernet() of {space.name} returned {type(weights).__name__}, expected "
+            "pynas.supernet.SharedWeights"
+        )
+    return weights

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pynas import data, hardware, spaces, tables
+from pynas import _named, data, hardware, spaces, tables
 from pynas._errors import UserError
 from pynas._io import strict_json
 from pynas.architecture import Architecture
@@ -153,6 +153,12 @@ def _table() -> tables.Benchmark:
     return tables.open(path, _SPACE)
 
 
+def _open_space(text: str) -> None:
+    """A space by text; ``package.module:object`` is code that somebody chose to run."""
+    if not _named.is_path(text):
+        specs.open_space(text)
+
+
 def _images(raw: bytes) -> None:
     """Images of the user's, by the text that names them."""
     data.load_images(_text(raw))
@@ -205,7 +211,7 @@ _TEXTS = (
     ),
     Target(
         "space-options",
-        lambda raw: specs.open_space(_text(raw)),
+        lambda raw: _open_space(_text(raw)),
         lambda: [b"nasbench201", b"nasbench201:channels=4,num_cells=1", b"darts_cnn:layers=8"],
         tokens=(b":", b"=", b",", b"nan", b"1e30", b"9" * 20, b"-1", b"true"),
     ),
