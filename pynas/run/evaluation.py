@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from pynas._errors import UserError
 from pynas._user_values import Unusable, cleaned, explained, number, shown
 from pynas.architecture import Architecture
+from pynas.spaces import InvalidArchitecture
 from pynas.trial import FIDELITY, Evaluation, Evaluator, Proposal, Status, members_of
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def evaluated(
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # also SystemExit, and what extension modules derive from BaseException
-        if is_first and isinstance(error, UserError):
+        if is_first and isinstance(error, UserError) and not isinstance(error, InvalidArchitecture):
             raise
         seconds = time.perf_counter() - start
         return Evaluation(Status.FAILED, metrics=reduced, message=explained(error), seconds=seconds)
