@@ -52,7 +52,7 @@ ROWS: dict[str, set[str]] = {
     "proxies": {"stats", "hardware", "ranking", "ops"},
     "strategies": {"spaces", "embedding", "ranking"},
     "supernet": {"strategies", "spaces", "stats", "ranking", "nn", "ops"},
-    "evaluate": {"proxies", "spaces", "stats", "ops"},
+    "evaluate": {"data", "proxies", "spaces", "stats", "ops"},
     "analysis": {"supernet", "spaces", "data", "ranking", "ops"},
     "run": {"evaluate", "data", "hardware", "proxies", "ranking", "spaces", "store", "strategies", "tables"},
     "report": {"run", "store", "ranking", "hardware", "analysis", "spaces"},

@@ -54,10 +54,12 @@ def prepare(
     space: str,
     proxies: Sequence[str],
     *,
-    images: str,
+    images: str | None,
+    image_size: int | None = None,
+    classes: int | None = None,
     text: Path | None = None,
     steps: int = 35,
-    batch: int,
+    batch: int | None,
     table: Table | str | None,
     metric: str | None = None,
     dataset: str | None = None,
@@ -87,7 +89,16 @@ def prepare(
     known = tables.load(table, chosen, metric, dataset=dataset) if isinstance(table, str) else table
     if not proxies:  # every objective is a cost: nothing needs data
         return Setting(chosen, default_evaluator(chosen, ()), known, {})
-    source = specs.load(chosen, images=images, text=text, steps=steps, batch=batch, seed=seed)
+    source = specs.load(
+        chosen,
+        images=images,
+        image_size=image_size,
+        classes=classes,
+        text=text,
+        steps=steps,
+        batch=batch,
+        seed=seed,
+    )
     evaluator = ProxyEvaluator(
         chosen,
         source.inputs,
@@ -97,8 +108,11 @@ def prepare(
         seed=seed,
         num_classes=source.num_classes,
     )
-    read = {"images": images} if text is None else {"text": str(text), "steps": steps}
-    config = {**read, "batch": batch}
+    read: dict[str, Any] = {"text": str(text), "steps": steps}
+    if text is None:
+        read = {"images": specs.DIGITS if images is None else images}
+        read |= {} if image_size is None else {"image_size": image_size}
+    config = {**read, "batch": len(source.targets)}
     return Setting(chosen, evaluator, known, config)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast, get_args
 
 from pynas._errors import UserError
 from pynas._plural import counted
-from pynas.cli import flags
+from pynas.cli import flags, specs
 
 if TYPE_CHECKING:
     from pynas.analysis.study import Sharing
@@ -40,14 +40,24 @@ def settings(groups: str, prefix: str, partition: str) -> list[Sharing]:
     return list(dict.fromkeys(found))
 
 
-def image_task(images: str, size: int | None, limit: int | None, held_out: float, seed: int) -> Task:
+def image_task(
+    images: str | None,
+    size: int | None,
+    limit: int | None,
+    held_out: float,
+    seed: int,
+    classes: int | None = None,
+) -> Task:
     """The task that ``--images`` makes."""
     from pynas import data
     from pynas.analysis.tasks import ImageTask
 
-    if size is None and images == "digits":
+    images = specs.images_or_digits(images)
+    if size is None and images == specs.DIGITS:
         size = 16  # they are scans of 8x8
-    return ImageTask.split(data.load_images(images, size=size, limit=limit, seed=seed), held_out, seed)
+    return ImageTask.split(
+        data.load_images(images, size=size, limit=limit, seed=seed, classes=classes), held_out, seed
+    )
 
 
 def text_task(text: Path, limit: int | None, held_out: float, steps: int, vocabulary: int) -> Task:

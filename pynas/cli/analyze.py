@@ -34,7 +34,8 @@ def analyze() -> None:
 @app.command("weight-sharing")
 def weight_sharing(
     space: flags.Space = "nasbench201:channels=8,num_cells=1",
-    images: flags.Images = "digits",
+    images: flags.Images = None,
+    classes: flags.Classes = None,
     image_size: Annotated[
         int | None, typer.Option(help="Resize images to this many pixels; digits: 16 by default.", min=4)
     ] = None,
@@ -130,7 +131,7 @@ def weight_sharing(
             raise UserError("--crop, --flip: these change images; leave them out with --text")
         task = _sharing_inputs.text_task(text, limit, held_out, steps, vocabulary)
     else:
-        task = _sharing_inputs.image_task(images, image_size, limit, held_out, seed)
+        task = _sharing_inputs.image_task(images, image_size, limit, held_out, seed, classes)
         task = replace(task, transform=flags.transform(crop, flip, task.inputs))
     task.check(chosen)
     architectures = _sharing_inputs.draw(chosen, known, sample, seed)

@@ -25,8 +25,15 @@ TABLE_HELP = (
     "(also nb101:, nb201:, nats:, transnas:, hw:)."
 )
 Images = Annotated[
-    str,
-    typer.Option(help="Images: digits (embedded) | cifar10:DIR | npz:FILE | folder:DIR."),
+    str | None,
+    typer.Option(
+        help="Images: folder:DIR | npz:FILE | cifar10:DIR | package.module:object (a Dataset or DataLoader) "
+        "| digits (embedded; without --images a note says that they are used)."
+    ),
+]
+ImageSize = Annotated[int | None, typer.Option(help="Resize images to so many pixels a side.", min=1)]
+Classes = Annotated[
+    int | None, typer.Option(help="Classes of the task, where the images show only some.", min=1)
 ]
 Table = Annotated[
     str | None,
@@ -61,7 +68,12 @@ Flip = Annotated[
 Steps = Annotated[int, typer.Option(help="Words in a sequence of --text.", min=1)]
 Precision = Annotated[str, typer.Option(help="float32 | bfloat16 | float64. Never mix them in one ranking.")]
 Batch = Annotated[
-    int, typer.Option(help="Images per evaluation, drawn once; zico compares two halves of them.", min=1)
+    int | None,
+    typer.Option(
+        help="Images per evaluation, drawn once; zico compares two halves of them. Default: 256, or what "
+        "there is.",
+        min=1,
+    ),
 ]
 Seed = Annotated[int, typer.Option(help="Seed of initialisation, drawn images and search.")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads of torch and of the kernels.", min=1)]

@@ -26,14 +26,16 @@ def rank(
         str,
         typer.Option(help=f"{flags.PROXIES_HELP} Ensembles: vote(a,b,...), rank_sum(a,b,...)."),
     ] = "zico,params,flops",
-    images: flags.Images = "digits",
+    images: flags.Images = None,
+    image_size: flags.ImageSize = None,
+    classes: flags.Classes = None,
     table: Annotated[str, typer.Option(help=flags.TABLE_HELP)] = "analog",
     metric: flags.Metric = None,
     dataset: flags.Dataset = None,
     sample: Annotated[
         int, typer.Option(help="Architectures, drawn uniformly without replacement.", min=3)
     ] = 100,
-    batch: flags.Batch = 256,
+    batch: flags.Batch = None,
     precision: flags.Precision = "float32",
     latency: hardware_specs.Latency = None,
     constraint: Annotated[
@@ -83,6 +85,8 @@ def rank(
         space,
         scored,
         images=images,
+        image_size=image_size,
+        classes=classes,
         batch=batch,
         table=read,
         metric=metric,
@@ -131,8 +135,8 @@ def rank(
 
         facts = {
             "accuracy": f"{setting.table.metric} of {setting.table.name}",
-            "images": images,
-            "batch": str(batch),
+            "images": str(setting.config.get("images", images)),
+            "batch": str(setting.config.get("batch", batch)),
             "precision": precision,
             "seed": str(seed),
         } | {m["name"]: f"{m.get('dataset', '')} {m.get('source', '')}".strip() for m in sources}

@@ -24,9 +24,10 @@ def score(
     ] = None,
     proxies: Annotated[str, typer.Option(help=flags.PROXIES_HELP)] = "zico,params,flops",
     space: flags.Space = "nasbench201",
-    images: flags.Images = "digits",
-    batch: flags.Batch = 256,
-    image_size: Annotated[int | None, typer.Option(help="Resize images to this many pixels.", min=1)] = None,
+    images: flags.Images = None,
+    image_size: flags.ImageSize = None,
+    classes: flags.Classes = None,
+    batch: flags.Batch = None,
     text: flags.Text = None,
     steps: flags.Steps = 35,
     precision: flags.Precision = "float32",
@@ -73,11 +74,19 @@ def score(
     parsed = None if chosen is None or architecture is None else chosen.parse(architecture)
     factory = None if model is None else load_factory(model)
     source = specs.load(
-        chosen, images=images, image_size=image_size, text=text, steps=steps, batch=batch, seed=seed
+        chosen,
+        images=images,
+        image_size=image_size,
+        classes=classes,
+        text=text,
+        steps=steps,
+        batch=batch,
+        seed=seed,
     )
     with seeded(seed):
         if chosen is not None and parsed is not None:
-            network = chosen.build(parsed, num_classes=source.num_classes)
+            channels = 3 if text is not None else int(source.inputs.shape[1])
+            network = chosen.build(parsed, num_classes=source.num_classes, in_channels=channels)
         else:
             assert factory is not None
             network = factory()

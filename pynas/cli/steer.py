@@ -39,7 +39,7 @@ def steer(
         str,
         typer.Option(help="supernet: shared weights, trained here | table: known accuracies | PROXY,..."),
     ] = "supernet",
-    images: flags.Images = "digits",
+    images: flags.Images = None,
     image_size: Annotated[
         int | None, typer.Option(help="Resize images to this many pixels; digits are 16 by default.", min=4)
     ] = None,
@@ -113,7 +113,9 @@ def steer(
         {}
         if resume
         else {
-            "images": images,
+            "images": specs.DIGITS
+            if images is None and evaluator == "table"
+            else specs.images_or_digits(images),
             "image_size": image_size,
             "epochs": epochs,
             "batch": batch,

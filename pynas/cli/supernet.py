@@ -38,7 +38,8 @@ def supernet(
             "name) | package.module:object, a space that has a supernet."
         ),
     ] = "darts",
-    images: flags.Images = "digits",
+    images: flags.Images = None,
+    classes: flags.Classes = None,
     image_size: Annotated[
         int | None, typer.Option(help="Resize images to this many pixels; digits are 16 by default.", min=4)
     ] = None,
@@ -47,7 +48,9 @@ def supernet(
     ] = None,
     held_out: Annotated[float, typer.Option(help="Fraction of images that training never sees.")] = 0.2,
     epochs: Annotated[int, typer.Option(help="Passes over the images that train the weights.", min=1)] = 10,
-    batch: Annotated[int, typer.Option(help="Images in a step.", min=2)] = 64,
+    batch: Annotated[
+        int | None, typer.Option(help="Images in a step. Default: 64, or what the images give.", min=2)
+    ] = None,
     channels: Annotated[
         int | None,
         typer.Option(
@@ -108,7 +111,7 @@ def supernet(
     """
     template = specs.open_template(space, channels=channels, cells=cells)
     own = _own_space(space, channels=channels, cells=cells) if template is None else None
-    sampling = sampling or ("softmax" if own is None else "uniform")
+    sampling = ("softmax" if own is None else "uniform") if sampling is None else sampling
     _check(space, sampling, order, precision, held_out, save)
     flags.check_rates(learning_rate=learning_rate, alpha_learning_rate=alpha_learning_rate)
     if checkpoint is not None:
@@ -125,13 +128,15 @@ def supernet(
 
     if threads is not None:
         torch.set_num_threads(threads)
-    if image_size is None and images == "digits":  # they are scans of 8x8
+    images = specs.images_or_digits(images)
+    if image_size is None and images == specs.DIGITS:  # they are scans of 8x8
         image_size = 16 if template is None else template.image_size
-    source = data.load_images(images, size=image_size, limit=limit, seed=seed)
+    source = data.load_images(images, size=image_size, limit=limit, seed=seed, classes=classes)
     if template is not None:
         template.check_image_size(int(source.inputs.shape[-1]))
     held = round(held_out * len(source))
     parts = 2 if sampling in _MIXTURES else 1
+    batch = batch or max(2, min(64, (len(source) - held) // parts))
     if held < 1 or (len(source) - held) // parts < batch:
         raise UserError(
             f"--batch {batch} and --held-out {held_out}: {source.name} has {counted(len(source), 'image')}; "

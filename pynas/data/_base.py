@@ -19,7 +19,7 @@ from pynas._plural import counted
 
 # How many images, and numbers, to convert to floating point at a time for statistics and resizing.
 _CHUNK, _CHUNK_NUMBERS = 1024, 1 << 22
-_MAX_CLASSES = 2**20  # larger labels are identifiers; a classifier for them would not fit in memory
+MAX_CLASSES = 2**20  # larger labels are identifiers; a classifier for them would not fit in memory
 
 Select = Callable[[int], Sequence[int]]  # number of images -> positions of those to keep, in order
 
@@ -31,12 +31,13 @@ class Batch(NamedTuple):
     targets: Tensor  # [N] int64
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Images:
     """A labelled set of images of one size.
 
     Attributes:
-        pixels: ``[N, 3, H, W]``, uint8 (0 to 255) or float32 (any scale).
+        pixels: ``[N, C, H, W]``, uint8 (0 to 255) or float32 (any scale). C is 3, except where tensors of
+            another number of channels were given.
         targets: ``[N]`` int64, ``0 <= target < num_classes``.
         num_classes: Number of classes.
         name: The source, as in the spec ("digits", "cifar10").
@@ -55,7 +56,7 @@ class Images:
 
     @cached_property
     def inputs(self) -> Tensor:
-        """All images normalised, ``(pixel - mean) / std`` per channel: ``[N, 3, H, W]`` float32.
+        """All images normalised, ``(pixel - mean) / std`` per channel: ``[N, C, H, W]`` float32.
 
         Computed on first use and cached; :func:`batch` normalises only the images that it takes.
         """
@@ -74,6 +75,11 @@ class Images:
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    def __repr__(self) -> str:
+        shape = ", ".join(map(str, self.pixels.shape))
+        kind = str(self.pixels.dtype).removeprefix("torch.")
+        return f"Images({self.name!r}, [{shape}] {kind}, {counted(self.num_classes, 'class', 'classes')})"
 
 
 def batch(images: Images, n: int, seed: int) -> Batch:
@@ -136,7 +142,7 @@ def make_images(
             if len(bad):
                 raise UserError(f"{what}: image {start + int(bad[0])} has a NaN or infinite pixel")
     if size is not None:
-        planes = _resized(planes, size)
+        planes = resized(planes, size)
     if planes.shape[1] == 1:
         planes = planes.expand(-1, 3, -1, -1)
     if mean is None or std is None:
@@ -178,7 +184,8 @@ def _chunks(pixels: Tensor) -> Iterator[Tensor]:
         yield from torch.split(chunk, rows, dim=2)
 
 
-def _resized(pixels: Tensor, size: int) -> Tensor:
+def resized(pixels: Tensor, size: int) -> Tensor:
+    """``[N, C, H, W]`` as float32 ``[N, C, size, size]``, bilinear with antialiasing; as it is if it fits."""
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
         raise UserError(f"size: expected a positive number of pixels, got {size!r}")
     if pixels.shape[2:] == (size, size):
@@ -212,7 +219,7 @@ def _check_labels(labels: NDArray[Any], count: int, num_classes: int | None, wha
     lowest, highest = int(labels.min()), int(labels.max())
     if lowest < 0:
         raise UserError(f"{what}: labels must be in 0..C-1, got {lowest} at position {int(labels.argmin())}")
-    bound = _MAX_CLASSES if num_classes is None else num_classes
+    bound = MAX_CLASSES if num_classes is None else num_classes
     if highest >= bound:
         position = int(labels.argmax())
         raise UserError(f"{what}: labels must be in 0..{bound - 1}, got {highest} at position {position}")

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import nn
 
-from pynas import ops
+from pynas import data, ops
 from pynas import proxies as registry
 from pynas._errors import UserError
 from pynas._plural import counted
@@ -64,10 +64,14 @@ class Score:
 
 def score(
     model: nn.Module,
-    inputs: Any,
+    inputs: Any = None,
     targets: Any = None,
     proxies: Sequence[str | Proxy] = ("zico",),
     *,
+    images: Any = None,
+    image_size: int | None = None,
+    batch: int | None = None,
+    classes: int | None = None,
     precision: Precision = "float32",
     seed: int = 0,
     loss_fn: LossFn | None = None,
@@ -86,6 +90,11 @@ def score(
             warning, the last samples of a batch that does not divide into them.
         targets: Targets of the loss; int64 labels [B] for the default, mean cross-entropy.
         proxies: Names (``pynas proxies`` lists them) or proxy objects.
+        images: In place of ``inputs`` and ``targets``: what :func:`pynas.data.load_images` reads, such as
+            ``"folder:photos"``, a ``Dataset`` or a ``DataLoader``, of which a batch is drawn by ``seed``.
+        image_size: Pixels to resize ``images`` to.
+        batch: Number of images to draw, by default 256 or what there is.
+        classes: Number of classes of ``images``, where these show only some.
         precision: ``"float32"``, ``"bfloat16"`` (batch statistics and sums stay in float32) or ``"float64"``.
             On CUDA float32 is not TF32, unless ``torch.backends.cuda.matmul.fp32_precision`` asks for that.
         seed: Seed of layers that draw random numbers.
@@ -105,6 +114,12 @@ def score(
             first batch.
     """
     chosen = [registry.get(p) if isinstance(p, str) else p for p in proxies]
+    if images is not None:
+        if inputs is not None:
+            raise UserError("images: inputs and targets are given already; leave out one of the two")
+        inputs, targets, *_ = data.draw(images, size=image_size, batch=batch, classes=classes, seed=seed)
+    elif inputs is None:
+        raise UserError("inputs: expected a batch, with its targets, or images= to draw one from")
     if weights not in get_args(Weights):
         raise UserError(f"weights: expected one of {', '.join(get_args(Weights))}, got {weights!r}")
     if splits(chosen):

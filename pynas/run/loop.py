@@ -81,6 +81,8 @@ def search(
     image_size: int | None = None,
     hardware: Sequence[HardwareModel] = (),
     workers: int = 1,
+    images: Any = None,
+    batch: int | None = None,
 ) -> SearchResult:
     """Search a space for architectures with high scores.
 
@@ -105,7 +107,7 @@ def search(
             architecture whose cost is not known does not meet its bound.
         budget: Number of trials, those of a resumed search included. Fewer if the feasible space has fewer
             forms.
-        evaluator: Scores an architecture; by default proxies on the embedded digits images. Whatever it
+        evaluator: Scores an architecture; by default proxies on ``images``. Whatever it
             raises or returns, the search goes on: see :class:`pynas.trial.Evaluator`. Only KeyboardInterrupt
             ends it, and a UserError in the very first trial.
         store: Where trials are kept: a path, a URL or an open store; None keeps them in memory only.
@@ -121,12 +123,18 @@ def search(
         strategy_options: Options of the strategy, such as ``population_size``.
         config: What else identifies the run (JSON values by name; those of NumPy and paths are converted),
             such as the files that ``evaluator`` reads.
-        num_classes: Classes of the task, for costs; by default the evaluator's ``num_classes``, else 10.
+        num_classes: Classes of the task, for costs; by default the evaluator's ``num_classes``, else 10. Of
+            ``images`` the number of classes, where they show only some.
         image_size: Pixels along a side, for costs; by default that of the evaluator's ``inputs``, else 32.
+            ``images`` are resized to it.
         hardware: Latencies and energies of devices, from :func:`pynas.hardware.load` or
             :meth:`pynas.hardware.LatencyTable.build`.
         workers: Processes that evaluate, each with a copy of the evaluator, by pickle, and as many threads of
             torch as this one has; 1 for this process alone. More are part of the run's identity.
+        images: Images that proxies score with: what :func:`pynas.data.load_images` reads, such as
+            ``"folder:photos"``, a ``Dataset`` or a ``DataLoader``; by default the digits that are part of
+            scikit-learn, at 32 pixels. They belong to the run's identity.
+        batch: Number of images, drawn once; by default 256, or as many as there are.
 
     Returns:
         All trials, the best, the Pareto front and timings.
@@ -147,8 +155,20 @@ def search(
     known = costs.names
     extra = dict(config or {})
     if evaluator is None:
-        evaluator = default_evaluator(space, [name for name in names if name not in known], seed=seed)
-        extra = {**DEFAULT_EVALUATOR, **extra}
+        wanted = [name for name in names if name not in known]
+        own = images is not None
+        evaluator = default_evaluator(
+            space,
+            wanted,
+            seed=seed,
+            images=images if own else DEFAULT_EVALUATOR["images"],
+            size=image_size if own else None,
+            batch=batch,
+            classes=num_classes if own else None,
+        )
+        extra = {**DEFAULT_EVALUATOR, **_images_facts(images, batch, evaluator), **extra}
+    elif images is not None or batch is not None:
+        raise UserError("images, batch: the evaluator has data of its own; leave out one of the two")
     if workers > 1:
         extra["workers"] = workers
     task = task_of(evaluator, num_classes, image_size)
@@ -236,24 +256,38 @@ def default_evaluator(
     proxies: Sequence[str],
     *,
     seed: int = 0,
+    images: Any = DEFAULT_EVALUATOR["images"],
+    size: int | None = None,
+    batch: int | None = None,
+    classes: int | None = None,
 ) -> Evaluator:
-    """Score by zero-shot proxies on a seeded batch of the embedded digits; imports torch if there are any."""
+    """Score by zero-shot proxies on a seeded batch of images; imports torch if there are any proxies."""
     if not proxies:
         return _nothing
     from pynas import data
     from pynas.evaluate import ProxyEvaluator
 
-    source = data.load_images(DEFAULT_EVALUATOR["images"])
-    inputs, targets = data.batch(source, DEFAULT_EVALUATOR["batch"], seed)
+    drawn = data.draw(images, size=size, batch=batch, classes=classes, seed=seed)
     return ProxyEvaluator(
         space,
-        inputs,
-        targets,
+        drawn.inputs,
+        drawn.targets,
         proxies,
         precision=DEFAULT_EVALUATOR["precision"],
         seed=seed,
-        num_classes=source.num_classes,
+        num_classes=drawn.num_classes,
     )
+
+
+def _images_facts(images: Any, batch: int | None, evaluator: Evaluator) -> dict[str, Any]:
+    """What a store calls the images; their values are the evaluator's to tell."""
+    inputs = members_of(evaluator).inputs
+    facts: dict[str, Any] = {} if inputs is None else {"batch": len(inputs)}
+    if images is not None:
+        facts["images"] = (
+            images if isinstance(images, str) else getattr(images, "name", type(images).__name__)
+        )
+    return facts if batch is None or inputs is not None else {**facts, "batch": batch}
 
 
 def _nothing(architecture: Architecture) -> Evaluation:

@@ -62,7 +62,7 @@ def test_moved_and_mirrored_images(run: Any) -> None:
     [
         (("--space", "nasbench301"), "--space"),
         (("--sampling", "hard"), "--sampling"),
-        (("--crop", 16, "--limit", 400), "--crop 16: images have 16 x 16 pixels"),
+        (("--crop", 16, "--limit", 400, "--images", "digits"), "--crop 16: images have 16 x 16 pixels"),
         (("--held-out", 1.5), "--held-out"),
         (("--learning-rate", -1), "--learning-rate"),
         (("--alpha-learning-rate", "nan"), "--alpha-learning-rate"),
@@ -74,7 +74,7 @@ def test_moved_and_mirrored_images(run: Any) -> None:
         (("--save", "net.pt"), ".safetensors"),
         (("--save", "/no/such/folder/net.safetensors"), "no such folder"),
         (("--images", "npz:absent.npz"), "absent.npz"),
-        (("--limit", 50), "--batch 64"),
+        (("--limit", 50, "--batch", 64, "--images", "digits"), "--batch 64"),
     ],
 )
 def test_bad_input_is_one_line(run: Any, arguments: tuple[object, ...], message: str) -> None:
