@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import traceback
 from typing import cast
 
 import numpy as np
 
-from pynas._errors import printable
+from pynas._errors import UserError, printable
+
+_LONGEST = 8000  # characters of a traceback; recursion repeats itself
 
 
 class Unusable(Exception):  # noqa: N818  (what came, not what went wrong here)
@@ -27,6 +30,30 @@ def explained(error: BaseException) -> str:
         raise
     except BaseException as second:
         return f"{name}, whose text cannot be had ({type(second).__name__})"
+
+
+def traced(error: BaseException, here: str) -> str:
+    """The traceback of what a user's code raised, from its own first line on; empty for a mere message.
+
+    Args:
+        error: The exception; one that only says what is wrong with the input has no traceback worth keeping.
+        here: The file that called the user's code, whose frames are left out.
+    """
+    if isinstance(error, (Unusable, UserError)):
+        return ""
+    frames = error.__traceback__
+    while frames is not None and frames.tb_next is not None and frames.tb_frame.f_code.co_filename == here:
+        frames = frames.tb_next
+    try:
+        text = "".join(traceback.format_exception(type(error), error, frames, chain=True))
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # the exception's own text raises
+        text = "".join(traceback.format_tb(frames))
+    text = cleaned(text.rstrip())
+    if len(text) > _LONGEST:
+        text = f"{text[: _LONGEST // 2]}\n...\n{text[-_LONGEST // 2 :]}"
+    return text
 
 
 def cleaned(text: str) -> str:

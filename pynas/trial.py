@@ -33,6 +33,7 @@ class Evaluation:
             NaN where a number is not finite, which is what a store keeps.
         message: Why it failed, for people.
         seconds: Wall-clock seconds spent.
+        traceback: Where an exception of the evaluator's came from, as Python prints it; empty without one.
     """
 
     status: Status
@@ -40,6 +41,7 @@ class Evaluation:
     metrics: Mapping[str, float] = field(default_factory=dict)
     message: str = ""
     seconds: float = 0.0
+    traceback: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready record. Non-finite numbers become None: JSON has no name for them."""
@@ -49,6 +51,7 @@ class Evaluation:
             "metrics": {k: v if math.isfinite(v) else None for k, v in self.metrics.items()},
             "message": self.message,
             "seconds": self.seconds,
+            **({"traceback": self.traceback} if self.traceback else {}),
         }
 
     @classmethod
@@ -64,6 +67,7 @@ class Evaluation:
             metrics=numbers(record["metrics"]),
             message=str(record["message"]),
             seconds=float(record["seconds"]),
+            traceback=str(record.get("traceback", "")),
         )
 
 

@@ -193,7 +193,7 @@ def test_pictures_that_take_far_more_than_their_files(
         (tmp_path / "ant" / f"{number}.png").write_bytes(png(400, 400, bytes(401 * 400)))
     with pytest.raises(UserError, match=r"2\.png: the images so far take 1,440,000 bytes .*; set a size"):
         data.load_images(f"folder:{tmp_path}")
-    assert len(data.load_images(f"folder:{tmp_path}", size=8)) == 4
+    assert len(data.load_images(f"folder:{tmp_path}", size=8, classes=2)) == 4
 
 
 def test_pictures_without_a_known_scale_are_not_clipped(tmp_path: Path) -> None:

@@ -58,6 +58,7 @@ def search(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --store.")] = False,
     report: flags.OutputFile = None,
+    csv: Annotated[Path | None, typer.Option(help="Write all trials to this CSV file.")] = None,
     json: flags.Json = False,
 ) -> None:
     """Search a space with zero-shot proxies; nothing is trained.
@@ -69,7 +70,7 @@ def search(
     """
     import pynas
 
-    flags.check_outputs(report=report)
+    flags.check_outputs(report=report, csv=csv)
     if store is not None:
         check_location(store, "--store")
     names = tuple(map(specs.own_proxies, objective or ["zico"]))
@@ -129,6 +130,8 @@ def search(
         from pynas.report import write_search_report
 
         write_search_report(report, result.run, result.trials, space=setting.space)
+    if csv is not None:
+        result.to_csv(csv)
     if json:
         return console.print_json(
             _record(result, setting.space, report) | {"latencies": hardware_specs.described(models)}
@@ -138,7 +141,7 @@ def search(
     overhead = 1e3 * result.overhead_seconds / max(1, len(result.trials))
     console.say(f"{done} in {result.seconds:.0f} s; {overhead:.2f} ms a trial outside scoring")
     if result.best is None:
-        raise UserError("no trial has a finite score: " + result.trials[-1].evaluation.message)
+        raise UserError(f"no trial has a finite score: {result.failure}")
     console.say(f"best: {setting.space.format(result.best.architecture)}")
     known = {**result.best.evaluation.scores, **result.best.evaluation.metrics}
     for name, value in known.items():
@@ -156,6 +159,8 @@ def search(
         _print_front(result, setting.space, names)
     if report is not None:
         console.say(f"report: {report}")
+    if csv is not None:
+        console.say(f"csv: {csv}")
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from pynas.run.loop import SearchResult, search
+from pynas.run.loop import search
+from pynas.run.result import SearchResult
 
 __all__ = ["SearchResult", "search"]

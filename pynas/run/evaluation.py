@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pynas._errors import UserError
-from pynas._user_values import Unusable, cleaned, explained, number, shown
+from pynas._user_values import Unusable, cleaned, explained, number, shown, traced
 from pynas.architecture import Architecture
 from pynas.spaces import InvalidArchitecture
 from pynas.trial import FIDELITY, Evaluation, Evaluator, Proposal, Status, members_of
@@ -54,7 +54,8 @@ def evaluated(
         if is_first and isinstance(error, UserError) and not isinstance(error, InvalidArchitecture):
             raise
         seconds = time.perf_counter() - start
-        return Evaluation(Status.FAILED, metrics=reduced, message=explained(error), seconds=seconds)
+        where = traced(error, __file__)
+        return Evaluation(Status.FAILED, {}, reduced, explained(error), seconds, where)
 
 
 def read(returned: object, scored: Sequence[str], start: float) -> Evaluation:
@@ -74,6 +75,7 @@ def read(returned: object, scored: Sequence[str], start: float) -> Evaluation:
         metrics=_numbers(returned.metrics, "metrics", problems),
         message=_message(returned.message, problems),
         seconds=_seconds(returned.seconds, time.perf_counter() - start, problems),
+        traceback=cleaned(returned.traceback) if isinstance(returned.traceback, str) else "",
     )
     if not problems:
         return evaluation

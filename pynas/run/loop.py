@@ -8,7 +8,6 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,8 @@ from pynas.run.evaluation import evaluated, with_accuracy
 from pynas.run.identity import Identity, identity_of
 from pynas.run.objectives import checked, completed, split, summary
 from pynas.run.recorder import Recorder
-from pynas.store import Run, Store
+from pynas.run.result import SearchResult
+from pynas.store import Store
 from pynas.strategies import Infeasible, SearchStrategy
 from pynas.trial import Evaluation, Evaluator, Proposal, Status, Trial, members_of
 
@@ -34,31 +34,6 @@ if TYPE_CHECKING:
 DEFAULT_EVALUATOR: Mapping[str, Any] = MappingProxyType(
     {"images": "digits", "batch": 256, "precision": "float32"}
 )
-
-
-@dataclass(frozen=True, slots=True)
-class SearchResult:
-    """What a search found.
-
-    Attributes:
-        run: The search's configuration and provenance, and its number in the store.
-        trials: Every trial by number, those of earlier sessions of a resumed search included.
-        best: The trial with the highest objective, or with several the highest mean rank; None if all failed.
-        pareto: The trials that no other beats in every objective, by number; where no objective is a cost,
-            FLOPs count as another one.
-        seconds: Wall-clock seconds of this session.
-        overhead_seconds: Those of them spent in the search itself: ask, tell, canonical forms, costs, store.
-        hypervolume: Share of the box between the worst and the best value of each objective among the trials
-            that the front dominates, in [0, 1]; NaN if all failed, and on more than four axes.
-    """
-
-    run: Run
-    trials: tuple[Trial, ...]
-    best: Trial | None
-    pareto: tuple[Trial, ...]
-    seconds: float
-    overhead_seconds: float
-    hypervolume: float = math.nan
 
 
 def search(
@@ -238,7 +213,9 @@ def search(
         end = time.perf_counter()
     trials = tuple(recorder.trials)
     best, pareto, volume = summary(trials, objectives, costs.names)
-    return SearchResult(recorder.run, trials, best, pareto, end - start, end - loop - evaluating, volume)
+    return SearchResult(
+        recorder.run, trials, best, pareto, end - start, end - loop - evaluating, volume, space
+    )
 
 
 def _own_proxy(objective: str) -> str:

@@ -201,6 +201,7 @@ def _evaluation(record: Mapping[str, Any]) -> Evaluation:
             if value is not None:
                 _finite(value, f"{key} of its {name}")
     _text(record["message"], "message")
+    _text(record.get("traceback", ""), "traceback")
     if _finite(record["seconds"], "seconds") < 0:
         raise DamageError(f"its seconds are {record['seconds']}")
     return Evaluation.from_dict(record)

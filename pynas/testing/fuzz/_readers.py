@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from pynas import data, hardware, tables
+from pynas._errors import UserNotice
 from pynas._io import weights
 from pynas.analysis import standalone
 from pynas.analysis.study import Study
@@ -86,7 +88,9 @@ def _compact(path: Path, space: SearchSpace) -> Any:
 
 
 def _images(path: Path, kind: str, above: int) -> Any:
-    images = data.load_images(f"{kind}:{path.parents[above - 1] if above else path}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserNotice)  # of images of one class
+        images = data.load_images(f"{kind}:{path.parents[above - 1] if above else path}")
     return images.pixels, images.targets, images.num_classes
 
 
