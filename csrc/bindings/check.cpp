@@ -4,6 +4,7 @@
 #include <c10/util/Exception.h>
 
 #include <bit>
+#include <ostream>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -46,24 +47,53 @@ bool overlaps_itself(const at::Tensor& tensor) {
 
 }  // namespace
 
-void refuse(const char* op, int position, int64_t index, const at::Tensor& tensor, const at::Tensor& first) {
-  const auto schema =
+std::ostream& operator<<(std::ostream& out, Dtype dtype) {
+  return out << "torch." << c10::getDtypeNames(dtype.type).first;
+}
+
+std::ostream& operator<<(std::ostream& out, Shape shape) {
+  out << "(";
+  for (size_t axis = 0; axis < shape.sizes.size(); ++axis) out << (axis > 0 ? ", " : "") << shape.sizes[axis];
+  return out << (shape.sizes.size() == 1 ? ",)" : ")");
+}
+
+void refuse(const char* op, const Place& place, const Place& first) {
+  const auto handle =
       c10::Dispatcher::singleton().findSchemaOrThrow(("pynas::" + std::string(op)).c_str(), "");
-  const auto& arguments = schema.schema().arguments();
-  const std::string name = label(arguments.at(static_cast<size_t>(position)).name().c_str(), index);
+  const auto& arguments = handle.schema().arguments();
+  const auto name_of = [&](const Place& each) {
+    return label(arguments.at(static_cast<size_t>(each.position)).name().c_str(), each.index);
+  };
+  const at::Tensor& tensor = *place.tensor;
+  const std::string name = name_of(place);
   TORCH_CHECK_VALUE(tensor.defined(), op, ": ", name, ": expected a tensor, got None");
   TORCH_CHECK_VALUE(tensor.layout() == at::kStrided, op, ": ", name, ": expected a dense tensor, got one of ",
                     tensor.layout());
-  TORCH_CHECK_VALUE(tensor.device() == first.device(), op, ": ", name,
-                    ": expected the device of the others, ", first.device(), ", got ", tensor.device());
+  TORCH_CHECK_VALUE(tensor.device() == first.tensor->device(), op, ": ", name, ": expected the device of ",
+                    name_of(first), ", ", first.tensor->device(), ", got ", tensor.device(),
+                    "; move it with ", name, ".to(", name_of(first), ".device)");
   int64_t elements = 1;
   for (const int64_t size : tensor.sizes()) {
     TORCH_CHECK_VALUE(std::max<int64_t>(size, 1) <= kMaxElements / elements, op, ": ", name,
-                      ": expected at most 2^40 elements, got the shape ", tensor.sizes());
+                      ": expected at most 2^40 elements, got the shape ", Shape{tensor.sizes()});
     elements *= std::max<int64_t>(size, 1);
   }
-  TORCH_CHECK_VALUE(false, op, ": ", name, ": expected memory behind the shape ", tensor.sizes(),
+  TORCH_CHECK_VALUE(false, op, ": ", name, ": expected memory behind the shape ", Shape{tensor.sizes()},
                     ", got a tensor whose storage has been freed or resized");
+}
+
+void floating(const char* op, const char* name, const at::Tensor& tensor) {
+  TORCH_CHECK_TYPE(is_floating(tensor), op, ": ", name,
+                   ": expected float32, float64, bfloat16 or float16, got ", Dtype{tensor.scalar_type()},
+                   "; convert it, for example with ", name, ".float()");
+}
+
+void same_dtype(const char* op, const char* name, const at::Tensor& tensor, const char* other_name,
+                const at::Tensor& other) {
+  floating(op, name, tensor);
+  TORCH_CHECK_TYPE(tensor.scalar_type() == other.scalar_type(), op, ": ", name, ": expected the dtype of ",
+                   other_name, ", ", Dtype{other.scalar_type()}, ", got ", Dtype{tensor.scalar_type()},
+                   "; convert it with ", name, ".to(", other_name, ".dtype)");
 }
 
 void in_range(const char* op, const char* name, int64_t value, int64_t least, int64_t most) {
@@ -75,12 +105,17 @@ void pair(const char* op, const char* name, at::IntArrayRef values, int64_t leas
   TORCH_CHECK_VALUE(values.size() == 2 && values[0] >= least && values[1] >= least && values[0] <= kMaxInt &&
                         values[1] <= kMaxInt,
                     op, ": ", name, ": expected two integers from ", least, " to ", kMaxInt, ", got ",
-                    values);
+                    Shape{values});
 }
 
 void group_size(const char* op, int64_t group_size, int64_t batch) {
-  TORCH_CHECK_VALUE(group_size >= 1 && batch % group_size == 0, op,
-                    ": group_size: expected a divisor of the batch size ", batch, ", got ", group_size);
+  TORCH_CHECK_VALUE(group_size >= 1, op, ": group_size: expected at least 1 sample to a group, got ",
+                    group_size);
+  const int64_t rest = batch % group_size;
+  if (rest == 0) return;
+  const std::string last = rest == 1 ? "the last sample" : "the last " + std::to_string(rest) + " samples";
+  TORCH_CHECK_VALUE(false, op, ": group_size: expected a divisor of the batch size ", batch, ", got ",
+                    group_size, "; drop ", last, " or choose another group_size");
 }
 
 void product(const char* op, const char* what, std::initializer_list<int64_t> factors) {
@@ -125,7 +160,7 @@ void updated(const char* op, at::ArrayRef<Target> targets, at::ArrayRef<Target> 
                       "under torch.no_grad()");
     TORCH_CHECK_VALUE(!overlaps_itself(tensor), op, ": ", label(target.name, target.index),
                       ": expected memory for each element, as it is updated in place, got strides ",
-                      tensor.strides(), " for the shape ", tensor.sizes());
+                      Shape{tensor.strides()}, " for the shape ", Shape{tensor.sizes()});
     if (tensor.numel() > 0) spans.push_back(span_of(target));
   }
   const auto shared = [&](const Target& target, const Target& other) {

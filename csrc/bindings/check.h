@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <initializer_list>
+#include <iosfwd>
 #include <optional>
 #include <utility>
 
@@ -20,12 +21,28 @@ constexpr int64_t kMaxElements = int64_t{1} << 40;
 // The largest kernel size, stride, padding, count and the like.
 constexpr int64_t kMaxInt = (int64_t{1} << 31) - 1;
 
+// ---- As Python writes them: torch.float32, (4, 5), (3,) ----
+
+struct Dtype {
+  at::ScalarType type;
+};
+struct Shape {
+  at::IntArrayRef sizes;
+};
+std::ostream& operator<<(std::ostream& out, Dtype dtype);
+std::ostream& operator<<(std::ostream& out, Shape shape);
+
 // ---- Every tensor of every operator: see kernel() in bindings/tensor.h ----
 
-// Throws what is wrong with argument `position`, or with its element `index` if it is a list and index >= 0.
-// `first` is on the device that all tensors must be on.
-[[noreturn]] void refuse(const char* op, int position, int64_t index, const at::Tensor& tensor,
-                         const at::Tensor& first);
+// A tensor among an operator's arguments: the one at `position`, or its element `index` if that is a list.
+struct Place {
+  const at::Tensor* tensor = nullptr;
+  int position = 0;
+  int64_t index = -1;
+};
+
+// Throws what is wrong with `place`; all tensors must be on the device of `first`.
+[[noreturn]] void refuse(const char* op, const Place& place, const Place& first);
 
 // Whether the number of elements can be computed with, and they all lie within the tensor's storage, which
 // somebody may have resized behind its back.
@@ -50,11 +67,11 @@ inline bool is_whole(const at::Tensor& tensor) {
 
 // Refuses a tensor that is undefined, not dense, not whole or not on the device of
 // `first`; with `host` it may be on the CPU as well.
-inline void argument(const char* op, int position, int64_t index, const at::Tensor& tensor,
-                     const at::Tensor& first, bool host) {
+inline void argument(const char* op, const Place& place, const Place& first, bool host) {
+  const at::Tensor& tensor = *place.tensor;
   if (!tensor.defined() || tensor.layout() != at::kStrided || !is_whole(tensor) ||
-      (tensor.device() != first.device() && !(host && tensor.is_cpu())))
-    refuse(op, position, index, tensor, first);
+      (tensor.device() != first.tensor->device() && !(host && tensor.is_cpu())))
+    refuse(op, place, first);
 }
 
 // Whether the dtype is float32, float64, bfloat16 or float16.
@@ -62,6 +79,11 @@ inline bool is_floating(const at::Tensor& tensor) {
   const at::ScalarType dtype = tensor.scalar_type();
   return dtype == at::kFloat || dtype == at::kDouble || dtype == at::kBFloat16 || dtype == at::kHalf;
 }
+
+// `tensor` has one of these, and that of `other`.
+void floating(const char* op, const char* name, const at::Tensor& tensor);
+void same_dtype(const char* op, const char* name, const at::Tensor& tensor, const char* other_name,
+                const at::Tensor& other);
 
 // ---- Numbers ----
 

@@ -29,6 +29,7 @@ inline Parallel torch_parallel() {
 }
 
 inline DType dtype_of(const at::Tensor& tensor, const char* op, const char* argument) {
+  check::floating(op, argument, tensor);
   switch (tensor.scalar_type()) {
     case at::kFloat:
       return DType::kFloat32;
@@ -36,11 +37,8 @@ inline DType dtype_of(const at::Tensor& tensor, const char* op, const char* argu
       return DType::kFloat64;
     case at::kBFloat16:
       return DType::kBFloat16;
-    case at::kHalf:
-      return DType::kFloat16;
     default:
-      TORCH_CHECK_TYPE(false, op, ": ", argument, ": expected float32, float64, bfloat16 or float16, got ",
-                       tensor.scalar_type());
+      return DType::kFloat16;
   }
 }
 
@@ -70,26 +68,26 @@ struct Kernel;
 template <OpName kName, auto kFunction, int kHost, class Result, class... Arguments>
 struct Kernel<kName, kFunction, kHost, Result (*)(Arguments...)> {
   static Result call(Arguments... arguments) {
-    const at::Tensor* first = nullptr;
+    check::Place first;
     int position = 0;
     (visit(arguments, position++, first), ...);
     return kFunction(std::forward<Arguments>(arguments)...);
   }
 
  private:
-  static void visit(const at::Tensor& tensor, int position, const at::Tensor*& first, int64_t index = -1) {
-    if (first == nullptr && position != kHost) first = &tensor;
-    check::argument(kName.text, position, index, tensor, first == nullptr ? tensor : *first,
-                    position == kHost);
+  static void visit(const at::Tensor& tensor, int position, check::Place& first, int64_t index = -1) {
+    const check::Place place{&tensor, position, index};
+    if (first.tensor == nullptr && position != kHost) first = place;
+    check::argument(kName.text, place, first.tensor == nullptr ? place : first, position == kHost);
   }
-  static void visit(const std::optional<at::Tensor>& tensor, int position, const at::Tensor*& first) {
+  static void visit(const std::optional<at::Tensor>& tensor, int position, check::Place& first) {
     if (tensor.has_value()) visit(*tensor, position, first);
   }
-  static void visit(const at::TensorList& tensors, int position, const at::Tensor*& first) {
+  static void visit(const at::TensorList& tensors, int position, check::Place& first) {
     for (size_t i = 0; i < tensors.size(); ++i) visit(tensors[i], position, first, static_cast<int64_t>(i));
   }
   template <class Other>
-  static void visit(const Other&, int, const at::Tensor*&) {}
+  static void visit(const Other&, int, check::Place&) {}
 };
 
 // What an operator of this name is registered with.

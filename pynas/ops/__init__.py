@@ -21,7 +21,7 @@ from pynas.ops.activation_codes import (
     code_agreement_update_reference,
 )
 from pynas.ops.affine_grad_moments import affine_grad_moments, affine_grad_moments_reference
-from pynas.ops.affine_grad_rows import (
+from pynas.ops.affine_grad_norms import (
     affine_grad_gram,
     affine_grad_gram_reference,
     affine_grad_norms,

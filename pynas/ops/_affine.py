@@ -1,58 +1,38 @@
-"""What the operators on norm layers' affine parameters share: checks and the explicit per-group gradients."""
+"""What the operators on norm layers' affine parameters share: what fits, and the explicit gradients."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from pynas.ops._checks import check_device, check_float, check_group_size, check_like
+from pynas.ops._checks import FLOATS, alike, check_fit
 from pynas.ops._moments import accumulate_dtype, sum_groups
 
 
 def check_affine(
     op: str, grad_output: Tensor, input: Tensor, mean: Tensor, rstd: Tensor, group_size: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Validates; returns all detached, the statistics in the accumulation dtype and of one shape."""
-    check_float(op, "grad_output", grad_output)
-    check_float(op, "input", input)
-    check_like(op, "input", input, "grad_output", grad_output)
-    for name, tensor in (("grad_output", grad_output), ("input", input)):
-        if tensor.dim() != 3:
-            raise ValueError(
-                f"{op}: {name}: expected [B, C, T] (channels, then the flattened positions), got shape "
-                f"{tuple(tensor.shape)}; use {name}.flatten(2), or {name}.transpose(1, 2) for channels last"
-            )
-    if input.shape != grad_output.shape:
-        raise ValueError(
-            f"{op}: input: expected the shape {tuple(grad_output.shape)} of grad_output, "
-            f"got {tuple(input.shape)}"
+) -> int:
+    """Refuses what has no result; returns the number of sample groups."""
+    fits = (
+        group_size >= 1
+        and alike(grad_output, input)
+        and input.dim() == mean.dim() == rstd.dim() == 3
+        and grad_output.shape == input.shape
+        and input.shape[0] % group_size == 0
+        and all(
+            statistic.dtype in FLOATS
+            and statistic.shape[0] in (1, input.shape[0])
+            and statistic.shape[2] in (1, input.shape[2])
+            and (input.shape[1] % statistic.shape[1] if statistic.shape[1] else input.shape[1]) == 0
+            for statistic in (mean, rstd)
         )
-    check_group_size(op, grad_output.shape[0], group_size)
-    batch, channels, positions = input.shape
-    for name, tensor in (("mean", mean), ("rstd", rstd)):
-        check_float(op, name, tensor)
-        check_device(op, name, tensor, "grad_output", grad_output)
-        if (
-            tensor.dim() != 3
-            or tensor.shape[0] not in (1, batch)
-            or tensor.shape[2] not in (1, positions)
-            or (channels % tensor.shape[1] if tensor.shape[1] else channels)
-        ):
-            raise ValueError(
-                f"{op}: {name}: expected [{batch} or 1, a divisor of the {channels} channels, "
-                f"{positions} or 1], got {tuple(tensor.shape)}"
-            )
-    if mean.shape[1] != rstd.shape[1] and 1 not in (mean.shape[1], rstd.shape[1]):
-        raise ValueError(
-            f"{op}: rstd: expected as many channel groups as mean, {mean.shape[1]}, or 1, got {rstd.shape[1]}"
-        )
-    dtype = accumulate_dtype(input.dtype)
-    mean, rstd = mean.detach(), rstd.detach()
-    if mean.dtype != dtype or rstd.dtype != dtype:
-        mean, rstd = mean.to(dtype), rstd.to(dtype)
-    if mean.shape != rstd.shape:
-        shape = [b if a == 1 else a for a, b in zip(mean.shape, rstd.shape, strict=True)]
-        mean, rstd = mean.expand(shape), rstd.expand(shape)
-    return grad_output.detach(), input.detach(), mean, rstd
+        and (mean.shape[1] == rstd.shape[1] or 1 in (mean.shape[1], rstd.shape[1]))
+    )
+    expected = (
+        f"grad_output and input [B, C, T] of batches of {group_size}, mean and rstd [B or 1, a divisor of C, "
+        f"T or 1]"
+    )
+    check_fit(op, fits, expected, grad_output=grad_output, input=input, mean=mean, rstd=rstd)
+    return input.shape[0] // group_size
 
 
 def affine_group_gradients(
@@ -60,8 +40,11 @@ def affine_group_gradients(
 ) -> tuple[Tensor, Tensor]:
     """The gradients themselves, [G, C] of the scale and [G, C] of the shift."""
     dtype = accumulate_dtype(grad_output.dtype)
-    delta = grad_output.to(dtype)
-    channels = input.shape[1]
-    repeats = channels // mean.shape[1] if mean.shape[1] else 1
-    normalised = (input.to(dtype) - mean.repeat_interleave(repeats, 1)) * rstd.repeat_interleave(repeats, 1)
+    delta, x, mean, rstd = (tensor.detach().to(dtype) for tensor in (grad_output, input, mean, rstd))
+
+    def by_channel(statistic: Tensor) -> Tensor:
+        groups = statistic.shape[1]
+        return statistic.repeat_interleave(x.shape[1] // groups, 1) if groups else statistic
+
+    normalised = (x - by_channel(mean)) * by_channel(rstd)
     return sum_groups((delta * normalised).sum(2), group_size), sum_groups(delta.sum(2), group_size)

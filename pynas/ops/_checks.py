@@ -44,28 +44,36 @@ def check_device(op: str, name: str, tensor: Tensor, other_name: str, other: Ten
         )
 
 
-def check_group_size(op: str, batch: int, group_size: int) -> None:
-    """Groups of `group_size` consecutive samples divide the batch."""
-    if group_size < 1:
-        raise ValueError(f"{op}: group_size: expected at least 1 sample to a group, got {group_size}")
-    if batch % group_size != 0:
-        raise ValueError(
-            f"{op}: group_size: expected a divisor of the batch size {batch}, got {group_size}; "
-            f"drop the last {batch % group_size} samples or choose another group_size"
-        )
+def check_tensors(op: str, **tensors: Any) -> None:
+    """Refuses what is no tensor; a compiled operator checks all else, but never sees it."""
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{op}: {name}: expected a torch.Tensor, got {type(tensor).__name__}")
 
 
-def check_batch(op: str, name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
-    """Both have the same number of samples."""
-    if tensor.shape[0] != other.shape[0]:
-        raise ValueError(
-            f"{op}: {name}: expected {other.shape[0]} samples (axis 0) as in {other_name}, "
-            f"got {tensor.shape[0]}"
-        )
+def detached(op: str, **tensors: Tensor) -> tuple[Tensor, ...]:
+    """The tensors as they go into a compiled operator that is not differentiable."""
+    check_tensors(op, **tensors)
+    return tuple(tensor.detach() for tensor in tensors.values())
 
 
-def pair(op: str, name: str, value: Pair, minimum: int) -> tuple[int, int]:
-    """An int, or a sequence of one or two, as two ints, each at least `minimum`."""
+def check_fit(op: str, fits: bool, expected: str, **tensors: Tensor) -> None:
+    """Refuses shapes and dtypes of which there is no result, for definitions and for the shapes of results.
+
+    The compiled operators say which argument is wrong; a program that is being compiled has not called them.
+    """
+    if not fits:
+        found = ", ".join(f"{name} {tuple(t.shape)} of {t.dtype}" for name, t in tensors.items())
+        raise ValueError(f"{op}: expected {expected}, got {found}")
+
+
+def alike(*tensors: Tensor) -> bool:
+    """Whether all have one dtype, which the kernels know."""
+    return tensors[0].dtype in FLOATS and all(tensor.dtype == tensors[0].dtype for tensor in tensors)
+
+
+def pair(op: str, name: str, value: Pair) -> tuple[int, int]:
+    """An int, or a sequence of one or two, as two ints; the compiled operators check their range."""
     if isinstance(value, str):
         raise TypeError(
             f"{op}: {name}: expected an int or two ints, got {value!r}; for 'same' pad the input with "
@@ -74,10 +82,7 @@ def pair(op: str, name: str, value: Pair, minimum: int) -> tuple[int, int]:
     values = (value,) if isinstance(value, int | torch.SymInt) else _integers(op, name, value)
     if len(values) not in (1, 2):
         raise ValueError(f"{op}: {name}: expected an int or two ints (height, width), got {value!r}")
-    first, second = values[0], values[-1]
-    if first < minimum or second < minimum:
-        raise ValueError(f"{op}: {name}: expected values >= {minimum}, got {value!r}")
-    return first, second
+    return values[0], values[-1]
 
 
 def _integers(op: str, name: str, values: Any) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""What the conv2d gradient operators share: geometry, its checks, and the explicit per-group gradients."""
+"""What the conv2d gradient operators share: geometry, what fits it, and the explicit per-group gradients."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pynas.ops._checks import Pair, check_batch, check_float, check_group_size, check_like, pair
+from pynas.ops._checks import Pair, alike, check_fit, pair
 from pynas.ops._moments import accumulate_dtype, sum_groups
 
 
@@ -22,53 +22,46 @@ class Geometry(NamedTuple):
     groups: int
 
 
-def check_conv2d(
-    op: str,
-    grad_output: Tensor,
-    input: Tensor,
-    kernel_size: Pair,
-    stride: Pair,
-    padding: Pair,
-    dilation: Pair,
-    groups: int,
-    group_size: int,
+def geometry_of(
+    op: str, kernel_size: Pair, stride: Pair, padding: Pair, dilation: Pair, groups: int
 ) -> Geometry:
-    """Validates tensors and geometry against each other and returns the geometry in pairs."""
-    geometry = Geometry(
-        pair(op, "kernel_size", kernel_size, 1),
-        pair(op, "stride", stride, 1),
-        pair(op, "padding", padding, 0),
-        pair(op, "dilation", dilation, 1),
+    """The geometry in pairs."""
+    return Geometry(
+        pair(op, "kernel_size", kernel_size),
+        pair(op, "stride", stride),
+        pair(op, "padding", padding),
+        pair(op, "dilation", dilation),
         groups,
     )
-    check_float(op, "grad_output", grad_output)
-    check_float(op, "input", input)
-    check_like(op, "input", input, "grad_output", grad_output)
-    for name, tensor, axes in (
-        ("grad_output", grad_output, "[B, O, Ho, Wo]"),
-        ("input", input, "[B, C, H, W]"),
-    ):
-        if tensor.dim() != 4:
-            raise ValueError(f"{op}: {name}: expected 4 axes {axes}, got shape {tuple(tensor.shape)}")
-    check_batch(op, "input", input, "grad_output", grad_output)
-    check_group_size(op, grad_output.shape[0], group_size)
-    if groups < 1 or input.shape[1] % groups != 0 or grad_output.shape[1] % groups != 0:
-        raise ValueError(
-            f"{op}: groups: expected a positive divisor of the {input.shape[1]} input and "
-            f"{grad_output.shape[1]} output channels, got {groups}"
-        )
-    for axis, name in ((0, "height"), (1, "width")):
-        reach = geometry.dilation[axis] * (geometry.kernel_size[axis] - 1)
-        size = input.shape[2 + axis] + 2 * geometry.padding[axis] - reach - 1
-        expected = size // geometry.stride[axis] + 1
-        if grad_output.shape[2 + axis] != expected:
-            raise ValueError(
-                f"{op}: grad_output: expected {name} {expected} for an input of {input.shape[2 + axis]} "
-                f"with kernel_size {geometry.kernel_size[axis]}, stride {geometry.stride[axis]}, "
-                f"padding {geometry.padding[axis]}, dilation {geometry.dilation[axis]}, "
-                f"got {grad_output.shape[2 + axis]}; pass the geometry of the layer that made grad_output"
+
+
+def check_conv2d(
+    op: str, grad_output: Tensor, input: Tensor, geometry: Geometry, group_size: int
+) -> tuple[int, int]:
+    """Refuses what has no result; returns the numbers of sample groups and of input channels to a group."""
+    kernel, stride, padding, dilation, groups = geometry
+    numbers = min(*kernel, *stride, *dilation, groups, group_size) >= 1 and min(padding) >= 0
+    fits = (
+        numbers
+        and alike(grad_output, input)
+        and grad_output.dim() == input.dim() == 4
+        and input.shape[0] == grad_output.shape[0]
+        and input.shape[0] % group_size == 0
+        and input.shape[1] % groups == 0
+        and grad_output.shape[1] % groups == 0
+        and all(
+            max(0, (size + 2 * p - d * (k - 1) - 1) // s + 1) == out
+            for size, out, k, s, p, d in zip(
+                input.shape[2:], grad_output.shape[2:], kernel, stride, padding, dilation, strict=True
             )
-    return geometry
+        )
+    )
+    expected = (
+        f"grad_output [B, O, Ho, Wo] and input [B, C, H, W] of a convolution of {geometry} and of batches of "
+        f"{group_size}"
+    )
+    check_fit(op, fits, expected, grad_output=grad_output, input=input)
+    return input.shape[0] // group_size, input.shape[1] // groups
 
 
 def conv2d_group_gradients(

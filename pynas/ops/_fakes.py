@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import pynas._C
+
 
 def register_fake(op: str, fake: Callable[..., Any], host: str | None = None) -> None:
     """`fake` gives the shapes of pynas::`op`.
@@ -17,6 +19,11 @@ def register_fake(op: str, fake: Callable[..., Any], host: str | None = None) ->
     updates its arguments would do nothing. So tensors on different devices are refused; `host` names the
     argument that may be on the CPU beside the others.
     """
+    if not hasattr(torch.ops.pynas, op):
+        raise ImportError(
+            f"the compiled core {pynas._C.__file__} has no operator {op}: it was built from other sources; "
+            "build it again with `make build` or with pip install --no-build-isolation -e ."
+        )
     names = [argument.name for argument in getattr(torch.ops.pynas, op).default._schema.arguments]
 
     @functools.wraps(fake)
@@ -44,11 +51,15 @@ def _tensors(
 
 
 def _check_devices(op: str, tensors: Iterator[tuple[str, Tensor]], host: str | None) -> None:
-    first: torch.device | None = None
+    first: tuple[str, torch.device] | None = None
     for name, tensor in tensors:
         if name == host and tensor.device.type == "cpu":
             continue
         if first is None:
-            first = tensor.device
-        if tensor.device != first:
-            raise ValueError(f"{op}: {name}: expected the device of the others, {first}, got {tensor.device}")
+            first = name, tensor.device
+        other, device = first
+        if tensor.device != device:
+            raise ValueError(
+                f"{op}: {name}: expected the device of {other}, {device}, got {tensor.device}; "
+                f"move it with {name}.to({other}.device)"
+            )

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from pynas.ops._checks import check_device, check_float
+from pynas.ops._checks import alike, check_fit, check_tensors, detached
 from pynas.ops._fakes import register_fake
 
 WORD = 64
@@ -33,8 +33,8 @@ def activation_codes(x: Tensor) -> Tensor:
         TypeError: wrong dtype.
         ValueError: a scalar.
     """
-    _check("activation_codes", x)
-    codes: Tensor = torch.ops.pynas.activation_codes.default(x.detach())
+    (x,) = detached("activation_codes", x=x)
+    codes: Tensor = torch.ops.pynas.activation_codes.default(x)
     return codes
 
 
@@ -63,8 +63,9 @@ def code_agreement(codes: Tensor, features: int) -> Tensor:
         TypeError: wrong dtype.
         ValueError: `codes` has another number of words than F units pack into.
     """
-    _check_codes(codes, features)
-    agreement = torch.zeros(codes.shape[0], codes.shape[0], dtype=torch.int64, device=codes.device)
+    check_tensors("code_agreement", codes=codes)
+    batch = codes.shape[0] if codes.dim() else 0
+    agreement = torch.zeros(batch, batch, dtype=torch.int64, device=codes.device)
     torch.ops.pynas.code_agreement.default(codes, features, agreement)
     return agreement
 
@@ -95,7 +96,7 @@ def code_agreement_update(x: Tensor, agreement: Tensor, times: int = 1) -> None:
         TypeError: wrong dtypes.
         ValueError: shapes, devices or layouts differ.
     """
-    _check_update(x, agreement)
+    check_tensors("code_agreement_update", x=x, agreement=agreement)
     torch.ops.pynas.code_agreement_update.default(x.detach(), agreement, times)
     return
 
@@ -117,55 +118,40 @@ def _rows(x: Tensor) -> Tensor:
 
 
 def _check(op: str, x: Tensor) -> None:
-    check_float(op, "x", x)
-    if x.dim() == 0:
-        raise ValueError(f"{op}: x: expected activations [B, ...] of B samples, got a scalar")
+    check_fit(op, alike(x) and x.dim() > 0, "activations [B, ...]", x=x)
 
 
 def _check_codes(codes: Tensor, features: int) -> None:
-    if not isinstance(codes, Tensor) or codes.dtype != torch.int64:
-        kind = codes.dtype if isinstance(codes, Tensor) else type(codes).__name__
-        raise TypeError(f"code_agreement: codes: expected an int64 tensor of activation_codes, got {kind}")
-    if codes.dim() != 2:
-        raise ValueError(
-            f"code_agreement: codes: expected 2 axes [B, W] as activation_codes gives, "
-            f"got shape {tuple(codes.shape)}"
-        )
-    if features < 0 or codes.shape[1] != (features + WORD - 1) // WORD:
-        raise ValueError(
-            f"code_agreement: features: expected the number of units packed into {codes.shape[1]} words of "
-            f"{WORD}, got {features}; pass x[0].numel()"
-        )
+    words = (features + WORD - 1) // WORD
+    fits = codes.dtype == torch.int64 and codes.dim() == 2 and features >= 0 and codes.shape[1] == words
+    check_fit(
+        "code_agreement", fits, f"int64 codes [B, {words}] of {features} units, {WORD} a word", codes=codes
+    )
+
+
+def _check_agreement(op: str, agreement: Tensor, batch: int) -> None:
+    fits = agreement.dtype == torch.int64 and agreement.shape == (batch, batch)
+    check_fit(op, fits, f"an int64 agreement [{batch}, {batch}] of pairs of samples", agreement=agreement)
 
 
 def _check_update(x: Tensor, agreement: Tensor) -> None:
-    op = "code_agreement_update"
-    _check(op, x)
-    if not isinstance(agreement, Tensor) or agreement.dtype != torch.int64:
-        kind = agreement.dtype if isinstance(agreement, Tensor) else type(agreement).__name__
-        raise TypeError(f"{op}: agreement: expected an int64 tensor, got {kind}")
-    batch = x.shape[0]
-    if agreement.shape != (batch, batch):
-        raise ValueError(
-            f"{op}: agreement: expected the shape {(batch, batch)} of pairs of samples, "
-            f"got {tuple(agreement.shape)}"
-        )
-    if not agreement.is_contiguous():
-        raise ValueError(f"{op}: agreement: expected a contiguous tensor; make it with torch.zeros")
-    check_device(op, "agreement", agreement, "x", x)
+    _check("code_agreement_update", x)
+    _check_agreement("code_agreement_update", agreement, x.shape[0])
 
 
 def _fake_codes(x: Tensor) -> Tensor:
+    _check("activation_codes", x)
     features = math.prod(x.shape[1:])
     return x.new_empty((x.shape[0], (features + WORD - 1) // WORD), dtype=torch.int64)
 
 
 def _fake_agreement(codes: Tensor, features: int, agreement: Tensor) -> None:
-    return None
+    _check_codes(codes, features)
+    _check_agreement("code_agreement", agreement, codes.shape[0])
 
 
 def _fake_update(x: Tensor, agreement: Tensor, times: int = 1) -> None:
-    return None
+    _check_update(x, agreement)
 
 
 register_fake("activation_codes", _fake_codes)

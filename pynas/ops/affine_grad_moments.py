@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pynas.ops._affine import affine_group_gradients, check_affine
+from pynas.ops._checks import detached
 from pynas.ops._fakes import register_fake
 from pynas.ops._moments import MomentSums, accumulate_dtype, count_moments, moment_mask, moments_of, unpack
 
@@ -52,7 +53,7 @@ def affine_grad_moments(
         TypeError: an argument is not of a floating dtype, or the dtypes differ.
     """
     mask = moment_mask(_NAME, moments)
-    tensors = check_affine(_NAME, grad_output, input, mean, rstd, group_size)
+    tensors = detached(_NAME, grad_output=grad_output, input=input, mean=mean, rstd=rstd)
     weight, bias = torch.ops.pynas.affine_grad_moments.default(*tensors, mask, group_size)
     count = input.shape[0] // group_size
     return MomentSums(unpack(weight, mask, count), unpack(bias, mask, count))
@@ -69,12 +70,7 @@ def affine_grad_moments_reference(
 ) -> MomentSums:
     """The same by the definition: every group's gradient explicitly, then the sums."""
     mask = moment_mask(_NAME, moments)
-    return _reference(*check_affine(_NAME, grad_output, input, mean, rstd, group_size), mask, group_size)
-
-
-def _reference(
-    grad_output: Tensor, input: Tensor, mean: Tensor, rstd: Tensor, mask: int, group_size: int
-) -> MomentSums:
+    check_affine(_NAME, grad_output, input, mean, rstd, group_size)
     weight, bias = affine_group_gradients(grad_output, input, mean, rstd, group_size)
     return MomentSums(moments_of(weight, mask), moments_of(bias, mask))
 
@@ -82,6 +78,7 @@ def _reference(
 def _fake(
     grad_output: Tensor, input: Tensor, mean: Tensor, rstd: Tensor, moments: int, group_size: int
 ) -> tuple[Tensor, Tensor]:
+    check_affine(_NAME, grad_output, input, mean, rstd, group_size)
     shape = (count_moments(moments), input.shape[1])
     dtype = accumulate_dtype(input.dtype)
     return input.new_empty(shape, dtype=dtype), input.new_empty(shape, dtype=dtype)

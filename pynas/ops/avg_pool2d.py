@@ -91,9 +91,9 @@ def _window(
     given = stride is not None and not (isinstance(stride, Sized) and len(stride) == 0)
     steps = cast("Pair", stride) if given else kernel_size
     return (
-        list(pair(op, "kernel_size", kernel_size, 1)),
-        list(pair(op, "stride", steps, 1)),
-        list(pair(op, "padding", padding, 0)),
+        list(pair(op, "kernel_size", kernel_size)),
+        list(pair(op, "stride", steps)),
+        list(pair(op, "padding", padding)),
     )
 
 

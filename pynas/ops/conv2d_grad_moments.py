@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from pynas.ops._checks import Pair
-from pynas.ops._conv2d import Geometry, check_conv2d, conv2d_flops, conv2d_group_gradients
+from pynas.ops._checks import Pair, detached
+from pynas.ops._conv2d import Geometry, check_conv2d, conv2d_flops, conv2d_group_gradients, geometry_of
 from pynas.ops._fakes import register_fake
 from pynas.ops._moments import MomentSums, accumulate_dtype, count_moments, moment_mask, moments_of, unpack
 
@@ -56,11 +56,10 @@ def conv2d_grad_moments(
         TypeError: an input is not of a floating dtype, or the dtypes differ.
     """
     mask = moment_mask(_NAME, moments)
-    geometry = check_conv2d(
-        _NAME, grad_output, input, kernel_size, stride, padding, dilation, groups, group_size
-    )
+    geometry = geometry_of(_NAME, kernel_size, stride, padding, dilation, groups)
+    grad_output, input = detached(_NAME, grad_output=grad_output, input=input)
     weight, bias_rows = torch.ops.pynas.conv2d_grad_moments.default(
-        grad_output.detach(), input.detach(), *geometry, mask, group_size, bias
+        grad_output, input, *geometry, mask, group_size, bias
     )
     count = grad_output.shape[0] // group_size
     return MomentSums(unpack(weight, mask, count), unpack(bias_rows, mask, count) if bias else None)
@@ -81,9 +80,8 @@ def conv2d_grad_moments_reference(
 ) -> MomentSums:
     """The same by the definition: every group's gradient explicitly, then the sums."""
     mask = moment_mask(_NAME, moments)
-    geometry = check_conv2d(
-        _NAME, grad_output, input, kernel_size, stride, padding, dilation, groups, group_size
-    )
+    geometry = geometry_of(_NAME, kernel_size, stride, padding, dilation, groups)
+    check_conv2d(_NAME, grad_output, input, geometry, group_size)
     return _reference(grad_output, input, geometry, mask, group_size, bias)
 
 
@@ -106,9 +104,11 @@ def _fake(
     group_size: int,
     bias: bool,
 ) -> tuple[Tensor, Tensor]:
+    geometry = geometry_of(_NAME, kernel_size, stride, padding, dilation, groups)
+    _, group_channels = check_conv2d(_NAME, grad_output, input, geometry, group_size)
     rows, out_channels = count_moments(moments), grad_output.shape[1]
     dtype = accumulate_dtype(grad_output.dtype)
-    shape = (rows, out_channels, input.shape[1] // groups, kernel_size[0], kernel_size[1])
+    shape = (rows, out_channels, group_channels, *geometry.kernel_size)
     bias_shape = (rows, out_channels) if bias else (0,)
     return grad_output.new_empty(shape, dtype=dtype), grad_output.new_empty(bias_shape, dtype=dtype)
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from pynas.ops._checks import Pair
-from pynas.ops._conv2d import Geometry, check_conv2d, conv2d_flops, conv2d_group_gradients
+from pynas.ops._checks import Pair, detached
+from pynas.ops._conv2d import Geometry, check_conv2d, conv2d_flops, conv2d_group_gradients, geometry_of
 from pynas.ops._fakes import register_fake
 from pynas.ops._moments import accumulate_dtype
 
@@ -48,11 +48,10 @@ def conv2d_grad_norms(
         ValueError: shapes, geometry, groups or group_size do not fit.
         TypeError: an input is not of a floating dtype, or the dtypes differ.
     """
-    geometry = check_conv2d(
-        _NAME, grad_output, input, kernel_size, stride, padding, dilation, groups, group_size
-    )
+    geometry = geometry_of(_NAME, kernel_size, stride, padding, dilation, groups)
+    grad_output, input = detached(_NAME, grad_output=grad_output, input=input)
     result: Tensor = torch.ops.pynas.conv2d_grad_norms.default(
-        grad_output.detach(), input.detach(), *geometry, group_size, bias
+        grad_output, input, *geometry, group_size, bias
     )
     return result
 
@@ -70,9 +69,8 @@ def conv2d_grad_norms_reference(
     bias: bool = False,
 ) -> Tensor:
     """The same from explicit gradients."""
-    geometry = check_conv2d(
-        _NAME, grad_output, input, kernel_size, stride, padding, dilation, groups, group_size
-    )
+    geometry = geometry_of(_NAME, kernel_size, stride, padding, dilation, groups)
+    check_conv2d(_NAME, grad_output, input, geometry, group_size)
     return _reference(grad_output, input, geometry, group_size, bias)
 
 
@@ -95,7 +93,8 @@ def _fake(
     group_size: int,
     bias: bool,
 ) -> Tensor:
-    count = grad_output.shape[0] // group_size
+    geometry = geometry_of(_NAME, kernel_size, stride, padding, dilation, groups)
+    count, _ = check_conv2d(_NAME, grad_output, input, geometry, group_size)
     return grad_output.new_empty((count,), dtype=accumulate_dtype(grad_output.dtype))
 
 

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from pynas.ops._embedding import NO_PADDING, check_embedding, embedding_group_gradients
+from pynas.ops._checks import detached
+from pynas.ops._embedding import check_embedding, embedding_group_gradients
 from pynas.ops._fakes import register_fake
 from pynas.ops._moments import MomentSums, accumulate_dtype, count_moments, moment_mask, moments_of, unpack
 
@@ -47,11 +48,14 @@ def embedding_grad_moments(
         TypeError: wrong dtypes.
     """
     mask = moment_mask(_NAME, moments)
-    delta, rows, padding = check_embedding(
-        _NAME, grad_output, indices, num_embeddings, padding_idx, group_size
+    touched, values = torch.ops.pynas.embedding_grad_moments.default(
+        *detached(_NAME, grad_output=grad_output, indices=indices),
+        num_embeddings,
+        padding_idx,
+        mask,
+        group_size,
     )
-    touched, values = torch.ops.pynas.embedding_grad_moments.default(delta, rows, padding, mask, group_size)
-    return touched, MomentSums(unpack(values, mask, delta.shape[0] // group_size))
+    return touched, MomentSums(unpack(values, mask, indices.shape[0] // group_size))
 
 
 def embedding_grad_moments_reference(
@@ -65,27 +69,24 @@ def embedding_grad_moments_reference(
 ) -> tuple[Tensor, MomentSums]:
     """The same by the definition, through the dense [G, V, D]."""
     mask = moment_mask(_NAME, moments)
-    delta, rows, padding = check_embedding(
-        _NAME, grad_output, indices, num_embeddings, padding_idx, group_size
+    check_embedding(_NAME, grad_output, indices, num_embeddings, padding_idx, group_size)
+    gradients, touched = embedding_group_gradients(
+        grad_output, indices, num_embeddings, padding_idx, group_size
     )
-    return _reference(delta, rows, num_embeddings, padding, mask, group_size)
-
-
-def _reference(
-    delta: Tensor, indices: Tensor, num_embeddings: int, padding: int, mask: int, group_size: int
-) -> tuple[Tensor, MomentSums]:
-    touched = torch.unique(indices)
-    if padding != NO_PADDING:
-        touched = touched[touched != padding]
-    gradients = embedding_group_gradients(delta, indices, num_embeddings, padding, group_size)
     return touched, MomentSums(moments_of(gradients[:, touched], mask))
 
 
 def _fake(
-    grad_output: Tensor, indices: Tensor, padding_idx: int, moments: int, group_size: int
+    grad_output: Tensor,
+    indices: Tensor,
+    num_embeddings: int,
+    padding_idx: int | None,
+    moments: int,
+    group_size: int,
 ) -> tuple[Tensor, Tensor]:
+    check_embedding(_NAME, grad_output, indices, num_embeddings, padding_idx, group_size)
     touched = torch.library.get_ctx().new_dynamic_size()
-    shape = (count_moments(moments), touched, grad_output.shape[2])
+    shape = (count_moments(moments), touched, grad_output.shape[-1])
     values = grad_output.new_empty(shape, dtype=accumulate_dtype(grad_output.dtype))
     return indices.new_empty((touched,), dtype=torch.int64), values
 

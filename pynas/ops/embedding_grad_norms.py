@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
-from pynas.ops._checks import check_float, check_group_size
-from pynas.ops._embedding import add_rows, check_embedding, embedding_group_gradients
+from pynas.ops._checks import detached
+from pynas.ops._embedding import check_embedding, embedding_group_gradients
 from pynas.ops._fakes import register_fake
 from pynas.ops._moments import accumulate_dtype
-
-_BLOCK = 1 << 22  # numbers in one dense block of the inner products: bounds memory whatever G, U and D are
 
 
 def embedding_grad_norms(
@@ -42,13 +38,13 @@ def embedding_grad_norms(
         ValueError: shapes, indices, padding_idx or group_size do not fit.
         TypeError: wrong dtypes.
     """
-    delta, rows, padding = check_embedding(
-        "embedding_grad_norms", grad_output, indices, num_embeddings, padding_idx, group_size
+    result: Tensor = torch.ops.pynas.embedding_grad_norms.default(
+        *detached("embedding_grad_norms", grad_output=grad_output, indices=indices),
+        num_embeddings,
+        padding_idx,
+        group_size,
     )
-    count = delta.shape[0] // group_size
-    _, group, gradients = _pairs(delta, rows, num_embeddings, padding, group_size)
-    total = torch.zeros(count, dtype=gradients.dtype, device=gradients.device)
-    return add_rows(total, group, gradients.square().sum(1))
+    return result
 
 
 def embedding_grad_norms_reference(
@@ -60,10 +56,9 @@ def embedding_grad_norms_reference(
     group_size: int = 1,
 ) -> Tensor:
     """The same through the dense [G, V, D]."""
-    delta, rows, padding = check_embedding(
-        "embedding_grad_norms", grad_output, indices, num_embeddings, padding_idx, group_size
-    )
-    return embedding_group_gradients(delta, rows, num_embeddings, padding, group_size).square().sum((1, 2))
+    check_embedding("embedding_grad_norms", grad_output, indices, num_embeddings, padding_idx, group_size)
+    g, _ = embedding_group_gradients(grad_output, indices, num_embeddings, padding_idx, group_size)
+    return g.square().sum((1, 2))
 
 
 def embedding_grad_gram(
@@ -79,65 +74,13 @@ def embedding_grad_gram(
     Returns:
         Inner products [G, G] with G = B / group_size, float32 (float64 for float64 inputs).
     """
-    delta, rows, padding = check_embedding(
-        "embedding_grad_gram", grad_output, indices, num_embeddings, padding_idx, group_size
-    )
     result: Tensor = torch.ops.pynas.embedding_grad_gram.default(
-        delta, rows, num_embeddings, padding, group_size
+        *detached("embedding_grad_gram", grad_output=grad_output, indices=indices),
+        num_embeddings,
+        padding_idx,
+        group_size,
     )
     return result
-
-
-def _gram(delta: Tensor, indices: Tensor, num_embeddings: int, padding: int, group_size: int) -> Tensor:
-    _check_gram(delta, indices, num_embeddings, group_size)
-    if not indices.numel():
-        return _fake(delta, indices, num_embeddings, padding, group_size).zero_()
-    count, features = delta.shape[0] // group_size, delta.shape[2]
-    row, group, gradients = _pairs(delta, indices, num_embeddings, padding, group_size)
-    total = torch.zeros((count, count), dtype=gradients.dtype, device=gradients.device)
-    # Touched rows in blocks: a dense [G, rows, D] of one block at a time, pairs of a block lie together.
-    touched, sizes = torch.unique_consecutive(row, return_counts=True)
-    width = max(1, _BLOCK // max(1, count * features))
-    ends = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)]).tolist()
-    position = torch.repeat_interleave(torch.arange(len(touched), device=row.device), sizes)
-    for begin in range(0, len(touched), width):
-        end = min(begin + width, len(touched))
-        pairs = slice(ends[begin], ends[end])
-        dense = gradients.new_zeros((count, end - begin, features))
-        dense[group[pairs], position[pairs] - begin] = gradients[pairs]
-        flat = dense.flatten(1)
-        total.addmm_(flat, flat.T)
-    return total
-
-
-def _check_gram(delta: Tensor, indices: Tensor, num_embeddings: int, group_size: int) -> None:
-    """The operator's own arguments, which it can be called with past :func:`embedding_grad_gram`."""
-    op = "embedding_grad_gram"
-    check_float(op, "delta", delta)
-    if not isinstance(indices, Tensor) or indices.dtype != torch.int64 or indices.device != delta.device:
-        raise TypeError(f"{op}: indices: expected an int64 tensor on {delta.device}")
-    if delta.layout != torch.strided or indices.layout != torch.strided:
-        raise ValueError(f"{op}: expected dense tensors, got {delta.layout} and {indices.layout}")
-    if indices.dim() != 2 or delta.dim() != 3 or delta.shape[:2] != indices.shape:
-        raise ValueError(
-            f"{op}: delta: expected [B, T, D] for indices [B, T], {tuple(indices.shape)}, "
-            f"got {tuple(delta.shape)}"
-        )
-    check_group_size(op, delta.shape[0], group_size)
-    if math.prod(size or 1 for size in delta.shape) > 1 << 40:
-        raise ValueError(f"{op}: delta: expected at most 2^40 elements, got the shape {tuple(delta.shape)}")
-    if indices.numel() and not 0 <= int(indices.min()) <= int(indices.max()) < num_embeddings:
-        raise ValueError(f"{op}: indices: expected rows 0 to {num_embeddings - 1}")
-
-
-def _fake(delta: Tensor, indices: Tensor, num_embeddings: int, padding: int, group_size: int) -> Tensor:
-    count = delta.shape[0] // group_size
-    return delta.new_empty((count, count), dtype=accumulate_dtype(delta.dtype))
-
-
-# An operator of its own, because its loop depends on the data and a compiler could not trace it.
-torch.library.custom_op("pynas::embedding_grad_gram", _gram, mutates_args=())
-register_fake("embedding_grad_gram", _fake)
 
 
 def embedding_grad_gram_reference(
@@ -149,28 +92,27 @@ def embedding_grad_gram_reference(
     group_size: int = 1,
 ) -> Tensor:
     """The same through the dense [G, V, D]."""
-    delta, rows, padding = check_embedding(
-        "embedding_grad_gram", grad_output, indices, num_embeddings, padding_idx, group_size
-    )
-    g = embedding_group_gradients(delta, rows, num_embeddings, padding, group_size).flatten(1)
+    check_embedding("embedding_grad_gram", grad_output, indices, num_embeddings, padding_idx, group_size)
+    g, _ = embedding_group_gradients(grad_output, indices, num_embeddings, padding_idx, group_size)
+    g = g.flatten(1)
     return g @ g.T
 
 
-def _pairs(
-    delta: Tensor, indices: Tensor, num_embeddings: int, padding: int, group_size: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Distinct (row, group) pairs in ascending order, [N] and [N], and their gradients [N, D]."""
-    batch, _, features = delta.shape
-    count = batch // group_size
-    if not 1 <= num_embeddings <= (1 << 62) // max(1, count):
-        raise ValueError(
-            f"embedding_grad: num_embeddings: expected 1 to 2^62 rows in all {count} groups together, "
-            f"got {num_embeddings}"
-        )
-    group = torch.arange(batch, device=indices.device).div(group_size, rounding_mode="floor")
-    key = (indices * count + group[:, None]).reshape(-1)
-    kept = (indices != padding).reshape(-1)
-    pairs, inverse = torch.unique(key[kept], return_inverse=True)
-    gradients = delta.new_zeros((len(pairs), features), dtype=accumulate_dtype(delta.dtype))
-    add_rows(gradients, inverse, delta.reshape(-1, features)[kept].to(gradients.dtype))
-    return pairs.div(max(1, count), rounding_mode="floor"), pairs % max(1, count), gradients
+def _fake_norms(
+    grad_output: Tensor, indices: Tensor, num_embeddings: int, padding_idx: int | None, group_size: int
+) -> Tensor:
+    name = "embedding_grad_norms"
+    count = check_embedding(name, grad_output, indices, num_embeddings, padding_idx, group_size)
+    return grad_output.new_empty((count,), dtype=accumulate_dtype(grad_output.dtype))
+
+
+def _fake_gram(
+    grad_output: Tensor, indices: Tensor, num_embeddings: int, padding_idx: int | None, group_size: int
+) -> Tensor:
+    name = "embedding_grad_gram"
+    count = check_embedding(name, grad_output, indices, num_embeddings, padding_idx, group_size)
+    return grad_output.new_empty((count, count), dtype=accumulate_dtype(grad_output.dtype))
+
+
+register_fake("embedding_grad_norms", _fake_norms)
+register_fake("embedding_grad_gram", _fake_gram)

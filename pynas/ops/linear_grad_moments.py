@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from pynas.ops._checks import detached
 from pynas.ops._fakes import register_fake
 from pynas.ops._linear import check_linear, linear_flops, linear_group_gradients
 from pynas.ops._moments import MomentSums, accumulate_dtype, count_moments, moment_mask, moments_of, unpack
@@ -45,9 +46,10 @@ def linear_grad_moments(
         TypeError: an input is not of a floating dtype, or the dtypes differ.
     """
     mask = moment_mask(_NAME, moments)
-    delta, rows = check_linear(_NAME, grad_output, input, group_size)
-    weight, bias_rows = torch.ops.pynas.linear_grad_moments.default(delta, rows, mask, group_size, bias)
-    count = delta.shape[0] // group_size
+    weight, bias_rows = torch.ops.pynas.linear_grad_moments.default(
+        *detached(_NAME, grad_output=grad_output, input=input), mask, group_size, bias
+    )
+    count = grad_output.shape[0] // group_size
     return MomentSums(unpack(weight, mask, count), unpack(bias_rows, mask, count) if bias else None)
 
 
@@ -61,22 +63,19 @@ def linear_grad_moments_reference(
 ) -> MomentSums:
     """The same by the definition: every group's gradient explicitly, then the sums."""
     mask = moment_mask(_NAME, moments)
-    delta, rows = check_linear(_NAME, grad_output, input, group_size)
-    return _reference(delta, rows, mask, group_size, bias)
-
-
-def _reference(delta: Tensor, rows: Tensor, mask: int, group_size: int, bias: bool) -> MomentSums:
-    weight, bias_gradients = linear_group_gradients(delta, rows, group_size)
+    check_linear(_NAME, grad_output, input, group_size)
+    weight, bias_gradients = linear_group_gradients(grad_output, input, group_size)
     return MomentSums(moments_of(weight, mask), moments_of(bias_gradients, mask) if bias else None)
 
 
 def _fake(
     grad_output: Tensor, input: Tensor, moments: int, group_size: int, bias: bool
 ) -> tuple[Tensor, Tensor]:
+    check_linear(_NAME, grad_output, input, group_size)
     rows, dtype = count_moments(moments), accumulate_dtype(grad_output.dtype)
-    bias_shape = (rows, grad_output.shape[2]) if bias else (0,)
+    bias_shape = (rows, grad_output.shape[-1]) if bias else (0,)
     return (
-        grad_output.new_empty((rows, grad_output.shape[2], input.shape[2]), dtype=dtype),
+        grad_output.new_empty((rows, grad_output.shape[-1], input.shape[-1]), dtype=dtype),
         grad_output.new_empty(bias_shape, dtype=dtype),
     )
 

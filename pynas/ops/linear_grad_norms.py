@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from pynas.ops._checks import detached
 from pynas.ops._fakes import register_fake
 from pynas.ops._linear import check_linear, linear_flops, linear_group_gradients
 from pynas.ops._moments import accumulate_dtype
@@ -33,8 +34,9 @@ def linear_grad_norms(
         ValueError: shapes or group_size do not fit.
         TypeError: an input is not of a floating dtype, or the dtypes differ.
     """
-    delta, rows = check_linear(_NAME, grad_output, input, group_size)
-    result: Tensor = torch.ops.pynas.linear_grad_norms.default(delta, rows, group_size, bias)
+    result: Tensor = torch.ops.pynas.linear_grad_norms.default(
+        *detached(_NAME, grad_output=grad_output, input=input), group_size, bias
+    )
     return result
 
 
@@ -42,11 +44,8 @@ def linear_grad_norms_reference(
     grad_output: Tensor, input: Tensor, *, group_size: int = 1, bias: bool = False
 ) -> Tensor:
     """The same from explicit gradients."""
-    return _reference(*check_linear(_NAME, grad_output, input, group_size), group_size, bias)
-
-
-def _reference(delta: Tensor, rows: Tensor, group_size: int, bias: bool) -> Tensor:
-    weight, bias_gradients = linear_group_gradients(delta, rows, group_size)
+    check_linear(_NAME, grad_output, input, group_size)
+    weight, bias_gradients = linear_group_gradients(grad_output, input, group_size)
     g = weight.flatten(1)
     if bias:
         g = torch.cat([g, bias_gradients], 1)
@@ -54,7 +53,7 @@ def _reference(delta: Tensor, rows: Tensor, group_size: int, bias: bool) -> Tens
 
 
 def _fake(grad_output: Tensor, input: Tensor, group_size: int, bias: bool) -> Tensor:
-    count = grad_output.shape[0] // group_size
+    count = check_linear(_NAME, grad_output, input, group_size)
     return grad_output.new_empty((count,), dtype=accumulate_dtype(grad_output.dtype))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pynas.ops._checks import check_device, check_float
+from pynas.ops._checks import alike, check_fit, check_tensors
 from pynas.ops._fakes import register_fake
 from pynas.ops._moments import accumulate_dtype
 
@@ -30,7 +30,7 @@ def moments_update(grad: Tensor, mean: Tensor, abs_mean: Tensor, m2: Tensor, cou
         ValueError: count < 1, or shapes, devices or layouts differ.
         TypeError: wrong dtypes.
     """
-    _check(grad, mean, abs_mean, m2, count)
+    check_tensors(_NAME, grad=grad, mean=mean, abs_mean=abs_mean, m2=m2)
     torch.ops.pynas.moments_update.default(grad.detach(), mean, abs_mean, m2, count)
     return
 
@@ -46,28 +46,18 @@ def moments_update_reference(grad: Tensor, mean: Tensor, abs_mean: Tensor, m2: T
 
 
 def _check(grad: Tensor, mean: Tensor, abs_mean: Tensor, m2: Tensor, count: int) -> None:
-    check_float(_NAME, "grad", grad)
-    if count < 1:
-        raise ValueError(
-            f"{_NAME}: count: expected the number of gradients including this one, >= 1, got {count}"
-        )
-    dtype = accumulate_dtype(grad.dtype)
-    for name, state in (("mean", mean), ("abs_mean", abs_mean), ("m2", m2)):
-        if state.shape != grad.shape:
-            raise ValueError(
-                f"{_NAME}: {name}: expected the shape {tuple(grad.shape)} of grad, got {tuple(state.shape)}"
-            )
-        if state.dtype != dtype:
-            raise TypeError(
-                f"{_NAME}: {name}: expected {dtype} for a grad of {grad.dtype}, got {state.dtype}"
-            )
-        if not state.is_contiguous():
-            raise ValueError(f"{_NAME}: {name}: expected a contiguous tensor; make it with torch.zeros")
-        check_device(_NAME, name, state, "grad", grad)
+    states = (mean, abs_mean, m2)
+    fits = (
+        count >= 1
+        and alike(grad)
+        and all(state.shape == grad.shape and state.dtype == accumulate_dtype(grad.dtype) for state in states)
+    )
+    expected = "a grad, states of its shape in the dtype of its sums, and a count of at least 1"
+    check_fit(_NAME, fits, expected, grad=grad, mean=mean, abs_mean=abs_mean, m2=m2)
 
 
 def _fake(grad: Tensor, mean: Tensor, abs_mean: Tensor, m2: Tensor, count: int) -> None:
-    return None
+    _check(grad, mean, abs_mean, m2, count)
 
 
 register_fake("moments_update", _fake)

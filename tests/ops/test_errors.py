@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, randn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pynas import ops
+from pynas.ops._fakes import register_fake
 
 INTEGERS = torch.zeros(4, 5, 6, 6, dtype=torch.int64)
 
@@ -77,7 +79,14 @@ CASES: list[tuple[Callable[[], Any], type[Exception], str]] = [
         ValueError,
         r"kernel_size: expected an int or two ints.*\(3, 3, 3\)",
     ),
-    (lambda: conv2d(kernel_size=0), ValueError, "kernel_size: expected values >= 1, got 0"),
+    (
+        lambda: conv2d(kernel_size=0),
+        ValueError,
+        r"kernel_size: expected two integers from 1 to 2147483647, got \(0, 0\)",
+    ),
+    (lambda: conv2d(stride=(2, 0)), ValueError, r"stride: expected two integers from 1.*got \(2, 0\)"),
+    (lambda: conv2d(dilation=0), ValueError, "dilation: expected two integers from 1"),
+    (lambda: conv2d(padding=-1), ValueError, r"padding: expected two integers from 0.*got \(-1, -1\)"),
     (
         lambda: conv2d(padding="same"),
         TypeError,
@@ -93,7 +102,7 @@ CASES: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (
         lambda: conv2d(randn(4, 5, 6, 6, device="meta")),
         ValueError,
-        "input: expected the device of grad_output, meta, got cpu",
+        r"input: expected the device of grad_output, meta, got cpu; move it with input.to",
     ),
     (
         lambda: linear(randn(3), randn(3, 2)),
@@ -204,10 +213,16 @@ def test_bad_argument(call: Callable[[], Any], error: type[Exception], message: 
             "affine_grad_moments",
             (randn(4, 3, 2), randn(4, 3, 1), torch.zeros(1, 3, 1), torch.ones(1, 3, 1), 1, 1),
         ),
-        ("affine_grad_rows", (randn(4, 3), randn(4, 3), torch.zeros(1, 3, 1), torch.ones(1, 3, 1), 1)),
-        ("embedding_grad_moments", (randn(2, 3, 4), torch.zeros(2, 2, dtype=torch.long), -1, 1, 1)),
-        ("embedding_grad_moments", (randn(2, 3, 4), torch.zeros(2, 3, dtype=torch.long), -1, 32, 1)),
-        ("embedding_grad_moments", (randn(2, 3, 4), torch.zeros(2, 3, dtype=torch.long), -1, 1, 0)),
+        (
+            "affine_grad_norms",
+            (randn(4, 3), randn(4, 3), torch.zeros(1, 3, 1), torch.ones(1, 3, 1), 1, False),
+        ),
+        ("affine_grad_gram", (randn(4, 3), randn(4, 3), torch.zeros(1, 3, 1), torch.ones(1, 3, 1), 1, True)),
+        ("embedding_grad_moments", (randn(2, 3, 4), torch.zeros(2, 2, dtype=torch.long), 5, None, 1, 1)),
+        ("embedding_grad_moments", (randn(2, 3, 4), torch.zeros(2, 3, dtype=torch.long), 5, None, 32, 1)),
+        ("embedding_grad_moments", (randn(2, 3, 4), torch.zeros(2, 3, dtype=torch.long), 5, None, 1, 0)),
+        ("embedding_grad_norms", (randn(2, 3, 4), torch.zeros(2, 3, dtype=torch.long), 5, 5, 1)),
+        ("embedding_grad_gram", (randn(2, 3, 4), torch.zeros(2, 3, dtype=torch.long), 0, None, 1)),
         ("moments_update", (randn(3), torch.zeros(3), torch.zeros(2), torch.zeros(3), 1)),
         ("code_agreement", (INTEGERS[0, 0], 400, torch.zeros(6, 6, dtype=torch.int64))),
         ("code_agreement_update", (randn(3, 2), torch.zeros(2, 2, dtype=torch.int64))),
@@ -216,3 +231,110 @@ def test_bad_argument(call: Callable[[], Any], error: type[Exception], message: 
 def test_compiled_operators_check_for_themselves(op: str, arguments: tuple[Any, ...]) -> None:
     with pytest.raises(ValueError, match=rf"(affine_grad_moments|{op}): .*expected"):
         getattr(torch.ops.pynas, op)(*arguments)
+
+
+LONG = torch.zeros(4, 3, dtype=torch.long)
+STATISTIC = torch.ones(1, 3, 1)
+WINDOW = ([3, 3], [1, 1], [1, 1], [1, 1], 1)
+
+# (operator, arguments that fit, the same with one that does not)
+MISFITS: list[tuple[str, tuple[Any, ...], list[tuple[Any, ...]]]] = [
+    (
+        f"conv2d_grad_{kind}",
+        (randn(4, 5, 6, 6), randn(4, 3, 6, 6), *WINDOW, *rest),
+        [
+            (randn(2, 5, 6, 6), randn(4, 3, 6, 6), *WINDOW, *rest),
+            (randn(4, 5, 6, 5), randn(4, 3, 6, 6), *WINDOW, *rest),
+            (randn(4, 5, 6, 6), randn(4, 3, 6, 6).double(), *WINDOW, *rest),
+            (randn(4, 5, 6, 6), randn(4, 3, 6, 6), [3, 3], [0, 1], *WINDOW[2:], *rest),
+            (randn(4, 5, 6, 6), randn(4, 3, 6, 6), *WINDOW[:4], 2, *rest),
+        ],
+    )
+    for kind, rest in (("moments", (1, 1, True)), ("norms", (1, True)), ("gram", (1, True)))
+]
+MISFITS += [
+    (
+        f"linear_grad_{kind}",
+        (randn(4, 2, 5), randn(4, 2, 3), *rest),
+        [
+            (randn(4, 2, 5), randn(4, 1, 3), *rest),
+            (randn(4), randn(4), *rest),
+            (randn(4, 2, 5), randn(4, 2, 3), *rest[:-2], 3, True),
+            (randn(4, 2, 5), randn(4, 2, 3), *rest[:-2], 0, True),
+        ],
+    )
+    for kind, rest in (("moments", (1, 1, True)), ("norms", (1, True)), ("gram", (1, True)))
+]
+MISFITS += [
+    (
+        f"affine_grad_{kind}",
+        (randn(4, 3, 2), randn(4, 3, 2), STATISTIC, STATISTIC, *rest),
+        [
+            (randn(4, 3, 1), randn(4, 3, 2), STATISTIC, STATISTIC, *rest),
+            (randn(4, 3, 2), randn(4, 3, 2), torch.ones(1, 2, 1), STATISTIC, *rest),
+            (randn(4, 3, 2), randn(4, 3, 2), STATISTIC, torch.ones(3, 3, 1), *rest),
+        ],
+    )
+    for kind, rest in (("moments", (1, 1)), ("norms", (1, True)), ("gram", (1, True)))
+]
+MISFITS += [
+    (
+        f"embedding_grad_{kind}",
+        (randn(4, 3, 2), LONG, 5, 1, *rest),
+        [
+            (randn(4, 2, 2), LONG, 5, 1, *rest),
+            (randn(4, 3, 2), LONG.float(), 5, 1, *rest),
+            (randn(4, 3, 2), LONG, 5, 5, *rest),
+            (randn(4, 3, 2), LONG, 5, 1, *rest[:-1], 3),
+        ],
+    )
+    for kind, rest in (("moments", (1, 1)), ("norms", (1,)), ("gram", (1,)))
+]
+MISFITS += [
+    (
+        "moments_update",
+        (randn(3), torch.zeros(3), torch.zeros(3), torch.zeros(3), 1),
+        [
+            (randn(3), torch.zeros(4), torch.zeros(3), torch.zeros(3), 1),
+            (randn(3), torch.zeros(3), torch.zeros(3).double(), torch.zeros(3), 1),
+            (randn(3), torch.zeros(3), torch.zeros(3), torch.zeros(3), 0),
+        ],
+    ),
+    ("activation_codes", (randn(3, 2),), [(torch.tensor(1.0),), (LONG,)]),
+    (
+        "code_agreement",
+        (LONG, 180, torch.zeros(4, 4, dtype=torch.long)),
+        [(LONG, 200, torch.zeros(4, 4, dtype=torch.long)), (LONG, 180, torch.zeros(3, 4, dtype=torch.long))],
+    ),
+    (
+        "code_agreement_update",
+        (randn(3, 2), torch.zeros(3, 3, dtype=torch.long), 1),
+        [(randn(3, 2), torch.zeros(3, 2, dtype=torch.long), 1), (randn(3, 2), torch.zeros(3, 3), 1)],
+    ),
+]
+
+
+@pytest.mark.parametrize(("op", "fitting", "misfits"), MISFITS, ids=[op for op, _, _ in MISFITS])
+def test_shapes_of_results_are_refused_where_there_is_none(
+    op: str, fitting: tuple[Any, ...], misfits: list[tuple[Any, ...]]
+) -> None:
+    """On tensors without values, and while a program that calls the operator is being traced."""
+    function = getattr(torch.ops.pynas, op)
+
+    def to(device: str, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(a.to(device) if isinstance(a, Tensor) else a for a in arguments)
+
+    if op != "embedding_grad_moments":  # how many rows are touched is not known without values
+        function(*to("meta", fitting))
+    for arguments in misfits:
+        with pytest.raises(ValueError, match=f"^{op}: expected "):
+            function(*to("meta", arguments))
+        with FakeTensorMode() as mode, pytest.raises(ValueError, match=f"^{op}: expected "):
+            function(*(mode.from_tensor(a) if isinstance(a, Tensor) else a for a in arguments))
+        with pytest.raises((TypeError, ValueError), match=f"^{op}: .*: expected "):
+            function(*arguments)
+
+
+def test_a_core_of_other_sources_says_so() -> None:
+    with pytest.raises(ImportError, match=r"_C.*\.so has no operator no_such: .*make build"):
+        register_fake("no_such", lambda: None)

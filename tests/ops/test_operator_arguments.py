@@ -53,8 +53,13 @@ def test_windows_as_torch_takes_them(kernel: Any, options: dict[str, Any]) -> No
         ((3, 3, 3), {}, ValueError, "kernel_size: expected an int or two"),
         (2.5, {}, TypeError, "kernel_size: expected an int or two ints .*, got 2.5"),
         ((2, 2.5), {}, TypeError, "kernel_size: expected an int or two"),
-        (3, {"stride": 0}, ValueError, "stride: expected values >= 1, got 0"),
-        (3, {"padding": -1}, ValueError, "padding: expected values >= 0, got -1"),
+        (3, {"stride": 0}, ValueError, r"stride: expected two integers from 1 to 2147483647, got \(0, 0\)"),
+        (
+            3,
+            {"padding": -1},
+            ValueError,
+            r"padding: expected two integers from 0 to 2147483647, got \(-1, -1\)",
+        ),
         (2**40, {}, ValueError, "kernel_size: expected two integers from 1 to 2147483647"),
         (3, {"stride": 2**62}, ValueError, "stride: expected two integers from 1 to 2147483647"),
     ],
@@ -300,7 +305,7 @@ def test_updates_refuse_lazily_negated_tensors(place: int) -> None:
 def test_tensors_without_memory_or_on_another_device() -> None:
     freed = image(2, 4, 5, 5)
     freed.untyped_storage().resize_(16)
-    with pytest.raises(ValueError, match=r"pool3x3: x: expected memory behind the shape \[2, 4, 5, 5\]"):
+    with pytest.raises(ValueError, match=r"pool3x3: x: expected memory behind the shape \(2, 4, 5, 5\)"):
         CORE.pool3x3(freed, 1, None)
     with pytest.raises(ValueError, match=r"activation_codes: x: expected at most 2\^40 elements"):
         CORE.activation_codes(torch.empty(0, 2**41))
@@ -308,7 +313,10 @@ def test_tensors_without_memory_or_on_another_device() -> None:
     for place, name in enumerate(("mean", "abs_mean", "m2"), start=1):
         states = [torch.zeros(3) for _ in range(4)]
         states[place] = meta
-        with pytest.raises(ValueError, match=f"moments_update: {name}: expected the device of the others"):
+        message = (
+            rf"moments_update: {name}: expected the device of grad, cpu, got meta; move it with {name}\.to"
+        )
+        with pytest.raises(ValueError, match=message):
             CORE.moments_update(*states, 1)
 
 
@@ -334,11 +342,19 @@ def test_bias_gradients_where_the_input_is_empty() -> None:
     torch.testing.assert_close(bias[0], grad.sum((0, 1)))
 
 
-@pytest.mark.parametrize("indices", [2**63 - 1, 2**62])
-def test_rows_of_embeddings_up_to_the_last(indices: int) -> None:
-    rows, values = CORE.embedding_grad_moments(randn(1, 2, 3), torch.tensor([[0, indices]]), -1, 1, 1)
-    assert rows.tolist() == [0, indices]
+@pytest.mark.parametrize("last", [2**63 - 2, 2**62])
+def test_rows_of_embeddings_up_to_the_last(last: int) -> None:
+    delta, indices = randn(1, 2, 3), torch.tensor([[0, last]])
+    rows, values = CORE.embedding_grad_moments(delta, indices, last + 1, None, 1, 1)
+    assert rows.tolist() == [0, last]
     assert values.shape == (1, 2, 3)
+    with pytest.raises(
+        ValueError, match=f"indices: expected rows 0 to {last - 1}, got {last}; num_embeddings"
+    ):
+        CORE.embedding_grad_moments(delta, indices, last, None, 1, 1)
+    for op in (CORE.embedding_grad_norms, CORE.embedding_grad_gram):  # these number rows and groups together
+        with pytest.raises(ValueError, match=r"num_embeddings: expected at most 2\^62 rows in all 1 sample"):
+            op(delta, indices, last + 1, None, 1)
 
 
 def test_columns_of_an_activation_once() -> None:

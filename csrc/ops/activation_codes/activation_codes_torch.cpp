@@ -32,9 +32,13 @@ void pack(const at::Tensor& rows, const char* op, uint64_t* codes, int64_t strid
   PYNAS_DISPATCH_DEVICE(rows, activation_codes, params);
 }
 
+void check_activations(const char* op, const at::Tensor& x) {
+  check::floating(op, "x", x);
+  TORCH_CHECK_VALUE(x.dim() >= 1, op, ": x: expected activations [B, ...] of B samples, got a scalar");
+}
+
 at::Tensor activation_codes_torch(const at::Tensor& x) {
-  dtype_of(x, "activation_codes", "x");
-  TORCH_CHECK_VALUE(x.dim() >= 1, "activation_codes: x: expected a tensor [B, ...], got a scalar");
+  check_activations("activation_codes", x);
   const int64_t batch = x.size(0), features = c10::multiply_integers(x.sizes().slice(1));
   const int64_t words = ceil_div(features, 64);
   at::Tensor codes = at::empty({batch, words}, x.options().dtype(at::kLong));
@@ -44,12 +48,13 @@ at::Tensor activation_codes_torch(const at::Tensor& x) {
 }
 
 void check_agreement(const char* op, const at::Tensor& agreement, const at::Tensor& like) {
-  TORCH_CHECK_VALUE(agreement.scalar_type() == at::kLong && agreement.is_contiguous() &&
-                        agreement.dim() == 2 && agreement.size(0) == like.size(0) &&
-                        agreement.size(1) == like.size(0) && agreement.device() == like.device(),
-                    op, ": agreement: expected a contiguous int64 tensor [", like.size(0), ", ", like.size(0),
-                    "] on ", like.device(), ", got ", agreement.scalar_type(), " ", agreement.sizes(), " on ",
-                    agreement.device());
+  TORCH_CHECK_TYPE(agreement.scalar_type() == at::kLong, op, ": agreement: expected an int64 tensor, got ",
+                   check::Dtype{agreement.scalar_type()});
+  const int64_t shape[] = {like.size(0), like.size(0)};
+  TORCH_CHECK_VALUE(agreement.sizes() == at::IntArrayRef(shape), op, ": agreement: expected the shape ",
+                    check::Shape{shape}, " of pairs of samples, got ", check::Shape{agreement.sizes()});
+  TORCH_CHECK_VALUE(agreement.is_contiguous(), op,
+                    ": agreement: expected a contiguous tensor; make it with torch.zeros");
   check::updated(op, {{"agreement", -1, &agreement}}, {{"the other tensor", -1, &like}});
 }
 
@@ -77,15 +82,19 @@ void agree(const uint64_t* codes, int64_t words, int64_t stride, int64_t feature
 }
 
 void code_agreement_torch(const at::Tensor& codes, int64_t features, at::Tensor& agreement) {
-  TORCH_CHECK_VALUE(codes.scalar_type() == at::kLong && codes.dim() == 2,
-                    "code_agreement: codes: expected an int64 tensor [B, W], got ", codes.scalar_type(), " ",
-                    codes.sizes());
-  check_agreement("code_agreement", agreement, codes);
-  TORCH_CHECK_VALUE(features >= 0 && features / 64 + (features % 64 != 0) == codes.size(1),
-                    "code_agreement: features: expected what packs into ", codes.size(1), " words, got ",
-                    features);
+  const char* op = "code_agreement";
+  TORCH_CHECK_TYPE(codes.scalar_type() == at::kLong, op,
+                   ": codes: expected an int64 tensor of activation_codes, got ",
+                   check::Dtype{codes.scalar_type()});
+  TORCH_CHECK_VALUE(codes.dim() == 2, op,
+                    ": codes: expected 2 axes [B, W] as activation_codes gives, got shape ",
+                    check::Shape{codes.sizes()});
+  TORCH_CHECK_VALUE(features >= 0 && features / 64 + (features % 64 != 0) == codes.size(1), op,
+                    ": features: expected the number of units packed into ", codes.size(1),
+                    " words of 64, got ", features, "; pass x[0].numel()");
+  check_agreement(op, agreement, codes);
   if (codes.numel() == 0) return;
-  check_room("code_agreement", agreement, features);
+  check_room(op, agreement, features);
   const at::Tensor rows = codes.contiguous();
   check::bump_version(agreement);
   agree(reinterpret_cast<const uint64_t*>(rows.const_data_ptr<int64_t>()), rows.size(1), rows.size(1),
@@ -93,8 +102,7 @@ void code_agreement_torch(const at::Tensor& codes, int64_t features, at::Tensor&
 }
 
 void code_agreement_update_torch(const at::Tensor& x, at::Tensor& agreement, int64_t times) {
-  dtype_of(x, "code_agreement_update", "x");
-  TORCH_CHECK_VALUE(x.dim() >= 1, "code_agreement_update: x: expected a tensor [B, ...], got a scalar");
+  check_activations("code_agreement_update", x);
   check_agreement("code_agreement_update", agreement, x);
   const int64_t features = x.numel() / std::max<int64_t>(1, x.size(0));
   check::in_range("code_agreement_update", "times", times, 0,

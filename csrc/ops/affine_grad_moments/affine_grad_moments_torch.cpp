@@ -2,6 +2,7 @@
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
 
+#include <algorithm>
 #include <tuple>
 #include <vector>
 
@@ -10,8 +11,6 @@
 
 namespace pynas::affine_grad_moments_binding {
 namespace {
-
-constexpr const char* kOp = "affine_grad_moments";
 
 // Whether a kernel reads both tensors along one contiguous axis.
 bool same_layout(const at::Tensor& a, const at::Tensor& b) {
@@ -25,37 +24,54 @@ void set_strides(const at::Tensor& tensor, int64_t (&strides)[3]) {
   for (int axis = 0; axis < 3; ++axis) strides[axis] = tensor.size(axis) == 1 ? 0 : tensor.stride(axis);
 }
 
+// Mean and rstd in the type of the sums, expanded to one shape, without a copy where they have both.
+std::pair<at::Tensor, at::Tensor> statistics_of(const char* op, const at::Tensor& input,
+                                                const at::Tensor& mean, const at::Tensor& rstd) {
+  const int64_t batch = input.size(0), channels = input.size(1), positions = input.size(2);
+  for (const auto& [tensor, name] : {std::pair{&mean, "mean"}, {&rstd, "rstd"}}) {
+    check::floating(op, name, *tensor);
+    const at::IntArrayRef sizes = tensor->sizes();
+    TORCH_CHECK_VALUE(sizes.size() == 3 && (sizes[0] == 1 || sizes[0] == batch) &&
+                          (sizes[1] == 0 ? channels == 0 : channels % sizes[1] == 0) &&
+                          (sizes[2] == 1 || sizes[2] == positions),
+                      op, ": ", name, ": expected [", batch, " or 1, a divisor of the ", channels,
+                      " channels, ", positions, " or 1], got ", check::Shape{sizes});
+  }
+  TORCH_CHECK_VALUE(mean.size(1) == rstd.size(1) || mean.size(1) == 1 || rstd.size(1) == 1, op,
+                    ": rstd: expected as many channel groups as mean, ", mean.size(1), ", or 1, got ",
+                    rstd.size(1));
+  const at::ScalarType sums = accumulate_type(dtype_of(input, op, "input"));
+  int64_t shape[3];
+  for (int axis = 0; axis < 3; ++axis) shape[axis] = mean.size(axis) == 1 ? rstd.size(axis) : mean.size(axis);
+  return {mean.to(sums).expand(shape), rstd.to(sums).expand(shape)};
+}
+
 // Checks the arguments and fills all parameters but the results; run() adds the
 // workspace. The members keep the tensors alive.
 struct Call {
   AffineGradMomentsParams params;
-  at::Tensor grad_output, input, workspace;
+  at::Tensor grad_output, input, mean, rstd, workspace;
 
-  Call(const at::Tensor& grad_output_, const at::Tensor& input_, const at::Tensor& mean,
-       const at::Tensor& rstd, int64_t group_size)
+  Call(const char* op, const at::Tensor& grad_output_, const at::Tensor& input_, const at::Tensor& mean_,
+       const at::Tensor& rstd_, int64_t group_size)
       : grad_output(grad_output_), input(input_) {
     AffineGradMomentsParams& p = params;
-    p.dtype = dtype_of(input, kOp, "input");
-    TORCH_CHECK_TYPE(grad_output.scalar_type() == input.scalar_type(), kOp, ": grad_output: expected ",
-                     input.scalar_type(), " as input, got ", grad_output.scalar_type());
-    TORCH_CHECK_VALUE(input.dim() == 3 && grad_output.sizes() == input.sizes(), kOp,
-                      ": grad_output: expected [B, C, T] as input, ", input.sizes(), ", got ",
-                      grad_output.sizes());
+    p.dtype = dtype_of(grad_output, op, "grad_output");
+    check::same_dtype(op, "input", input, "grad_output", grad_output);
+    for (const auto& [tensor, name] : {std::pair{&grad_output, "grad_output"}, {&input, "input"}})
+      TORCH_CHECK_VALUE(tensor->dim() == 3, op, ": ", name,
+                        ": expected [B, C, T] (channels, then the flattened positions), got shape ",
+                        check::Shape{tensor->sizes()}, "; use ", name, ".flatten(2), or ", name,
+                        ".transpose(1, 2) for channels last");
+    TORCH_CHECK_VALUE(input.sizes() == grad_output.sizes(), op, ": input: expected the shape ",
+                      check::Shape{grad_output.sizes()}, " of grad_output, got ",
+                      check::Shape{input.sizes()});
     p.batch = input.size(0);
     p.channels = input.size(1);
     p.positions = input.size(2);
     p.group_size = group_size;
-    check::group_size(kOp, group_size, p.batch);
-    for (const auto& [tensor, name] : {std::pair{&mean, "mean"}, {&rstd, "rstd"}}) {
-      TORCH_CHECK_VALUE(tensor->dim() == 3 && (tensor->size(0) == 1 || tensor->size(0) == p.batch) &&
-                            tensor->size(1) >= 1 && p.channels % tensor->size(1) == 0 &&
-                            (tensor->size(2) == 1 || tensor->size(2) == p.positions) &&
-                            tensor->sizes() == mean.sizes() &&
-                            tensor->scalar_type() == accumulate_type(p.dtype),
-                        kOp, ": ", name, ": expected ", accumulate_type(p.dtype),
-                        " [B or 1, a divisor of C, T or 1] for input ", input.sizes(), ", got ",
-                        tensor->scalar_type(), " ", tensor->sizes());
-    }
+    check::group_size(op, group_size, p.batch);
+    std::tie(mean, rstd) = statistics_of(op, input, mean_, rstd_);
     if (!same_layout(grad_output, input)) {
       // An expanded or transposed gradient is copied into the layout of the input. Where the input has no
       // contiguous axis either, both are copied.
@@ -98,9 +114,10 @@ std::tuple<at::Tensor, at::Tensor> affine_grad_moments_torch(const at::Tensor& g
                                                              const at::Tensor& input, const at::Tensor& mean,
                                                              const at::Tensor& rstd, int64_t moments,
                                                              int64_t group_size) {
-  TORCH_CHECK_VALUE(moments > 0 && moments <= kMomentAll, kOp, ": moments: expected a mask of 1 to ",
+  const char* op = "affine_grad_moments";
+  TORCH_CHECK_VALUE(moments > 0 && moments <= kMomentAll, op, ": moments: expected a mask of 1 to ",
                     +kMomentAll, ", got ", moments);
-  Call call(grad_output, input, mean, rstd, group_size);
+  Call call(op, grad_output, input, mean, rstd, group_size);
   call.params.moments = static_cast<uint32_t>(moments);
   const auto options = input.options().dtype(accumulate_type(call.params.dtype));
   const std::vector<int64_t> shape = {count_moments(call.params.moments), call.params.channels};
@@ -113,14 +130,54 @@ std::tuple<at::Tensor, at::Tensor> affine_grad_moments_torch(const at::Tensor& g
   return {weight, bias};
 }
 
-at::Tensor affine_grad_rows_torch(const at::Tensor& grad_output, const at::Tensor& input,
-                                  const at::Tensor& mean, const at::Tensor& rstd, int64_t group_size) {
-  Call call(grad_output, input, mean, rstd, group_size);
-  at::Tensor rows = at::empty({2, call.params.batch / group_size, call.params.channels},
-                              input.options().dtype(accumulate_type(call.params.dtype)));
-  call.params.rows = rows.mutable_data_ptr();
-  call.run();
-  return rows;
+// Numbers in one block of explicit gradients: bounds memory whatever the numbers of groups and channels are.
+constexpr int64_t kBlock = int64_t{1} << 18;
+
+// Calls use(gradients [1 or 2, G, channels of a block]) with those of the scale and, with `bias`, the shift,
+// block by block, to be added to what it returns: [G], or [G, G] with `pairs`.
+template <class Use>
+at::Tensor sum_over_blocks(const char* op, const at::Tensor& grad_output, const at::Tensor& input,
+                           const at::Tensor& mean, const at::Tensor& rstd, int64_t group_size, bool bias,
+                           bool pairs, const Use& use) {
+  const Call whole(op, grad_output, input, mean, rstd, group_size);
+  const int64_t count = whole.params.batch / group_size, channels = whole.params.channels;
+  const auto options = input.options().dtype(accumulate_type(whole.params.dtype));
+  at::Tensor total = pairs ? at::zeros({count, count}, options) : at::zeros({count}, options);
+  if (total.numel() == 0 || channels == 0) return total;
+  // A block holds whole channel groups, so that its statistics are a slice too.
+  const int64_t groups = whole.params.channel_groups, per_group = groups == 1 ? 1 : channels / groups;
+  const int64_t width = std::max<int64_t>(1, kBlock / (2 * count) / per_group) * per_group;
+  for (int64_t begin = 0; begin < channels; begin += width) {
+    const int64_t size = std::min(width, channels - begin);
+    const auto block = [&](const at::Tensor& tensor) { return tensor.narrow(1, begin, size); };
+    const auto slice = [&](const at::Tensor& statistic) {
+      return groups == 1 ? statistic : statistic.narrow(1, begin / per_group, size / per_group);
+    };
+    Call call(op, block(whole.grad_output), block(whole.input), slice(whole.mean), slice(whole.rstd),
+              group_size);
+    at::Tensor rows = at::empty({2, count, size}, options);
+    call.params.rows = rows.mutable_data_ptr();
+    call.run();
+    use(total, bias ? rows : rows.narrow(0, 0, 1));
+  }
+  return total;
+}
+
+at::Tensor affine_grad_norms_torch(const at::Tensor& grad_output, const at::Tensor& input,
+                                   const at::Tensor& mean, const at::Tensor& rstd, int64_t group_size,
+                                   bool bias) {
+  return sum_over_blocks(
+      "affine_grad_norms", grad_output, input, mean, rstd, group_size, bias, false,
+      [](at::Tensor& total, const at::Tensor& rows) { total.add_(rows.square().sum({0, 2})); });
+}
+
+at::Tensor affine_grad_gram_torch(const at::Tensor& grad_output, const at::Tensor& input,
+                                  const at::Tensor& mean, const at::Tensor& rstd, int64_t group_size,
+                                  bool bias) {
+  return sum_over_blocks("affine_grad_gram", grad_output, input, mean, rstd, group_size, bias, true,
+                         [](at::Tensor& total, const at::Tensor& rows) {
+                           for (const at::Tensor& part : rows.unbind()) total.addmm_(part, part.t());
+                         });
 }
 
 }  // namespace
@@ -134,13 +191,18 @@ TORCH_LIBRARY_FRAGMENT(pynas, m) {
       {at::Tag::pt2_compliant_tag});
 }
 TORCH_LIBRARY_FRAGMENT(pynas, m) {
-  m.set_python_module("pynas.ops.affine_grad_rows");
+  m.set_python_module("pynas.ops.affine_grad_norms");
   m.def(
-      "affine_grad_rows(Tensor grad_output, Tensor input, Tensor mean, Tensor rstd, SymInt group_size) -> "
-      "Tensor",
+      "affine_grad_norms(Tensor grad_output, Tensor input, Tensor mean, Tensor rstd, SymInt group_size, "
+      "bool bias) -> Tensor",
+      {at::Tag::pt2_compliant_tag});
+  m.def(
+      "affine_grad_gram(Tensor grad_output, Tensor input, Tensor mean, Tensor rstd, SymInt group_size, "
+      "bool bias) -> Tensor",
       {at::Tag::pt2_compliant_tag});
 }
 PYNAS_REGISTER(affine_grad_moments, affine_grad_moments_torch)
-PYNAS_REGISTER(affine_grad_rows, affine_grad_rows_torch)
+PYNAS_REGISTER(affine_grad_norms, affine_grad_norms_torch)
+PYNAS_REGISTER(affine_grad_gram, affine_grad_gram_torch)
 
 }  // namespace pynas::affine_grad_moments_binding

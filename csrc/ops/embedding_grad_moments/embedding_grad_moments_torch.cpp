@@ -1,15 +1,20 @@
+#include <ATen/ops/_unique2.h>
+#include <ATen/ops/aminmax.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/cumsum.h>
+#include <ATen/ops/div.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/index_put.h>
 #include <ATen/ops/index_select.h>
-#include <ATen/ops/max.h>
-#include <ATen/ops/min.h>
 #include <ATen/ops/nonzero.h>
+#include <ATen/ops/remainder.h>
 #include <ATen/ops/sort.h>
 #include <ATen/ops/unique_consecutive.h>
 #include <ATen/ops/zeros.h>
 
+#include <algorithm>
+#include <optional>
 #include <tuple>
 #include <vector>
 
@@ -19,7 +24,48 @@
 namespace pynas::embedding_grad_moments_binding {
 namespace {
 
-constexpr const char* kOp = "embedding_grad_moments";
+// Arguments of an operator, checked: gradients [B, T, D], indices [B, T] int64, padding -1 where there is none.
+struct Arguments {
+  at::Tensor grad_output, indices;
+  int64_t padding = -1;
+  int64_t num_embeddings, group_size, groups;
+
+  Arguments(const char* op, const at::Tensor& gradients, const at::Tensor& rows, int64_t num_embeddings_,
+            std::optional<int64_t> padding_idx, int64_t group_size_)
+      : num_embeddings(num_embeddings_), group_size(group_size_) {
+    check::floating(op, "grad_output", gradients);
+    TORCH_CHECK_TYPE(rows.scalar_type() == at::kLong || rows.scalar_type() == at::kInt, op,
+                     ": indices: expected int64 or int32, got ", check::Dtype{rows.scalar_type()});
+    TORCH_CHECK_VALUE(rows.dim() >= 1 && gradients.dim() == rows.dim() + 1 &&
+                          gradients.sizes().slice(0, rows.dim()) == rows.sizes(),
+                      op, ": grad_output: expected the shape of indices and a feature axis, ",
+                      check::Shape{rows.sizes()}, " and D, got ", check::Shape{gradients.sizes()});
+    const int64_t batch = rows.size(0), positions = c10::multiply_integers(rows.sizes().slice(1));
+    check::group_size(op, group_size, batch);
+    groups = batch / group_size;
+    TORCH_CHECK_VALUE(num_embeddings >= 1, op, ": num_embeddings: expected at least 1, got ", num_embeddings);
+    if (padding_idx.has_value()) {
+      TORCH_CHECK_VALUE(*padding_idx >= -num_embeddings && *padding_idx < num_embeddings, op,
+                        ": padding_idx: expected None or a row of ", num_embeddings, " embeddings, got ",
+                        *padding_idx);
+      padding = *padding_idx < 0 ? *padding_idx + num_embeddings : *padding_idx;
+    }
+    grad_output = gradients.reshape({batch, positions, gradients.size(-1)});
+    indices = rows.reshape({batch, positions}).to(at::kLong);
+    // Elsewhere the look-up of the forward pass has checked them; reading them here would stall the device.
+    if (!indices.is_cpu() || indices.numel() == 0) return;
+    const auto [low, high] = at::aminmax(indices);
+    const int64_t least = low.item<int64_t>();
+    highest = high.item<int64_t>();
+    TORCH_CHECK_VALUE(least >= 0 && highest < num_embeddings, op, ": indices: expected rows 0 to ",
+                      num_embeddings - 1, ", got ", least < 0 ? least : highest,
+                      "; num_embeddings must be the layer's");
+  }
+
+  int64_t batch() const { return grad_output.size(0); }
+  int64_t features() const { return grad_output.size(2); }
+  int64_t highest = -1;  // of the indices, where they are on the CPU
+};
 
 struct Lookups {
   at::Tensor rows;     // [U] int64, ascending
@@ -57,12 +103,11 @@ Lookups count_by_row(const at::Tensor& flat, int64_t limit, int64_t padding_idx)
 }
 
 // A stable sort by row keeps positions, and so sample groups, ascending within each row.
-Lookups sort_by_row(const at::Tensor& flat, int64_t padding_idx) {
-  if (flat.is_cpu() && flat.numel() > 0) {
-    const int64_t lowest = flat.min().item<int64_t>(), highest = flat.max().item<int64_t>();
-    TORCH_CHECK_VALUE(lowest >= 0, kOp, ": indices: expected rows from 0, got ", lowest);
-    if (highest < 8 * flat.numel() + 4096) return count_by_row(flat.contiguous(), highest + 1, padding_idx);
-  }
+Lookups sort_by_row(const Arguments& arguments) {
+  const at::Tensor flat = arguments.indices.reshape({-1});
+  const int64_t padding_idx = arguments.padding;
+  if (flat.is_cpu() && flat.numel() > 0 && arguments.highest < 8 * flat.numel() + 4096)
+    return count_by_row(flat.contiguous(), arguments.highest + 1, padding_idx);
   at::Tensor keys = flat, positions;
   if (padding_idx >= 0) {
     positions = flat.ne(padding_idx).nonzero().reshape({-1});
@@ -78,26 +123,22 @@ Lookups sort_by_row(const at::Tensor& flat, int64_t padding_idx) {
 
 std::tuple<at::Tensor, at::Tensor> embedding_grad_moments_torch(const at::Tensor& grad_output,
                                                                 const at::Tensor& indices,
-                                                                int64_t padding_idx, int64_t moments,
-                                                                int64_t group_size) {
-  TORCH_CHECK_VALUE(moments > 0 && moments <= kMomentAll, kOp, ": moments: expected a mask of 1 to ",
+                                                                int64_t num_embeddings,
+                                                                std::optional<int64_t> padding_idx,
+                                                                int64_t moments, int64_t group_size) {
+  const char* op = "embedding_grad_moments";
+  TORCH_CHECK_VALUE(moments > 0 && moments <= kMomentAll, op, ": moments: expected a mask of 1 to ",
                     +kMomentAll, ", got ", moments);
-  EmbeddingGradMomentsParams params;
-  params.dtype = dtype_of(grad_output, kOp, "grad_output");
-  TORCH_CHECK_TYPE(indices.scalar_type() == at::kLong, kOp, ": indices: expected int64, got ",
-                   indices.scalar_type());
-  TORCH_CHECK_VALUE(indices.dim() == 2 && grad_output.dim() == 3 && grad_output.size(0) == indices.size(0) &&
-                        grad_output.size(1) == indices.size(1) && grad_output.device() == indices.device(),
-                    kOp, ": grad_output: expected [B, T, D] for indices ", indices.sizes(), " on ",
-                    indices.device(), ", got ", grad_output.sizes(), " on ", grad_output.device());
-  const int64_t batch = indices.size(0), positions = indices.size(1), features = grad_output.size(2);
-  check::group_size(kOp, group_size, batch);
-
-  const Lookups lookups = sort_by_row(indices.reshape({-1}), padding_idx);
+  const Arguments arguments(op, grad_output, indices, num_embeddings, padding_idx, group_size);
+  const int64_t batch = arguments.batch(), features = arguments.features();
+  const int64_t positions = arguments.indices.size(1);
+  const Lookups lookups = sort_by_row(arguments);
   // Look-ups [B T, D] with contiguous features; a view where the strides allow it.
-  at::Tensor delta = grad_output.reshape({batch * positions, features});
+  at::Tensor delta = arguments.grad_output.reshape({batch * positions, features});
   if (features > 1 && delta.stride(1) != 1) delta = delta.contiguous();
 
+  EmbeddingGradMomentsParams params;
+  params.dtype = dtype_of(grad_output, op, "grad_output");
   params.moments = static_cast<uint32_t>(moments);
   params.grad_output = delta.const_data_ptr();
   params.order = lookups.order.const_data_ptr<int64_t>();
@@ -106,7 +147,7 @@ std::tuple<at::Tensor, at::Tensor> embedding_grad_moments_torch(const at::Tensor
   params.features = features;
   params.grad_output_stride = delta.stride(0);
   params.group_positions = batch == 0 ? 0 : positions * group_size;
-  params.groups = batch / group_size;
+  params.groups = arguments.groups;
   at::Tensor values = at::empty({count_moments(params.moments), params.rows, features},
                                 grad_output.options().dtype(accumulate_type(params.dtype)));
   params.values = values.mutable_data_ptr();
@@ -114,16 +155,107 @@ std::tuple<at::Tensor, at::Tensor> embedding_grad_moments_torch(const at::Tensor
   return {lookups.rows, values};
 }
 
+// target[index[n]] += rows[n], in one order: the sums have the same bits each time.
+void add_rows(at::Tensor& target, const at::Tensor& index, const at::Tensor& rows) {
+  // On CUDA index_add_ is a race of atomic additions; index_put_ sorts first.
+  if (target.is_cuda()) {
+    at::index_put_(target, {index}, rows, /*accumulate=*/true);
+  } else {
+    target.index_add_(0, index, rows);
+  }
+}
+
+// The gradients of distinct (row, group) pairs, in ascending order: [N], [N] and [N, D].
+struct Pairs {
+  at::Tensor row, group, gradients;
+
+  Pairs(const char* op, const Arguments& arguments) {
+    const int64_t groups = std::max<int64_t>(1, arguments.groups);
+    // They are told apart by row * groups + group.
+    TORCH_CHECK_VALUE(arguments.num_embeddings <= (int64_t{1} << 62) / groups, op,
+                      ": num_embeddings: expected at most 2^62 rows in all ", groups,
+                      " sample groups together, got ", arguments.num_embeddings, " in each");
+    const at::Tensor& indices = arguments.indices;
+    const at::Tensor samples = at::arange(arguments.batch(), indices.options());
+    const at::Tensor group_of = at::div(samples, arguments.group_size, "floor").unsqueeze(1);
+    const at::Tensor kept = indices.ne(arguments.padding).reshape({-1}).nonzero().reshape({-1});
+    const at::Tensor keys = indices.mul(groups).add(group_of).reshape({-1}).index_select(0, kept);
+    const auto [pairs, inverse, _] = at::_unique2(keys, /*sorted=*/true, /*return_inverse=*/true);
+    const at::Tensor delta = arguments.grad_output.reshape({-1, arguments.features()});
+    const DType dtype = dtype_of(delta, op, "grad_output");
+    gradients =
+        at::zeros({pairs.size(0), arguments.features()}, delta.options().dtype(accumulate_type(dtype)));
+    add_rows(gradients, inverse, delta.index_select(0, kept).to(gradients.scalar_type()));
+    row = at::div(pairs, groups, "floor");
+    group = at::remainder(pairs, groups);
+  }
+};
+
+at::Tensor embedding_grad_norms_torch(const at::Tensor& grad_output, const at::Tensor& indices,
+                                      int64_t num_embeddings, std::optional<int64_t> padding_idx,
+                                      int64_t group_size) {
+  const char* op = "embedding_grad_norms";
+  const Arguments arguments(op, grad_output, indices, num_embeddings, padding_idx, group_size);
+  const Pairs pairs(op, arguments);
+  at::Tensor total = at::zeros({arguments.groups}, pairs.gradients.options());
+  add_rows(total, pairs.group, pairs.gradients.square().sum(1));
+  return total;
+}
+
+// Numbers in one dense block of the inner products: bounds memory whatever the numbers of groups, rows and
+// features are.
+constexpr int64_t kBlock = int64_t{1} << 22;
+
+at::Tensor embedding_grad_gram_torch(const at::Tensor& grad_output, const at::Tensor& indices,
+                                     int64_t num_embeddings, std::optional<int64_t> padding_idx,
+                                     int64_t group_size) {
+  const char* op = "embedding_grad_gram";
+  const Arguments arguments(op, grad_output, indices, num_embeddings, padding_idx, group_size);
+  const Pairs pairs(op, arguments);
+  const int64_t groups = arguments.groups, features = arguments.features();
+  at::Tensor total = at::zeros({groups, groups}, pairs.gradients.options());
+  if (pairs.row.numel() == 0 || features == 0) return total;
+  // Touched rows in blocks: a dense [G, rows, D] of one block at a time, pairs of a block lie together.
+  const auto [touched, position, sizes] =
+      at::unique_consecutive(pairs.row, /*return_inverse=*/true, /*return_counts=*/true);
+  const at::Tensor host = sizes.cumsum(0).cpu();
+  const int64_t* ends = host.const_data_ptr<int64_t>();
+  const int64_t rows = touched.size(0);
+  const int64_t width = std::max<int64_t>(1, kBlock / std::max<int64_t>(1, groups * features));
+  for (int64_t begin = 0; begin < rows; begin += width) {
+    const int64_t end = std::min(begin + width, rows);
+    const int64_t first = begin == 0 ? 0 : ends[begin - 1], count = ends[end - 1] - first;
+    const auto block = [&](const at::Tensor& tensor) { return tensor.narrow(0, first, count); };
+    at::Tensor dense = at::zeros({groups, end - begin, features}, total.options());
+    at::index_put_(dense, {block(pairs.group), block(position).sub(begin)}, block(pairs.gradients));
+    const at::Tensor flat = dense.flatten(1);
+    total.addmm_(flat, flat.t());
+  }
+  return total;
+}
+
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(pynas, m) {
   m.set_python_module("pynas.ops.embedding_grad_moments");
   m.def(
-      "embedding_grad_moments(Tensor grad_output, Tensor indices, int padding_idx, int moments, SymInt "
-      "group_size) -> "
-      "(Tensor, Tensor)",
+      "embedding_grad_moments(Tensor grad_output, Tensor indices, SymInt num_embeddings, SymInt? "
+      "padding_idx, int moments, SymInt group_size) -> (Tensor, Tensor)",
       {at::Tag::pt2_compliant_tag, at::Tag::dynamic_output_shape});
 }
+TORCH_LIBRARY_FRAGMENT(pynas, m) {
+  m.set_python_module("pynas.ops.embedding_grad_norms");
+  m.def(
+      "embedding_grad_norms(Tensor grad_output, Tensor indices, SymInt num_embeddings, SymInt? padding_idx, "
+      "SymInt group_size) -> Tensor",
+      {at::Tag::pt2_compliant_tag});
+  m.def(
+      "embedding_grad_gram(Tensor grad_output, Tensor indices, SymInt num_embeddings, SymInt? padding_idx, "
+      "SymInt group_size) -> Tensor",
+      {at::Tag::pt2_compliant_tag});
+}
 PYNAS_REGISTER(embedding_grad_moments, embedding_grad_moments_torch)
+PYNAS_REGISTER(embedding_grad_norms, embedding_grad_norms_torch)
+PYNAS_REGISTER(embedding_grad_gram, embedding_grad_gram_torch)
 
 }  // namespace pynas::embedding_grad_moments_binding

@@ -5,20 +5,23 @@
 namespace pynas::moments_update_binding {
 namespace {
 
+constexpr const char* kOp = "moments_update";
+
 void moments_update_torch(const at::Tensor& grad, at::Tensor& mean, at::Tensor& abs_mean, at::Tensor& m2,
                           int64_t count) {
-  TORCH_CHECK_VALUE(count >= 1,
-                    "moments_update: count: expected the number of gradients including this one, >= 1, got ",
-                    count);
-  const at::ScalarType state = accumulate_type(dtype_of(grad, "moments_update", "grad"));
+  TORCH_CHECK_VALUE(count >= 1, kOp,
+                    ": count: expected the number of gradients including this one, >= 1, got ", count);
+  const at::ScalarType state = accumulate_type(dtype_of(grad, kOp, "grad"));
   for (const auto& [tensor, name] : {std::pair{&mean, "mean"}, {&abs_mean, "abs_mean"}, {&m2, "m2"}}) {
-    TORCH_CHECK_VALUE(tensor->scalar_type() == state && tensor->is_contiguous() &&
-                          tensor->sizes() == grad.sizes() && tensor->device() == grad.device(),
-                      "moments_update: ", name, ": expected a contiguous ", state, " tensor of shape ",
-                      grad.sizes(), " on ", grad.device(), ", got ", tensor->scalar_type(), " ",
-                      tensor->sizes(), " on ", tensor->device());
+    TORCH_CHECK_VALUE(tensor->sizes() == grad.sizes(), kOp, ": ", name, ": expected the shape ",
+                      check::Shape{grad.sizes()}, " of grad, got ", check::Shape{tensor->sizes()});
+    TORCH_CHECK_TYPE(tensor->scalar_type() == state, kOp, ": ", name, ": expected ", check::Dtype{state},
+                     " for a grad of ", check::Dtype{grad.scalar_type()}, ", got ",
+                     check::Dtype{tensor->scalar_type()});
+    TORCH_CHECK_VALUE(tensor->is_contiguous(), kOp, ": ", name,
+                      ": expected a contiguous tensor; make it with torch.zeros");
   }
-  check::updated("moments_update", {{"mean", -1, &mean}, {"abs_mean", -1, &abs_mean}, {"m2", -1, &m2}},
+  check::updated(kOp, {{"mean", -1, &mean}, {"abs_mean", -1, &abs_mean}, {"m2", -1, &m2}},
                  {{"grad", -1, &grad}});
   if (grad.numel() == 0) return;
   const at::Tensor dense = grad.contiguous();
@@ -29,7 +32,7 @@ void moments_update_torch(const at::Tensor& grad, at::Tensor& mean, at::Tensor& 
   params.m2 = m2.mutable_data_ptr();
   params.n = grad.numel();
   params.count = count;
-  params.grad_dtype = dtype_of(grad, "moments_update", "grad");
+  params.grad_dtype = dtype_of(grad, kOp, "grad");
   for (const at::Tensor& state : {mean, abs_mean, m2}) check::bump_version(state);
   PYNAS_DISPATCH_DEVICE(grad, moments_update, params);
 }

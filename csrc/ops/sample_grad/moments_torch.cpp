@@ -20,7 +20,8 @@ std::tuple<at::Tensor, at::Tensor> conv2d_grad_moments(const at::Tensor& grad_ou
 std::tuple<at::Tensor, at::Tensor> linear_grad_moments(const at::Tensor& grad_output, const at::Tensor& input,
                                                        int64_t moments, int64_t group_size, bool bias) {
   constexpr const char* kOp = "linear_grad_moments";
-  const SampleGradParams params = linear_sample_grad(kOp, grad_output, input, group_size, bias);
+  const LinearOperands operands = flatten_positions(kOp, grad_output, input, group_size);
+  const SampleGradParams params = linear_sample_grad(kOp, operands, group_size, bias);
   return run_moments(kOp, params, grad_output, moments, {params.out_channels, params.in_channels});
 }
 

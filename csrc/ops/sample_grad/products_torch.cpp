@@ -20,7 +20,8 @@ template <SampleGradSink kSink>
 at::Tensor linear_products(const at::Tensor& grad_output, const at::Tensor& input, int64_t group_size,
                            bool bias) {
   constexpr const char* kOp = kSink == SampleGradSink::kNorms ? "linear_grad_norms" : "linear_grad_gram";
-  return run_products(linear_sample_grad(kOp, grad_output, input, group_size, bias), grad_output, kSink);
+  const LinearOperands operands = flatten_positions(kOp, grad_output, input, group_size);
+  return run_products(linear_sample_grad(kOp, operands, group_size, bias), grad_output, kSink);
 }
 
 // `module` holds the operator's fake kernel and ends in its name; a literal, because torch keeps the pointer.

@@ -13,12 +13,21 @@ struct ConvGeometry {
   int64_t groups;
 };
 
-// Both check their arguments and fill everything but the sink, its results and the workspace. `geometry`: as
-// in conv2d; linear layers have grad_output [B, T, out_channels] and input [B, T, in_channels].
+// What a linear layer's operators work on, [B, T, out_channels] and [B, T, in_channels].
+struct LinearOperands {
+  at::Tensor grad_output, input;
+};
+
+// From [B, ..., out_channels] and [B, ..., in_channels], which it checks.
+LinearOperands flatten_positions(const char* op, const at::Tensor& grad_output, const at::Tensor& input,
+                                 int64_t group_size);
+
+// Both fill everything but the sink, its results and the workspace. conv2d_sample_grad checks its arguments;
+// `geometry` as in conv2d. The parameters point into the tensors.
 SampleGradParams conv2d_sample_grad(const char* op, const at::Tensor& grad_output, const at::Tensor& input,
                                     const ConvGeometry& geometry, int64_t group_size, bool bias);
-SampleGradParams linear_sample_grad(const char* op, const at::Tensor& grad_output, const at::Tensor& input,
-                                    int64_t group_size, bool bias);
+SampleGradParams linear_sample_grad(const char* op, const LinearOperands& operands, int64_t group_size,
+                                    bool bias);
 
 // Both allocate the results of the sink and run. run_moments: weight [K, *weight_sizes] and bias
 // [K, out_channels], or [0] without one. run_products: norms [G], or the Gram matrix [G, G].

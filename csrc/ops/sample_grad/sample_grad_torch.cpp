@@ -7,21 +7,20 @@
 
 #include <algorithm>
 #include <string>
+#include <tuple>
 
 namespace pynas {
 namespace sample_grad_binding {
 namespace {
 
-void check_operands(const char* op, const at::Tensor& grad_output, const at::Tensor& input, int64_t dims,
-                    int64_t group_size) {
-  TORCH_CHECK_VALUE(grad_output.dim() == dims, op, ": grad_output: expected ", dims, " axes, got shape ",
-                    grad_output.sizes());
-  TORCH_CHECK_VALUE(input.dim() == dims, op, ": input: expected ", dims, " axes, got shape ", input.sizes());
-  TORCH_CHECK_TYPE(input.scalar_type() == grad_output.scalar_type(), op,
-                   ": input: expected the dtype of grad_output, ", grad_output.scalar_type(), ", got ",
-                   input.scalar_type());
-  TORCH_CHECK_VALUE(input.size(0) == grad_output.size(0), op, ": input: expected the batch of grad_output, ",
-                    grad_output.size(0), ", got ", input.size(0));
+void check_dtypes(const char* op, const at::Tensor& grad_output, const at::Tensor& input) {
+  check::floating(op, "grad_output", grad_output);
+  check::same_dtype(op, "input", input, "grad_output", grad_output);
+}
+
+void check_batch(const char* op, const at::Tensor& grad_output, const at::Tensor& input, int64_t group_size) {
+  TORCH_CHECK_VALUE(input.size(0) == grad_output.size(0), op, ": input: expected ", grad_output.size(0),
+                    " samples (axis 0) as in grad_output, got ", input.size(0));
   check::group_size(op, group_size, input.size(0));
 }
 
@@ -82,14 +81,19 @@ at::TensorOptions result_options(const SampleGradParams& params, const at::Tenso
 SampleGradParams conv2d_sample_grad(const char* op, const at::Tensor& grad_output, const at::Tensor& input,
                                     const ConvGeometry& geometry, int64_t group_size, bool bias) {
   using namespace sample_grad_binding;
-  check_operands(op, grad_output, input, 4, group_size);
+  check_dtypes(op, grad_output, input);
+  for (const auto& [tensor, name, axes] :
+       {std::tuple{&grad_output, "grad_output", "[B, O, Ho, Wo]"}, {&input, "input", "[B, C, H, W]"}})
+    TORCH_CHECK_VALUE(tensor->dim() == 4, op, ": ", name, ": expected 4 axes ", axes, ", got shape ",
+                      check::Shape{tensor->sizes()});
+  check_batch(op, grad_output, input, group_size);
   check::pair(op, "kernel_size", geometry.kernel_size, 1);
   check::pair(op, "stride", geometry.stride, 1);
   check::pair(op, "padding", geometry.padding, 0);
   check::pair(op, "dilation", geometry.dilation, 1);
   TORCH_CHECK_VALUE(geometry.groups >= 1 && input.size(1) % geometry.groups == 0 &&
                         grad_output.size(1) % geometry.groups == 0,
-                    op, ": groups: expected a divisor of the ", input.size(1), " input and ",
+                    op, ": groups: expected a positive divisor of the ", input.size(1), " input and ",
                     grad_output.size(1), " output channels, got ", geometry.groups);
   SampleGradParams p;
   p.dtype = dtype_of(grad_output, op, "grad_output");
@@ -116,7 +120,8 @@ SampleGradParams conv2d_sample_grad(const char* op, const at::Tensor& grad_outpu
     TORCH_CHECK_VALUE(grad_output.size(2 + axis) == expected, op, ": grad_output: expected ",
                       axis == 0 ? "height " : "width ", expected, " for an input of ", input.size(2 + axis),
                       " with kernel_size ", p.kernel[axis], ", stride ", p.stride[axis], ", padding ",
-                      p.padding[axis], ", dilation ", p.dilation[axis], ", got ", grad_output.size(2 + axis));
+                      p.padding[axis], ", dilation ", p.dilation[axis], ", got ", grad_output.size(2 + axis),
+                      "; pass the geometry of the layer that made grad_output");
   }
   check::product(op, "weight", {p.out_channels, p.group_channels(), p.kernel[0], p.kernel[1]});
   check::product(op, "padded input",
@@ -128,12 +133,28 @@ SampleGradParams conv2d_sample_grad(const char* op, const at::Tensor& grad_outpu
   return p;
 }
 
-SampleGradParams linear_sample_grad(const char* op, const at::Tensor& grad_output, const at::Tensor& input,
-                                    int64_t group_size, bool bias) {
+LinearOperands flatten_positions(const char* op, const at::Tensor& grad_output, const at::Tensor& input,
+                                 int64_t group_size) {
   using namespace sample_grad_binding;
-  check_operands(op, grad_output, input, 3, group_size);
-  TORCH_CHECK_VALUE(grad_output.size(1) == input.size(1), op, ": input: expected ", grad_output.size(1),
-                    " positions as in grad_output, got ", input.size(1));
+  check_dtypes(op, grad_output, input);
+  TORCH_CHECK_VALUE(grad_output.dim() >= 2, op, ": grad_output: expected [B, ..., O], got shape ",
+                    check::Shape{grad_output.sizes()});
+  TORCH_CHECK_VALUE(input.dim() >= 2, op, ": input: expected [B, ..., I], got shape ",
+                    check::Shape{input.sizes()});
+  check_batch(op, grad_output, input, group_size);
+  const auto positions = [](const at::Tensor& tensor) { return tensor.sizes().slice(1, tensor.dim() - 2); };
+  TORCH_CHECK_VALUE(positions(input) == positions(grad_output), op, ": input: expected the positions ",
+                    check::Shape{positions(grad_output)},
+                    " of grad_output between the batch and the feature axis, got ",
+                    check::Shape{positions(input)});
+  const int64_t batch = input.size(0), count = c10::multiply_integers(positions(input));
+  return {grad_output.reshape({batch, count, grad_output.size(-1)}),
+          input.reshape({batch, count, input.size(-1)})};
+}
+
+SampleGradParams linear_sample_grad(const char* op, const LinearOperands& operands, int64_t group_size,
+                                    bool bias) {
+  const auto& [grad_output, input] = operands;
   SampleGradParams p;
   p.dtype = dtype_of(grad_output, op, "grad_output");
   p.grad_output = grad_output.const_data_ptr();
