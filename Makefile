@@ -84,7 +84,7 @@ format: build  ## format the sources
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'tests/cpp/*.h' 'tests/cpp/*.cpp' 'tests/cpp/*.cu')
 
-# Kernels of the instruction sets that this processor runs, at -O1 with line numbers.
+# Kernels of the instruction sets that this processor runs, at -O1 with line numbers. tests/ops has the fuzzer's calls.
 SANITIZED := LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
   ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:max_allocation_size_mb=2048 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
   PYNAS_EXTENSION=$(abspath build/sanitize) $(BIN)/python
@@ -94,7 +94,6 @@ sanitize: build  ## tests and fuzzer of the operators under AddressSanitizer and
 	  -DPython_EXECUTABLE=$(abspath $(BIN)/python) -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir) -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja)
 	$(BIN)/cmake --build build/sanitize
 	$(SANITIZED) -m pytest -n $(JOBS) --dist loadfile tests/ops tests/spaces/test_nasbench101_cells.py -q -p no:cacheprovider
-	$(SANITIZED) -m pynas.testing.operator_fuzz --calls 4000
 
 # The name of a folder: without .PHONY there would be nothing to do.
 .PHONY: docs
