@@ -15,6 +15,7 @@ from pynas.stats import _fallback
 from pynas.stats._base import ParameterInfo, Statistic, Statistics
 from pynas.stats._call_recorder import CallRecorder
 from pynas.stats._collector import Collector, LeakError
+from pynas.stats._dead_parts import SAMPLES, Plan, Skipping, ZeroSeenError, find, worth_while
 from pynas.stats._double_backward import double_backward, lacks_derivative
 from pynas.stats._mixing import NeedsScoutError
 from pynas.stats._passes import LateWeightError, run
@@ -24,7 +25,7 @@ from pynas.stats._scout import OtherPathError, Scouted, scout
 from pynas.stats._second_order import NoSecondOrderError, SecondOrderRecorder
 from pynas.stats._structure import structure_of
 from pynas.stats._whole import WholeProduct, whole_pass
-from pynas.stats.data import LossFn, cut
+from pynas.stats.data import LossFn, cut, writable
 from pynas.stats.eager import eager
 from pynas.stats.grad_norms import GradNorms
 from pynas.stats.state import preserved, seed_generators
@@ -35,6 +36,9 @@ Values = Mapping[type[Statistic[Any]], dict[str, Any]]
 _UNUSUAL: weakref.WeakSet[type] = weakref.WeakSet()
 # What small passes found out about the structures seen last.
 _KNOWN: dict[Hashable, Scouted] = {}
+# Kinds of models that had parts which nothing depends on.
+_PARTLY: weakref.WeakSet[type] = weakref.WeakSet()
+_PLANS: dict[Hashable, Plan | None] = {}  # and what is dead in them
 REMEMBERED = 256
 
 
@@ -58,6 +62,8 @@ class Attempts:
     remembered: bool = False
     stale: bool = False
     late: frozenset[str] = frozenset()
+    plan: Plan | None = None
+    looked: bool = False
     parameters: dict[str, torch.Tensor] = field(init=False)
     trainable: dict[int, str] = field(init=False)
 
@@ -76,6 +82,8 @@ class Attempts:
     def collect(self) -> Statistics:
         """The statistics; passes begin again when one of them needs to know more."""
         whole = False
+        if type(self.model) in _PARTLY and worth_while(self.taken, self.batch // self.passes, self.model):
+            self._look()
         if self.taken and (self.fallback or type(self.model) in _UNUSUAL):
             whole = self._whole_enough()
             if not whole:
@@ -84,8 +92,9 @@ class Attempts:
             try:
                 if whole:
                     return self._whole()
-                with self._around():
-                    return self._passes()
+                return self._attempt()
+            except ZeroSeenError:
+                self._look()
             except NeedsScoutError:
                 if not type(self.model).__module__.startswith("torch."):  # nn.Sequential says nothing
                     _UNUSUAL.add(type(self.model))
@@ -112,6 +121,46 @@ class Attempts:
                 if isinstance(error, UnsupportedLayerError):
                     raise
                 raise UnsupportedLayerError(self.model, [Problem(n, UNSEEN) for n in error.names]) from None
+
+    def _attempt(self) -> Statistics:
+        """The passes; again with nothing skipped where something goes wrong with dead parts skipped."""
+        try:
+            with self._around():
+                return self._passes()
+        except (MemoryError, LateWeightError):
+            raise
+        except Exception:
+            if self.plan is None:
+                raise
+            self.plan = None
+        with self._around():
+            return self._passes()
+
+    def _look(self) -> None:
+        """Find dead parts, once for models of equal structure."""
+        self.looked = True
+        structure = structure_of(self.model, self.inputs)
+        key = None if structure is None else (structure, self.fallback, self.training, self._asked())
+        if key in _PLANS:
+            self.plan = _PLANS[key]
+            return
+        values: Values = {type(s): {} for s in self.needs}
+        try:
+            with self._around():
+                few = writable(cut(self.inputs, 0, SAMPLES))
+                self.plan = find(self._recorder(values, SAMPLES, "batch", CallRecorder), few)
+        except MemoryError:
+            raise
+        except Exception:  # what is wrong, the whole batch says
+            return
+        if key is not None:
+            _PLANS[key] = self.plan
+            if len(_PLANS) > REMEMBERED:
+                _PLANS.pop(next(iter(_PLANS)))
+
+    def _asked(self) -> Hashable:
+        """By what the parameters that count are chosen."""
+        return tuple((type(s), s.parameters) for s in self.taken), self.late, self.scouted is None
 
     @contextmanager
     def _around(self) -> Iterator[None]:
@@ -163,10 +212,14 @@ class Attempts:
             recorder = self._recorder(
                 values, size, self.batch_norm, SecondOrderRecorder if self.curved else CallRecorder
             )
+            recorder.parts = None if self.plan is None else Skipping(self.plan)
+            recorder.watches_zeros = not self.looked and worth_while(self.taken, size, self.model)
             part = (self.inputs, self.targets)
             if self.passes > 1:
                 part = cut(self.inputs, i * size, size), cut(self.targets, i * size, size)
             losses += run(recorder, *part, self.loss_fn, self.fallback, self.taken)
+            if not self.looked and not self.curved and recorder.collector.partly:
+                _PARTLY.add(type(self.model))  # the next pass of its kind looks for dead parts
             seen.update(recorder.collector.seen)
             weights |= recorder.collector.weights
             missed |= recorder.collector.missed

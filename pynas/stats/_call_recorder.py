@@ -15,9 +15,10 @@ from pynas._plural import counted
 from pynas.stats._base import Statistic
 from pynas.stats._calls import Call, Delivery, record
 from pynas.stats._collector import Collector, Use
+from pynas.stats._dead_parts import PRODUCTS, Looking, Skipping, ZeroSeenError, by_zero
 from pynas.stats._fast import Memo
 from pynas.stats._following import Following, IrregularError
-from pynas.stats._functions import traits_of
+from pynas.stats._functions import Traits, traits_of
 from pynas.stats._layout import Layout, Unknown, Where, together
 from pynas.stats._mixing import NeedsScoutError, mix, operands
 from pynas.stats._problems import Problem, UnsupportedLayerError
@@ -50,6 +51,8 @@ class CallRecorder(Following, TorchFunctionMode):
 
     Attributes:
         problems: Uses of parameters that nothing covers.
+        parts: What looks for dead parts, or skips those that were found.
+        watches_zeros: Whether a product by zero ends the pass, so that these are looked for.
         retain: The graph is needed for another backward pass after the one that runs.
         output_shape: Shape of the model's output, or of the first of several.
         sources: Tensors whose gradients stand for those of the model's inputs, each with how to bring its
@@ -78,6 +81,8 @@ class CallRecorder(Following, TorchFunctionMode):
         self.memo = Memo()
         self.problems: list[Problem] = []
         self.retain = False
+        self.parts: Looking | Skipping | None = None
+        self.watches_zeros = False
         self.output_shape: tuple[int, ...] = ()
         self.sources: list[tuple[Tensor, Callable[[Tensor], Tensor]]] = []
         self.storages: frozenset[int] = frozenset()  # of inputs that are integers
@@ -102,6 +107,16 @@ class CallRecorder(Following, TorchFunctionMode):
             check_format(func)
         if func == SWITCH and args[1] and args[0].requires_grad:
             return None  # it has a gradient already, and a history where gradients of inputs are asked for
+        if self.parts is not None:
+            return self.parts.through(self, func, args, kwargs)
+        if traits.name in PRODUCTS and self.watches_zeros and by_zero(args, kwargs):
+            raise ZeroSeenError
+        return self.handled(func, traits, args, kwargs)
+
+    def handled(
+        self, func: Callable[..., Any], traits: Traits, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Any:
+        """The result of a call that may use parameters."""
         rule = self.rules.get(func)
         tensors = operands(func, args, kwargs)
         if traits.changes and args:

@@ -14,6 +14,7 @@ from pynas.stats._base import ParameterInfo, Statistic
 from pynas.stats._combine import combine
 from pynas.stats._derivation import Derivation
 from pynas.stats._products import GradientProduct, RowsProduct
+from pynas.stats._zero_product import ZeroProduct
 from pynas.stats.gradients import Gradients
 
 # Results of this size, and so much of activations freed since, are worth giving free memory back for.
@@ -95,14 +96,52 @@ class Collector:
         self._uses: dict[str, int] = {}
         self._pending: dict[str, list[GradientProduct]] = {}
         self._held = self._freed = 0
+        self.noted: list[tuple[str, Tensor | None, Tensor | None, bool]] | None = None
+        self._skipped: dict[str, int] = {}  # uses in dead parts, of which nothing arrives
+        self._zero: dict[str, Tensor] = {}  # parameters whose gradient through one of these is zero
+        self._observed: set[str] = set()
 
     def use(self, operator: str, weight: Tensor | None, bias: Tensor | None, matrix: bool) -> Use | None:
         """Note a call in forward; None when no statistic asks for its parameters."""
+        if self.noted is not None:
+            self.noted.append((operator, weight, bias, matrix))
         wanted_weight = self._note(operator, weight, matrix)
         wanted_bias = self._note(operator, bias, matrix=False)
         if wanted_weight is None and wanted_bias is None:
             return None
         return Use(wanted_weight, wanted_bias, matrix)
+
+    def skipped(
+        self, operator: str, weight: Tensor | None, bias: Tensor | None, matrix: bool, *, zero: bool
+    ) -> None:
+        """Note a call that does not run: its parameters get a gradient of zero, or (not ``zero``) none."""
+        for tensor, multiplies in ((weight, matrix), (bias, False)):
+            name = None if tensor is None else self.names[id(tensor)]
+            if tensor is not None and name is not None and self._noted(name, operator, tensor, multiplies):
+                self._skipped[name] = self._skipped.get(name, 0) + 1
+                if zero:
+                    self._zero[name] = tensor
+
+    def zero(self, parameters: Iterable[Tensor]) -> None:
+        """Note that these, if asked for, have a gradient of zero unless another one arrives."""
+        named = {self.names[id(p)]: p for p in parameters if id(p) in self.names}
+        self._zero |= {name: p for name, p in named.items() if name in self._uses}
+
+    def zeros(self, batch: int) -> None:
+        """After backward: gradients of zero of parameters in dead parts that had no other one."""
+        for name, tensor in self._zero.items():
+            if name not in self._observed:
+                self._observe(ZeroProduct(tensor.detach(), batch), name, None)
+        self._observed.clear()
+
+    @property
+    def partly(self) -> bool:
+        """Whether of some parameters that were used nothing has arrived."""
+        return any(not self._uses.keys() <= self.results[type(s)].keys() for s in self.needs[:1])
+
+    def _arriving(self, name: str) -> int:
+        """Of how many uses of a parameter products arrive."""
+        return self._uses[name] - self._skipped.get(name, 0)
 
     def deliver(self, use: Use, product: GradientProduct) -> None:
         """Take a call's product in backward."""
@@ -121,7 +160,7 @@ class Collector:
 
     def _alone(self, target: str | Derivation | None) -> bool:
         """Whether it is a parameter that no other call uses, or nothing."""
-        return target is None or (isinstance(target, str) and self._uses[target] == 1)
+        return target is None or (isinstance(target, str) and self._arriving(target) == 1)
 
     def _hand(self, target: str | Derivation, product: GradientProduct) -> None:
         if isinstance(target, str):
@@ -206,10 +245,12 @@ class Collector:
     def _collect(self, name: str, product: GradientProduct) -> None:
         parts = self._pending.setdefault(name, [])
         parts.append(product)
-        if len(parts) == self._uses[name]:
+        if len(parts) == self._arriving(name):
             self._observe(combine(self._pending.pop(name)), name, None)
 
     def _observe(self, product: GradientProduct, weight: str | None, bias: str | None) -> None:
+        if self._zero:
+            self._observed |= {name for name in (weight, bias) if name is not None}
         for statistic in self.needs:
             if statistic.gradient_of != self.gradient_of:
                 continue

@@ -15,6 +15,7 @@ from pynas._plural import counted
 from pynas.stats import _fallback
 from pynas.stats._base import Statistic
 from pynas.stats._call_recorder import CallRecorder
+from pynas.stats._dead_parts import Skipping
 from pynas.stats._layout import Layout, Where
 from pynas.stats._loss_watch import LossWatch
 from pynas.stats._mixing import NeedsScoutError
@@ -40,6 +41,9 @@ def run(
     attention = sdpa_kernel(SDPBackend.MATH) if isinstance(recorder, SecondOrderRecorder) else nullcontext()
     with torch.set_grad_enabled(bool(passes)), _fallback.installed(recorder, fallback), attention, recorder:
         outputs = _outputs(model, inputs)
+    if isinstance(recorder.parts, Skipping):
+        recorder.parts.finish(recorder, outputs)
+        recorder.parts = None
     recorder.check()
     if recorder.collector.late:
         raise LateWeightError(frozenset(recorder.collector.late))
@@ -105,6 +109,7 @@ def _pass(
         rows = _backward(recorder, total, watched=bool(watching), twice=twice)
     elif watching:  # nothing of the inputs, such as an order of theirs, reaches the outputs smoothly
         rows = torch.cat([arrange(torch.zeros_like(x)).flatten(1) for x, arrange in recorder.sources], 1)
+    recorder.collector.zeros(recorder.batch)
     for statistic in watching:
         statistic.observe_inputs(rows, recorder.collector.results[type(statistic)])
 
