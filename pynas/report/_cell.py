@@ -2,13 +2,40 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from pynas.report.document import GREY, INK, MUTED, escaped
 
 _COLOURS = ("#2563eb", "#d97706", "#059669", "#9333ea", "#dc2626", "#0891b2", "#65a30d", "#be185d")
+# Colours of the page that the drawing stands on.
+_CARD, _TEXT, _FAINT = "var(--card, white)", f"var(--ink, {INK})", f"var(--muted, {MUTED})"
 _SPACING, _RADIUS, _LIFT, _CHARACTER = 230, 24, 62, 7.6
+
+
+# The same operation has the same colour in every cell and on every page: that of the first of these words
+# that its name holds, else one that the name itself chooses.
+_BY_WORD = {
+    "none": GREY,
+    "skip": "#059669",
+    "identity": "#059669",
+    "pool": "#9333ea",
+    "dil": "#be185d",
+    "sep": "#0891b2",
+    "3x3": "#2563eb",
+    "1x1": "#d97706",
+    "5x5": "#dc2626",
+    "7x7": "#65a30d",
+}
+
+
+def colour_of(operation: str) -> str:
+    """The colour of an operation, by its name alone."""
+    for word, colour in _BY_WORD.items():
+        if word in operation:
+            return colour
+    return _COLOURS[zlib.crc32(operation.encode("utf-8", "replace")) % len(_COLOURS)]
 
 
 class Edge(Protocol):
@@ -36,8 +63,7 @@ def draw_cell(edges: Sequence[Edge], labels: Sequence[str] = ()) -> str:
         return ""
     count = 1 + max(max(edge.source, edge.target) for edge in edges)
     names = labels or ["in", *(str(i) for i in range(1, count - 1)), "out"]
-    operations = sorted({edge.label for edge in edges if edge.label != "none"})
-    colours = {name: _COLOURS[i % len(_COLOURS)] for i, name in enumerate(operations)}
+    colours = {edge.label: colour_of(edge.label) for edge in edges if edge.label != "none"}
     levels = _levels(edges)
     middle = _LIFT * max(levels) + 34
     height = middle + _LIFT * max(-min(levels), 0) + 34
@@ -57,8 +83,9 @@ def draw_cell(edges: Sequence[Edge], labels: Sequence[str] = ()) -> str:
     parts += [line for line, _ in drawn] + [label for _, label in drawn]
     for x, name in zip(centres, names, strict=True):
         parts.append(
-            f'<circle cx="{x}" cy="{middle}" r="{_RADIUS}" fill="white" stroke="{INK}" stroke-width="2"/>'
-            f'<text x="{x}" y="{middle + 5}" fill="{INK}" font-weight="600">{escaped(name)}</text>'
+            f'<circle cx="{x}" cy="{middle}" r="{_RADIUS}" fill="{_CARD}" '
+            f'stroke="{_TEXT}" stroke-width="2"/>'
+            f'<text x="{x}" y="{middle + 5}" fill="{_TEXT}" font-weight="600">{escaped(name)}</text>'
         )
     return "".join([*parts, "</svg>"])
 
@@ -110,9 +137,9 @@ def _edge(edge: Edge, x0: float, x1: float, level: int, middle: float, colour: s
     x, text = (x0 + x1) / 2, escaped(edge.label)
     half = 0.5 * _CHARACTER * len(edge.label) + 8
     label = (
-        f'<rect x="{x - half}" y="{apex - 13}" width="{2 * half}" height="26" rx="13" fill="white" '
+        f'<rect x="{x - half}" y="{apex - 13}" width="{2 * half}" height="26" rx="13" fill="{_CARD}" '
         f'stroke="{colour}" stroke-width="{1 if faint else 1.5}"/>'
-        f'<text x="{x}" y="{apex + 5}" fill="{MUTED if faint else INK}">{text}</text>'
+        f'<text x="{x}" y="{apex + 5}" fill="{_FAINT if faint else _TEXT}">{text}</text>'
     )
     return line, label
 

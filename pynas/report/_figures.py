@@ -198,6 +198,20 @@ def bars(
     return figure
 
 
+def parallel(choices: Mapping[str, Sequence[int]], scores: Mapping[str, Floats]) -> go.Figure:
+    """Each trial a line across its decisions to its scores, coloured by the first score."""
+    first = next(iter(scores.values()))
+    axes: list[dict[str, object]] = [
+        {"label": escaped(name), "values": list(values), "tickvals": sorted(set(values))}
+        for name, values in choices.items()
+    ]
+    axes += [{"label": escaped(name), "values": values} for name, values in scores.items()]
+    colour = {"color": first, "colorscale": "Viridis"}
+    return go.Figure(
+        go.Parcoords(dimensions=axes, line=colour, name="trials", labelangle=-20, labelside="bottom")
+    )
+
+
 def view(values: ArrayLike) -> dict[str, list[float]]:
     """The axis range: without the lowest 5 % if they would squeeze the rest into a third of it or less."""
     finite = np.asarray(values, dtype=np.float64)

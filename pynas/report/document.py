@@ -22,42 +22,92 @@ INK, MUTED, GRID = "#1f2937", "#6b7280", "#e5e7eb"
 BLUE, GREEN, AMBER, VIOLET, GREY = "#2563eb", "#059669", "#d97706", "#9333ea", "#9ca3af"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'DejaVu Sans', sans-serif"
 
+_MARGIN = {"l": 68, "r": 20, "t": 40, "b": 56}
 _NO_BUTTONS = ["select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d"]
 
 _STYLE = f"""
-:root {{ color-scheme: light; }}
+:root {{ color-scheme: light dark; --ink: {INK}; --muted: {MUTED}; --grid: {GRID}; --card: white; }}
+:root {{ --page: #f3f4f6; --best: #eff6ff; }}
+@media (prefers-color-scheme: dark) {{
+  :root {{ --ink: #e5e7eb; --muted: #9ca3af; --grid: #374151; --card: #1b2230; --page: #10151f; }}
+  :root {{ --best: #1e2b45; }}
+}}
 * {{ box-sizing: border-box; }}
-body {{ margin: 0; background: #f3f4f6; color: {INK}; font: 16px/1.5 {FONT}; }}
+body {{ margin: 0; background: var(--page); color: var(--ink); font: 16px/1.5 {FONT}; }}
 main {{ max-width: 1240px; margin: 0 auto; padding: 32px 24px 48px; }}
-header p {{ margin: 4px 0 24px; color: {MUTED}; }}
+header p {{ margin: 4px 0 24px; color: var(--muted); }}
 h1 {{ margin: 0; font-size: 28px; line-height: 1.2; letter-spacing: -0.01em; }}
 h2 {{ margin: 0 0 12px; font-size: 18px; }}
-section {{ background: white; border: 1px solid {GRID}; border-radius: 10px; padding: 20px 22px; }}
+section {{ background: var(--card); border: 1px solid var(--grid); border-radius: 10px; padding: 20px 22px; }}
 .grid {{ display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 18px; margin-bottom: 18px; }}
 .grid > .wide {{ grid-column: 1 / -1; }}
 .numbers {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(170px, 1fr)); gap: 18px; }}
 .numbers {{ margin-bottom: 18px; }}
 .numbers section {{ padding: 14px 18px; }}
 .numbers b {{ display: block; font-size: 25px; line-height: 1.25; font-variant-numeric: tabular-nums; }}
-.numbers span, .note {{ color: {MUTED}; font-size: 14px; }}
+.numbers span, .note {{ color: var(--muted); font-size: 14px; }}
 .note {{ margin: 10px 0 0; }}
 code {{ font: 12.5px/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; }}
 code {{ overflow-wrap: anywhere; }}
 td code {{ overflow-wrap: break-word; }}  /* a short name keeps its column as wide as it is */
-p.best {{ margin: 0 0 12px; padding: 8px 12px; background: #eff6ff; border-radius: 6px; }}
+p.best {{ margin: 0 0 12px; padding: 8px 12px; background: var(--best); border-radius: 6px; }}
 .scroll {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; width: 100%; font-size: 15px; font-variant-numeric: tabular-nums; }}
-th, td {{ padding: 7px 12px; border-bottom: 1px solid {GRID}; text-align: right; white-space: nowrap; }}
-th {{ color: {MUTED}; font-weight: 600; font-size: 13px; }}
+th, td {{ padding: 7px 12px; border-bottom: 1px solid var(--grid); text-align: right; white-space: nowrap; }}
+th {{ color: var(--muted); font-weight: 600; font-size: 13px; }}
 th.text, td.text {{ text-align: left; white-space: normal; }}
 dl {{ display: grid; grid-template-columns: max-content 1fr; gap: 5px 22px; margin: 0; font-size: 15px; }}
-dt {{ color: {MUTED}; }}
+dt {{ color: var(--muted); }}
 dd {{ margin: 0; overflow-wrap: anywhere; }}
 svg.cell {{ display: block; width: 100%; max-height: 360px; }}
 @media (max-width: 900px) {{
   .grid {{ grid-template-columns: minmax(0, 1fr); }}
   main {{ padding: 20px 12px; }}
 }}
+th button {{ all: unset; cursor: pointer; }}
+th button:focus-visible {{ outline: 2px solid {BLUE}; }}
+th[aria-sort=ascending] button::after {{ content: " ▲"; }}
+th[aria-sort=descending] button::after {{ content: " ▼"; }}
+#all tbody tr {{ cursor: pointer; }}
+#all tbody tr:hover {{ background: var(--best); }}
+#all td.text {{ font: 12.5px/1.5 ui-monospace, Menlo, Consolas, monospace; overflow-wrap: anywhere; }}
+#all td.text {{ min-width: 240px; }}
+#all th {{ white-space: normal; }}
+#picked {{ position: fixed; right: 12px; bottom: 12px; width: min(640px, calc(100vw - 24px)); z-index: 9; }}
+#picked {{ box-shadow: 0 6px 30px rgb(0 0 0 / 35%); max-height: 80vh; overflow: auto; }}
+#picked text {{ fill: var(--ink); font-size: 14px; text-anchor: middle; }}
+#picked .operation {{ paint-order: stroke; stroke: var(--card); stroke-width: 5px; }}
+#picked circle {{ fill: var(--card); stroke: var(--ink); stroke-width: 2; }}
+#close {{ float: right; }}
+@media (max-width: 480px) {{
+  section {{ padding: 14px 12px; min-width: 0; }}
+  h1 {{ font-size: 22px; overflow-wrap: anywhere; }}
+  .numbers {{ grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 10px; }}
+  .numbers b {{ font-size: 20px; }}
+  dl {{ grid-template-columns: minmax(0, 1fr); gap: 0; }}
+  dd {{ margin-bottom: 8px; }}
+}}
+"""
+
+
+# Plots take the colours of the page, also when the system's setting changes while it is open.
+_COLOUR_SCRIPT = """
+(() => {
+const dark = matchMedia("(prefers-color-scheme: dark)");
+function paint() {
+  const style = getComputedStyle(document.documentElement), of = name => style.getPropertyValue(name).trim();
+  document.querySelectorAll(".js-plotly-plot").forEach(plot => {
+    const change = {"font.color": of("--ink"), "hoverlabel.bgcolor": of("--card"),
+      "hoverlabel.font.color": of("--ink")};
+    Object.keys(plot.layout).filter(key => /^[xy]axis/.test(key)).forEach(
+      key => change[key + ".gridcolor"] = of("--grid"));
+    if (innerWidth <= 480) Object.assign(change, {"margin.l": 52, "margin.r": 12, "font.size": 12});
+    Plotly.relayout(plot, change).then(() => Plotly.Plots.resize(plot));
+  });
+}
+dark.addEventListener("change", paint);
+addEventListener("load", paint);
+})();
 """
 
 
@@ -76,6 +126,7 @@ def write_page(path: str | os.PathLike[str], title: str, subtitle: str, body: It
             f"<script>{get_plotlyjs()}</script>\n</head>\n<body>\n<main>",
             f"<header><h1>{escaped(title)}</h1><p>{escaped(subtitle)}</p></header>",
             *body,
+            f"<script>{_COLOUR_SCRIPT}</script>",
             "</main>\n</body>\n</html>\n",
         ]
     )
@@ -143,15 +194,16 @@ def note(remark: str) -> str:
     return f'<p class="note">{escaped(remark)}</p>' if remark else ""
 
 
-def plot(figure: go.Figure, height: int = 400) -> str:
+def plot(figure: go.Figure, height: int = 400, margin: Mapping[str, int] = _MARGIN) -> str:
     """A figure in the page's style, as HTML."""
     figure.update_layout(
         template="none",
         height=height,
-        margin={"l": 68, "r": 20, "t": 40, "b": 56},
+        margin=dict(margin),
+        modebar={"bgcolor": "rgba(0,0,0,0)"},
         font={"family": FONT, "size": 14, "color": INK},
-        paper_bgcolor="white",
-        plot_bgcolor="white",
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
         hoverlabel={
             "bgcolor": "white",
             "bordercolor": GREY,

@@ -16,11 +16,13 @@ from pynas._errors import UserError
 from pynas._plural import counted
 from pynas.architecture import Architecture
 from pynas.hardware.costs import ALWAYS, PROFILED
+from pynas.hardware.model import UNITS
 from pynas.ranking.pareto import mean_ranks, pareto_front
 from pynas.ranking.rank import rank_scores
 from pynas.report import _figures, document
 from pynas.report._cell import draw_cell
 from pynas.report._figures import hidden
+from pynas.report._trials import importances, table_of_all
 from pynas.run.objectives import summary
 from pynas.spaces.identity import DEFINITION, recorded_options
 from pynas.store import Run
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from pynas.spaces import SearchSpace
 
 _TOP = 10
+_LINES = 1000  # in parallel coordinates; more hide each other
+_LABELLED = 2000  # trials whose architecture stands beside each point
 
 
 def write_search_report(
@@ -96,7 +100,9 @@ class _SearchPage:
             yield self._numbers()
             yield document.grid([self._best()])
             yield document.grid(self._charts())
+            yield document.grid(self._influence())
             yield document.grid([document.card("The best trials", self._table(), wide=True)])
+        yield document.grid([document.card("All trials", self._all(), wide=True)])
         yield document.grid([document.card("What the search ran with", self._facts(), wide=True)])
 
     def _numbers(self) -> str:
@@ -202,15 +208,91 @@ class _SearchPage:
     def _table(self) -> str:
         known = bool(np.isfinite(self.accuracy).any())
         params = self._metric("params") / 1e6
-        columns = ["", "architecture", *self.objectives, *([self.accuracy_label] if known else [])]
+        names = [_with_unit(name.removeprefix("-")) for name in self.objectives]
+        columns = ["", "architecture", *names, *([self.accuracy_label] if known else [])]
         columns += ["params (M)", "FLOPs (M)", "trial"]
         rows = []
         for place, i in enumerate(self.order[:_TOP], start=1):
-            row = [str(place), self.labels[i], *map(_number, self.scores[i])]
+            row = [str(place), self.labels[i], *self._values(i)]
             row += [_fixed(self.accuracy[i], 2)] if known else []
             row += [_fixed(params[i], 3), _fixed(self.mega_flops[i], 1), str(self.valid[i].number + 1)]
             rows.append(row)
-        return document.table(columns, rows, text_columns=["architecture"])
+        return document.note(self._rule()) + document.table(columns, rows, text_columns=["architecture"])
+
+    def _values(self, i: int) -> list[str]:
+        """The objectives of a trial; costs as they are, not negated."""
+        pairs = zip(self.objectives, self.scores[i], strict=True)
+        return [_number(-score if name.startswith("-") else score) for name, score in pairs]
+
+    def _rule(self) -> str:
+        """What decides which trial is the best."""
+        if len(self.objectives) == 1:
+            return f"The best trial has the highest {self.objectives[0]}."
+        return (
+            f"The best trial has the highest mean rank: trials are ranked by each of "
+            f"{', '.join(self.objectives)} alone (a minus means that less is better), and the ranks of a "
+            "trial are averaged, so that no objective's unit counts."
+        )
+
+    def _all(self) -> str:
+        """Every trial, failed ones with their message."""
+        names = [name.removeprefix("-") for name in self.objectives]
+        metrics = sorted({name for trial in self.trials for name in trial.evaluation.metrics})
+        others = [name for name in metrics if name not in names]
+        columns = ["trial", "architecture", *map(_with_unit, names), *map(_with_unit, others), "status"]
+        rows: list[list[str | float | None]] = []
+        for trial in self.trials:
+            found = trial.evaluation
+            row: list[str | float | None] = [float(trial.number + 1), self._label(trial.architecture)]
+            for objective, name in zip(self.objectives, names, strict=True):
+                value = found.scores.get(objective)
+                row.append(-value if value is not None and name != objective else value)
+            row += [found.metrics.get(name) for name in others]
+            status = str(found.status)
+            rows.append([*row, f"{status}: {found.message}" if found.message else status])
+        graphs = [() if self.space is None else self.space.graph(trial.architecture) for trial in self.trials]
+        failed = len(self.trials) - len(self.valid)
+        remark = f"{counted(failed, 'trial')} failed; sort by status to see them. " if failed else ""
+        remark += "A click on a row or on a point of a plot draws that architecture and copies its text."
+        table = table_of_all(columns, rows, graphs, ["architecture", "status"])
+        return document.note(remark) + table
+
+    def _influence(self) -> list[str]:
+        """Which decisions matter, and the trials in parallel coordinates; only what there is enough for."""
+        decisions = [trial.architecture.decisions for trial in self.valid]
+        cards: list[str] = []
+        if len({len(row) for row in decisions}) != 1 or not decisions[0] or len(decisions) < 3:
+            return cards
+        found = importances(decisions, self.scores[:, 0].tolist(), {})
+        if found:
+            shown = found[:20]
+            names = [name for name, _, _ in shown]
+            triples = [(mean, mean - deviation, mean + deviation) for _, mean, deviation in shown]
+            label = f"{self.objectives[0]}: fall of R² when permuted"
+            figure = _figures.bars(names, {"importance": triples}, label)
+            remark = (
+                "Permutation importance: by how much a random forest, fitted to two thirds of the trials, "
+                "explains the others worse when the values of one decision are shuffled; whiskers are the "
+                "standard deviation of 10 shuffles. The trials are those that the strategy chose."
+            )
+            cards.append(
+                document.card("Which decisions matter", document.plot(figure) + document.note(remark))
+            )
+        varied = [i for i in range(len(decisions[0])) if len({row[i] for row in decisions}) > 1]
+        lines = np.argsort(self.scores[:, 0], kind="stable")[-_LINES:]
+        figure = _figures.parallel(
+            {f"decision {i + 1}": [decisions[k][i] for k in lines] for i in varied[:12]},
+            {
+                name.removeprefix("-"): np.abs(self.scores[lines, k])
+                if name.startswith("-")
+                else self.scores[lines, k]
+                for k, name in enumerate(self.objectives)
+            },
+        )
+        remark = "" if len(lines) == len(decisions) else f"The {_LINES:,} trials with the best scores."
+        content = document.plot(figure, margin={"l": 40, "r": 60, "t": 40, "b": 70}) + document.note(remark)
+        cards.append(document.card("Parallel coordinates", content, wide=not found))
+        return cards
 
     def _facts(self) -> str:
         config, provenance = self.run.config, self.run.provenance
@@ -243,11 +325,16 @@ class _SearchPage:
         return self.space.format(architecture)
 
     def _hover(self, i: int) -> str:
-        """What the pointer shows beside a trial's value; plotly reads it as HTML."""
-        lines = [self.labels[i], f"trial {self.valid[i].number + 1}"]
-        lines += [
-            f"{name} {_number(score)}" for name, score in zip(self.objectives, self.scores[i], strict=True)
-        ]
+        """What the pointer shows beside a trial's value; plotly reads it as HTML.
+
+        The text of the architecture is in the table, once for the page; a click on the point shows it.
+        """
+        lines = [f"trial {self.valid[i].number + 1}"]
+        if len(self.valid) > _LABELLED:
+            return lines[0]
+        lines.append(self.labels[i])
+        names = [name.removeprefix("-") for name in self.objectives]
+        lines += [f"{name} {value}" for name, value in zip(names, self._values(i), strict=True)]
         if math.isfinite(self.accuracy[i]):
             lines.append(f"accuracy {self.accuracy[i]:.2f}")
         if math.isfinite(self.mega_flops[i]):
@@ -272,13 +359,28 @@ def registered_space(run: Run) -> SearchSpace | None:
         raise UserError(f"run {run.id}: {name} cannot be made with {_text(options)}: {error}") from error
 
 
+def _with_unit(name: str) -> str:
+    """A column's name with its unit where that is known."""
+    if name in UNITS_OF_COSTS:
+        return f"{name} ({UNITS_OF_COSTS[name]})"
+    unit = UNITS.get(name.partition(":")[0])
+    return f"{name} ({unit})" if unit else name
+
+
+UNITS_OF_COSTS = {"flops": "multiply-adds", "params": "weights", "memory": "bytes", "activations": "numbers"}
+
+
 def _date(text: str) -> str:
     """``2026-11-22T18:27:23+00:00`` as ``2026-11-22 18:27 UTC``."""
     return f"{text[:10]} {text[11:16]} UTC" if text.endswith("+00:00") else text
 
 
 def _number(value: float) -> str:
-    return f"{value:,.3f}" if 0.01 <= abs(value) < 1e5 or value == 0 else f"{value:.4g}"
+    return f"{value:,.3f}" if 0.01 <= abs(value) < 1e5 or value == 0 else _large(value)
+
+
+def _large(value: float) -> str:
+    return f"{value:,.0f}" if 1e5 <= abs(value) < 1e12 else f"{value:.4g}"
 
 
 def _fixed(value: float, digits: int) -> str:

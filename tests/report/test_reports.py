@@ -13,6 +13,8 @@ from pynas import spaces
 from pynas.architecture import Architecture
 from pynas.ranking.rank import rank_scores
 from pynas.report import draw_cell, write_ranking_report, write_search_report
+from pynas.report._cell import colour_of
+from pynas.report._trials import importances
 from pynas.run import search
 from pynas.spaces import Edge
 from pynas.store import Run, RunConfig, Store
@@ -86,7 +88,8 @@ def test_search_report(tmp_path, nasbench_run):
     page = Page(path)
     check_self_contained(page)
     assert path == tmp_path / "report.html"
-    assert len(page.figures) == 3  # best so far, Pareto front, against accuracy
+    # Best so far, Pareto front, against accuracy, importance of decisions, parallel coordinates.
+    assert len(page.figures) == 5
     best = spaces.get("nasbench201").format(result.best.architecture)
     assert page.text.count(best) == 2  # the best architecture, and the first row of the table
     assert "Search of nasbench201 for toy" in page.text
@@ -100,7 +103,7 @@ def test_search_report(tmp_path, nasbench_run):
     # The cell: four nodes, six labelled edges.
     assert page.tags.count("circle") == 4
     assert page.tags.count("rect") == 6
-    assert page.tags.count("tr") == 11
+    assert page.tags.count("tr") == 12
 
 
 @pytest.mark.slow
@@ -153,7 +156,7 @@ def test_several_objectives(tmp_path):
 
     result = search(ToySpace(), "random", ["a", "b"], budget=20, evaluator=two, table=Table())
     page = Page(write_search_report(tmp_path / "report.html", result.run, result.trials))
-    assert len(page.figures) == 6
+    assert len(page.figures) == 7
     assert "Search of toy for a, b" in page.text
 
 
@@ -162,7 +165,7 @@ def test_a_score_and_a_cost(tmp_path):
     result = search(ToySpace(), "random", ["toy", "-params"], {"params": 200}, 30, evaluate)
     page = Page(write_search_report(tmp_path / "report.html", result.run, result.trials))
     check_self_contained(page)
-    assert len(page.figures) == 2  # best score so far, score and parameters
+    assert len(page.figures) == 3  # best score so far, score and parameters, parallel coordinates
     assert "toy and params: the Pareto front" in page.text
     assert f"{result.hypervolume:.3f}hypervolume of the Pareto front" in page.text
     assert "params of the best trial" in page.text
@@ -194,7 +197,7 @@ def test_few_trials(tmp_path, count):
         evaluator=lambda architecture: Evaluation(Status.OK, {"toy": 1.0}),
     )
     page = Page(write_search_report(tmp_path / "report.html", result.run, result.trials))
-    assert len(page.figures) == (3 if count == 3 else 2)
+    assert len(page.figures) == (4 if count == 3 else 2)
 
 
 def hostile_trials():
@@ -240,7 +243,7 @@ def test_hostile_text_is_escaped_in_the_search_report(tmp_path):
     )
     run = Run(1, config, {HOSTILE: {HOSTILE: HOSTILE}, "started": HOSTILE, "resumed": [{"started": HOSTILE}]})
     page = Page(write_search_report(tmp_path / "report.html", run, hostile_trials(), space=HostileSpace()))
-    assert len(page.figures) == 3
+    assert len(page.figures) == 4
     check_no_injection(page)
     failed = [Trial(0, Architecture(HOSTILE, (0,)), Evaluation(Status.FAILED, message=HOSTILE))]
     check_no_injection(Page(write_search_report(tmp_path / "report.html", run, failed)))
@@ -301,3 +304,62 @@ def test_cells_of_any_graph():
     assert svg.count("<circle") == 6
     assert svg.count('<path d="M') == len(edges) + svg.count("<marker")
     assert "nan" not in svg
+
+
+def data_of(page):
+    (held,) = (script for script in page.scripts if script.startswith('{"first"'))
+    return json.loads(held)
+
+
+def test_the_table_of_all_trials_holds_failed_ones_and_positive_costs(tmp_path):
+    def score(architecture):
+        if architecture.decisions[0] == 0:
+            return Evaluation(Status.FAILED, message=f"no luck {HOSTILE}")
+        return evaluate(architecture)
+
+    result = search(ToySpace(), "random", ["toy", "-params"], budget=40, evaluator=score)
+    page = Page(write_search_report(tmp_path / "report.html", result.run, result.trials, space=ToySpace()))
+    check_no_injection(page)
+    data = data_of(page)
+    assert [row[0] for row in data["rows"]] == list(range(1, 41))
+    failed = {trial.number + 1 for trial in result.trials if trial.evaluation.status is Status.FAILED}
+    assert failed
+    assert {row[0] for row in data["rows"] if row[-1].startswith("failed: ")} == failed
+    assert f"failed: no luck {HOSTILE}" in [row[-1] for row in data["rows"]]
+    assert all(row[3] is None or row[3] > 0 for row in data["rows"])
+    assert f"{len(failed)} trials failed" in page.text
+    assert "The best trial has the highest mean rank" in page.text
+
+
+def test_importance_finds_the_decision_that_rules():
+    rng = np.random.default_rng(0)
+    decisions = rng.integers(0, 4, (150, 5))
+    scores = np.array([3.0, -1.0, 2.0, 0.5])[decisions[:, 3]] + rng.normal(0, 0.1, 150)
+    found = importances(decisions.tolist(), scores.tolist(), {})
+    assert found[0][0] == "decision 4"
+    assert found[0][1] > 1  # of R^2, which falls below zero when it is permuted
+    assert all(abs(mean) < 0.05 for _, mean, _ in found[1:])
+    assert importances(decisions.tolist(), rng.normal(0, 1, 150).tolist(), {}) == []  # nothing to explain
+    assert importances(decisions[:20].tolist(), scores[:20].tolist(), {}) == []
+
+
+def test_an_operation_has_one_colour_everywhere():
+    assert colour_of("nor_conv_3x3") == colour_of("conv3x3-bn-relu")
+    assert len({colour_of(name) for name in ("none", "skip_connect", "avg_pool_3x3", "nor_conv_1x1")}) == 4
+    alone, beside = draw_cell([Edge(0, 1, "mine")]), draw_cell([Edge(0, 1, "a"), Edge(1, 2, "mine")])
+    assert colour_of("mine") in alone
+    assert colour_of("mine") in beside
+
+
+def test_many_trials_make_a_small_page(tmp_path):
+    """Each architecture is there once; plotly.js is the rest."""
+    space, rng = spaces.get("nasbench201"), random.Random(0)
+    trials = [
+        Trial(
+            i, space.sample(rng), Evaluation(Status.OK, {"toy": rng.random()}, {"flops": 1e6 * rng.random()})
+        )
+        for i in range(20_000)
+    ]
+    run = Run(1, RunConfig("nasbench201", "random", 0, ("toy",), {}, {}), {})
+    path = write_search_report(tmp_path / "report.html", run, trials, space=space)
+    assert path.stat().st_size < 13e6
