@@ -122,7 +122,7 @@ def of_features(choose: Choose[Any], shape: Shape) -> Made:
     make = choose((
         lambda: nn.BatchNorm1d(d), lambda: nn.PReLU(choose((1, d))),
         lambda: Block(lambda k, x: F.glu(k.a(x)), a=nn.Linear(d, 2 * d)),
-        lambda: nn.GroupNorm(choose(divisors(d)), d) if choose((True, False)) and d > 3 else nn.BatchNorm1d(d),
+        lambda: nn.GroupNorm(choose(divisors(d)[:-1]), d) if choose((True, False)) and d > 3 else nn.BatchNorm1d(d),
         lambda: Block(lambda k, x: _first(k.cell(x)), cell=cell(d, d)), lambda: Block(lambda k, x: _first(k.cell(x, k.h.expand(len(x), d)))
                       if cell is not nn.LSTMCell else k.cell(x, (k.h.expand(len(x), d), torch.zeros_like(x)))[0], cell=cell(d, d), h=weight(d)),
         lambda: Block(lambda k, x: k.a(x.unsqueeze(1)).mean(1), a=nn.Conv1d(1, 3, 3, padding=1)),
