@@ -86,7 +86,7 @@ def _mlp() -> nn.Module:
 class _Transformer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.1, batch_first=True)
+        layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.1, activation=nn.ReLU(), batch_first=True)
         self.encoder = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
         self.head = nn.Linear(8, CLASSES)
 
@@ -123,7 +123,7 @@ class _LanguageModel(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(11, 8)
         self.positions = nn.Parameter(torch.randn(6, 8) / 10)
-        self.layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.1, batch_first=True)
+        self.layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.1, activation=nn.ReLU(), batch_first=True)
         self.norm = nn.LayerNorm(8)
         self.head = nn.Linear(8, 11, bias=False)
         self.head.weight = self.embedding.weight

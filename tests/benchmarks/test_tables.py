@@ -69,7 +69,7 @@ def test_npz_path_with_a_hash(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"x": [1.0]}, "expected an array arch_str of N architecture strings, got the keys x"),
+        ({"x": [1.0]}, "numbers in the index order of nasbench201; got the keys x"),
         ({"arch_str": STRINGS, "a_b": [1.0, 2.0]}, "no metric 'test200_cifar10' with one number per arch"),
         ({"arch_str": STRINGS, "a_b": [1.0, 2.0, 3.0]}, "it has: a_b"),
         (

@@ -15,7 +15,8 @@ pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.slow]
 Run = Callable[..., tuple[int, str, str]]
 TINY: tuple[Any, ...] = (
     *("analyze", "weight-sharing", "--space", "nasbench201:channels=4,num_cells=1", "--image-size", 8),
-    *("--limit", 128, "--batch", 32, "--sample", 4, "--epochs", 2, "--alone-epochs", 1, "--calibration", 32),
+    *("--images", "digits", "--limit", 128, "--batch", 32, "--sample", 4),
+    *("--epochs", 2, "--alone-epochs", 1, "--calibration", 32),
     *("--seeds", 1, "--checkpoints", 2, "--checkpoint-every", 2),
 )
 TINY_TEXT: tuple[Any, ...] = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -84,23 +85,19 @@ def test_full(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
 def test_no_memory(
     error: Exception, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from pynas import spaces
-
     def fail() -> None:
         raise error
 
-    monkeypatch.setattr(spaces, "names", fail)
+    monkeypatch.setattr("pynas.spaces.base.SPACES", SimpleNamespace(working=fail))
     assert code_of(monkeypatch, "spaces") == 2
     assert capsys.readouterr().err == f"pynas: {said}; what was stored so far can be resumed\n"
 
 
 def test_other_errors_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pynas import spaces
-
     def fail() -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(spaces, "names", fail)
+    monkeypatch.setattr("pynas.spaces.base.SPACES", SimpleNamespace(working=fail))
     monkeypatch.setattr(sys, "argv", ["pynas", "spaces"])
     with pytest.raises(RuntimeError, match="a bug"):
         main()

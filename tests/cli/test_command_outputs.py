@@ -33,6 +33,7 @@ CELL = "|nor_conv_1x1~0|+|none~0|skip_connect~1|+|nor_conv_1x1~0|none~1|avg_pool
 # Everything that a command writes: what to call before its path, and what the messages call it.
 FILES = {
     "search --report": ("search", "--report"),
+    "search --csv": ("search", "--csv"),
     "search --store": ("search", "--store"),
     "steer --store": ("steer", "--store"),
     "rank --report": ("rank", "--report"),

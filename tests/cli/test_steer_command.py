@@ -21,9 +21,9 @@ def test_a_page_is_served_until_ctrl_c_and_the_search_is_replayed(tmp_path: Path
     httpx = pytest.importorskip("httpx", reason="httpx, of the extra 'dev', is not installed")
     pytest.importorskip("uvicorn", reason="the extra 'steer' is not installed")
     store = tmp_path / "runs.db"
-    command = [sys.executable, "-m", "pynas.cli", "steer", *CELL, "--budget", "12", "--no-browser"]
+    command = [sys.executable, "-m", "pynas.cli", "steer", *CELL, "--images", "digits", "--budget", "12"]
     process = subprocess.Popen(
-        [*command, "--store", store, "--points", "50"],
+        [*command, "--no-browser", "--store", store, "--points", "50"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

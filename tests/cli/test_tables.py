@@ -130,7 +130,8 @@ def latencies(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_rank_by_metric_and_data_set(run_pynas: Run, latencies: Path) -> None:
-    common = ("rank", "--proxies", "params", "--sample", 5, "--batch", 4, "--table", f"table:{latencies}")
+    common = ("rank", "--proxies", "params", "--sample", 5, "--batch", 4, "--images", "digits")
+    common += ("--table", f"table:{latencies}")
     for options, sign in (((), -1), (("--dataset", "cifar100", "--metric", "test_accuracy@12"), 1)):
         code, out, err = run_pynas(*common, *options, "--json")
         assert (code, err) == (0, "")

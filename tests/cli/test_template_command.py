@@ -55,10 +55,13 @@ def test_files_that_are_none(run_pynas: Run, tmp_path: Path) -> None:
     assert (code, "--cells: the template says what it has, got 3; leave it out" in error) == (2, True)
     thick = template.Template((Block("conv", kernel=9, padding="valid"),), image_size=16)
     template.save(thick, path)
-    code, _, error = run_pynas("supernet", "--space", f"template:{path}", "--image-size", 8)
+    code, _, error = run_pynas(
+        "supernet", "--space", f"template:{path}", "--images", "digits", "--image-size", 8
+    )
     assert code == 2
     assert (
-        "image_size: layers[0], alternatives[0] conv_k9_valid does not fit on what is left of 8 x 8" in error
+        "--image-size: layers[0], alternatives[0] conv_k9_valid does not fit on what is left of 8 x 8"
+        in error
     )
 
 

@@ -167,7 +167,8 @@ def test_statistics(batch_norm: Any, fallback: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float64"])
 def test_scores(precision: Any) -> None:
-    names = [name for name in pynas.proxies.names() if not name.startswith("ntk")]
+    left_out = ("ntk", "naswot_published")  # the second is of modules called ReLU, of which there are none
+    names = [name for name in pynas.proxies.names() if not name.startswith(left_out)]
     x, y = batch(8, 12)
     with nothing_dangerous():
         found = pynas.score(Functional(), x, y, names, precision=precision)

@@ -20,17 +20,17 @@ LABELS = torch.arange(4) % 3
 class Spectral(nn.Module):
     def __init__(self, frozen: bool = False) -> None:
         super().__init__()
-        self.conv, self.head = nn.Conv2d(3, 8, 3), nn.Linear(8, 3)
+        self.conv, self.relu, self.head = nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Linear(8, 3)
         self.filter = nn.Parameter(torch.randn(8, 8, dtype=torch.complex64), requires_grad=not frozen)
 
     def forward(self, x: Tensor) -> Tensor:
-        z = F.relu(self.conv(x)).mean((2, 3)) + 0.1
-        return self.head(F.relu((z.to(self.filter.dtype) @ self.filter).abs()))
+        z = self.relu(self.conv(x)).mean((2, 3)) + 0.1
+        return self.head(self.relu((z.to(self.filter.dtype) @ self.filter).abs()))
 
 
 COUNTED = {
     "params", "flops", "layers", "l2_norm", "naswot", "logdet", "linear_regions", "jacob_cov", "epe_nas",
-    "ntk_condition", "ntk_condition_tenas",
+    "ntk_condition", "ntk_condition_tenas", "naswot_published",
 }  # fmt: skip
 
 

@@ -175,6 +175,8 @@ def test_a_killed_search_is_told_and_caught_up_with(browser: Any, tmp_path: Path
     ]
     begun = [
         *common,
+        "--images",
+        "digits",
         "--space",
         "nasbench201:channels=2,num_cells=1",
         "--evaluator",
