@@ -44,16 +44,21 @@ LATEST = 0.03  # seconds between what a process says and its end
 
 
 def run(store: Path) -> None:
-    """The search, from wherever it is to its end; a line for everything new that is in the store."""
+    """The search, from wherever it is to its end; a line for everything new that is in the store.
+
+    It waits for a line on its standard input after each, so that it is not far ahead on a busy machine.
+    """
     torch.set_num_threads(1)
 
     def heard(kind: str, value: Any) -> None:
         if kind in ("trial", "action", "point"):
             print(kind, flush=True)
+            sys.stdin.readline()
 
     with begin(SPACE, SETUP, store=store, budget=BUDGET, resume=store.exists()) as search:
+        search.do_due()  # a kill between two actions before one trial leaves the second to be done
         while search.is_catching_up and search.advance():
-            pass
+            search.do_due()
         search.listen(heard)
         start(search, SETUP)
         while True:
@@ -92,13 +97,15 @@ def counted(path: Path) -> dict[str, int]:
 
 def kill_after(command: list[str], lines: int, delay: float) -> str:
     """Start the search, and kill it some time after so many lines; the last one."""
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+    assert child.stdin is not None
     assert child.stdout is not None
     last = ""
     for _ in range(lines):
         last = child.stdout.readline().strip()
         if last in ("", "end"):
             break
+        child.stdin.write("\n")
     time.sleep(delay)
     child.kill()
     child.communicate()
@@ -111,7 +118,9 @@ def main(kills: int = 20) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         whole, killed = Path(folder, "whole.db"), Path(folder, "killed.db")
         command = [sys.executable, __file__, "--run"]
-        subprocess.run([*command, str(whole)], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            [*command, str(whole)], check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        )
         expected = contents(whole)
         total = sum(map(len, expected))
         told = []
@@ -121,7 +130,13 @@ def main(kills: int = 20) -> dict[str, Any]:
             after = kill_after([*command, str(killed)], lines, rng.uniform(0, LATEST))
             told.append({"after": after, **counted(killed)})
             print(f"kill {number + 1}, after {after}: {told[-1]}", flush=True)
-        last = subprocess.run([*command, str(killed)], check=True, stdout=subprocess.PIPE, text=True)
+        last = subprocess.run(
+            [*command, str(killed)],
+            check=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         replayed = subprocess.run(
             [sys.executable, "-m", "pynas.cli", "replay", str(killed), "--threads", "1", "--json"],
             stdout=subprocess.PIPE,

@@ -54,7 +54,7 @@ class Visitor:
         self, browser: Any, width: int = 1280, height: int = 900, *, charts: bool = False, **options: Any
     ) -> None:
         self.context = browser.new_context(viewport={"width": width, "height": height}, **options)
-        self.context.set_default_timeout(10_000)
+        self.context.set_default_timeout(30_000)
         if not charts:
             self.context.route(
                 "**/vendor/plotly.min.js",

@@ -46,5 +46,5 @@ def served() -> Iterator[Callable[..., Page]]:
 @pytest.fixture
 def finished(served: Callable[..., Page]) -> Page:
     page = served()
-    assert page.wait(20)
+    assert page.wait(60)
     return page

@@ -188,16 +188,20 @@ def test_a_killed_search_is_told_and_caught_up_with(browser: Any, tmp_path: Path
     def start(command: list[str]) -> subprocess.Popen[str]:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         assert process.stdout is not None
-        line = process.stdout.readline()
-        assert "http://" in line, line
-        return process
+        told: list[str] = []
+        for line in process.stdout:
+            if "http://" in line:
+                return process
+            told.append(line)
+        process.communicate()
+        pytest.fail("".join(told))
 
     visitor = Visitor(browser)
     visitor.context.set_default_timeout(30_000)
     process = start(begun)
     try:
         page = visitor.open(f"http://127.0.0.1:{port}/?token={token.read_text()}")
-        expect(page.locator("#progress")).to_contain_text("12 of 12 trials", timeout=20_000)
+        expect(page.locator("#progress")).to_contain_text("12 of 12 trials")
         block(page, "0:0").click()
         page.locator("#block-panel").get_by_role("button", name="Forbid").click()
         agree(page)
@@ -224,7 +228,8 @@ def test_training_is_started_paused_and_stopped(
         page = visitor.open(search.url)
         tools, status = page.locator("#training-tools"), page.locator("#training-status")
         button = lambda name: tools.get_by_role("button", name=name, exact=True)  # noqa: E731
-        page.get_by_label("Epochs").fill("20")
+        # More than is ever trained: it has to run still when it is paused and stopped.
+        page.get_by_label("Epochs").fill("1000")
         button("Train").click()
         expect(status).to_contain_text("running")
         button("Pause training").click()

@@ -133,13 +133,13 @@ def test_a_candidate_lights_its_blocks(visitor: Visitor, finished: Page) -> None
     page.locator("#map-view").scroll_into_view_if_needed()
     page.mouse.move(*place_of(page, best))
     expect(page.locator(".tip")).to_contain_text("trial")
-    page.wait_for_timeout(100)
+    expect(page.locator("#template-view .block.lit")).to_have_count(len(wanted))
+    expect(page.locator("#blocks-view .dot-block.lit")).to_have_count(len(wanted))
     assert sorted(lit(page)) == wanted
-    assert page.locator("#blocks-view .dot-block.lit").count() == len(wanted)
     page.mouse.move(0, 0)
     page.get_by_role("button", name="Look at the best").click()
     expect(page.locator("#candidate-panel")).to_contain_text(f"Trial {best}")
-    page.wait_for_timeout(100)
+    expect(page.locator("#template-view .block.lit")).to_have_count(len(wanted))
     assert sorted(lit(page)) == wanted
     page.locator("#candidate-panel").get_by_role("button", name="Select it").click()
     expect(page.locator("#selection")).to_contain_text("1 candidate selected")

@@ -8,12 +8,13 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from pynas._errors import UserError
-from pynas.steer import Setup, SteeredSearch, Steering, begin, steer
+from pynas.steer import Setup, SteeredSearch, Steering, _security, begin, steer
 from pynas.steer.server import Desk, application, is_loopback
 from tests.steer.steered import CELL, SPACE, score, steered
 
@@ -150,10 +151,15 @@ def test_bodies_and_methods_are_limited(page: TestClient) -> None:
     assert page.get("/api/events", params={"since": "1e3"}).status_code == 400
 
 
-def test_too_many_are_told_to_wait(page: TestClient) -> None:
-    codes = [act(page, "redo").status_code for _ in range(200)]
-    assert set(codes) == {409, 429}
-    assert codes[:90] == [409] * 90
+def test_too_many_are_told_to_wait(steering: Steering, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(_security, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    page = client(steering)
+    codes = lambda: [act(page, "redo").status_code for _ in range(150)]  # noqa: E731
+    at_once = 2 * _security.POSTS
+    assert codes() == [409] * at_once + [429] * (150 - at_once)
+    now[0] += 1
+    assert codes() == [409] * _security.POSTS + [429] * (150 - _security.POSTS)
 
 
 def test_files_outside_are_not_served(page: TestClient) -> None:

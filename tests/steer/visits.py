@@ -8,6 +8,9 @@ from typing import Any
 from pynas.architecture import Architecture
 from pynas.trial import Evaluation, Status
 
+PATIENCE = 30_000
+"""Milliseconds until a page is given up on: conditions are waited for, and a busy machine takes its time."""
+
 HOSTILE = '<img src=x onerror="document.title=1"><script>document.title=1</script>'
 
 
@@ -28,6 +31,7 @@ def slowly(arch: Architecture) -> Evaluation:
 def expect(target: Any) -> Any:
     from playwright.sync_api import expect as expected
 
+    expected.set_options(timeout=PATIENCE)
     return expected(target)
 
 
