@@ -5,12 +5,14 @@
 A search on NAS-Bench-201 with trials of a tenth of a second runs behind the page, whose charts plotly
 draws. Trials count once the drawing library has been read. The evaluator notes when it returns; observers
 in the page note when the line of progress and the table of trials show that trial. Both read the clock of
-one machine. Quantiles in milliseconds.
+one machine. Quantiles in milliseconds. The record says how busy the machine was, as the load average of the
+last minute before and after: with more load than processors it measures the waiting for a processor too.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from pathlib import Path
@@ -41,6 +43,7 @@ WATCH = """() => {
 }"""
 
 
+QUANTILES = (50, 90, 95, 99, 100)
 WARM = 10  # trials after the drawing library was read, which takes a second once
 ENDED: dict[Architecture, float] = {}
 
@@ -74,21 +77,31 @@ def measure(browser: Any, trials: int, points: int) -> dict[str, Any]:
         visitor.close()
     record: dict[str, Any] = {"trials": trials, "points_of_the_map": points}
     for kind, times in seen.items():
-        # A trial that came together with the next is shown when that is.
-        shown = sorted((int(number), at) for number, at in times.items())
-        late = []
-        for number, decisions in told.items():
-            if number < first:
-                continue
-            at = ENDED[Architecture(space.name, tuple(decisions))]
-            first = min((when for other, when in shown if other >= number), default=None)
-            if first is not None:
-                late.append(first - at)
-        record[kind] = {
-            "shown": len(late),
-            **{f"p{q}": round(float(np.percentile(late, q)), 1) for q in (50, 90, 95, 99, 100)},
-        }
+        late = delays({int(number): at for number, at in times.items()}, ended(space, told, first))
+        record[kind] = {"shown": len(late)}
+        if late:
+            quantiles = np.percentile(late, QUANTILES)
+            record[kind] |= {f"p{q}": round(float(v), 1) for q, v in zip(QUANTILES, quantiles, strict=True)}
     return record
+
+
+def ended(space: NASBench201, told: dict[int, list[int]], first: int) -> dict[int, float]:
+    """When each trial from ``first`` on had been evaluated."""
+    return {
+        number: ENDED[Architecture(space.name, tuple(decisions))]
+        for number, decisions in told.items()
+        if number >= first
+    }
+
+
+def delays(shown: dict[int, float], since: dict[int, float]) -> list[float]:
+    """Milliseconds until each trial was shown; one that came together with the next is shown when that is."""
+    found = []
+    for number, at in since.items():
+        times = [when for other, when in shown.items() if other >= number]
+        if times:
+            found.append(min(times) - at)
+    return found
 
 
 def main() -> None:
@@ -97,12 +110,16 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=100)
     parser.add_argument("--record", type=Path)
     given = parser.parse_args()
+    before = round(os.getloadavg()[0], 2)
     with chromium(webgl=False) as browser:
         found = [measure(browser, given.trials, points) for points in (2000, 20_000)]
     for each in found:
         print(each)
+        if any(each[kind]["shown"] < given.trials for kind in ("progress", "table")):
+            sys.exit(f"of {given.trials} trials the page showed less; see 'shown' above: nothing is recorded")
     if given.record is not None:
-        write(given.record, found)
+        load = {"processors": os.cpu_count(), "load_average": [before, round(os.getloadavg()[0], 2)]}
+        write(given.record, {**load, "measured": found})
 
 
 if __name__ == "__main__":

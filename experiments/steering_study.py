@@ -12,9 +12,9 @@ choice of its layer. The other arm forbids nothing. Trials are equal, and both a
 rule acts: each goes on from a copy of its store.
 
 The winner's regret on NAS-Bench-201 is the table's best accuracy minus the winner's. On the template the
-winner is trained alone for some epochs and judged on images that nothing else has seen. ``--browser`` then
-lets a script in Chromium do on the page what the rule does, for the first seed of each space: its trials
-have to be those of the rule, and those of a replay of its store.
+winner is trained from scratch for some epochs and judged on images that nothing else has seen. ``--browser``
+then lets a script in Chromium do on the page what the rule does, for the first seed of each space: its
+trials have to be those of the rule, and those of a replay of its store.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -236,14 +236,15 @@ def by_browser(name: str, folder: Path, setting: Setting, rule: list[list[int]])
     first, second = setting.trials
     with tempfile.TemporaryDirectory() as place:
         store = Path(place, "steered.db")
-        options = {key: value for key, value in asdict(setup).items() if key != "evaluator"}
+        options = asdict(setup)
         with chromium(webgl=False) as browser, steer(space, budget=first, store=store, **options) as search:
             visitor = Visitor(browser, charts=True)
             visitor.context.set_default_timeout(60_000)
             page = visitor.open(search.url)
             expect(page).to_have_title(re.compile(f"^{first}/{first} "), timeout=LONGEST)
             expect(page.locator("#status")).to_contain_text("budget is spent", timeout=LONGEST)
-            page.wait_for_timeout(1500)  # the last blocks
+            note = page.locator("#blocks-view p").filter(has_text=f"{first} current trials")
+            expect(note).to_be_visible(timeout=LONGEST)  # the chart is of all of them
             page.get_by_label("Your name").fill("script")
             page.get_by_label("Your name").press("Tab")
             # What the chart says: the dots that point down, from the left.
@@ -289,6 +290,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--record", type=Path, default=RESULTS / "steering-study.json")
     parser.add_argument("--seeds", type=int, default=Setting.seeds)
+    parser.add_argument("--resume", action="store_true", help="keep the seeds that the record has")
     parser.add_argument("--browser", action="store_true")
     given = parser.parse_args()
     if not (given.data / "cifar10_train_4k.npz").is_file():
@@ -304,15 +306,25 @@ def main() -> None:
             print(name, {k: v for k, v in found["browser"].items() if k != "actions"}, flush=True)
             write(given.record, record)
         return
-    record = {"setting": asdict(setting), "spaces": {name: {"seeds": []} for name in SPACES}}
-    for seed in range(setting.seeds):
+    record: dict[str, Any] = {"spaces": {name: {"seeds": []} for name in SPACES}, "processor_minutes": 0.0}
+    if given.resume:
+        record = json.loads(given.record.read_text())
+        if Setting(**record["setting"] | {"trials": tuple(record["setting"]["trials"])}) != replace(
+            setting, seeds=record["setting"]["seeds"]
+        ):
+            sys.exit(f"--resume: {given.record} was measured under another setting: begin it anew without")
+    record["setting"] = asdict(setting)
+    earlier = record["processor_minutes"]
+    done = min(len(found["seeds"]) for found in record["spaces"].values())
+    for seed in range(done, setting.seeds):
         for name, found in record["spaces"].items():
+            del found["seeds"][seed:]  # of a seed that had not ended in both spaces
             row = one_seed(name, given.data, setting, seed)
             trials = [row[which].pop("trials") for which in ARMS]
             found.setdefault("trials_of_the_first", trials[0])
             found["seeds"].append(row)
             found["summary"] = summary(name, found["seeds"])
-        record["processor_minutes"] = round((time.process_time() - begun) / 60, 1)
+        record["processor_minutes"] = round(earlier + (time.process_time() - begun) / 60, 1)
         write(given.record, record)
 
 
