@@ -11,7 +11,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "constraints-hashed.txt"
-EXTRAS = ("dev", "tables", "docs")  # what continuous integration installs; zoo and peers are gigabytes
+EXTRAS = (
+    "dev",
+    "tables",
+    "docs",
+)  # what continuous integration installs; zoo and peers are gigabytes, and only tests of onnx need it
 UNHASHED = ("torch", "torchvision")  # one version of them is many files, for each kind of device
 ENTRY = r"^[a-z][^\n]*==[^\n]*\\\n(?:    --hash=[^\n]*\n)+"
 

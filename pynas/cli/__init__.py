@@ -24,6 +24,7 @@ from pynas.cli import (
     bench,
     console,
     embed,
+    export,
     hardware,
     info,
     rank,
@@ -69,6 +70,7 @@ app.command("recurrent")(recurrent.recurrent)
 app.command("embed")(embed.embed)
 app.command("steer")(steer.steer)
 app.command("replay")(steer.replay)
+app.command("export")(export.export)
 app.command("report")(report.report)
 app.command("bench")(bench.bench)
 app.add_typer(analyze.app, name="analyze")

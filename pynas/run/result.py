@@ -17,6 +17,7 @@ from pynas.store import Run
 from pynas.trial import Status, Trial
 
 if TYPE_CHECKING:
+    from pynas.export import Exported
     from pynas.spaces import SearchSpace
 
 
@@ -45,6 +46,42 @@ class SearchResult:
     overhead_seconds: float
     hypervolume: float = math.nan
     space: SearchSpace | None = None
+
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        trial: Trial | None = None,
+        space: SearchSpace | None = None,
+        **options: Any,
+    ) -> Exported:
+        """Write the network of the best trial for a place without pynas: see :func:`pynas.export.export`.
+
+        Args:
+            path: File to write.
+            trial: Another trial.
+            space: The space that was searched; needed for one of your own.
+            **options: ``to``, ``model``, ``weights``, ``num_classes``, ``image_size`` and others.
+
+        Raises:
+            UserError: All trials failed, or the space is not known; and those of the function.
+        """
+        from pynas import spaces
+        from pynas.export import export, found_by
+        from pynas.spaces.identity import DEFINITION, recorded_options
+
+        chosen, config = trial or self.best, self.run.config
+        if chosen is None:
+            raise UserError("trial: every trial failed; give the one to export")
+        space = space or self.space
+        if space is None:
+            known = config.config.get("space", {})
+            if config.space not in spaces.names() or DEFINITION in known:
+                raise UserError(f"space: {config.space} is of your own; pass the one that was searched")
+            space = spaces.get(config.space, **recorded_options(known))
+        options = {"num_classes": config.config.get("num_classes", 10), **options}
+        found = found_by(config, chosen, len(self.trials))
+        return export(space, chosen.architecture, os.fspath(path), found=found, **options)
 
     def __repr__(self) -> str:
         """Best, number of trials and size of the front, on a few lines."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pynas.supernet import distributed
 from pynas.supernet._base import Segment, SharedWeights
-from pynas.supernet._build import build
+from pynas.supernet._build import build, load
 from pynas.supernet.cells import CellWeights
 from pynas.supernet.chains import ProxylessNASSupernet, SPOSSupernet
 from pynas.supernet.checkpoint import Checkpoint, CheckpointFolder
@@ -51,6 +51,7 @@ __all__ = [
     "UniformSampler",
     "build",
     "distributed",
+    "load",
     "perplexity",
     "score_network",
     "train_language_model",

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from pynas._errors import UserError
-from pynas.nn import NASBench201Supernet
+from pynas._io import weights
+from pynas.nn import DARTSSupernet, NASBench201Supernet
 from pynas.spaces import (
     DARTSCNN,
     DARTSRNN,
@@ -74,10 +80,54 @@ def build(space: SearchSpace, num_classes: int = 10, in_channels: int = 3, **opt
             "of your own with a method supernet(num_classes, in_channels) that returns "
             "pynas.supernet.SharedWeights"
         )
-    weights = own(num_classes, in_channels, **options)
-    if not isinstance(weights, SharedWeights):
+    found = own(num_classes, in_channels, **options)
+    if not isinstance(found, SharedWeights):
         raise UserError(
-            f"space: supernet() of {space.name} returned {type(weights).__name__}, expected "
+            f"space: supernet() of {space.name} returned {type(found).__name__}, expected "
             "pynas.supernet.SharedWeights"
         )
-    return weights
+    return found
+
+
+def load(path: str | os.PathLike[str]) -> SharedWeights:
+    """The supernet in a file of ``pynas supernet --save``, with its weights, in evaluation mode.
+
+    ``model.network`` is the network with its architecture parameters, where it has them. Channels, cells and
+    classes are read off the shapes of the weights.
+
+    Raises:
+        UserError: The file is absent, damaged, or not of that command.
+    """
+    file = Path(path)
+    tensors, facts = weights.load(file)
+    name = facts.get("space", "")
+    try:
+        model = _like(name.partition(":")[0], tensors, facts)
+    except (KeyError, ValueError, IndexError, TypeError) as error:
+        raise UserError(f"{file}: not a file of 'pynas supernet --save': {error!r}") from error
+    network = getattr(model, "network", model)
+    weights.check_fits(tensors, network.state_dict(), f"{file}: not a supernet of {name or 'a known space'}")
+    network.load_state_dict(tensors)
+    return model.eval()
+
+
+def _like(name: str, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> SharedWeights:
+    """A supernet of the sizes of these weights."""
+    if name == "template":
+        space = TemplateSpace(template=facts["template"])
+        classes = len(tensors["classifier.weight"])
+        stem = next(v for key, v in tensors.items() if key.startswith("stem.") and v.dim() == 4)
+        return TemplateSupernet(space, classes, stem.shape[1])
+    if name == "spos_shufflenet":
+        usual = SPOSSupernet().state_dict()
+        first = next(key for key, value in usual.items() if value.dim() == 4)
+        classes = next(len(value) for value in tensors.values() if value.dim() == 2)
+        return SPOSSupernet(None, classes, width=len(tensors[first]) / len(usual[first]))
+    channels, in_channels = tensors["stem.0.weight"].shape[:2]
+    classes = len(tensors["classifier.weight"])
+    cells = len({key.split(".")[1] for key in tensors if key.startswith("cells.")})
+    if name == "darts":
+        return CellWeights(DARTSSupernet(channels // 3, cells, classes, in_channels=in_channels))
+    if name == "nasbench201":
+        return CellWeights(NASBench201Supernet(channels, (cells - 2) // 3, classes, in_channels=in_channels))
+    raise ValueError(f"no supernet of {name!r}")

@@ -30,6 +30,7 @@ NEEDED = {
     "supernet": "--epochs 1",
     "recurrent": "{}/words.txt",
     "embed": "--epochs 1",
+    "export": f"{CELL} --no-weights",
     "steer": "--no-browser --epochs 0 --images digits",
     "replay": "{}/runs.db",
     "report": "{}/runs.db --output {}/report.html",
@@ -44,6 +45,7 @@ NEEDED = {
 # Arguments that stand at this place of NEEDED.
 PLACE = {
     "score ARCHITECTURE": 0, "recurrent TEXT": 0, "replay STORE": 0, "report STORE": 0, "bench PATTERN": 0,
+    "export SOURCE": 0,
     "tables convert SOURCE": 0, "tables convert OUTPUT": 1, "tables info FILE": 0,
     "hardware build SPACE": 0, "hardware build OUTPUT": 1,
 }  # fmt: skip

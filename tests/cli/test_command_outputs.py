@@ -43,6 +43,7 @@ FILES = {
     "embed --save": ("embed", "--save"),
     "bench --save": ("bench", "conv2d", "--save"),
     "report --output": ("report", "absent.db", "--output"),
+    "export --output": ("export", "absent.db", "--output"),
     "recurrent --save": ("recurrent", "absent.txt", "--save"),
     "supernet --save": ("supernet", "--save"),
     "analyze weight-sharing --report": ("analyze", "weight-sharing", "--report"),
@@ -56,6 +57,7 @@ FOLDERS = {
 }
 INPUTS = {
     "search --text",
+    "export --state",
     "steer --token-file",
     "score --text",
     "recurrent --test",
@@ -64,7 +66,7 @@ INPUTS = {
     "tables convert SOURCE",
 }
 MAKES_PARENTS = {"bench --save", "hardware build OUTPUT"}
-SUFFIX = {"--save": ".safetensors"}
+SUFFIX = {"--save": ".safetensors", "export --output": ".py"}
 
 
 def test_every_path_of_every_command_is_known_here() -> None:
@@ -111,7 +113,7 @@ def no_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def test_outputs_are_checked_before_any_work(run_pynas: Run, no_work: Path, name: str) -> None:
     command = (FILES | FOLDERS)[name]
     called = name.rpartition(" ")[2]
-    suffix = "" if name == "bench --save" else SUFFIX.get(called, ".html")
+    suffix = "" if name == "bench --save" else SUFFIX.get(name, SUFFIX.get(called, ".html"))
     (no_work / "file").touch()
     (no_work / f"folder{suffix}").mkdir()
     cases = {
