@@ -8,6 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import (
+    get_unwrapped,
+    is_functorch_wrapped_tensor,
+    peek_interpreter_stack,
+)
 from torch.overrides import TorchFunctionMode
 
 from pynas._errors import UserError
@@ -22,10 +27,14 @@ from pynas.stats._functions import Traits, traits_of
 from pynas.stats._layout import Layout, Unknown, Where, together
 from pynas.stats._mixing import NeedsScoutError, mix, operands
 from pynas.stats._problems import Problem, UnsupportedLayerError
-from pynas.stats._scout import Scouted
+from pynas.stats._scout import OtherPathError, Scouted
 from pynas.stats.memory_format import check_format
 from pynas.stats.overrides import without_override_check
 
+TRANSFORMS = (
+    "layer {layer!r} transforms itself by torch.func (vmap, grad, jvp and the like), inside which dimensions "
+    "are hidden, so its samples cannot be followed"
+)
 SWITCH = torch.Tensor.requires_grad.__set__  # type: ignore[attr-defined]
 
 
@@ -105,6 +114,8 @@ class CallRecorder(Following, TorchFunctionMode):
             return func(*args, **kwargs)
         if traits.reads_memory:
             check_format(func)
+        if peek_interpreter_stack() is not None:  # inside a transform of torch.func
+            self._check_transformed(operands(func, args, kwargs))
         if func == SWITCH and args[1] and args[0].requires_grad:
             return None  # it has a gradient already, and a history where gradients of inputs are asked for
         if self.parts is not None:
@@ -139,6 +150,21 @@ class CallRecorder(Following, TorchFunctionMode):
             self.collector.multiplied(self.multiplied(func, args, kwargs, tensors))
         self.called(func, args, kwargs, tensors, result)
         return result
+
+    def _check_transformed(self, tensors: Iterable[Tensor]) -> None:
+        """An error where a transform, which hides dimensions, runs on samples or parameters."""
+        if self.log is not None:
+            return  # what only measures knows no samples
+        for tensor in tensors:
+            t = tensor
+            while is_functorch_wrapped_tensor(t):
+                t = get_unwrapped(t)
+            if not (self.is_sample(t) or self.comes_from(t)):
+                continue  # of constants, as where a mask is made
+            self.once_only()
+            if self.measured is None:
+                raise NeedsScoutError
+            raise OtherPathError(self.measured[min(self._calls, len(self.measured) - 1)].layer, TRANSFORMS)
 
     def _check_kept(self, name: str, changed: Any) -> None:
         for x in changed if isinstance(changed, list | tuple) else (changed,):

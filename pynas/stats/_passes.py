@@ -174,6 +174,11 @@ def _outputs(model: Any, inputs: Any) -> Any:
     try:
         return call_model(model, inputs)
     except RuntimeError as error:
+        if "does not require grad" in str(error):
+            raise UserError(
+                "model: its forward differentiates itself (torch.autograd.grad) by what needs no gradient "
+                f"here, which cannot be followed: {error}"
+            ) from error
         if "setup_context" not in str(error) and "functorch" not in str(error):
             raise
         raise UserError(

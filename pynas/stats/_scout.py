@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
 
 from pynas._errors import UserError
 from pynas.stats._collector import DIFFERENTIATES
@@ -68,6 +69,8 @@ class Log:
         if self.smaller is not None and n < len(self.smaller.calls):
             before = self.smaller.calls[n][1]
             for i, (y, shape) in enumerate(zip(outputs, before, strict=False)):
+                if is_functorch_wrapped_tensor(y):
+                    continue  # inside a transform of torch.func, where values cannot be compared
                 changed = [d for d in range(y.dim()) if y.dim() == len(shape) and y.shape[d] != shape[d]]
                 if len(changed) == 1:
                     rows[i] = _row_sums(y, changed[0])
@@ -234,10 +237,10 @@ def _run(recorder: CallRecorder, inputs: Any, whole: Any, log: Log, fallback: An
     except MemoryError:
         raise
     except Exception as error:
-        with preserved(recorder.model), torch.enable_grad():
-            call_model(recorder.model, writable(whole))  # what fails for any number of samples says so itself
         if "does not require grad" in str(error):
             raise UserError(DIFFERENTIATES) from error
+        with preserved(recorder.model), torch.enable_grad():
+            call_model(recorder.model, writable(whole))  # what fails for any number of samples says so itself
         raise UserError(
             f"model: it does not run on a batch of {recorder.batch}, which is how pynas finds the dimensions "
             f"that count samples: {type(error).__name__}: {error}"

@@ -86,10 +86,27 @@ def weight_names(model: nn.Module, inputs: Any) -> list[str]:
     if not _others(model, known):
         return known
     few = writable(cut(inputs, 0, min(2, leaves(inputs)[0].shape[0])))
+    try:
+        found = _multiplying(model, few, differentiable=False)
+    except RuntimeError as error:
+        if "does not require grad" not in str(error):
+            raise
+        found = _multiplying(
+            model, writable(few), differentiable=True
+        )  # a forward that takes gradients by its weights
+    return [name for name, _ in model.named_parameters() if name in found or name in known]
+
+
+def _multiplying(model: nn.Module, few: Any, *, differentiable: bool) -> set[str]:
+    """Parameters that multiply something in a forward pass; all of them with gradients if so asked."""
     # With gradients, for a forward may take some of its own.
-    with preserved(model), torch.enable_grad(), ProductWatch(model, few) as watch:
+    watch = ProductWatch(model, few)
+    with preserved(model), torch.enable_grad(), watch:
+        if differentiable:
+            for p in model.parameters():
+                p.requires_grad_(p.is_floating_point() or p.is_complex())
         call_model(model, few)
-    return [name for name, _ in model.named_parameters() if name in watch.found or name in known]
+    return watch.found
 
 
 def weight_tensors(model: nn.Module, inputs: Any) -> dict[str, Tensor]:
