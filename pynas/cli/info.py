@@ -26,6 +26,7 @@ NEEDED_FOR = {
     "tensorboard": "pynas supernet --tensorboard",
     "postgresql": "--store postgresql://...",
     "steer": "pynas steer",
+    "onnx": "pynas export --to onnx",
 }
 OF_DEVELOPERS = {"zoo", "peers", "docs", "dev"}
 
