@@ -34,7 +34,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         UserError: The file cannot be written.
     """
     try:
-        if _is_stream(path):
+        if is_stream(path):
             with _opened_stream(path) as file:
                 yield file
             return
@@ -164,7 +164,7 @@ def _exists(path: Path) -> bool:
     return True
 
 
-def _is_stream(path: Path) -> bool:
+def is_stream(path: Path) -> bool:
     """Whether it is there and neither a file nor a folder, so that it is written directly."""
     if _open_number(path) is not None:
         return True

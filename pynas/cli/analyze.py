@@ -93,6 +93,7 @@ def weight_sharing(
         Path | None, typer.Option(help="Keep checkpoints and results here; the same command resumes.")
     ] = None,
     report: flags.OutputFile = None,
+    inline: flags.Inline = False,
     seed: flags.Seed = 0,
     threads: flags.Threads = None,
     json: flags.Json = False,
@@ -216,7 +217,8 @@ def weight_sharing(
             f"learning rate {options.learning_rate:g}",
             "seconds": f"{seconds:.0f}",
         }
-        write_sharing_report(report, found, title=f"Weight sharing in {chosen.name}", facts=facts)
+        title = f"Weight sharing in {chosen.name}"
+        write_sharing_report(report, found, title=title, facts=facts, inline=inline)
     if json:
         return console.print_json(
             found.to_dict() | {"truth_source": source, "seconds": seconds, "report": report and str(report)}

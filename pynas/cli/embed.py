@@ -43,6 +43,7 @@ def embed(
     metric: flags.Metric = None,
     dataset: flags.Dataset = None,
     report: flags.OutputFile = None,
+    inline: flags.Inline = False,
     seed: flags.Seed = 0,
     threads: flags.Threads = None,
     json: flags.Json = False,
@@ -83,12 +84,32 @@ def embed(
         made.train(training, epochs=epochs, seed=seed, published_loop=published_loop, on_epoch=on_epoch)
     seconds = time.perf_counter() - started
     quality = made.quality(training, held_out, points=points, seed=seed)
+    published = PUBLISHED.get(opened.name)
+    rows = [
+        (name, 100 * value, None if k is None or published is None else published[k])
+        for name, value, k in (
+            ("operations reconstructed", quality.operation_accuracy, 0),
+            ("edges reconstructed", quality.adjacency_accuracy, 0),
+            ("whole graphs reconstructed", quality.graph_accuracy, None),
+            ("valid, by the authors' check", quality.published_validity, 1),
+            ("unique graphs of these", quality.published_uniqueness, 2),
+            ("valid, every edge checked", quality.validity, None),
+            ("distinct architectures of these", quality.uniqueness, None),
+        )
+    ]
     if save is not None:
         made.save(save)
     if report is not None:
-        subtitle = f"{space}, {counted(epochs, 'epoch')}, seed {seed}"
-        _write_report(report, made, [*training, *held_out], known, subtitle)
-    published = PUBLISHED.get(opened.name)
+        _write_report(
+            report,
+            made,
+            [*training, *held_out],
+            known,
+            subtitle=f"{space}, {counted(epochs, 'epoch')}, seed {seed}",
+            quality=rows,
+            losses=losses,
+            inline=inline,
+        )
     if json:
         names = ("reconstruction", "validity", "uniqueness")
         return console.print_json(
@@ -103,20 +124,11 @@ def embed(
                 "report": None if report is None else str(report),
             }
         )
-    rows = [
-        ("operations reconstructed", quality.operation_accuracy, 0),
-        ("edges reconstructed", quality.adjacency_accuracy, 0),
-        ("whole graphs reconstructed", quality.graph_accuracy, None),
-        ("valid, by the authors' check", quality.published_validity, 1),
-        ("unique graphs of these", quality.published_uniqueness, 2),
-        ("valid, every edge checked", quality.validity, None),
-        ("distinct architectures of these", quality.uniqueness, None),
-    ]
     console.print_table(
         f"{counted(len(held_out), 'architecture')} held out; {counted(points, 'random point')} "
         f"({seconds:.0f} s)",
         ["%", "here", "arch2vec paper"],
-        [(n, 100 * v, None if k is None or published is None else published[k]) for n, v, k in rows],
+        rows,
     )
     for name, path in (("saved", save), ("report", report)):
         if path is not None:
@@ -125,38 +137,18 @@ def embed(
 
 
 def _write_report(
-    path: Path, made: Arch2Vec, architectures: list[Architecture], table: Table | None, subtitle: str
+    path: Path, made: Arch2Vec, architectures: list[Architecture], table: Table | None, **settings: Any
 ) -> None:
-    """Write a page with the vectors in the plane of their first two principal components."""
-    import numpy as np
-    import plotly.graph_objects as go
-
-    from pynas.report import document
+    """Write a page with at most ``_SHOWN`` of the architectures."""
+    from pynas.report import write_embedding_report
 
     shown = architectures[:: max(1, len(architectures) // _SHOWN)]
-    vectors = made.embed(shown).double().numpy()
-    centred = vectors - vectors.mean(axis=0)
-    _, singular, axes = np.linalg.svd(centred, full_matrices=False)
-    plane = centred @ axes[:2].T
-    share = singular**2 / (singular**2).sum()
-    marker: dict[str, Any] = {"size": 4, "color": document.BLUE, "opacity": 0.7}
-    hover = [document.escaped(made.space.format(architecture)) for architecture in shown]
     if table is not None:
         values = [table.accuracy(architecture) for architecture in shown]
-        found = [value for value in values if value is not None]
-        if not found:
+        if all(value is None for value in values):
             raise UserError("--table: has none of the architectures to plot")
-        # Start the scale at the fifth percentile: the few networks that learn nothing would take all of it.
-        low = float(np.quantile(found, 0.05 if table.higher_is_better else 0.0))
-        title = {"text": document.escaped(f"{table.metric} {table.unit}".strip()), "font": {"size": 12}}
-        scale = {"color": values, "colorscale": "Viridis", "cmin": low, "cmax": max(found)}
-        marker |= scale | {"colorbar": {"title": title, "thickness": 12}}
-        hover = [f"{text}<br>{value}" for text, value in zip(hover, values, strict=True)]
-    figure = go.Figure()
-    figure.add_scattergl(
-        x=plane[:, 0], y=plane[:, 1], mode="markers", marker=marker, text=hover, hoverinfo="text"
-    )
-    for update, number in ((figure.update_xaxes, 0), (figure.update_yaxes, 1)):
-        update(title_text=f"principal component {number + 1}, {100 * share[number]:.0f} % of the variance")
-    card = document.card("Latent space", document.plot(figure, height=640), wide=True)
-    document.write_page(path, "arch2vec embedding", subtitle, [document.grid([card])])
+        label = f"{table.metric} ({table.unit})" if table.unit else table.metric
+        settings |= {"accuracy": values, "accuracy_label": label}
+        settings |= {"higher_is_better": table.higher_is_better}
+    vectors = made.embed(shown).double().numpy()
+    write_embedding_report(path, made.space, shown, vectors, **settings)

@@ -78,6 +78,12 @@ Batch = Annotated[
 Seed = Annotated[int, typer.Option(help="Seed of initialisation, drawn images and search.")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads of torch and of the kernels.", min=1)]
 OutputFile = Annotated[Path | None, typer.Option(help="Write an HTML report to this file.")]
+Inline = Annotated[
+    bool,
+    typer.Option(
+        "--inline", help="One file for the page: plotly.js, five megabytes, inside it and not beside it."
+    ),
+]
 
 
 def comma_separated(text: str) -> list[str]:

@@ -58,6 +58,7 @@ def rank(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the ranking in --store.")] = False,
     report: flags.OutputFile = None,
+    inline: flags.Inline = False,
     json: flags.Json = False,
 ) -> None:
     """Rank correlation of proxies with a table of accuracies, with params and FLOPs as baselines.
@@ -140,7 +141,8 @@ def rank(
             "precision": precision,
             "seed": str(seed),
         } | {m["name"]: f"{m.get('dataset', '')} {m.get('source', '')}".strip() for m in sources}
-        write_ranking_report(report, ranking, title=f"How proxies rank {space}", facts=facts)
+        title = f"How proxies rank {space}"
+        write_ranking_report(report, ranking, title=title, facts=facts, space=setting.space, inline=inline)
     if json:
         return console.print_json(
             jsonlib.loads(ranking.to_json()) | {"latencies": sources, "report": report and str(report)}

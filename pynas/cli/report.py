@@ -20,6 +20,7 @@ def report(
         str | None,
         typer.Option(help="Your own space of that search: package.module:object or template:FILE."),
     ] = None,
+    inline: flags.Inline = False,
     json: flags.Json = False,
 ) -> None:
     """Write the HTML report of a stored search, also while it is still running.
@@ -39,7 +40,7 @@ def report(
                 f"--space {space}: run {chosen.id} searched {chosen.config.space}, not {found.name}"
             )
         trials = opened.trials(chosen) if found is None else opened.trials(chosen, check=found.check)
-    write_search_report(output, chosen, trials, space=found)
+    write_search_report(output, chosen, trials, space=found, inline=inline)
     if json:
         return console.print_json({"run": chosen.id, "trials": len(trials), "report": str(output)})
     console.say(f"report: {output} (run {chosen.id}, {counted(len(trials), 'trial')})")

@@ -39,6 +39,7 @@ def score(
     ] = "any",
     layers: Annotated[bool, typer.Option("--layers", help="Show what each layer contributes.")] = False,
     report: flags.OutputFile = None,
+    inline: flags.Inline = False,
     json: flags.Json = False,
 ) -> None:
     """Score one untrained network. Exit code 1 if a score failed.
@@ -109,7 +110,7 @@ def score(
 
         found = {name: LayerScore(s.value, s.layers, s.message) for name, s in scores.items()}
         facts = {"data": source.name, "precision": precision, "seed": str(seed)}
-        write_layers_report(report, found, network=str(architecture or model), facts=facts)
+        write_layers_report(report, found, network=str(architecture or model), facts=facts, inline=inline)
     failed = [name for name, s in scores.items() if s.status in ("failed", "non_finite")]
     if json:
         console.print_json(

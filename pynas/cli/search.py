@@ -58,6 +58,7 @@ def search(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --store.")] = False,
     report: flags.OutputFile = None,
+    inline: flags.Inline = False,
     csv: Annotated[Path | None, typer.Option(help="Write all trials to this CSV file.")] = None,
     json: flags.Json = False,
 ) -> None:
@@ -129,7 +130,7 @@ def search(
     if report is not None:
         from pynas.report import write_search_report
 
-        write_search_report(report, result.run, result.trials, space=setting.space)
+        write_search_report(report, result.run, result.trials, space=setting.space, inline=inline)
     if csv is not None:
         result.to_csv(csv)
     if json:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -75,6 +75,7 @@ class Ranking:
         bounds: Constraints: the largest allowed value by name of the cost.
         costs: ``[N]`` values by name of the cost, NaN where not known.
         fronts: For each cost, the Pareto fronts that scores choose against the true one.
+        trials: ``[N]`` trials that the scores are from; empty where they are not from trials.
     """
 
     correlations: Mapping[str, Correlation]
@@ -89,6 +90,7 @@ class Ranking:
     bounds: Mapping[str, float] = field(default_factory=dict)
     costs: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     fronts: tuple[FrontComparison, ...] = ()
+    trials: tuple[Trial, ...] = ()
 
     @property
     def constraint(self) -> str:
@@ -293,7 +295,7 @@ def rank_trials(
         if name not in scores and any(map(math.isfinite, values)):
             scores[name] = values
     label = format or (lambda architecture: str(architecture.decisions))
-    return rank_scores(
+    ranking = rank_scores(
         scores,
         [trial.evaluation.metrics["accuracy"] for trial in known],
         labels=[label(trial.architecture) for trial in known],
@@ -303,3 +305,4 @@ def rank_trials(
         },
         **settings,
     )
+    return replace(ranking, trials=tuple(known))

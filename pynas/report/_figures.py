@@ -1,4 +1,7 @@
-"""The figures of the reports. ``hover`` holds the HTML tooltip of each point; other text is escaped."""
+"""The figures of the reports. ``rows`` are the points' rows among the page's architectures; text is escaped.
+
+What the pointer shows at a point of a row, the script of the page takes from the page's data.
+"""
 
 from __future__ import annotations
 
@@ -19,26 +22,49 @@ FLOPS_LABEL = "FLOPs of one image (millions of multiply-adds)"
 
 _HOVER = "<b>%{y:.5~g}</b><br>%{text}<extra></extra>"
 _POINT = {"size": 5, "color": GREY, "opacity": 0.7}
+_MOST_SVG = 1500  # points that a browser draws at ease as elements; more are drawn by the graphics card
+_CROWD = 5000  # points that hide each other unless they are small
+
+
+def _points(
+    figure: go.Figure, x: ArrayLike, y: ArrayLike, rows: Sequence[int], mode: str = "markers", **style: Any
+) -> None:
+    """Add points that know their rows; they lie on a screen, so single precision is enough."""
+    kind = figure.add_scattergl if len(rows) > _MOST_SVG else figure.add_scatter
+    if len(rows) > _CROWD:
+        style["marker"] = style["marker"] | {"size": 3.5, "opacity": 0.5}
+    kind(
+        x=_narrow(x),
+        y=_narrow(y),
+        mode=mode,
+        customdata=np.asarray(rows, dtype=np.int32),
+        meta="rows",
+        hovertemplate=_HOVER,
+        **style,
+    )
+
+
+def _narrow(values: ArrayLike) -> NDArray[Any]:
+    """In single precision, unless a value is too large for it or two that differ would be one."""
+    wide = np.asarray(values, dtype=np.float64)
+    with np.errstate(over="ignore"):
+        narrow = wide.astype(np.float32)
+    spread = np.ptp(wide[np.isfinite(wide)]) if np.isfinite(wide).any() else 0.0
+    exact = np.allclose(narrow, wide, rtol=0, atol=1e-4 * spread, equal_nan=True)
+    return narrow if exact else wide
 
 
 def progress(
-    numbers: Sequence[int], scores: Floats, total: int, score_label: str, hover: list[str]
+    numbers: Sequence[int], scores: Floats, total: int, score_label: str, rows: Sequence[int]
 ) -> go.Figure:
     """Score of every trial, and the best so far as a step line to trial ``total``."""
     best = np.maximum.accumulate(scores)
+    steps = np.flatnonzero(np.diff(best, prepend=-np.inf) > 0)
     figure = go.Figure()
+    _points(figure, numbers, scores, rows, name="each trial", marker=_POINT)
     figure.add_scatter(
-        x=numbers,
-        y=scores,
-        mode="markers",
-        name="each trial",
-        text=hover,
-        hovertemplate=_HOVER,
-        marker=_POINT,
-    )
-    figure.add_scatter(
-        x=[*numbers, total],
-        y=[*best, best[-1]],
+        x=[*np.asarray(numbers)[steps].tolist(), total],
+        y=[*best[steps].tolist(), float(best[-1])],
         mode="lines",
         name="best so far",
         line={"shape": "hv", "color": BLUE, "width": 2.5},
@@ -54,7 +80,7 @@ def against_accuracy(
     accuracy: Floats,
     score_label: str,
     accuracy_label: str,
-    hover: list[str],
+    rows: Sequence[int],
     *,
     mega_flops: Floats | None = None,
     star: int | None = None,
@@ -64,21 +90,13 @@ def against_accuracy(
     if mega_flops is not None:
         title = {"text": "FLOPs<br>(millions)", "font": {"size": 12}}
         marker |= {
-            "color": mega_flops,
+            "color": _narrow(mega_flops),
             "colorscale": "Viridis",
             "colorbar": {"title": title, "thickness": 12},
         }
     figure = go.Figure()
-    figure.add_scatter(
-        x=scores,
-        y=accuracy,
-        mode="markers",
-        name="architectures",
-        text=hover,
-        hovertemplate=_HOVER,
-        marker=marker,
-    )
-    _add_star(figure, scores, accuracy, hover, star)
+    _points(figure, scores, accuracy, rows, name="architectures", marker=marker)
+    _add_star(figure, scores, accuracy, rows, star)
     figure.update_layout(showlegend=star is not None)
     figure.update_xaxes(title_text=escaped(score_label), **view(scores))
     figure.update_yaxes(title_text=escaped(accuracy_label), **view(accuracy))
@@ -90,7 +108,7 @@ def pareto(
     scores: Floats,
     front: Sequence[int],
     score_label: str,
-    hover: list[str],
+    rows: Sequence[int],
     *,
     star: int | None = None,
     bound: float | None = None,
@@ -99,20 +117,19 @@ def pareto(
     """Score over cost with the points of ``front`` joined; ``bound``, in the cost's unit, is a line."""
     order = sorted(front, key=lambda i: (costs[i], scores[i]))
     figure = go.Figure()
-    figure.add_scatter(
-        x=costs, y=scores, mode="markers", name="trials", text=hover, hovertemplate=_HOVER, marker=_POINT
-    )
+    _points(figure, costs, scores, rows, name="trials", marker=_POINT)
     figure.add_scatter(
         x=costs[order],
         y=scores[order],
         mode="lines+markers",
         name="Pareto front",
-        text=[hover[i] for i in order],
+        customdata=np.asarray(rows, dtype=np.int32)[order],
+        meta="rows",
         hovertemplate=_HOVER,
         line={"shape": "hv", "color": GREEN, "width": 2},
         marker={"size": 8, "color": GREEN, "line": {"color": "white", "width": 1}},
     )
-    _add_star(figure, costs, scores, hover, star)
+    _add_star(figure, costs, scores, rows, star)
     if bound is not None:
         figure.add_vline(
             x=bound,
@@ -132,21 +149,13 @@ def fronts(
     cost_label: str,
     accuracy_label: str,
     score_label: str,
-    hover: list[str],
+    rows: Sequence[int],
     *,
     bound: float | None = None,
 ) -> go.Figure:
     """Accuracy over cost: the true Pareto front, and what is on the front of a score and the cost."""
     figure = go.Figure()
-    figure.add_scatter(
-        x=costs,
-        y=accuracy,
-        mode="markers",
-        name="architectures",
-        text=hover,
-        hovertemplate=_HOVER,
-        marker=_POINT,
-    )
+    _points(figure, costs, accuracy, rows, name="architectures", marker=_POINT)
     for members, name, colour, symbol in (
         (truth, "true front", GREEN, "circle"),
         (chosen, f"chosen by {score_label}", BLUE, "diamond"),
@@ -157,7 +166,8 @@ def fronts(
             y=accuracy[order],
             mode="lines+markers" if members is truth else "markers",
             name=escaped(name),
-            text=[hover[i] for i in order],
+            customdata=np.asarray(rows, dtype=np.int32)[order],
+            meta="rows",
             hovertemplate=_HOVER,
             line={"shape": "hv", "color": colour, "width": 2},
             marker={"size": 8, "color": colour, "symbol": symbol, "line": {"color": "white", "width": 1}},
@@ -184,7 +194,7 @@ def bars(
             error_y={
                 "array": high - value,
                 "arrayminus": value - low,
-                "color": "#374151",
+                "color": GREY,
                 "thickness": 1.4,
                 "width": 4,
             },
@@ -198,18 +208,51 @@ def bars(
     return figure
 
 
-def parallel(choices: Mapping[str, Sequence[int]], scores: Mapping[str, Floats]) -> go.Figure:
-    """Each trial a line across its decisions to its scores, coloured by the first score."""
-    first = next(iter(scores.values()))
-    axes: list[dict[str, object]] = [
-        {"label": escaped(name), "values": list(values), "tickvals": sorted(set(values))}
-        for name, values in choices.items()
+def parallel(
+    choices: Sequence[tuple[str, Sequence[int], Mapping[int, str]]], values: Mapping[str, Floats]
+) -> go.Figure:
+    """Each architecture a line across its decisions to its values, coloured by the first value.
+
+    ``choices`` are the name, the choice of each architecture, and the names of choices.
+    """
+    axes: list[dict[str, object]] = []
+    for name, taken, named in choices:
+        ticks = sorted(set(taken))
+        axis: dict[str, object] = {"label": escaped(name), "values": list(taken), "tickvals": ticks}
+        if named:
+            axis["ticktext"] = [escaped(_short(named.get(tick, str(tick)))) for tick in ticks]
+        axes.append(axis)
+    axes += [
+        {"label": escaped(name), "values": column}
+        for name, column in values.items()
+        if np.isfinite(column).all()
     ]
-    axes += [{"label": escaped(name), "values": values} for name, values in scores.items()]
-    colour = {"color": first, "colorscale": "Viridis"}
-    return go.Figure(
-        go.Parcoords(dimensions=axes, line=colour, name="trials", labelangle=-20, labelside="bottom")
-    )
+    colour = {"color": next(iter(values.values())), "colorscale": "Viridis"}
+    return go.Figure(go.Parcoords(dimensions=axes, line=colour, name="architectures"))
+
+
+def _short(text: str, most: int = 16) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def plane(places: Floats, values: Floats, low: float, label: str) -> go.Figure:
+    """Points of ``[N, 2]``, coloured by values from ``low`` on; grey where none is known."""
+    rows = np.arange(len(places))
+    unknown = ~np.isfinite(values)
+    x, y = places[:, 0], places[:, 1]
+    figure = go.Figure()
+    if unknown.any():
+        _points(figure, x[unknown], y[unknown], rows[unknown].tolist(), name="not known", marker=_POINT)
+    title = {"text": escaped(label), "font": {"size": 12}}
+    marker = {"size": 5, "color": _narrow(values[~unknown]), "colorscale": "Viridis", "opacity": 0.8}
+    marker |= {
+        "cmin": low,
+        "cmax": float(values[~unknown].max()),
+        "colorbar": {"title": title, "thickness": 12},
+    }
+    _points(figure, x[~unknown], y[~unknown], rows[~unknown].tolist(), name=escaped(label), marker=marker)
+    figure.update_layout(showlegend=bool(unknown.any()))
+    return figure
 
 
 def view(values: ArrayLike) -> dict[str, list[float]]:
@@ -234,15 +277,8 @@ def hidden(*axes: ArrayLike) -> str:
     return f"{shown}: double-click to see all." if count else ""
 
 
-def _add_star(figure: go.Figure, x: Floats, y: Floats, hover: list[str], i: int | None) -> None:
+def _add_star(figure: go.Figure, x: Floats, y: Floats, rows: Sequence[int], i: int | None) -> None:
     if i is None or not (math.isfinite(x[i]) and math.isfinite(y[i])):
         return
-    figure.add_scatter(
-        x=[x[i]],
-        y=[y[i]],
-        mode="markers",
-        name="best trial",
-        text=[hover[i]],
-        hovertemplate=_HOVER,
-        marker={"symbol": "star", "size": 16, "color": AMBER, "line": {"color": "white", "width": 1}},
-    )
+    marker = {"symbol": "star", "size": 16, "color": AMBER, "line": {"color": "white", "width": 1}}
+    _points(figure, [x[i]], [y[i]], [rows[i]], name="best trial", marker=marker)

@@ -39,6 +39,7 @@ def write_layers_report(
     title: str = "Scores by layer",
     network: str = "",
     facts: Mapping[str, str] | None = None,
+    inline: bool = False,
 ) -> Path:
     """Write one page that shows, for each proxy, the contribution of each layer as a bar.
 
@@ -48,11 +49,12 @@ def write_layers_report(
         title: Heading of the page.
         network: Name of what was scored.
         facts: Further facts about how the numbers were obtained, by name.
+        inline: Put plotly.js, five megabytes, into the page, and not beside it.
 
     Returns:
         ``path``.
     """
-    return document.write_page(path, title, network, _body(scores, facts or {}))
+    return document.write_page(path, title, network, _body(scores, facts or {}), inline=inline)
 
 
 def _body(scores: Mapping[str, LayerScore], facts: Mapping[str, str]) -> Iterator[str]:

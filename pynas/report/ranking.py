@@ -12,7 +12,9 @@ import numpy as np
 from pynas._plural import counted
 from pynas.ranking.fronts import FrontComparison
 from pynas.ranking.rank import BASELINES, Correlation, Estimate, Ranking
-from pynas.report import _figures, document
+from pynas.report import _figures, _influence, document
+from pynas.report._architectures import Column, table_of_all, with_unit
+from pynas.spaces import SearchSpace
 
 
 def write_ranking_report(
@@ -21,27 +23,32 @@ def write_ranking_report(
     *,
     title: str = "How scores rank architectures",
     facts: Mapping[str, str] | None = None,
+    space: SearchSpace | None = None,
+    inline: bool = False,
 ) -> Path:
     """Write a page about a ranking; it opens without a network connection.
 
     It shows the correlations and their intervals as bars and as a table: overall, among the most accurate
     architectures and under constraints. It plots each score against accuracy and, for each cost, the Pareto
-    front that a score chooses beside the true one.
+    front that a score chooses beside the true one. All architectures are in a table that sorts, failed ones
+    with their message; where the ranking has trials, the page also shows which decisions matter.
 
     Args:
         path: HTML file to write.
         ranking: The ranking.
         title: Heading of the page.
         facts: Further facts about how the numbers were obtained, by name.
+        space: Space of the ranking's trials, which draws their architectures and names their decisions.
+        inline: Put plotly.js, five megabytes, into the page, and not beside it.
 
     Returns:
         ``path``.
     """
     subtitle = f"{counted(len(ranking.accuracy), 'architecture')}, {ranking.accuracy_label}"
-    return document.write_page(path, title, subtitle, _body(ranking, facts or {}))
+    return document.write_page(path, title, subtitle, _body(ranking, facts or {}, space), inline=inline)
 
 
-def _body(ranking: Ranking, facts: Mapping[str, str]) -> Iterator[str]:
+def _body(ranking: Ranking, facts: Mapping[str, str], space: SearchSpace | None) -> Iterator[str]:
     def strength(name: str) -> float:
         value = ranking.correlations[name].spearman.value
         return -math.inf if math.isnan(value) else value
@@ -71,10 +78,18 @@ def _body(ranking: Ranking, facts: Mapping[str, str]) -> Iterator[str]:
             ]
         )
         charts = [
-            document.card(f"{_named(name)} and {comparison.cost}", _front(ranking, comparison, name))
-            for name in names
+            document.card(
+                f"{_named(name)} and {comparison.cost}", _front(ranking, comparison, name), wide=last and odd
+            )
+            for name, last in ((name, name == names[-1]) for name in names)
         ]
         yield document.grid(charts)
+    if len(ranking.trials) >= 3:
+        values = {ranking.accuracy_label: np.array(ranking.accuracy)}
+        values |= {name: np.array(ranking.scores[name]) for name in names[:3]}
+        architectures = [trial.architecture for trial in ranking.trials]
+        yield document.grid(_influence.cards(space, architectures, values, "architectures"))
+    yield document.grid([document.card("All architectures", _all(ranking, names, space), wide=True)])
     if facts:
         yield document.grid([document.card("Where the numbers come from", document.facts(facts), wide=True)])
 
@@ -126,12 +141,43 @@ def _table(ranking: Ranking, names: list[str], top: str) -> str:
     )
 
 
+def _all(ranking: Ranking, names: list[str], space: SearchSpace | None) -> str:
+    """Every architecture with its scores and costs, and what failed of it."""
+    count = len(ranking.accuracy)
+    columns = [Column(ranking.accuracy_label, ranking.accuracy, hover=True)]
+    columns += [Column(with_unit(name), ranking.scores[name], hover=True) for name in names]
+    costs = {name: values for name, values in ranking.costs.items() if name not in names}
+    columns += [Column(with_unit(name), values, hover=True) for name, values in costs.items()]
+    states = []
+    for i in range(count):
+        absent = [name for name in names if not math.isfinite(ranking.scores[name][i])]
+        state = f"no {', '.join(absent)}" if absent else "ok"
+        message = ranking.trials[i].evaluation.message if ranking.trials else ""
+        states.append(f"{state}: {message}" if message else state)
+    columns.append(Column("status", states))
+    trials = ranking.trials if space is not None else ()
+    graphs = [() if space is None else space.graph(trial.architecture) for trial in trials]
+    remark = "A click on a row, or on a point of a plot, draws that architecture and copies its text."
+    failed = sum(state != "ok" for state in states)
+    if failed:
+        remark = f"{counted(failed, 'architecture')} without some score; sort by status to see why. {remark}"
+    table = table_of_all(
+        "architecture",
+        Column("number", range(1, count + 1)),
+        ranking.labels or [""] * count,
+        columns,
+        graphs or [()] * count,
+        () if space is None else space.node_labels,
+    )
+    return document.note(remark) + table
+
+
 def _scatter(ranking: Ranking, name: str) -> str:
     scores, accuracy = np.array(ranking.scores[name]), np.array(ranking.accuracy)
     keep = np.flatnonzero(np.isfinite(scores))
-    labels = ranking.labels or [""] * len(accuracy)
-    hover = [document.escaped(labels[i]) for i in keep]
-    figure = _figures.against_accuracy(scores[keep], accuracy[keep], name, ranking.accuracy_label, hover)
+    figure = _figures.against_accuracy(
+        scores[keep], accuracy[keep], with_unit(name), ranking.accuracy_label, keep.tolist()
+    )
     return document.plot(figure, height=360) + document.note(_figures.hidden(scores[keep], accuracy[keep]))
 
 
@@ -157,16 +203,15 @@ def _judged(comparison: FrontComparison, names: list[str]) -> str:
 
 def _front(ranking: Ranking, comparison: FrontComparison, name: str) -> str:
     costs, accuracy = np.array(ranking.costs[comparison.cost]), np.array(ranking.accuracy)
-    labels = ranking.labels or [""] * len(accuracy)
     figure = _figures.fronts(
         costs,
         accuracy,
         comparison.truth,
         comparison.chosen[name].members,
-        comparison.cost,
+        with_unit(comparison.cost),
         ranking.accuracy_label,
         name,
-        [document.escaped(label) for label in labels],
+        range(len(accuracy)),
         bound=ranking.bounds.get(comparison.cost),
     )
     return document.plot(figure, height=360) + document.note(_figures.hidden(accuracy))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,34 +16,38 @@ from pynas._errors import UserError
 from pynas._plural import counted
 from pynas.architecture import Architecture
 from pynas.hardware.costs import ALWAYS, PROFILED
-from pynas.hardware.model import UNITS
 from pynas.ranking.pareto import mean_ranks, pareto_front
 from pynas.ranking.rank import rank_scores
-from pynas.report import _figures, document
+from pynas.report import _figures, _influence, document
+from pynas.report._architectures import Column, table_of_all, with_unit
 from pynas.report._cell import draw_cell
 from pynas.report._figures import hidden
-from pynas.report._trials import importances, table_of_all
 from pynas.run.objectives import summary
 from pynas.spaces.identity import DEFINITION, recorded_options
 from pynas.store import Run
-from pynas.trial import Status, Trial
+from pynas.trial import FIDELITY, Status, Trial
 
 if TYPE_CHECKING:
     from pynas.spaces import SearchSpace
 
 _TOP = 10
-_LINES = 1000  # in parallel coordinates; more hide each other
-_LABELLED = 2000  # trials whose architecture stands beside each point
+_HOVERED = ("accuracy", "flops", "params")  # metrics that the pointer shows beside the objectives
 
 
 def write_search_report(
-    path: str | os.PathLike[str], run: Run, trials: Sequence[Trial], *, space: SearchSpace | None = None
+    path: str | os.PathLike[str],
+    run: Run,
+    trials: Sequence[Trial],
+    *,
+    space: SearchSpace | None = None,
+    inline: bool = False,
 ) -> Path:
     """Write a page about a search; it opens without a network connection.
 
     It shows the best architecture and its cell, the best score over the trials, score against accuracy where
-    that is known, the Pareto fronts of scores and costs (of FLOPs if no cost is an objective), the ten best
-    trials, and the configuration of the search.
+    that is known, the Pareto fronts of scores and costs (of FLOPs if no cost is an objective), which
+    decisions matter, the ten best trials with the ranks that ruled, all trials in a table that sorts, and the
+    configuration of the search. A click on a point draws its architecture and copies its text.
 
     Args:
         path: HTML file to write.
@@ -51,6 +55,7 @@ def write_search_report(
         trials: Its trials.
         space: The search space, which names the architectures and draws the cell. Default: the registered
             space of the run's name; if there is none, the page shows decisions in place of names.
+        inline: Put plotly.js, five megabytes, into the page, and not beside it.
 
     Returns:
         ``path``.
@@ -63,8 +68,9 @@ def write_search_report(
         counted(len(trials), "trial"),
         _date(_text(run.provenance.get("started", ""))),
     ]
-    title = f"Search of {config.space} for {', '.join(config.objectives)}"
-    return document.write_page(path, title, ", ".join(filter(None, parts)), page.body())
+    goals = [f"low {name[1:]}" if name.startswith("-") else name for name in config.objectives]
+    title = f"Search of {config.space} for {', '.join(goals)}"
+    return document.write_page(path, title, ", ".join(filter(None, parts)), page.body(), inline=inline)
 
 
 class _SearchPage:
@@ -76,14 +82,22 @@ class _SearchPage:
         self.trials = trials
         self.space = space
         self.valid = [trial for trial in trials if trial.evaluation.status is Status.OK]
-        rows = [[trial.evaluation.scores[name] for name in self.objectives] for trial in self.valid]
-        ranks = mean_ranks(rows)
-        self.order = sorted(range(len(ranks)), key=lambda i: -ranks[i])
-        self.scores = np.array(rows).reshape(len(rows), len(self.objectives))
+        self.rows = [i for i, trial in enumerate(trials) if trial.evaluation.status is Status.OK]
+        scores = [[trial.evaluation.scores[name] for name in self.objectives] for trial in self.valid]
+        self.scores = np.array(scores).reshape(len(scores), len(self.objectives))
+        # Ranks are among the trials of the highest fidelity, of which the best is one; others come after.
+        fidelity = np.nan_to_num(self._metric(FIDELITY), nan=1.0)
+        full = np.flatnonzero(fidelity == fidelity.max(initial=0.0))
+        self.ranks = {
+            name: dict(zip(full.tolist(), mean_ranks(self.scores[full, k, None].tolist()), strict=True))
+            for k, name in enumerate(self.objectives)
+        }
+        self.mean_rank = dict(zip(full.tolist(), mean_ranks(self.scores[full].tolist()), strict=True))
+        self.order = sorted(range(len(scores)), key=lambda i: (-self.mean_rank.get(i, -1.0), -fidelity[i], i))
         self.accuracy = self._metric("accuracy")
         self.mega_flops = self._metric("flops") / 1e6
-        self.labels = [self._label(trial.architecture) for trial in self.valid]
-        self.hover = [self._hover(i) for i in range(len(self.valid))]
+        self.every_label = [self._label(trial.architecture) for trial in trials]
+        self.labels = [self.every_label[i] for i in self.rows]
         table = run.config.config.get("table")
         dataset = _text(table.get("dataset", "")) if isinstance(table, dict) else ""
         percent = np.isfinite(self.accuracy).any() and np.nanmax(self.accuracy) > 1
@@ -112,7 +126,7 @@ class _SearchPage:
         values = {}
         for name, score in zip(self.objectives, self.scores[best], strict=True):
             if name.startswith("-"):
-                values[f"{name[1:]} of the best trial"] = _number(-score)
+                values[f"{with_unit(name[1:])} of the best trial"] = _number(-score)
             else:
                 values[label.format(name)] = _number(score)
         if len(self.objectives) > 1 and math.isfinite(volume := self._hypervolume()):
@@ -138,8 +152,9 @@ class _SearchPage:
         name = f'<p class="best"><code>{document.escaped(self.labels[self.order[0]])}</code></p>'
         space = self.space
         cell = "" if space is None else draw_cell(space.graph(best.architecture), space.node_labels)
+        cell = f'<div class="drawing">{cell}</div>' if cell else ""
         return document.card(
-            f"The best architecture, found in trial {best.number + 1}", name + cell, wide=True
+            f"The best architecture, found in trial {best.number + 1:,}", name + cell, wide=True
         )
 
     def _charts(self) -> list[str]:
@@ -151,15 +166,15 @@ class _SearchPage:
                 continue  # a cost is the other axis of the scores' charts
             scores, label = self.scores[:, k], f"{objective} score"
             numbers = [trial.number + 1 for trial in self.valid]
-            figure = _figures.progress(numbers, scores, len(self.trials), label, self.hover)
+            figure = _figures.progress(numbers, scores, len(self.trials), label, self.rows)
             charts = [(f"Best {objective} so far", document.plot(figure) + document.note(hidden(scores)))]
             for cost, (values, cost_label, bound) in axes.items():
                 front = pareto_front(np.stack([scores, -values], axis=1))
                 figure = _figures.pareto(
-                    values, scores, front, label, self.hover, star=star, bound=bound, cost_label=cost_label
+                    values, scores, front, label, self.rows, star=star, bound=bound, cost_label=cost_label
                 )
                 content = document.plot(figure) + document.note(hidden(scores))
-                name = cost.removeprefix("-") or "cost"
+                name = cost.removeprefix("-") or "FLOPs"
                 charts.append((f"{objective} and {name}: the Pareto front", content))
             if np.isfinite(self.accuracy).sum() >= 3:
                 charts.append(self._against_accuracy(k))
@@ -175,7 +190,7 @@ class _SearchPage:
             name = objective.removeprefix("-")
             values = self._metric(name)
             if name != objective and np.isfinite(values).all():
-                axes[objective] = values, name, bounds.get(name)
+                axes[objective] = values, with_unit(name), bounds.get(name)
         if not axes and np.isfinite(self.mega_flops).all():
             bound = bounds.get("flops")
             axes[""] = self.mega_flops, _figures.FLOPS_LABEL, None if bound is None else bound / 1e6
@@ -191,7 +206,7 @@ class _SearchPage:
             accuracy,
             f"{self.objectives[k]} score",
             self.accuracy_label,
-            [self.hover[i] for i in known],
+            [self.rows[i] for i in known],
             mega_flops=self.mega_flops[known],
             star=int(np.searchsorted(known, star)) if star in known else None,
         )
@@ -208,16 +223,24 @@ class _SearchPage:
     def _table(self) -> str:
         known = bool(np.isfinite(self.accuracy).any())
         params = self._metric("params") / 1e6
-        names = [_with_unit(name.removeprefix("-")) for name in self.objectives]
-        columns = ["", "architecture", *names, *([self.accuracy_label] if known else [])]
-        columns += ["params (M)", "FLOPs (M)", "trial"]
+        ruled = self.objectives if len(self.objectives) > 1 else ()
+        names = [with_unit(name.removeprefix("-")) for name in self.objectives]
+        columns = ["", "architecture", *(["mean rank"] if ruled else []), *names]
+        columns += [f"rank by {name.removeprefix('-')}" for name in ruled]
+        columns += [*([self.accuracy_label] if known else []), "params (M)", "FLOPs (M)", "trial"]
         rows = []
         for place, i in enumerate(self.order[:_TOP], start=1):
-            row = [str(place), self.labels[i], *self._values(i)]
+            row = [str(place), self.labels[i]]
+            row += [self._place(self.mean_rank, i)] if ruled else []
+            row += [*self._values(i), *(self._place(self.ranks[name], i) for name in ruled)]
             row += [_fixed(self.accuracy[i], 2)] if known else []
             row += [_fixed(params[i], 3), _fixed(self.mega_flops[i], 1), str(self.valid[i].number + 1)]
             rows.append(row)
         return document.note(self._rule()) + document.table(columns, rows, text_columns=["architecture"])
+
+    def _place(self, ranks: Mapping[int, float], i: int) -> str:
+        """A rank as people count, 1 for the best, halves for ties; a dash for a trial of lower fidelity."""
+        return f"{len(ranks) - ranks[i]:,.1f}".removesuffix(".0") if i in ranks else "–"
 
     def _values(self, i: int) -> list[str]:
         """The objectives of a trial; costs as they are, not negated."""
@@ -227,72 +250,56 @@ class _SearchPage:
     def _rule(self) -> str:
         """What decides which trial is the best."""
         if len(self.objectives) == 1:
-            return f"The best trial has the highest {self.objectives[0]}."
+            most = "lowest" if self.objectives[0].startswith("-") else "highest"
+            return f"The best trial has the {most} {self.objectives[0].removeprefix('-')}."
+        goals = ", ".join(
+            f"{name.removeprefix('-')} ({'lower' if name.startswith('-') else 'higher'} is better)"
+            for name in self.objectives
+        )
         return (
-            f"The best trial has the highest mean rank: trials are ranked by each of "
-            f"{', '.join(self.objectives)} alone (a minus means that less is better), and the ranks of a "
-            "trial are averaged, so that no objective's unit counts."
+            f"The best trial has the best mean rank. All {counted(len(self.mean_rank), 'trial')} that "
+            f"succeeded are ranked by each of {goals} alone, 1 for the best and equal values sharing their "
+            "mean; the ranks of a trial are averaged, so that no objective's unit counts."
         )
 
     def _all(self) -> str:
         """Every trial, failed ones with their message."""
         names = [name.removeprefix("-") for name in self.objectives]
         metrics = sorted({name for trial in self.trials for name in trial.evaluation.metrics})
-        others = [name for name in metrics if name not in names]
-        columns = ["trial", "architecture", *map(_with_unit, names), *map(_with_unit, others), "status"]
-        rows: list[list[str | float | None]] = []
-        for trial in self.trials:
-            found = trial.evaluation
-            row: list[str | float | None] = [float(trial.number + 1), self._label(trial.architecture)]
-            for objective, name in zip(self.objectives, names, strict=True):
-                value = found.scores.get(objective)
-                row.append(-value if value is not None and name != objective else value)
-            row += [found.metrics.get(name) for name in others]
-            status = str(found.status)
-            rows.append([*row, f"{status}: {found.message}" if found.message else status])
+        found = [trial.evaluation for trial in self.trials]
+        columns = []
+        for objective, name in zip(self.objectives, names, strict=True):
+            sign = 1 if name == objective else -1
+            values = [sign * each.scores.get(objective, math.nan) for each in found]
+            columns.append(Column(with_unit(name), values, hover=True))
+        if len(names) > 1:
+            by_row = {self.rows[i]: rank for i, rank in self.mean_rank.items()}
+            places = [len(by_row) - by_row[row] if row in by_row else math.nan for row in range(len(found))]
+            columns.append(Column("mean rank", places, hover=True))
+        for name in metrics:
+            if name not in names:
+                values = [each.metrics.get(name, math.nan) for each in found]
+                columns.append(Column(with_unit(name), values, hover=name in _HOVERED))
+        states = [f"{each.status}: {each.message}" if each.message else str(each.status) for each in found]
+        columns.append(Column("status", states))
         graphs = [() if self.space is None else self.space.graph(trial.architecture) for trial in self.trials]
         failed = len(self.trials) - len(self.valid)
-        remark = f"{counted(failed, 'trial')} failed; sort by status to see them. " if failed else ""
-        remark += "A click on a row or on a point of a plot draws that architecture and copies its text."
-        table = table_of_all(columns, rows, graphs, ["architecture", "status"])
+        remark = f"{counted(failed, 'trial')} failed; sort by status to see why. " if failed else ""
+        remark += "A click on a row, or on a point of a plot, draws that architecture and copies its text."
+        numbered = Column("trial", [trial.number + 1 for trial in self.trials])
+        labels = () if self.space is None else self.space.node_labels
+        table = table_of_all("trial", numbered, self.every_label, columns, graphs, labels)
         return document.note(remark) + table
 
     def _influence(self) -> list[str]:
-        """Which decisions matter, and the trials in parallel coordinates; only what there is enough for."""
-        decisions = [trial.architecture.decisions for trial in self.valid]
-        cards: list[str] = []
-        if len({len(row) for row in decisions}) != 1 or not decisions[0] or len(decisions) < 3:
-            return cards
-        found = importances(decisions, self.scores[:, 0].tolist(), {})
-        if found:
-            shown = found[:20]
-            names = [name for name, _, _ in shown]
-            triples = [(mean, mean - deviation, mean + deviation) for _, mean, deviation in shown]
-            label = f"{self.objectives[0]}: fall of R² when permuted"
-            figure = _figures.bars(names, {"importance": triples}, label)
-            remark = (
-                "Permutation importance: by how much a random forest, fitted to two thirds of the trials, "
-                "explains the others worse when the values of one decision are shuffled; whiskers are the "
-                "standard deviation of 10 shuffles. The trials are those that the strategy chose."
-            )
-            cards.append(
-                document.card("Which decisions matter", document.plot(figure) + document.note(remark))
-            )
-        varied = [i for i in range(len(decisions[0])) if len({row[i] for row in decisions}) > 1]
-        lines = np.argsort(self.scores[:, 0], kind="stable")[-_LINES:]
-        figure = _figures.parallel(
-            {f"decision {i + 1}": [decisions[k][i] for k in lines] for i in varied[:12]},
-            {
-                name.removeprefix("-"): np.abs(self.scores[lines, k])
-                if name.startswith("-")
-                else self.scores[lines, k]
-                for k, name in enumerate(self.objectives)
-            },
-        )
-        remark = "" if len(lines) == len(decisions) else f"The {_LINES:,} trials with the best scores."
-        content = document.plot(figure, margin={"l": 40, "r": 60, "t": 40, "b": 70}) + document.note(remark)
-        cards.append(document.card("Parallel coordinates", content, wide=not found))
-        return cards
+        """Which decisions matter, and the trials in parallel coordinates."""
+        values = {
+            name.removeprefix("-"): -self.scores[:, k] if name.startswith("-") else self.scores[:, k]
+            for k, name in enumerate(self.objectives)
+        }
+        if np.isfinite(self.accuracy).all():
+            values[self.accuracy_label or "accuracy"] = self.accuracy
+        return _influence.cards(self.space, [trial.architecture for trial in self.valid], values, "trials")
 
     def _facts(self) -> str:
         config, provenance = self.run.config, self.run.provenance
@@ -324,23 +331,6 @@ class _SearchPage:
             return "-".join(map(str, architecture.decisions))
         return self.space.format(architecture)
 
-    def _hover(self, i: int) -> str:
-        """What the pointer shows beside a trial's value; plotly reads it as HTML.
-
-        The text of the architecture is in the table, once for the page; a click on the point shows it.
-        """
-        lines = [f"trial {self.valid[i].number + 1}"]
-        if len(self.valid) > _LABELLED:
-            return lines[0]
-        lines.append(self.labels[i])
-        names = [name.removeprefix("-") for name in self.objectives]
-        lines += [f"{name} {value}" for name, value in zip(names, self._values(i), strict=True)]
-        if math.isfinite(self.accuracy[i]):
-            lines.append(f"accuracy {self.accuracy[i]:.2f}")
-        if math.isfinite(self.mega_flops[i]):
-            lines.append(f"{self.mega_flops[i]:.1f} M FLOPs")
-        return "<br>".join(map(document.escaped, lines))
-
 
 def registered_space(run: Run) -> SearchSpace | None:
     """The space that a run searched, if it is registered under its name; for a subset, the whole space.
@@ -357,17 +347,6 @@ def registered_space(run: Run) -> SearchSpace | None:
         if DEFINITION in options:  # a custom space: the options are not all that it was made with
             return None
         raise UserError(f"run {run.id}: {name} cannot be made with {_text(options)}: {error}") from error
-
-
-def _with_unit(name: str) -> str:
-    """A column's name with its unit where that is known."""
-    if name in UNITS_OF_COSTS:
-        return f"{name} ({UNITS_OF_COSTS[name]})"
-    unit = UNITS.get(name.partition(":")[0])
-    return f"{name} ({unit})" if unit else name
-
-
-UNITS_OF_COSTS = {"flops": "multiply-adds", "params": "weights", "memory": "bytes", "activations": "numbers"}
 
 
 def _date(text: str) -> str:

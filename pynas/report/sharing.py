@@ -14,6 +14,7 @@ from pynas._plural import counted
 from pynas.analysis import SettingAnalysis, SharingAnalysis
 from pynas.ranking.correlation import Estimate
 from pynas.report import _figures, document
+from pynas.report._architectures import Column, table_of_all
 
 _COLOURS = (document.BLUE, document.GREEN, document.AMBER, document.VIOLET, document.GREY)
 
@@ -24,6 +25,7 @@ def write_sharing_report(
     *,
     title: str = "How much weight sharing helps",
     facts: Mapping[str, str] | None = None,
+    inline: bool = False,
 ) -> Path:
     """Write a page about an analysis; it opens without a network connection.
 
@@ -36,6 +38,7 @@ def write_sharing_report(
         analysis: The analysis.
         title: Heading of the page.
         facts: Further facts about how the numbers were obtained, by name.
+        inline: Put plotly.js, five megabytes, into the page, and not beside it.
 
     Returns:
         ``path``.
@@ -48,7 +51,7 @@ def write_sharing_report(
             counted(seeds, "seed"),
         )
     )
-    return document.write_page(path, title, subtitle, _body(analysis, facts or {}))
+    return document.write_page(path, title, subtitle, _body(analysis, facts or {}), inline=inline)
 
 
 def _body(analysis: SharingAnalysis, facts: Mapping[str, str]) -> Iterator[str]:
@@ -93,6 +96,7 @@ def _body(analysis: SharingAnalysis, facts: Mapping[str, str]) -> Iterator[str]:
         yield document.grid([document.card("Stability", content, wide=True)])
     if settings[0].bias:
         yield document.grid([document.card("Bias of operations", _bias(analysis), wide=True)])
+    yield document.grid([document.card("All architectures", _all(analysis), wide=True)])
     if facts:
         yield document.grid([document.card("Where the numbers come from", document.facts(facts), wide=True)])
 
@@ -118,14 +122,26 @@ def _numbers(analysis: SharingAnalysis) -> str:
     return document.table(columns, rows, text_columns=["setting"]) + document.note(remark)
 
 
+def _all(analysis: SharingAnalysis) -> str:
+    """Every architecture with its ground truth and its estimates."""
+    count, unit = len(analysis.truth), analysis.quality.unit
+    columns = [Column(f"ground truth ({unit})", list(analysis.truth), hover=True)]
+    columns += [
+        Column(f"{s.name} ({unit})", s.estimates[:, -1].mean(axis=0), hover=True) for s in analysis.settings
+    ]
+    labels = analysis.labels or ("",) * count
+    remark = "Estimates are means over seeds. A click on a row or a point shows and copies its architecture."
+    table = table_of_all("architecture", Column("number", range(1, count + 1)), labels, columns)
+    return document.note(remark) + table
+
+
 def _scatter(analysis: SharingAnalysis, setting: SettingAnalysis) -> str:
-    labels = analysis.labels or ("",) * len(analysis.truth)
     figure = _figures.against_accuracy(
         setting.estimates[:, -1].mean(axis=0),
         analysis.truth,
         f"with shared weights ({analysis.quality.unit}), mean over seeds",
         f"ground truth ({analysis.quality.unit})",
-        [document.escaped(label) for label in labels],
+        range(len(analysis.truth)),
     )
     return document.plot(figure, height=360)
 

@@ -10,13 +10,13 @@ from pynas.testing.chaos._control import VARIABLE
 write_page = document.write_page
 
 
-def in_place(path, title, subtitle, body):
+def in_place(path, title, subtitle, body, *, inline=False):
     other = Path(path).with_name("other")
-    write_page(other, title, subtitle, body)
+    write_page(other, title, subtitle, body, inline=inline)
     text = other.read_text()
     with Path(path).open("w") as file:
-        for start in range(0, len(text), 1_000_000):
-            file.write(text[start : start + 1_000_000])
+        for start in range(0, len(text), 20_000):
+            file.write(text[start : start + 20_000])
             file.flush()
             time.sleep(0.03)
     return Path(path)

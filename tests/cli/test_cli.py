@@ -103,7 +103,7 @@ def test_search_store_resume_and_report(run: Any, tmp_path: Path, table: Path) -
     code, out, _ = run("report", store, "--output", page)
     assert code == 0
     assert "3 trials" in out
-    assert page.stat().st_size > 100_000
+    assert page.read_text().endswith("</html>\n\n") or page.read_text().endswith("</html>\n")
 
 
 @pytest.mark.slow
@@ -162,7 +162,7 @@ def test_rank_against_a_table(run: Any, tmp_path: Path, table: Path) -> None:
     assert code == 0
     correlations = json.loads(out)["correlations"]
     assert correlations["params"]["spearman"]["value"] == pytest.approx(1.0)
-    assert page.stat().st_size > 100_000
+    assert page.read_text().endswith("</html>\n\n") or page.read_text().endswith("</html>\n")
     code, out, _ = run("rank", *arguments, "--proxies", "zico")
     assert code == 0
     assert "Spearman" in out

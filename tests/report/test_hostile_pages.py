@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from read_pages import Page
 
 from pynas.analysis import Protocol, analyze_sharing
 from pynas.architecture import Architecture
@@ -109,24 +109,15 @@ def write_embedding(path: Path) -> None:
     architectures = [Architecture("toy", (i % 3, i)) for i in range(10)]
     table: Any = HostileTable()
     made: Any = Made()
-    embed._write_report(path, made, architectures, table, HOSTILE)
-
-
-def figures(html: str) -> Iterator[Any]:
-    """Traces and layout of every plot, as plotly gets them."""
-    for start in html.split("Plotly.newPlot(")[1:]:
-        position = start.index("[")
-        decoder = json.JSONDecoder()
-        traces, end = decoder.raw_decode(start, position)
-        layout, _ = decoder.raw_decode(start, start.index("{", end))
-        yield [traces, layout]
+    quality = [(HOSTILE, 1.0, None)]
+    embed._write_report(path, made, architectures, table, subtitle=HOSTILE, quality=quality)
 
 
 def texts(value: Any) -> Iterator[str]:
     if isinstance(value, dict):
         for key, inner in value.items():
             yield key
-            if key != "hovertemplate":  # the page's own
+            if key not in ("hovertemplate", "bdata"):  # the page's own
                 yield from texts(inner)
     elif isinstance(value, list):
         for inner in value:
@@ -140,16 +131,15 @@ def texts(value: Any) -> Iterator[str]:
 def test_names_are_text_in_pages_and_in_plots(tmp_path: Path, write: Any) -> None:
     path = tmp_path / "page.html"
     write(path)
-    html = path.read_bytes().decode("utf-8")
-    body = html[html.index("</script>\n</head>") :]
+    page = Page(path)
+    body = page.html
     assert "<script>alert" not in body
     assert "<a " not in body
     assert SPELLED in body
     for character in CONTROLS:
         assert character not in body
-    plots = list(figures(body.replace('"&', '"&')))
-    assert plots
-    shown = [text for plot in plots for text in texts(plot)]
+    assert page.figures
+    shown = [text for plot in page.figures for text in texts(plot)]
     hostile = [text for text in shown if "alert" in text]
     assert hostile
     for text in shown:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -16,8 +15,6 @@ from pynas._plural import counted
 
 Outcome = Mapping[str, str]
 """What was found, by the name of a trial, a tensor, an array, a time."""
-
-_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 @dataclass
@@ -135,7 +132,7 @@ def times(path: Path) -> dict[str, str]:
 
 
 def page(path: Path) -> str | None:
-    """A sum over a page without the random names of its plots; None where there is no page."""
+    """A sum over a page; None where there is no page."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -144,7 +141,7 @@ def page(path: Path) -> str | None:
         raise UserError(f"{path.name} is not whole: {error}") from error
     if not (text.startswith("<!doctype html>") and text.rstrip().endswith("</html>")):
         raise UserError(f"{path.name} is not whole: no end after {counted(len(text), 'character')}")
-    return _sum(_UUID.sub("", text).encode())
+    return _sum(text.encode())
 
 
 def arrays(path: Path) -> dict[str, str]:
