@@ -69,8 +69,8 @@ ROWS: dict[str, set[str]] = {
     },
     "report": {"run", "store", "ranking", "hardware", "analysis", "spaces"},
     "steer": {
-        *("data", "evaluate", "hardware", "ranking", "report", "run", "spaces", "store", "strategies"),
-        *("supernet", "tables"),
+        *("data", "evaluate", "export", "hardware", "ranking", "report", "run", "spaces", "store"),
+        *("strategies", "supernet", "tables"),
     },
     "bench": {"evaluate", "supernet", "strategies", "proxies", "stats", "spaces", "nn", "ops"},
 }

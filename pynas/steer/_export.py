@@ -1,12 +1,15 @@
-"""The network of a trial as a file: what it is, its weights, or a program that needs no pynas."""
+"""The network of a trial as a file: what it is, its weights, or what :mod:`pynas.export` makes of it."""
 
 from __future__ import annotations
 
 import copy
 import io
 import json
-from collections.abc import Iterator, Sequence
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -50,8 +53,12 @@ def export(
     image_size: int = 32,
     in_channels: int = 3,
     seed: int = 0,
+    found: Mapping[str, Any] | None = None,
 ) -> Exported:
     """The network of a trial.
+
+    ``architecture`` is a JSON object, ``state_dict`` a safetensors file of the weights alone. The others are
+    those of :func:`pynas.export.export`; ``pytorch`` is a zip with source, weights and card.
 
     Where a supernet can hand over its weights, the network has them, in plain modules of torch, with batch
     norms recalibrated on the images that train. Otherwise it is newly initialised from the seed.
@@ -66,9 +73,11 @@ def export(
         image_size: Pixels along a side of its images.
         in_channels: Channels of its images.
         seed: Seed of a new network.
+        found: How the trial was found, for the card.
 
     Raises:
-        UserError: The format is unknown, or torch cannot write this network in it.
+        UserError: The format is unknown.
+        Refused: This network cannot be written in it, or the weights are not those of the search.
     """
     if format not in formats():
         raise UserError(f"format: expected one of {', '.join(formats())}, got {format!r}")
@@ -82,64 +91,67 @@ def export(
     if format == "architecture":
         content = json.dumps(record, indent=2).encode()
         return Exported(f"{stem}.json", content, "application/json", INITIAL)
-    network, origin = _network(space, arch, training, steps, num_classes, in_channels, seed)
+    shared = _shared(space, arch, training, steps)
+    origin = INITIAL if shared is None else SHARED
     if format == "state_dict":
         from safetensors.torch import save
 
+        network = shared
+        if network is None:
+            with seeded(seed):
+                network = space.build(arch, num_classes=num_classes, in_channels=in_channels)
         tensors = {name: t.detach().cpu().contiguous().clone() for name, t in network.state_dict().items()}
         metadata = {"architecture": arch.to_json(), "weights": origin}
         return Exported(f"{stem}.safetensors", save(tensors, metadata), "application/octet-stream", origin)
+    sizes = {"num_classes": num_classes, "image_size": image_size, "in_channels": in_channels}
     if training is not None:
-        example = training.inputs[:2].cpu().clone()  # not all of its storage
-    else:
-        example = space.example_inputs(2, in_channels)
-        if example.dim() == 4:
-            example = torch.zeros(2, in_channels, image_size, image_size)
-    network = network.cpu().eval()
+        channels, _, side = training.inputs.shape[1:]
+        sizes = {"num_classes": training.num_classes, "image_size": side, "in_channels": channels}
     try:
-        content = _program(network, example, format)
+        name, content = _written(space, arch, format, stem, model=shared, seed=seed, found=found, **sizes)
     except Exception as error:  # of torch, whatever it cannot express
-        what = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise Refused(f"torch cannot export this network as {format}: {what[:200]}") from error
-    suffix = "pt2" if format == "pytorch" else "onnx"
-    return Exported(f"{stem}.{suffix}", content, "application/octet-stream", origin)
+        what = str(error).removeprefix("to: ").strip().splitlines() or [type(error).__name__]
+        raise Refused(f"this network cannot be exported as {format}: {what[0][:300]}") from error
+    kind = "application/zip" if name.endswith(".zip") else "application/octet-stream"
+    return Exported(name, content, kind, origin)
 
 
-def _program(network: nn.Module, example: torch.Tensor, format: str) -> bytes:
-    file = io.BytesIO()
-    batch = torch.export.Dim("batch", min=1, max=1 << 16)
-    if format == "pytorch":
-        program = torch.export.export(network, (example,), dynamic_shapes=({0: batch},))
-        torch.export.save(program, file)
-    else:
-        onnx: Any = torch.onnx
-        program = onnx.export(network, (example,), dynamo=True, dynamic_shapes=({0: batch},))
-        program.save(file)
-    return file.getvalue()
+def _written(
+    space: SearchSpace, arch: Architecture, format: str, stem: str, **options: Any
+) -> tuple[str, bytes]:
+    """Name and content of one file: the network, or where that is several files all of them."""
+    from pynas.export import FORMATS
+    from pynas.export import export as write
+
+    with tempfile.TemporaryDirectory(prefix="pynas-") as folder:
+        target = Path(folder, stem.replace("-", "_") + FORMATS[format])  # source has to be a module's name
+        made: Any = format
+        files = write(space, arch, target, to=made, **options).files
+        if format != "pytorch":
+            return stem + FORMATS[format], target.read_bytes()
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+            for file in files:
+                archive.write(file, file.name)
+        return f"{stem}.zip", packed.getvalue()
 
 
-def _network(
-    space: SearchSpace,
-    arch: Architecture,
-    training: SupernetTraining | None,
-    steps: int | None,
-    num_classes: int,
-    in_channels: int,
-    seed: int,
-) -> tuple[nn.Module, str]:
-    """A plain network, and where its weights are from."""
-    if training is not None:
-        if steps is not None and training.at != steps:
-            raise Refused(
-                f"the shared weights are those of step {training.at}, and the search stands at step {steps}: "
-                "it was cancelled during a step of training, or repeats what its store says"
-            )
-        plain = plain_network(space, training.model, arch, training.inputs[:4].cpu())
-        if plain is not None:
-            recalibrate(plain, training.judge.calibration or ())
-            return plain.eval(), SHARED
-    with seeded(seed):
-        return space.build(arch, num_classes=num_classes, in_channels=in_channels).eval(), INITIAL
+def _shared(
+    space: SearchSpace, arch: Architecture, training: SupernetTraining | None, steps: int | None
+) -> nn.Module | None:
+    """A plain network with the weights of the supernet; None if there is none or it cannot hand them over."""
+    if training is None:
+        return None
+    if steps is not None and training.at != steps:
+        raise Refused(
+            f"the shared weights are those of step {training.at}, and the search stands at step {steps}: "
+            "it was cancelled during a step of training, or repeats what its store says"
+        )
+    plain = plain_network(space, training.model, arch, training.inputs[:4].cpu())
+    if plain is None:
+        return None
+    recalibrate(plain, training.judge.calibration or ())
+    return plain.eval()
 
 
 def plain_network(

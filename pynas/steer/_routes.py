@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pynas._errors import UserError
 from pynas._io import strict_json
+from pynas._plural import counted
 from pynas._user_values import explained
 from pynas.architecture import Architecture
 from pynas.steer import _design
@@ -270,15 +271,21 @@ def _curve(facts: Mapping[str, Any], trials: Any, actions: Any) -> dict[str, Any
 
 
 def _export(steering: Steering, number: int, format: str) -> Any:
+    from pynas.export import found_by
     from pynas.steer import _export as exporting
 
     def ask(search: SteeredSearch) -> Callable[[], Any]:
         if number >= len(search.trials):
             raise NotFound(f"trial: there are {len(search.trials)}, no trial {number}")
+        trial = search.trials[number]
+        by, who = search.by[number]
+        found = found_by(search.run.config, trial, len(search.trials))
+        found |= {"steered": f"by {counted(len(search.actions), 'action')}", "proposed by": who or by}
         return lambda: exporting.export(
             search.space,
-            search.trials[number],
+            trial,
             format,
+            found=found,
             training=search.training,
             steps=search.steps,
             seed=search.seed,

@@ -106,7 +106,14 @@ def test_a_template_is_designed_searched_pruned_and_its_winner_exported(
     expect(tab.locator("#progress")).to_contain_text("26 of 26 trials", timeout=60_000)
     tab.get_by_role("button", name="Export the winner").click()
     dialog = tab.get_by_role("dialog")
-    for name, suffix in {"state_dict": "safetensors", "pytorch": "pt2", "onnx": "onnx"}.items():
+    written = {
+        "state_dict": "safetensors",
+        "pytorch": "zip",
+        "torch.export": "pt2",
+        "script": "ts",
+        "onnx": "onnx",
+    }
+    for name, suffix in written.items():
         if dialog.get_by_label("Format").locator(f'option[value="{name}"]').count() == 0:
             assert name == "onnx", "which needs packages of its own"
             continue

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import math
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from pynas._errors import UserError
 from pynas.spaces import NASBench201, SPOSShuffleNet
 from pynas.steer import Refused, SteeredSearch
 from pynas.steer._export import export, plain_network
+from pynas.steer._formats import OWN, formats
 from pynas.steer.setup import Setup, begin, start
 from pynas.supernet import ProxylessNASSupernet, SPOSSupernet, build
 from tests.steer.steered import Plan, follow, outcome
@@ -159,7 +162,7 @@ def test_export_gives_the_accuracy_of_the_trial(whole: SteeredSearch) -> None:
     with torch.no_grad():
         right = (plain.eval()(training.judge.inputs).argmax(1) == training.judge.targets).double().mean()
     assert abs(float(right) - trial.evaluation.scores["accuracy"]) < 0.02
-    for format in ("architecture", "state_dict", "pytorch"):
+    for format in ("architecture", "state_dict"):
         found = export(SPACE, trial, format, training=training)
         assert found.content
         assert len(found.content) < 1 << 20
@@ -167,14 +170,57 @@ def test_export_gives_the_accuracy_of_the_trial(whole: SteeredSearch) -> None:
         export(SPACE, trial, "fortran")
 
 
-def test_an_exported_program_runs_without_the_supernet(whole: SteeredSearch, tmp_path: Path) -> None:
-    assert whole.training is not None
-    found = export(SPACE, whole.trials[0], "pytorch", training=whole.training)
-    assert found.weights == "shared"
-    path = tmp_path / found.name
-    path.write_bytes(found.content)
-    program = torch.export.load(path).module()
-    assert program(torch.rand(3, 3, 16, 16)).shape == (3, 10)
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_exported_networks_run_without_pynas_and_compute_what_the_supernet_does(
+    whole: SteeredSearch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pynas.steer._export import recalibrate
+
+    training, trial = whole.training, whole.trials[-1]
+    assert training is not None
+    plain = plain_network(SPACE, training.model, trial.architecture, training.inputs[:4])
+    assert plain is not None
+    recalibrate(plain, training.judge.calibration or ())
+    images = training.judge.inputs[:3]  # another batch than that of the trace
+    with torch.no_grad():
+        expected = plain.eval()(images)
+    for format in ("pytorch", "script"):  # the page's test writes all
+        found = export(SPACE, trial, format, training=training, found={"proposed by": "Ada"})
+        assert found.weights == "shared"
+        path = tmp_path / found.name
+        path.write_bytes(found.content)
+        if format == "pytorch":
+            zipfile.ZipFile(path).extractall(tmp_path)
+            assert "Ada" in (tmp_path / f"trial_{trial.number}.md").read_text()
+            source = (tmp_path / f"trial_{trial.number}.py").read_text()
+            assert "pynas" not in source.partition("import")[2]
+            monkeypatch.syspath_prepend(tmp_path)
+            made = importlib.import_module(f"trial_{trial.number}")
+            program: Any = made.load(tmp_path / f"trial_{trial.number}.pt").eval()
+        else:
+            program = torch.jit.load(path)  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            torch.testing.assert_close(program(images), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_every_format_of_export_is_offered_where_it_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pynas.export import FORMATS
+
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    assert formats() == (*OWN, *FORMATS)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert set(formats()) == {*OWN, *FORMATS} - {"onnx"}
+
+
+def test_a_network_that_cannot_be_written_is_refused_with_the_reason(
+    whole: SteeredSearch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*given: Any, **more: Any) -> Any:
+        raise RuntimeError("no such operator\nand a stack")
+
+    monkeypatch.setattr("pynas.export.export", broken)
+    with pytest.raises(Refused, match="cannot be exported as script: no such operator"):
+        export(SPACE, whole.trials[0], "script", training=whole.training)
 
 
 @pytest.mark.parametrize("kind", ["spos", "proxylessnas"])

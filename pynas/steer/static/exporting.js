@@ -6,7 +6,8 @@ import { $, button, field, h } from "./dom.js";
 import { model } from "./model.js";
 
 const WORDS = {
-  architecture: "Architecture (JSON)", state_dict: "Weights (safetensors)", pytorch: "PyTorch program (.pt2)", onnx: "ONNX",
+  architecture: "Architecture (JSON)", state_dict: "Weights (safetensors)", pytorch: "PyTorch source, weights and card (.zip)",
+  onnx: "ONNX", "torch.export": "Program of torch.export (.pt2)", script: "TorchScript (.ts)",
 };
 
 async function save(trial, format) {
