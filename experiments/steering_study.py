@@ -2,6 +2,7 @@
 
     python experiments/steering_study.py --data FOLDER
     python experiments/steering_study.py --data FOLDER --browser
+    python experiments/steering_study.py --data FOLDER --shared-weights
 
 ``FOLDER`` has ``cifar10_train_4k.npz`` and ``cifar10_test_2k.npz`` (``images``, ``labels``), which the
 readers of ``--images`` take. On NAS-Bench-201 and on a drawn template, for each of ten seeds, an evolution
@@ -15,6 +16,12 @@ The winner's regret on NAS-Bench-201 is the table's best accuracy minus the winn
 winner is trained from scratch for some epochs and judged on images that nothing else has seen. ``--browser``
 then lets a script in Chromium do on the page what the rule does, for the first seed of each space: its
 trials have to be those of the rule, and those of a replay of its store.
+
+``--shared-weights`` is the loop of the paper instead: a supernet is trained for some epochs by single
+uniform paths, the search scores by its weights, the rule prunes, and both arms train on, each in the space
+that it has left, with the weights that it has, before they search again. Epochs and trials are equal. The
+winner is the best of the second search, whose trials alone were scored with the last weights. It is judged
+as above: by the table, or by a training of its own.
 """
 
 from __future__ import annotations
@@ -58,9 +65,22 @@ class Setting:
     batch: int = 32
     trials: tuple[int, int] = (30, 20)
     population: int = 30
+    epochs: tuple[int, int] = (0, 0)  # before the first search, and before the second
+    images: int | None = None  # at most so many
+    second_population: int | None = None  # None: as the first
     alone_size: int = 8
     alone_images: int = 1000
     alone_epochs: int = 3
+
+
+SHARED = Setting(
+    evaluator="supernet",
+    image_size=8,
+    epochs=(20, 8),
+    images=2000,
+    second_population=10,
+)
+"""With a supernet. Its first search is of candidates drawn at random alone, as above."""
 
 
 def drawn() -> TemplateSpace:
@@ -95,7 +115,9 @@ def setup_of(folder: Path, setting: Setting, seed: int) -> Setup:
         evaluator=setting.evaluator,
         images=f"npz:{folder / 'cifar10_train_4k.npz'}",
         image_size=setting.image_size,
+        limit=setting.images,
         batch=setting.batch,
+        epochs=setting.epochs[0],
         strategy="evolution",
         strategy_options={"population_size": setting.population},
         seed=seed,
@@ -134,6 +156,11 @@ def arm(space: SearchSpace, setup: Setup, setting: Setting, before: Path, *, ste
             except Refused:  # the last choice of its layer
                 continue
             forbidden.append(block)
+        if setting.epochs[1]:
+            search.act("train", epochs=setting.epochs[1], who="rule")
+        if setting.second_population:
+            options = {"population_size": setting.second_population}
+            search.act("strategy", name="evolution", options=options, who="rule")
         search.act("budget", trials=sum(setting.trials), who="rule")
         go_on(search)
         best = search.progress.best
@@ -142,7 +169,7 @@ def arm(space: SearchSpace, setup: Setup, setting: Setting, before: Path, *, ste
             "forbidden": forbidden,
             "remaining": search.allowed_space.size,
             "winner": list(best.architecture.decisions),
-            "score": best.evaluation.scores[setting.evaluator],
+            "score": best.evaluation.scores[search.objectives[0]],
             "trials": [list(trial.architecture.decisions) for trial in search.trials],
         }
 
@@ -288,16 +315,21 @@ def main() -> None:
     """Measure, and write the record."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--record", type=Path, default=RESULTS / "steering-study.json")
+    parser.add_argument("--record", type=Path, help="by default in benches/results")
     parser.add_argument("--seeds", type=int, default=Setting.seeds)
+    parser.add_argument("--shared-weights", action="store_true", help="score by a supernet, not by zico")
     parser.add_argument("--resume", action="store_true", help="keep the seeds that the record has")
     parser.add_argument("--browser", action="store_true")
     given = parser.parse_args()
+    if given.browser and given.shared_weights:
+        parser.error("--browser steers the search by zico; leave out --shared-weights")
+    name = "steering-study-shared-weights.json" if given.shared_weights else "steering-study.json"
+    given.record = given.record or RESULTS / name
     if not (given.data / "cifar10_train_4k.npz").is_file():
         print(f"skipped: {given.data} has no cifar10_train_4k.npz")
         return
     torch.set_num_threads(1)
-    setting = Setting(seeds=given.seeds)
+    setting = replace(SHARED if given.shared_weights else Setting(), seeds=given.seeds)
     begun = time.process_time()
     if given.browser:
         record = json.loads(given.record.read_text())
@@ -309,9 +341,8 @@ def main() -> None:
     record: dict[str, Any] = {"spaces": {name: {"seeds": []} for name in SPACES}, "processor_minutes": 0.0}
     if given.resume:
         record = json.loads(given.record.read_text())
-        if Setting(**record["setting"] | {"trials": tuple(record["setting"]["trials"])}) != replace(
-            setting, seeds=record["setting"]["seeds"]
-        ):
+        kept = {k: tuple(v) if isinstance(v, list) else v for k, v in record["setting"].items()}
+        if Setting(**kept) != replace(setting, seeds=kept["seeds"]):
             sys.exit(f"--resume: {given.record} was measured under another setting: begin it anew without")
     record["setting"] = asdict(setting)
     earlier = record["processor_minutes"]
