@@ -14,6 +14,7 @@ from pynas.architecture import Architecture
 from pynas.stats import Statistic, Statistics, collect
 from pynas.stats.collect import BatchNorm
 from pynas.stats.data import LossFn
+from pynas.stats.weights import FoundWeights
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +46,22 @@ class ProbeCall:
         values: Mapping[type[Statistic[Any]], Mapping[str, Any]],
         batch: int,
         losses: Sequence[float] = (),
+        found: FoundWeights | None = None,
     ) -> Statistics:
-        """The results of a probe with its own procedure, in the form that proxies read."""
+        """The results of a probe with its own procedure, in the form that proxies read.
+
+        Args:
+            values: By statistic and name.
+            batch: Number of samples.
+            losses: Of the passes, if there are any.
+            found: The weights that it counts (:func:`pynas.stats.weights.found_weights`), so that a score
+                without all of them is a partial one.
+        """
         weights = {name: p.detach() for name, p in self.model.named_parameters()}
-        return Statistics(batch, 1, tuple(losses), {}, weights, values)
+        known, missed = (found.names, found.unseen) if found is not None else ((), frozenset[str]())
+        return Statistics(
+            batch, 1, tuple(losses), {}, weights, values, matrices=frozenset(known), missed=missed
+        )
 
 
 class Probe(ABC):
@@ -156,9 +169,11 @@ class Proxy(ABC):
 
         Weights that the loss does not depend on have gradients of zero and count as seen.
         """
-        if not any(n.needs_pass and n.watches in ("weights", "saliency", "curvature") for n in self.needs):
-            return frozenset()
-        return frozenset(name for name in statistics.missed if statistics.weights[name].dim() > 1)
+        if any(n.needs_pass and n.watches in ("weights", "saliency", "curvature") for n in self.needs):
+            missed = statistics.missed
+        else:
+            missed = statistics.unseen if self.over_weights else frozenset()
+        return frozenset(name for name in missed if statistics.weights[name].dim() > 1)
 
     def of_architecture(
         self, space: Any, architecture: Architecture, num_classes: int, inputs: Any

@@ -34,6 +34,11 @@ class TangentProbe(Probe):
         """Gather the rows and multiply them."""
         model = call.model
         weights = [p for name, p in model.named_parameters() if name.endswith("weight") and p.requires_grad]
+        if not weights:
+            raise UserError(
+                "model: ntk_condition_tenas takes gradients of the trainable parameters that are called "
+                "'weight', and there is none; take ntk_condition"
+            )
         with preserved(model), torch.inference_mode(False), torch.enable_grad():
             model.train()
             seed_generators(call.seed)

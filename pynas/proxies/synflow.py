@@ -16,7 +16,7 @@ from pynas.proxies._registry import register
 from pynas.stats import Statistic, Statistics
 from pynas.stats.data import call_model, cut, leaves, writable
 from pynas.stats.state import preserved, seed_generators
-from pynas.stats.weights import check_real, weight_names
+from pynas.stats.weights import check_real, found_weights
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,13 @@ class FlowProbe(Probe):
         """Forward and backward; values out of float64's range carry a scale."""
         model = call.model
         check_real(model, "synaptic flow")
-        matrices = weight_names(model, call.inputs)
+        weights = found_weights(model, call.inputs)
         absolute = {name: t.detach().double().abs() for name, t in model.named_parameters()}
         absolute |= {
             name: t.detach().double().abs() if t.is_floating_point() else t
             for name, t in model.named_buffers()
         }
-        wanted = {name: absolute[name].requires_grad_() for name in matrices}
+        wanted = {name: absolute[name].requires_grad_() for name in weights.names}
         scales = LogScale(batch_norm=self.batch_norm)
         with preserved(model), torch.inference_mode(False), torch.enable_grad():
             model.train()
@@ -68,7 +68,7 @@ class FlowProbe(Probe):
                 flow = 0.0 if gradient is None else float((weight.detach() * gradient).abs().sum())
                 if flow != 0:  # NaN stays
                     flows[name] = math.log(flow) + scales.scale(output)
-        return call.statistics({Flow: flows}, batch=1)
+        return call.statistics({Flow: flows}, batch=1, found=weights)
 
 
 class _Synflow(Proxy):

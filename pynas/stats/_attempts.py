@@ -224,9 +224,6 @@ class Attempts:
             weights |= recorder.collector.weights
             missed |= recorder.collector.missed
             shape = recorder.output_shape
-        for statistic in self.needs:
-            if not statistic.needs_pass:
-                values[type(statistic)].update(statistic.observe_model(self.model, self.inputs))
         return self._statistics(size, losses, seen, values, shape, weights | set(self.matrices), missed)
 
     def _statistics(
@@ -239,11 +236,18 @@ class Attempts:
         weights: set[str],
         missed: set[str],
     ) -> Statistics:
+        unseen = set[str]()
+        for statistic in self.needs:
+            if not statistic.needs_pass:
+                known = statistic.of_model(self.model, self.inputs)
+                values[type(statistic)].update(known.values)
+                weights = weights | known.weights
+                unseen |= known.unseen
         own = {name: p.detach() for name, p in self.parameters.items()}
         found = {type(s): s.finish(values[type(s)]) for s in self.needs}
         return Statistics(
             size, self.group_size, tuple(losses), seen, own, found, self.targets, shape,
-            frozenset(weights), frozenset(missed),
+            frozenset(weights), frozenset(missed), frozenset(unseen - weights),
         )  # fmt: skip
 
     def _whole_enough(self) -> bool:
@@ -272,10 +276,7 @@ class Attempts:
                 losses.append(found.loss)
                 seen.update(found.used)
                 missed |= found.unseen - weights
-            for s in self.needs:
-                if not s.needs_pass:
-                    values[type(s)].update(s.observe_model(self.model, self.inputs))
-        return self._statistics(size, losses, seen, values, found.output_shape, set(weights), missed)
+            return self._statistics(size, losses, seen, values, found.output_shape, set(weights), missed)
 
     def _twice(self) -> Statistics:
         """Curvature by plain double differentiation, the other statistics in a pass of their own."""
@@ -284,14 +285,19 @@ class Attempts:
         with self._around():
             for p in self.parameters.values():
                 p.requires_grad_(p.is_floating_point())
-            found, loss = double_backward(self.model, self.inputs, self.targets, self.loss_fn, self.batch)
+            twice = double_backward(self.model, self.inputs, self.targets, self.loss_fn, self.batch)
         if not others:
-            return self._statistics(self.batch, [loss], {}, {curvature: found}, (), set(found), set())
+            return self._statistics(
+                self.batch, [twice.loss], {}, {curvature: twice.values}, (), set(twice.weights),
+                set(twice.unseen),
+            )  # fmt: skip
         rest = Attempts(
             self.model, self.inputs, self.targets, self.loss_fn, others, self.batch, self.group_size,
             self.batch_norm, self.passes, self.fallback, self.training, self.seed, late=self.late,
         ).collect()  # fmt: skip
-        return replace(rest, values={**rest.values, curvature: found})
+        return replace(
+            rest, values={**rest.values, curvature: twice.values}, missed=rest.missed | twice.unseen
+        )
 
     def few(self, fallback: tuple[str, ...]) -> Attempts:
         """A collection of norms of a few samples under this fallback, to see whether it works."""

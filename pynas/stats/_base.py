@@ -18,6 +18,21 @@ Parameters = Literal["all", "weights"]
 Watched = Literal["weights", "saliency", "inputs", "relu", "curvature"]
 
 
+@dataclass(frozen=True, slots=True)
+class ModelValues(Generic[T]):
+    """What a statistic without a pass finds.
+
+    Attributes:
+        values: By name.
+        weights: Names of parameters that multiply samples, where it looked for them.
+        unseen: Of parameters that may do so where nobody can follow them.
+    """
+
+    values: dict[str, T]
+    weights: frozenset[str] = frozenset()
+    unseen: frozenset[str] = frozenset()
+
+
 @dataclass(frozen=True)
 class Statistic(ABC, Generic[T]):
     """Something to observe in a probing pass. A new one is a subclass in a file of its own.
@@ -118,6 +133,10 @@ class Statistic(ABC, Generic[T]):
         """For statistics without a pass: their values by name."""
         raise NotImplementedError(f"{type(self).__name__} needs a probing pass")
 
+    def of_model(self, model: nn.Module, inputs: Any) -> ModelValues[T]:
+        """The same with what is known of weights beside it; by default that is nothing."""
+        return ModelValues(self.observe_model(model, inputs))
+
     def finish(self, results: dict[str, T]) -> dict[str, T]:
         """Last touch on the values before they are handed out."""
         return results
@@ -161,6 +180,8 @@ class Statistics:
         matrices: Parameters that multiply samples, in whatever module or computation: the "weights" of
             proxies.
         missed: Trainable parameters that reach the loss by a way that no pass could follow.
+        unseen: Parameters of two dimensions or more that reach the outputs by a way that statistics without a
+            pass could not follow, and may be weights.
     """
 
     batch: int
@@ -173,6 +194,7 @@ class Statistics:
     output_shape: tuple[int, ...] = ()
     matrices: frozenset[str] = frozenset()
     missed: frozenset[str] = frozenset()
+    unseen: frozenset[str] = frozenset()
 
     def of(self, names: Collection[str]) -> Statistics:
         """What was seen of these parameters alone."""
@@ -181,7 +203,10 @@ class Statistics:
             kind: {name: value for name, value in found.items() if name in chosen}
             for kind, found in self.values.items()
         }
-        return replace(self, values=values, matrices=self.matrices & chosen, missed=self.missed & chosen)
+        return replace(
+            self, values=values, matrices=self.matrices & chosen, missed=self.missed & chosen,
+            unseen=self.unseen & chosen,
+        )  # fmt: skip
 
     def __getitem__(self, statistic: type[Statistic[T]]) -> Mapping[str, T]:
         """Values of one statistic, by parameter name; UserError when it was not collected."""

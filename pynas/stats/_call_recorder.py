@@ -284,10 +284,19 @@ class CallRecorder(Following, TorchFunctionMode):
         """Run a call whose parameters nobody asks for."""
         return record(self.anchor, x, call, None)
 
-    def saw_relu(self, x: Tensor, uses: int = 1) -> None:
-        """Report what goes into ``uses`` ReLUs, unless no samples do."""
-        if not self._relu or self.log is not None or not self.is_sample(x):
+    def saw_relu(self, x: Tensor, uses: int = 1, func: Callable[..., Any] | None = None) -> None:
+        """Report what goes into ``uses`` ReLUs, or the call of ``func`` that runs, unless no samples do."""
+        if not self._relu or self.log is not None:
             return
+        if not self.is_sample(x):
+            if func is None or id(x) in self.own or self.marks.parameters(x):
+                return
+            places = self.next_places(func)  # nobody saw where x is from: what comes out of it says more
+            if places is None:
+                raise NeedsScoutError
+            if not places or places[0] is None:
+                return
+            self.marks.sample(x, places[0])
         known = self._read.get(id(x))
         if known is not None and known[0]() is x and known[1] == x._version:
             key = known[2]

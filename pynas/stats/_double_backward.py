@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,10 +19,25 @@ from pynas.stats.data import LossFn, call_model, loss_of, writable
 from pynas.stats.weights import ProductWatch, matrix_names
 
 
-def double_backward(
-    model: nn.Module, inputs: Any, targets: Any, loss_fn: LossFn | None, batch: int
-) -> tuple[dict[str, float], float]:
-    """sum_w w (H g)_w by weight, and the loss; H is that of the loss, g its gradient.
+@dataclass(frozen=True, slots=True)
+class Twice:
+    """What differentiating twice found.
+
+    Attributes:
+        values: sum_w w (H g)_w by weight that the loss depends on.
+        loss: The loss.
+        weights: Names of all weights.
+        unseen: Of parameters that may be weights where nobody can follow them.
+    """
+
+    values: dict[str, float]
+    loss: float
+    weights: frozenset[str]
+    unseen: frozenset[str]
+
+
+def double_backward(model: nn.Module, inputs: Any, targets: Any, loss_fn: LossFn | None, batch: int) -> Twice:
+    """sum_w w (H g)_w by weight; H is the Hessian of the loss, g its gradient.
 
     The weights are those of :func:`pynas.stats.weights.weight_names`.
 
@@ -72,7 +88,7 @@ def lacks_derivative(error: RuntimeError) -> bool:
 
 def _differentiated_twice(
     model: nn.Module, inputs: Any, targets: Any, loss_fn: LossFn | None, batch: int
-) -> tuple[dict[str, float], float]:
+) -> Twice:
     parameters, inputs = dict(model.named_parameters()), writable(inputs)
     # Fused attention and recurrent layers have no second derivative.
     with (
@@ -82,7 +98,10 @@ def _differentiated_twice(
         _TwiceDifferentiable(),  # asked first: the other one looks into functions
     ):
         loss = loss_of(call_model(model, inputs), targets, loss_fn, batch, 1)
+    watch.hide([loss])
     names = [n for n in parameters if n in watch.found or n in set(matrix_names(model))]
+    known = frozenset(names)
+    unseen = frozenset(watch.hidden) - known
     weights = [parameters[n] for n in names]
     if any(w.is_complex() for w in weights):
         name = next(n for n, w in zip(names, weights, strict=True) if w.is_complex())
@@ -91,16 +110,18 @@ def _differentiated_twice(
     along = [(g, g.detach()) for g in found if g is not None and g.requires_grad]
     value = float(loss.detach())
     if not along:
-        return dict.fromkeys([n for n, g in zip(names, found, strict=True) if g is not None], 0.0), value
+        flat = dict.fromkeys([n for n, g in zip(names, found, strict=True) if g is not None], 0.0)
+        return Twice(flat, value, known, unseen)
     total = torch.stack([(g * fixed).sum() for g, fixed in along]).sum()
     if ends_in_error([total]):
         raise _once("an autograd function of its own")
     second = torch.autograd.grad(total, weights, allow_unused=True)
-    return {
+    curvature = {
         name: 0.0 if h is None else float((w.detach().double() * h.double()).sum())
         for name, w, g, h in zip(names, weights, found, second, strict=True)
         if g is not None
-    }, value
+    }
+    return Twice(curvature, value, known, unseen)
 
 
 @contextmanager

@@ -157,7 +157,7 @@ def _embedding_bag(
 
 
 def _relu(recorder: CallRecorder, func: Func, input: Tensor, inplace: bool = False) -> Any:
-    recorder.saw_relu(input)
+    recorder.saw_relu(input, func=func)
     # Sharing the result is safe: backward needs it, so changing it in place is an error with or without us.
     if inplace or not input.requires_grad:
         return func(input, inplace) if inplace else func(input)
@@ -168,7 +168,7 @@ def _like_relu(recorder: CallRecorder, func: Func, input: Tensor, *bounds: Any, 
     """In place, or clipped above as well: ReLU6, and hardtanh from 0, as which its module calls it."""
     lowest = options.get("min_val", bounds[0] if bounds else -1.0)
     if func is not F.hardtanh or lowest == 0:
-        recorder.saw_relu(input)
+        recorder.saw_relu(input, func=func)
     return func(input, *bounds, **options)
 
 

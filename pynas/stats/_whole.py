@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import BackwardCFunction
 
 from pynas.stats._base import ParameterInfo
 from pynas.stats._functions import is_python, name_of
@@ -80,6 +79,7 @@ def whole_pass(
         outputs = call_model(model, inputs)
     with LossWatch({id(p): name for name, p in trainable.items()}):
         loss = loss_of(outputs, targets, loss_fn, batch, 1)
+    watch.hide([loss])
     first = next((t for t in leaves(outputs) if t.is_floating_point()), None)
     wanted = {name: p for name, p in trainable.items() if p.requires_grad}  # a forward may switch some off
     found: tuple[Tensor | None, ...] = (None,) * len(wanted)
@@ -92,31 +92,12 @@ def whole_pass(
         for name, calls in watch.calls.items()
         if name in gradients
     }
-    hidden = {watch.names[i] for p in _handed_to_foreign(loss) if (i := id(p)) in watch.names and p.dim() > 1}
-    hidden -= watch.inside | watch.found
+    hidden = watch.hidden - watch.inside - watch.found
     unseen = frozenset(gradients) - (set(used) - hidden)
     return WholePass(
         float(loss.detach()), gradients, frozenset(watch.found), used, unseen,
         () if first is None else tuple(first.shape),
     )  # fmt: skip
-
-
-def _handed_to_foreign(loss: Tensor) -> Iterator[Tensor]:
-    """Leaves that autograd functions from outside of PyTorch get, as they are or changed one by one."""
-    waiting = [] if loss.grad_fn is None else [loss.grad_fn]
-    seen = set(waiting)
-    while waiting:
-        node = waiting.pop()
-        foreign = BackwardCFunction in type(node).__mro__ or any(k in node.name() for k in ("CppNode", "jit"))
-        for after, _ in node.next_functions:
-            if after is not None and after not in seen:
-                seen.add(after)
-                waiting.append(after)
-            while foreign and after is not None and len(after.next_functions) == 1:
-                after = after.next_functions[0][0]
-            leaf = getattr(after, "variable", None) if foreign else None
-            if leaf is not None:
-                yield leaf
 
 
 class _Watch(ProductWatch):

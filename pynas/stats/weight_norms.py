@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from pynas.stats._base import Statistic
+from pynas.stats._base import ModelValues, Statistic
 from pynas.stats.per_sample import as_real
 from pynas.stats.weights import weight_tensors
 
@@ -25,7 +25,13 @@ class WeightNorms(Statistic[float]):
 
     def observe_model(self, model: nn.Module, inputs: Any) -> dict[str, float]:
         """Norms in float64."""
-        return {
+        return self.of_model(model, inputs).values
+
+    def of_model(self, model: nn.Module, inputs: Any) -> ModelValues[float]:
+        """Norms in float64, and which parameters nobody could follow."""
+        weights, unseen = weight_tensors(model, inputs)
+        norms = {
             name: float(torch.linalg.vector_norm(as_real(weight), dtype=torch.float64))
-            for name, weight in weight_tensors(model, inputs).items()
+            for name, weight in weights.items()
         }
+        return ModelValues(norms, frozenset(norms), unseen)

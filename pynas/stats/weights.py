@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -25,8 +26,8 @@ MATRIX_LAYERS = (
     nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
     nn.Bilinear
 )  # fmt: skip
-# Layers whose parameters of two or more dimensions multiply nothing.
-OTHERS = (nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.modules.batchnorm._BatchNorm)
+# Layers whose parameters of two or more dimensions multiply nothing, in them or elsewhere.
+OTHERS = (nn.LayerNorm, nn.modules.batchnorm._BatchNorm)
 # By these, values leave torch; by those, numbers become tensors.
 LEAVE = {
     "numpy", "tolist", "item", "__array__", "__dlpack__", "__float__", "__int__", "__index__", "__complex__",
@@ -36,7 +37,24 @@ MADE_OF_NUMBERS = {
     "tensor", "as_tensor", "asarray", "from_numpy", "frombuffer", "from_dlpack", "scalar_tensor", "full",
     "full_like", "new_tensor", "new_full", "fill_", "setitem", "sparse_coo_tensor", "complex",
 }  # fmt: skip
+# These of them ask where values are, and take none.
+PLACES = {"data_ptr", "untyped_storage", "storage", "typed_storage"}
 HOLDERS = (Tensor, list, tuple, dict)
+
+
+@dataclass(frozen=True, slots=True)
+class FoundWeights:
+    """What a forward pass shows about a model's parameters.
+
+    Attributes:
+        names: Weights: what multiplies its input, by name in the model's order.
+        unseen: Parameters of two dimensions or more that the output depends on by a way that nobody can
+            follow (scripted code, another thread, an autograd function of the model's own), of which none
+            can tell whether they are weights.
+    """
+
+    names: tuple[str, ...]
+    unseen: frozenset[str] = frozenset()
 
 
 def matrix_names(model: nn.Module) -> list[str]:
@@ -80,44 +98,52 @@ def check_real(model: nn.Module, what: str) -> None:
         )
 
 
-def weight_names(model: nn.Module, inputs: Any) -> list[str]:
+def found_weights(model: nn.Module, inputs: Any) -> FoundWeights:
     """The same with every other parameter that multiplies something in a forward pass of two samples."""
     known = matrix_names(model)
     if not _others(model, known):
-        return known
-    few = writable(cut(inputs, 0, min(2, leaves(inputs)[0].shape[0])))
+        return FoundWeights(tuple(known))
+    few = cut(inputs, 0, min(2, leaves(inputs)[0].shape[0]))
     try:
-        found = _multiplying(model, few, differentiable=False)
-    except RuntimeError as error:
-        if "does not require grad" not in str(error):
-            raise
-        found = _multiplying(
-            model, writable(few), differentiable=True
-        )  # a forward that takes gradients by its weights
-    return [name for name, _ in model.named_parameters() if name in found or name in known]
+        watch = _watched(model, few, differentiable=True)
+    except (RuntimeError, TypeError):  # it takes what needs no gradient in the model as it is
+        watch = _watched(model, few, differentiable=False)
+    names = [name for name, _ in model.named_parameters() if name in watch.found or name in known]
+    return FoundWeights(tuple(names), frozenset(watch.hidden - set(names)))
 
 
-def _multiplying(model: nn.Module, few: Any, *, differentiable: bool) -> set[str]:
-    """Parameters that multiply something in a forward pass; all of them with gradients if so asked."""
-    # With gradients, for a forward may take some of its own.
+def weight_names(model: nn.Module, inputs: Any) -> list[str]:
+    """The weights that :func:`found_weights` finds."""
+    return list(found_weights(model, inputs).names)
+
+
+def _watched(model: nn.Module, few: Any, *, differentiable: bool) -> ProductWatch:
+    """A forward pass under a watch; if so asked, with gradients of all parameters, so that none hides."""
+    few = writable(few)
     watch = ProductWatch(model, few)
-    with preserved(model), torch.enable_grad(), watch:
+    with preserved(model), torch.enable_grad():  # with gradients, for a forward may take some of its own
         if differentiable:
             for p in model.parameters():
                 p.requires_grad_(p.is_floating_point() or p.is_complex())
-        call_model(model, few)
-    return watch.found
+        with watch:
+            outputs = call_model(model, few)
+        watch.hide(leaves(outputs))
+    return watch
 
 
-def weight_tensors(model: nn.Module, inputs: Any) -> dict[str, Tensor]:
-    """The same as tensors; one that is computed (weight norm) once, by its attribute, as in training."""
+def weight_tensors(model: nn.Module, inputs: Any) -> tuple[dict[str, Tensor], frozenset[str]]:
+    """The same as tensors, and what is unseen; one that is computed (weight norm) once, by its attribute."""
     check_readable(model)
     with held(model) if has_computed_weights(model) else nullcontext():
-        return {name: model.get_parameter(name).detach() for name in weight_names(model, inputs)}
+        found = found_weights(model, inputs)
+        return {name: model.get_parameter(name).detach() for name in found.names}, found.unseen
 
 
 def _others(model: nn.Module, known: list[str]) -> bool:
-    """Whether there are parameters of two dimensions or more of which the kind of module says nothing."""
+    """Whether there are parameters of two dimensions or more of which the kind of module says nothing.
+
+    A table of embeddings may be a weight as well (tied to what makes logits).
+    """
     settled = {id(model.get_parameter(name)) for name in known}
     for module in model.modules():
         if not isinstance(module, OTHERS) and any(
@@ -139,6 +165,7 @@ class ProductWatch(TorchFunctionMode):
 
     Attributes:
         found: Names of parameters that multiply samples.
+        hidden: Names of parameters of two dimensions or more that meet samples where nobody sees it.
         names: Names of parameters by identity.
     """
 
@@ -155,6 +182,8 @@ class ProductWatch(TorchFunctionMode):
             if id(t) not in self.names and not self._marks.found(t):
                 self._marks.constant(t)
         self.found: set[str] = set()
+        self.hidden: set[str] = set()
+        self._met: dict[Any, list[Any]] = {}  # by a call's node for autograd, those of its samples
         self._left = False  # whether values of samples have left torch, as numbers or for numpy
         self._inside: list[Callable[..., Any]] = []  # functions written in Python that run now
 
@@ -163,6 +192,9 @@ class ProductWatch(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         check_format(func)
+        tensors = tensors_of(args, kwargs)
+        sources = frozenset[int]().union(*map(self.sources, tensors))
+        before = [t.grad_fn for t in tensors if self.is_sample(t)] if sources else []
         if is_python(func) and func not in self._inside:  # one may ask again by its public name
             self._inside.append(func)
             try:
@@ -172,15 +204,41 @@ class ProductWatch(TorchFunctionMode):
                 self._inside.pop()
         else:
             result = func(*args, **kwargs)
-        tensors = tensors_of(args, kwargs)
         mixed = any(map(self.is_sample, tensors))
         for t in weights_of(func, args, kwargs) if mixed else ():
             names = {self.names[i] for i in self.sources(t)}
             self.found |= {name for name in names if self._parameters[name].dim() > 1}
-        self._left = self._left or (mixed and getattr(func, "__name__", "") in LEAVE)
-        sources = frozenset[int]().union(*map(self.sources, tensors))
+        name = getattr(func, "__name__", "")
+        self._left = self._left or (mixed and name in LEAVE)
+        if sources and name in LEAVE and name not in PLACES:
+            self._hide(sources)
+        if before:
+            nodes = [node for node in before if node is not None]
+            for y in outputs_of(func, args, result):
+                if y.grad_fn is not None and y.grad_fn not in nodes:
+                    self._met.setdefault(y.grad_fn, nodes)
         self._note(func, args, result, tensors, mixed, sources)
         return result
+
+    def hide(self, outputs: Sequence[Tensor]) -> None:
+        """After the pass: note what these depend on by other ways than the calls that were seen."""
+        waiting = [y.grad_fn for y in outputs if y.grad_fn is not None and self.is_sample(y)]
+        seen = set(waiting)
+        while waiting:
+            node = waiting.pop()
+            leaf = getattr(node, "variable", None)
+            if leaf is not None:
+                self._hide((id(leaf),))
+            after = self._met.get(node)
+            for n in [n for n, _ in node.next_functions] if after is None else after:
+                if n is not None and n not in seen:
+                    seen.add(n)
+                    waiting.append(n)
+        self._met.clear()
+
+    def _hide(self, sources: Iterable[int]) -> None:
+        names = {self.names[i] for i in sources if i in self.names}
+        self.hidden |= {name for name in names if self._parameters[name].dim() > 1}
 
     def _note(
         self,
