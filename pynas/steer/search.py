@@ -106,11 +106,7 @@ class SteeredSearch(Working):
         script: Sequence[Action] = (),
     ) -> None:
         self.space = spaces.get(space) if isinstance(space, str) else space
-        if not self.space.num_choices:
-            raise UserError(
-                f"space: {self.space.name} has no fixed number of decisions, so it has no blocks to steer "
-                "by; expected a space that has"
-            )
+        check_blocks(self.space)
         if training is not None and evaluator is not None:
             raise UserError("evaluator: a supernet scores by itself; leave out evaluator or training")
         if resume and store is None:
@@ -287,6 +283,16 @@ class SteeredSearch(Working):
     def undone(self) -> set[int]:
         """Numbers of the actions that are undone at the moment."""
         return {action.number for action, _ in self.state.undone}
+
+
+def check_blocks(space: SearchSpace) -> None:
+    """Raise UserError for a space whose architectures are not made of blocks with fixed places."""
+    if not space.num_choices:
+        raise UserError(
+            f"space: {space.name} has no fixed number of decisions, so it has no blocks to forbid or to "
+            "force; expected a space that has, such as nasbench201, proxylessnas or template:FILE; "
+            f"pynas search takes {space.name} as it is"
+        )
 
 
 def _spec(space: SearchSpace) -> str:

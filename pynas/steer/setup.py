@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from pynas._errors import UserError
-from pynas.steer.search import START, SteeredSearch
+from pynas.steer.search import START, SteeredSearch, check_blocks
 from pynas.store import Run, Store
 
 if TYPE_CHECKING:
@@ -102,8 +102,9 @@ def begin(
     """The steered search of a setup; ``more`` are arguments of :class:`SteeredSearch`.
 
     Raises:
-        UserError: Unknown names, no supernet of this space, images that do not fit.
+        UserError: Unknown names, a space without blocks or without a supernet, images that do not fit.
     """
+    check_blocks(space)  # first: another evaluator would not help
     evaluator, training, table = _parts(space, setup)
     objectives = setup.objectives or setup.proxies or ("accuracy",)
     return SteeredSearch(

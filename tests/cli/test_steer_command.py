@@ -64,7 +64,7 @@ def test_a_page_is_served_until_ctrl_c_and_the_search_is_replayed(tmp_path: Path
         (("--space", "mbv2_zico", "--evaluator", "params"), "no fixed number of decisions"),
         (("--host", "0.0.0.0"), "needs --token-file"),
         (("--device", "quantum"), "--device: expected cpu or cuda"),
-        (("--space", "epnas", "--evaluator", "params"), "no fixed number of decisions"),
+        (("--space", "epnas"), "no fixed number of decisions"),
         (("--token-file", "absent"), "absent"),
         (("--learning-rate", "0"), "--learning-rate: expected a positive number"),
         (("--evaluator", "magic"), "magic"),

@@ -20,8 +20,11 @@ from tests.steer.steered import CELL, SPACE, follow, outcome, score, steered
 @pytest.mark.parametrize("strategy", ["evolution", "random", "local_search", "nsga2", "reinforce"])
 @pytest.mark.parametrize("objectives", [["s"], ["s", "-params"]])
 def test_without_actions_it_is_the_plain_search(strategy: str, objectives: list[str]) -> None:
-    plain = pynas.search(SPACE, strategy, objectives, budget=30, evaluator=score, seed=3)
-    search = steered(strategy=strategy, objectives=objectives, budget=30)
+    # By graphs it would train an embedding first, wherever none is in the cache.
+    options = {"embedding": "encoding"} if strategy == "reinforce" else {}
+    chosen: dict[str, Any] = {"strategy": strategy, "objectives": objectives, "strategy_options": options}
+    plain = pynas.search(SPACE, budget=30, evaluator=score, seed=3, **chosen)
+    search = steered(budget=30, **chosen)
     assert not search.advance(), "it waits for somebody to start it"
     search.act("resume")
     while search.advance():
@@ -327,8 +330,12 @@ def test_best_and_front_are_those_of_the_whole_list() -> None:
 
 
 def test_what_cannot_be_steered_is_refused() -> None:
-    with pytest.raises(UserError, match="no fixed number of decisions"):
-        SteeredSearch(spaces.get("epnas"), score)
+    for name in ("epnas", "mbv2_zico"):
+        reason = f"{name} has no fixed number of decisions.* such as nasbench201.*pynas search takes {name}"
+        with pytest.raises(UserError, match=reason):
+            SteeredSearch(spaces.get(name), score)
+        with pytest.raises(UserError, match=reason):  # and not that it has no supernet
+            pynas.steer(name)
     with pytest.raises(UserError, match="needs a store"):
         steered(resume=True)
     with pytest.raises(Malformed, match="positive number of trials"):
