@@ -1,6 +1,6 @@
 // Every block as a dot: how much better than the mean its candidates are, and how often it occurs.
 
-import { $, h, number, prefersStill, signed, svg } from "./dom.js";
+import { $, h, number, prefersStill, set, signed, svg } from "./dom.js";
 import { blockOf, choose, isBlockAllowed, layerOf, model, onAny, point } from "./model.js";
 import { spoken } from "./template.js";
 
@@ -63,8 +63,8 @@ function render() {
   const known = [...facts.values()].filter((block) => block.n > 0);
   const [width, height] = [holder.clientWidth, holder.clientHeight];
   const drawing = holder.firstChild;
-  drawing.setAttribute("width", width);
-  drawing.setAttribute("height", height);
+  set(drawing, "width", width);
+  set(drawing, "height", height);
   const means = known.map((block) => block.fitness);
   const sturdy = known.filter((block) => block.n >= 5);
   const ends = (sturdy.length ? sturdy : known).flatMap((block) => [block.low, block.high, block.fitness]).filter((v) => v !== null);
@@ -95,18 +95,18 @@ function render() {
     group.style.transform = `translate(${x(fact.fitness)}px, ${y(fact.frequency)}px)`;
     whisker.setAttribute("x1", x(fact.low ?? fact.fitness) - x(fact.fitness));
     whisker.setAttribute("x2", x(fact.high ?? fact.fitness) - x(fact.fitness));
-    shape.setAttribute("d", SHAPES[fact.thin ? "unclear" : fact.verdict]);
+    set(shape, "d", SHAPES[fact.thin ? "unclear" : fact.verdict]);
     group.classList.toggle("thin", fact.thin);
     group.classList.toggle("out", !isBlockAllowed(block));
     group.classList.toggle("lit", (model.composing ?? model.lit ?? model.pinned)?.[block.decision] === block.choice);
     group.classList.toggle("pointed", model.block === block.id);
     group.classList.toggle("chosen", model.chosen === block.id);
-    group.setAttribute("aria-label", spoken(block));
-    group.setAttribute("aria-pressed", model.chosen === block.id);
+    set(group, "aria-label", spoken(block));
+    set(group, "aria-pressed", model.chosen === block.id);
   }
   const order = ordered(facts);
   if (!order.includes(focused)) focused = order[0] ?? null;
-  for (const [id, { group }] of dots) group.setAttribute("tabindex", id === focused ? 0 : -1);
+  for (const [id, { group }] of dots) set(group, "tabindex", id === focused ? 0 : -1);
   label(facts, x, y, width);
   tell(facts);
 }
@@ -165,7 +165,28 @@ function tell(facts) {
 }
 
 table.addEventListener("toggle", render);
+// Dots move to their new places. Where frames come late the motion costs more than it shows: then they jump for a while.
+const LATE = 40; // milliseconds between two frames
+const PAUSE = 30000;
+let watching = false;
+
+function watch() {
+  if (watching || document.hidden || holder.classList.contains("still")) return;
+  watching = true;
+  let frames = 0;
+  const first = performance.now();
+  const next = () => {
+    if (++frames < 8) return requestAnimationFrame(next);
+    watching = false;
+    if (performance.now() - first <= 8 * LATE) return undefined;
+    holder.classList.add("still");
+    return setTimeout(() => prefersStill() || holder.classList.remove("still"), PAUSE);
+  };
+  requestAnimationFrame(next);
+}
+
 if (prefersStill()) holder.classList.add("still");
+onAny("blocks", watch);
 onAny("template", build);
 onAny("blocks allowed lit pinned block chosen composing", render);
 new ResizeObserver(() => model.state && render()).observe(holder);

@@ -22,6 +22,7 @@ function plotly() {
 const plain = (text) => (typeof text === "string" ? text.replaceAll("&", "&amp;").replaceAll("<", "&lt;") : text);
 
 const drawn = new Map();
+const shown = new WeakSet(); // boxes that hold a picture
 const visible = new WeakSet();
 
 // Only what somebody sees is drawn; the rest when it comes into view.
@@ -29,7 +30,7 @@ const watcher = new IntersectionObserver((entries) => {
   for (const { target, isIntersecting } of entries) {
     if (isIntersecting) visible.add(target);
     else visible.delete(target);
-    if (isIntersecting) render(target);
+    if (isIntersecting) soon(target);
   }
 }, { rootMargin: "100px" });
 
@@ -44,15 +45,39 @@ export function chart(box, traces, layout, summary) {
   if (visible.has(box)) soon(box);
 }
 
-// plotly draws anew all that it shows. Where that takes long it is done less often, so that the page answers.
-const SHARE = 8;
-const rested = new WeakMap(); // when a box may be drawn again
-const timers = new WeakMap();
+// plotly draws anew all that it shows. So charts are drawn one at a time, when the page has nothing better to do, and where
+// that takes long less often, so that the page answers: together they take a small share of its time.
+const SHARE = 16;
+const LONGEST = 4000; // milliseconds between two drawings
+const queue = new Set();
+const idle = window.requestIdleCallback ? (run) => requestIdleCallback(run, { timeout: 1000 }) : (run) => setTimeout(run, 30);
+let free = 0; // when the next may be drawn
+let timer = 0;
+let drawing = false;
 
 function soon(box) {
-  const left = (rested.get(box) ?? 0) - performance.now();
-  if (left <= 0) render(box);
-  else if (!timers.has(box)) timers.set(box, setTimeout(() => { timers.delete(box); render(box); }, left));
+  queue.add(box);
+  if (!drawing) schedule();
+}
+
+function schedule() {
+  clearTimeout(timer);
+  if (!queue.size) return;
+  // An empty box is filled at once.
+  const first = [...queue].find((box) => !shown.has(box));
+  timer = setTimeout(() => {
+    drawing = true;
+    idle(async () => {
+      const box = first ?? queue.values().next().value;
+      queue.delete(box);
+      try {
+        if (visible.has(box)) await render(box);
+      } finally {
+        drawing = false;
+        schedule();
+      }
+    });
+  }, first ? 0 : Math.max(0, free - performance.now()));
 }
 
 async function render(box) {
@@ -82,10 +107,11 @@ async function render(box) {
     },
     { displayModeBar: false, responsive: true, doubleClick: false },
   );
+  shown.add(box);
   const end = performance.now();
-  rested.set(box, end + SHARE * (end - start));
+  free = end + Math.min(LONGEST, SHARE * (end - start));
 }
 
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
-  for (const box of drawn.keys()) if (visible.has(box)) render(box);
+  for (const box of drawn.keys()) if (visible.has(box)) soon(box);
 });

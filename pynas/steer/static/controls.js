@@ -2,7 +2,7 @@
 
 import { act, consider } from "./act.js";
 import { onContact } from "./connection.js";
-import { $, button, count, h, many, number } from "./dom.js";
+import { $, button, count, h, many, number, say, set } from "./dom.js";
 import { model, onAny } from "./model.js";
 
 const WAITING = {
@@ -46,24 +46,25 @@ $("progress").append(bar, left);
 
 function render() {
   const { space, search, can, training } = model.state;
-  document.title = `${search.trials}/${search.budget} · ${space.name} · pynas steer`;
-  $("space").textContent = `${space.name}: ${space.exact ? "" : "about "}${count(space.remaining)} of ${count(space.size)} architectures`;
+  const title = `${search.trials}/${search.budget} · ${space.name} · pynas steer`;
+  if (document.title !== title) document.title = title;
+  say($("space"), `${space.name}: ${space.exact ? "" : "about "}${count(space.remaining)} of ${count(space.size)} architectures`);
   const words = [search.status, WAITING[search.waiting], search.message].filter(Boolean).join(": ");
   const busy = training?.status === "running" ? `training, step ${training.phase_step} of ${training.phase_steps}` : "";
   const best = model.trials[search.best];
   const status = $("status");
-  status.className = `pill ${search.status}`;
+  set(status, "class", `pill ${search.status}`);
   const text = [words, busy].filter(Boolean).join("; ");
-  if (status.textContent !== text) status.textContent = text;
+  say(status, text);
   bar.max = Math.max(1, search.budget);
   bar.value = search.trials;
-  left.textContent = `${number(search.trials)} of ${many(search.budget, "trial")}${best?.value === null || !best ? "" : `, best ${number(best.value)}`}`;
+  say(left, `${number(search.trials)} of ${many(search.budget, "trial")}${best?.value === null || !best ? "" : `, best ${number(best.value)}`}`);
   for (const [name, control] of Object.entries(controls)) control.disabled = !can[name];
   undo.disabled = !can.undo;
   redo.disabled = !can.redo;
   $("undo-look").disabled = !can.undo;
-  undo.title = model.state.undo ? `Undo: ${model.state.undo.text}` : "Nothing to undo";
-  redo.title = model.state.redo ? `Redo: ${model.state.redo.text}` : "Nothing to redo";
+  set(undo, "title", model.state.undo ? `Undo: ${model.state.undo.text}` : "Nothing to undo");
+  set(redo, "title", model.state.redo ? `Redo: ${model.state.redo.text}` : "Nothing to redo");
 }
 
 onContact(({ gone, message }) => {

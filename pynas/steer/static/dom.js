@@ -45,14 +45,25 @@ export function field(label, control, attributes) {
   return h("div", { class: "field", ...attributes }, h("label", { for: control.id }, label), control);
 }
 
+/** Set a text or an attribute where it differs: what stays as it is costs no layout and is not read aloud again. */
+export function say(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+export function set(element, name, value) {
+  if (element.getAttribute(name) !== String(value)) element.setAttribute(name, value);
+}
+
+const grouped = new Intl.NumberFormat("en");
+
 /** A number for reading: few significant digits, or a dash where there is none. */
 export function number(value, digits = 4) {
   if (value === null || value === undefined) return "–";
   if (typeof value !== "number") return String(value);
-  if (Number.isInteger(value) && Math.abs(value) < 1e9) return value.toLocaleString("en");
+  if (Number.isInteger(value) && Math.abs(value) < 1e9) return grouped.format(value);
   const size = Math.abs(value);
   if (size >= 1e9 || (size !== 0 && size < 1e-4)) return value.toExponential(2);
-  if (size >= 1e4) return Math.round(value).toLocaleString("en");
+  if (size >= 1e4) return grouped.format(Math.round(value));
   return String(Number(value.toPrecision(digits)));
 }
 
@@ -64,11 +75,11 @@ export function signed(value, digits = 3) {
 export function count(text) {
   if (text === null || text === undefined) return "unknown";
   if (text.length > 15) return `${text[0]}.${text.slice(1, 3)} × 10^${text.length - 1}`;
-  return Number(text).toLocaleString("en");
+  return grouped.format(Number(text));
 }
 
 export function many(n, noun) {
-  return `${n.toLocaleString("en")} ${noun}${n === 1 ? "" : "s"}`;
+  return `${grouped.format(n)} ${noun}${n === 1 ? "" : "s"}`;
 }
 
 export function prefersStill() {

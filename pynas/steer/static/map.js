@@ -153,11 +153,16 @@ function trace() {
   }
 }
 
+let told = "";
+
 function legend() {
   const box = $("map-legend");
   const { method, explained } = model.map;
   const share = explained?.length ? `, ${Math.round(100 * explained.reduce((a, b) => a + b, 0))} % of the variance` : "";
   const name = model.state.search.objectives.length === 1 ? model.state.search.objectives[0] : "score";
+  const now = JSON.stringify([method, share, name, scale, column("x").length]);
+  if (now === told) return;
+  told = now;
   box.replaceChildren(
     ...(scale
       ? [h("span", {}, `${name} ${scale.clipped ? "≤ " : ""}${number(scale.low)}`), h("span", { class: "ramp", style: { background: gradient() }, role: "img", "aria-label": `colours from ${number(scale.low)} to ${number(scale.high)}` }), h("span", {}, number(scale.high))]

@@ -33,20 +33,29 @@ for (const name of ["pointerup", "pointercancel", "keyup", "blur"])
     setTimeout(() => released.splice(0).forEach((run) => run()));
   }, true);
 
-/** Call `run` after any of the events, at most once for each frame that is drawn, and once in `every` milliseconds. */
+// A view that takes long is drawn less often, so that what is small and new does not wait for it.
+const REST = 4;
+
+/**
+ * Call `run` after any of the events, at most once for each frame that is drawn, and once in `every` milliseconds.
+ * With `every`, it rests for some times as long as it took.
+ */
 export function onAny(names, run, every = 0) {
   let waiting = false;
   let last = -Infinity;
+  let rest = every;
   const now = () => {
     if (pressed) return released.push(now);
     waiting = false;
     last = performance.now();
-    return model.state && run();
+    if (model.state) run();
+    if (every) rest = Math.max(every, REST * (performance.now() - last));
+    return undefined;
   };
   const later = () => {
     if (waiting) return;
     waiting = true;
-    const left = last + every - performance.now();
+    const left = last + rest - performance.now();
     if (document.hidden || left > 17) setTimeout(now, document.hidden ? 200 : left);
     else requestAnimationFrame(now);
   };

@@ -1,6 +1,6 @@
 // The space as a drawing: layers of alternative blocks. Lights up a candidate; a click opens a block.
 
-import { $, button, count, number, prefersStill, svg } from "./dom.js";
+import { $, button, count, number, prefersStill, set, svg } from "./dom.js";
 import { blockOf, choose, compose, fitnessOf, isBlockAllowed, layerOf, model, onAny, point } from "./model.js";
 
 const view = $("template-view");
@@ -194,12 +194,12 @@ function paint() {
     group.classList.toggle("only", allowed && model.state.allowed[block.decision].length === 1);
     group.classList.toggle("pointed", model.block === block.id);
     group.classList.toggle("chosen", model.chosen === block.id);
-    group.setAttribute("tabindex", block.id === focused ? 0 : -1);
-    group.setAttribute("aria-label", spoken(block));
-    group.setAttribute("aria-pressed", model.chosen === block.id);
-    mark.setAttribute("class", `mark ${sure}`);
+    set(group, "tabindex", block.id === focused ? 0 : -1);
+    set(group, "aria-label", spoken(block));
+    set(group, "aria-pressed", model.chosen === block.id);
+    set(mark, "class", `mark ${sure}`);
     const x = block.x + block.width / 2 - 5;
-    mark.setAttribute("d", sure === "good" ? UP(x, block.y) : sure === "bad" ? DOWN(x, block.y) : "");
+    set(mark, "d", sure === "good" ? UP(x, block.y) : sure === "bad" ? DOWN(x, block.y) : "");
   }
 }
 
