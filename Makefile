@@ -57,7 +57,7 @@ evidence: build  ## the slow measurements behind the documentation
 	PYNAS_STEER_ACTIONS=10000 $(BIN)/python -m pytest -s tests/steer/test_fuzz.py
 	PYNAS_DAMAGE_PLACES=2000 $(BIN)/python -m pytest tests/test_damaged_files.py
 	PYNAS_SWEEP_SHAPES=20000 $(BIN)/python -m pytest tests/reliability
-	PYNAS_LONG=1 PYNAS_EVERY_COMBINATION=1 PYNAS_EVERY_CALL=1 $(MAKE) test TESTS=tests
+	PYNAS_LONG=1 PYNAS_FUZZ_CALLS=20000 PYNAS_EVERY_COMBINATION=1 PYNAS_EVERY_CALL=1 $(MAKE) test TESTS=tests
 	PYNAS_ZOO=1 PYNAS_RANDOM_NETWORKS=2000 $(BIN)/python -m pytest -n $(JOBS) tests/zoo
 	$(BIN)/python -m pynas.testing.chaos --kills 100 --strategy all
 	$(MAKE) sanitize
@@ -93,7 +93,7 @@ sanitize: build  ## tests and fuzzer of the operators under AddressSanitizer and
 	  -DPYNAS_AVX512=$$($(BIN)/python -c 'from pynas import _C; print("avx512" in _C.available_isas())') \
 	  -DPython_EXECUTABLE=$(abspath $(BIN)/python) -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir) -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja)
 	$(BIN)/cmake --build build/sanitize
-	$(SANITIZED) -m pytest -n $(JOBS) --dist loadfile tests/ops tests/spaces/test_nasbench101_cells.py -q -p no:cacheprovider
+	PYNAS_FUZZ_CALLS=20000 $(SANITIZED) -m pytest -n $(JOBS) --dist loadfile tests/ops tests/spaces/test_nasbench101_cells.py -q -p no:cacheprovider
 
 # The name of a folder: without .PHONY there would be nothing to do.
 .PHONY: docs

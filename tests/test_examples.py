@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.preloaded import Preloaded, preloaded
+
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
 
-def output(script: str, tmp_path: Path) -> str:
-    """What the script prints; it must end well, leave no file behind and say nothing on stderr."""
-    run = subprocess.run(
-        [sys.executable, "-W", "error", EXAMPLES / script],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
-    assert run.stderr == ""
-    assert list(tmp_path.iterdir()) == []
-    return run.stdout
+@pytest.fixture(scope="module")
+def python() -> Iterator[Preloaded]:
+    with preloaded() as process:
+        yield process
+
+
+@pytest.fixture
+def output(python: Preloaded, tmp_path: Path) -> Callable[[str], str]:
+    """What a script prints; it must end well, leave no file behind and say nothing on stderr."""
+
+    def printed(script: str) -> str:
+        folder = tmp_path / "empty"
+        folder.mkdir()
+        run = python.run(EXAMPLES / script, folder)
+        assert run.returncode == 0, run.stderr
+        assert run.stderr == ""
+        assert list(folder.iterdir()) == []
+        return run.stdout
+
+    return printed
 
 
 def numbers(pattern: str, text: str) -> list[float]:
@@ -46,8 +51,8 @@ def test_each_is_tested_and_short() -> None:
 
 
 @pytest.mark.slow
-def test_fused_supernet(tmp_path: Path) -> None:
-    text = output("fused_supernet.py", tmp_path)
+def test_fused_supernet(output: Callable[[str], str]) -> None:
+    text = output("fused_supernet.py")
     loop, fused = numbers(r"loop over candidates (\d+) ms, fused (\d+) ms", text)
     assert fused < loop
     (right,) = numbers(r"(\d+) % of held-out digits are right", text)
@@ -59,8 +64,8 @@ def test_fused_supernet(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_score_a_model(tmp_path: Path) -> None:
-    text = output("score_a_model.py", tmp_path)
+def test_score_a_model(output: Callable[[str], str]) -> None:
+    text = output("score_a_model.py")
     header, *lines = text.splitlines()
     assert header.split() == ["zico", "synflow", "naswot", "snip", "params", "flops"]
     rows = {line[:12].strip(): line[12:].split() for line in lines if not line.startswith("  ")}
@@ -74,8 +79,8 @@ def test_score_a_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_search_own_space(tmp_path: Path) -> None:
-    text = output("search_own_space.py", tmp_path)
+def test_search_own_space(output: Callable[[str], str]) -> None:
+    text = output("search_own_space.py")
     assert "stopped after 12 trials\nresumed to 30 trials, the same as without a break\n" in text
     front = re.findall(r"zico +([\d.]+), +([\d,]+) parameters: (width=\d+,kernel=\d,depth=\d,act=\w+)", text)
     scores = [float(score) for score, _, _ in front]
@@ -86,8 +91,8 @@ def test_search_own_space(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_hardware_aware(tmp_path: Path) -> None:
-    text = output("hardware_aware.py", tmp_path)
+def test_hardware_aware(output: Callable[[str], str]) -> None:
+    text = output("hardware_aware.py")
     operators, others = numbers(r"(\d+) operators measured; (\d+) other networks are predicted", text)
     assert (operators, others) == (26, 8)
     assert numbers(r"an error of (\d+) %", text)[0] < 100  # a busy machine has tens

@@ -18,7 +18,7 @@ def in_place(path, title, subtitle, body, *, inline=False):
         for start in range(0, len(text), 20_000):
             file.write(text[start : start + 20_000])
             file.flush()
-            time.sleep(0.03)
+            time.sleep(0.3)  # most of the time that the job takes, so that a kill falls into it
     return Path(path)
 
 

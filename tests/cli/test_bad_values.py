@@ -109,7 +109,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(page, "serve", serve)
     images = functools.cache(pynas.data.load_images)
     monkeypatch.setattr(pynas.data, "load_images", images)
-    monkeypatch.setattr(cli, "app", typer.main.get_command(cli.app))  # typer makes it anew for every call
     for owner, name in (
         (evaluate.ProxyEvaluator, "__call__"), (pynas, "score"), (Trainer, "train"), (bench, "measure"),
         (language_training, "train_language_model"), (embedding.Arch2Vec, "train"),

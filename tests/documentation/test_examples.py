@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from pages import PAGES, Block, blocks
+
+from tests.preloaded import Preloaded, preloaded
 
 # Asked of some examples beside running, in their own namespace: `output` is what they printed, `again()`
 # what they print when they are run once more.
@@ -63,7 +63,7 @@ def again():
     return output.getvalue()
 
 failed = []
-for block in json.load(sys.stdin):
+for block in json.load(open("work.json")):
     os.chdir(block["folder"])
     output = io.StringIO()
     try:
@@ -105,7 +105,13 @@ def prepare(page: str, folder: Path) -> None:
     tables.convert(source, folder / "nats-tss.npz")
 
 
-def run(page: str, slow: bool, folder: Path) -> None:
+@pytest.fixture(scope="module")
+def python() -> Iterator[Preloaded]:
+    with preloaded() as process:
+        yield process
+
+
+def run(page: str, slow: bool, folder: Path, python: Preloaded) -> None:
     """All examples of a page, each in a namespace and a folder of its own, in one process."""
     work = []
     for block in EXAMPLES:
@@ -115,28 +121,22 @@ def run(page: str, slow: bool, folder: Path) -> None:
             prepare(page, own)
             (own / "block.py").write_text(block.text, encoding="utf-8")
             work.append({"folder": str(own), "name": f"{page}:{block.line}", "check": check_of(block)})
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(folder / "cache")}
-    result = subprocess.run(
-        [sys.executable, "-W", "error", "-c", RUNNER],
-        input=json.dumps(work),
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
+    (folder / "work.json").write_text(json.dumps(work), encoding="utf-8")
+    (folder / "runner.py").write_text(RUNNER, encoding="utf-8")
+    result = python.run(folder / "runner.py", folder, {"XDG_CACHE_HOME": str(folder / "cache")}, seconds=900)
     assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", pages_of(slow=False))
-def test_examples_run_as_pasted(page: str, tmp_path: Path) -> None:
-    run(page, False, tmp_path)
+def test_examples_run_as_pasted(page: str, tmp_path: Path, python: Preloaded) -> None:
+    run(page, False, tmp_path, python)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("page", pages_of(slow=True))
-def test_slow_examples_run_as_pasted(page: str, tmp_path: Path) -> None:
-    run(page, True, tmp_path)
+def test_slow_examples_run_as_pasted(page: str, tmp_path: Path, python: Preloaded) -> None:
+    run(page, True, tmp_path, python)
 
 
 def test_every_check_belongs_to_one_example() -> None:

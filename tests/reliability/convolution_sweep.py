@@ -21,6 +21,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,11 @@ def shapes(only_1x1: bool = False) -> Iterator[Shape]:
                     yield Shape(*geometry, layout, dtype)
 
 
+@cache
+def _all_shapes(only_1x1: bool) -> tuple[Shape, ...]:
+    return tuple(shapes(only_1x1))
+
+
 def _groups(before: int, after: int) -> set[int]:
     """One, two where they divide, and depthwise."""
     return {1, before if before == after else 1, 2 if before % 2 == after % 2 == 0 else 1}
@@ -80,12 +86,13 @@ def _groups(before: int, after: int) -> set[int]:
 
 def chosen(count: int, seed: int, only_1x1: bool = False) -> list[Shape]:
     """``count`` of them at random; all that are strided 1x1 and narrow come first."""
-    everything = list(shapes(only_1x1))
+    everything = list(_all_shapes(only_1x1))
     random.Random(seed).shuffle(everything)
     narrow = [s for s in everything if s.kernel == 1 and s.stride > 1 and s.channels < 16 and s.groups == 1]
     narrow = narrow[: max(count // 4, 1)]
     known = set(narrow)
-    return narrow + [s for s in everything if s not in known][: max(0, count - len(narrow))]
+    others = (s for s in everything if s not in known)
+    return narrow + list(itertools.islice(others, max(0, count - len(narrow))))
 
 
 def build_guard(folder: Path) -> Path:

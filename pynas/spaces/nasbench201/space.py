@@ -32,6 +32,10 @@ _SIZE: Final = len(OPERATIONS) ** len(EDGES)
 # generator.
 _SHUFFLE_SEED: Final = 88
 _TOKEN: Final = re.compile(r"([^|~+]*)(~?)([^|~+]*)")
+_OFFICIAL: Final = re.compile(
+    r"\|@~0\|\+\|@~0\|@~1\|\+\|@~0\|@~1\|@~2\|".replace("@", f"({'|'.join(OPERATIONS)})")
+)
+_DECISIONS: Final = {operation: decision for decision, operation in enumerate(OPERATIONS)}
 
 
 class NASBench201(SearchSpace):
@@ -99,6 +103,9 @@ class NASBench201(SearchSpace):
         Surrounding blanks are ignored; :func:`pynas.spaces.nasbench201.notations.read` says what is read.
         """
         text = text.strip()
+        official = _OFFICIAL.fullmatch(text)
+        if official is not None:  # tables have thousands; what follows says what is wrong with other texts
+            return Architecture(self.name, tuple(_DECISIONS[operation] for operation in official.groups()))
         edges = notations.read(text)
         if edges is not None:
             return Architecture(self.name, tuple(OPERATIONS.index(edges[edge]) for edge in EDGES))
