@@ -28,10 +28,10 @@ for name, constraints in {"no limit": {}, f"below {limit:.2f} ms": {"latency": l
         "evolution",
         objectives=["zico", "-latency"],
         constraints=constraints,
-        budget=20,
+        budget=12,
         evaluator=evaluator,
         hardware=[table],
-        strategy_options={"population_size": 10, "sample_size": 5},
+        strategy_options={"population_size": 6, "sample_size": 3},
     )
     print(f"{name}: {len(result.pareto)} of {len(result.trials)} networks are on the front")
     best = max(result.pareto, key=lambda trial: trial.evaluation.scores["zico"])
