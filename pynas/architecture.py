@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pynas._io import strict_json
 from pynas._io.files import shortened
 
+_INTEGERS = frozenset((int,))
+
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
@@ -26,7 +28,8 @@ class Architecture:
 
     def __post_init__(self) -> None:
         # Lists and numpy integers would break hashing and JSON far from the place that made them.
-        object.__setattr__(self, "decisions", tuple(int(d) for d in self.decisions))
+        if type(self.decisions) is not tuple or not _INTEGERS.issuperset(map(type, self.decisions)):
+            object.__setattr__(self, "decisions", tuple(int(d) for d in self.decisions))
 
     @property
     def plain(self) -> Architecture:

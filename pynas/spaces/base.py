@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import operator
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -103,14 +104,16 @@ class SearchSpace(Noted, ABC):
             raise UserError(
                 f"arch: expected an architecture of space {self.name!r}, got one of {arch.space!r}"
             )
-        if len(decisions) != len(self.num_choices):
-            expected = counted(len(self.num_choices), "decision")
+        num_choices = self.num_choices
+        if len(decisions) != len(num_choices):
+            expected = counted(len(num_choices), "decision")
             raise UserError(f"arch: {self.name} has {expected}, got {len(decisions)}")
-        for i, (decision, choices) in enumerate(zip(decisions, self.num_choices, strict=True)):
-            if not 0 <= decision < choices:
-                raise UserError(
-                    f"arch: decision {i} of {self.name} must be in 0..{choices - 1}, got {decision}"
-                )
+        if not all(map(operator.lt, decisions, num_choices)) or min(decisions, default=0) < 0:
+            for i, (decision, choices) in enumerate(zip(decisions, num_choices, strict=True)):
+                if not 0 <= decision < choices:
+                    raise UserError(
+                        f"arch: decision {i} of {self.name} must be in 0..{choices - 1}, got {decision}"
+                    )
         if not self.is_valid(decisions):
             raise UserError(f"arch: decisions {list(decisions)} break the constraints of {self.name}")
         return decisions
@@ -158,8 +161,9 @@ class SearchSpace(Noted, ABC):
 
     def sample(self, rng: random.Random) -> Architecture:
         """Draw uniformly from the space."""
+        num_choices = self.num_choices
         for _ in range(_MAX_DRAWS):
-            decisions = tuple([rng.randrange(choices) for choices in self.num_choices])
+            decisions = tuple([rng.randrange(choices) for choices in num_choices])
             if self.is_valid(decisions):
                 return Architecture(self.name, decisions)
         raise RuntimeError(f"{self.name}: no valid architecture in {_MAX_DRAWS} draws; override sample()")
@@ -167,13 +171,14 @@ class SearchSpace(Noted, ABC):
     def mutate(self, arch: Architecture, rng: random.Random) -> Architecture:
         """Change exactly one decision, drawn uniformly, to another of its choices."""
         decisions = self.check(arch)
-        mutable = [i for i, choices in enumerate(self.num_choices) if choices > 1]
+        num_choices = self.num_choices
+        mutable = [i for i, choices in enumerate(num_choices) if choices > 1]
         if not mutable:
             raise UserError(f"{self.name} has a single architecture: there is nothing to mutate")
         for _ in range(_MAX_DRAWS):
             i = rng.choice(mutable)
             # Skipping over the present choice keeps the other choices equally likely.
-            choice = rng.randrange(self.num_choices[i] - 1)
+            choice = rng.randrange(num_choices[i] - 1)
             choice += choice >= decisions[i]
             mutant = (*decisions[:i], choice, *decisions[i + 1 :])
             if self.is_valid(mutant):

@@ -135,7 +135,7 @@ def check_impossible_constraint(make: Make) -> None:
 
 def check_impossible_constraint_in_a_large_space(make: Make) -> None:
     """The same where the space is too large to enumerate."""
-    strategy = make(ToySpace(length=40, choices=6), seed=0, feasible=lambda architecture: False)
+    strategy = make(ToySpace(length=20, choices=6), seed=0, feasible=lambda architecture: False)
     _expect(Infeasible, strategy.ask)
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 OPERATIONS: Final = counts.OPERATIONS
 NODES: Final = 4
 PAIRS: Final = tuple(tuple(itertools.combinations(range(2 + node), 2)) for node in range(NODES))
+_NUM_CHOICES: Final = tuple(n for pairs in PAIRS for n in (len(pairs), len(OPERATIONS), len(OPERATIONS))) * 2
 """The two sources of a node: 0 and 1 are the cell's inputs, 2 the first node."""
 
 NETWORKS: Final = {"search": (16, 8), "cifar": (36, 20), "imagenet": (48, 14)}
@@ -111,7 +112,7 @@ class DARTSCNN(SearchSpace):
     @property
     def num_choices(self) -> tuple[int, ...]:
         """For each of the four nodes of both cells: 1, 3, 6 or 10 pairs of sources, 7 and 7 operations."""
-        return tuple(n for pairs in PAIRS for n in (len(pairs), len(OPERATIONS), len(OPERATIONS))) * 2
+        return _NUM_CHOICES
 
     # ---- identity and notation -------------------------------------------------------------------
 

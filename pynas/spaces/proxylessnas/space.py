@@ -112,6 +112,7 @@ class ProxylessNAS(SearchSpace):
         self.stem_channels = stem_channels
         self.first_channels = first_channels
         self.last_channels = last_channels
+        self._num_choices = tuple(len(OPERATIONS) - (not place.keeps_shape) for place in self.places())
 
     def places(self) -> tuple[Place, ...]:
         """The places of the 21 blocks."""
@@ -126,7 +127,7 @@ class ProxylessNAS(SearchSpace):
     @property
     def num_choices(self) -> tuple[int, ...]:
         """Six, or seven if the block keeps the shape."""
-        return tuple(len(OPERATIONS) - (not place.keeps_shape) for place in self.places())
+        return self._num_choices
 
     def canonical(self, arch: Architecture) -> Architecture:
         """``arch`` with the ``Zero`` of each run of blocks of one shape moved to its end."""
