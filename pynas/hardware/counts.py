@@ -68,7 +68,7 @@ def macs_by_operator(model: nn.Module, inputs: Any) -> dict[str, int]:
 
 
 def _counted(model: nn.Module, inputs: Any, *, differentiable: bool) -> dict[Any, int]:
-    """Twice the multiply-adds; if so asked, with a history of all tensors, which shows what is not counted."""
+    """Twice the multiply-adds; if so asked, with a history of all tensors: it shows what is not counted."""
     with preserved(model), torch.inference_mode(False), torch.set_grad_enabled(differentiable):
         model.eval()
         for p in model.parameters():
