@@ -355,6 +355,7 @@ def main() -> None:
             found.setdefault("trials_of_the_first", trials[0])
             found["seeds"].append(row)
             found["summary"] = summary(name, found["seeds"])
+        record["setting"]["seeds"] = seed + 1  # that the record has
         record["processor_minutes"] = round(earlier + (time.process_time() - begun) / 60, 1)
         write(given.record, record)
 

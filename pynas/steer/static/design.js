@@ -67,7 +67,7 @@ function alternative(block, l, a, only) {
       h("summary", {}, titled(palette, block)),
       properties(palette, block, key, (edit) => change((to) => edit(at(to)[a])))),
     h("div", { class: "tools" },
-      tool("⧉", `Duplicate ${of}`, `${key}:copy`, () => change((to) => at(to).splice(a + 1, 0, clone(block)))),
+      tool("Copy", `Duplicate ${of}`, `${key}:copy`, () => change((to) => at(to).splice(a + 1, 0, clone(block)))),
       tool("×", `Remove ${of}`, `${key}:remove`, () => change((to) => at(to).splice(a, 1)), only)),
   );
 }
@@ -86,7 +86,7 @@ function layer(given, l, total) {
     h("div", { class: "tools" }, label,
       tool("↑", `Move ${of} up`, `${l}:up`, () => change((to) => shift(to.layers, l, -1)), l === 0),
       tool("↓", `Move ${of} down`, `${l}:down`, () => change((to) => shift(to.layers, l, 1)), l === total - 1),
-      tool("⧉", `Duplicate ${of}`, `${l}:copy`, () => change((to) => to.layers.splice(l + 1, 0, clone(given)))),
+      tool("Copy", `Duplicate ${of}`, `${l}:copy`, () => change((to) => to.layers.splice(l + 1, 0, clone(given)))),
       tool("×", `Remove ${of}`, `${l}:remove`, () => change((to) => to.layers.splice(l, 1)), total === 1)),
     h("ul", { class: "alternatives" }, given.alternatives.map((block, a) => alternative(block, l, a, given.alternatives.length === 1))),
     add, h("div", { class: "problems" }),
