@@ -129,6 +129,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 EVERYTHING = list(walk(cli.app))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", sorted({command for command, *_ in EVERYTHING}))
 def test_every_option_refuses_bad_values(run_pynas: Run, folder: Path, command: str) -> None:
     wrong = []

@@ -50,6 +50,7 @@ def test_help_names_every_command_and_shows_examples(run: Any) -> None:
         assert "--json" in text
 
 
+@pytest.mark.slow
 def test_every_example_is_a_line_of_its_own(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The examples in the source are lines of the help, however narrow the terminal."""
     monkeypatch.setenv("COLUMNS", "60")
@@ -85,6 +86,7 @@ def test_info_commands_print_text_and_json(run: Any, command: str) -> None:
     assert json.loads(out)
 
 
+@pytest.mark.slow
 def test_search_store_resume_and_report(run: Any, tmp_path: Path, table: Path) -> None:
     store, page = tmp_path / "runs.db", tmp_path / "report.html"
     common = ("--strategy", "random", "--batch", 8, "--table", f"npz:{table}", "--store", store, "--json")
@@ -298,6 +300,7 @@ def test_rank_says_why_a_column_is_empty(run: Any, table: Path) -> None:
     assert "-: params, flops have scores for 1 in the top 5 %, and a correlation needs 3" in out
 
 
+@pytest.mark.slow
 def test_a_table_in_index_order_needs_no_strings(run: Any, tmp_path: Path, table: Path) -> None:
     space = pynas.spaces.get("nasbench201")
     named = pynas.tables.load(f"npz:{table}", space)
@@ -316,6 +319,7 @@ def test_a_table_in_index_order_needs_no_strings(run: Any, tmp_path: Path, table
     assert "15,625" in err or "15625" in err
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_what_was_kept_and_how_to_go_on(
     run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -142,6 +142,7 @@ def test_deployed_forms(to: str, tmp_path: Path) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_search_result_and_its_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from pynas.cli import app
 

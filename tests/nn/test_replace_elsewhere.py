@@ -129,6 +129,7 @@ def test_channels_grow(stride: int) -> None:
         torch.testing.assert_close(fused.state_dict()[name], tensor, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["partial", "choice", "primitives"])
 def test_copies_and_pickles_are_fused_too(name: str) -> None:
     style = STYLES[name]

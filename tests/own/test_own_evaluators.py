@@ -32,6 +32,7 @@ def search(evaluator: Any, objectives: Any = ("quality",), **more: Any) -> Any:
     return pynas.search(TOY, "random", list(objectives), evaluator=evaluator, budget=8, seed=1, **more)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_what_is_raised_is_kept_with_its_traceback(tmp_path: Path, workers: int) -> None:
     result = search(fragile, store=tmp_path / "runs.db", workers=workers)

@@ -46,6 +46,7 @@ def nasbench_run():
     )
 
 
+@pytest.mark.slow
 def test_search_report(tmp_path, nasbench_run):
     result = nasbench_run
     path = write_search_report(tmp_path / "report.html", result.run, result.trials)
@@ -246,6 +247,7 @@ def test_ranking_report(tmp_path):
     assert "tablemade up" in page.text
 
 
+@pytest.mark.slow
 def test_figures_are_valid_plotly(tmp_path, nasbench_run):
     page = Page(write_search_report(tmp_path / "report.html", nasbench_run.run, nasbench_run.trials))
     for figure in page.figures:
@@ -351,6 +353,7 @@ def test_the_library_is_written_once_for_a_folder(tmp_path):
     check_loads_nothing(Page(single), inline=True)
 
 
+@pytest.mark.slow
 def test_importance_finds_the_decision_that_rules():
     rng = np.random.default_rng(0)
     decisions = rng.integers(0, 4, (150, 5))
@@ -371,6 +374,7 @@ def test_an_operation_has_one_colour_everywhere():
     assert colour_of("mine") in beside
 
 
+@pytest.mark.slow
 def test_many_trials_make_a_small_page(tmp_path):
     """Each architecture is there once, in few bytes."""
     space, rng = spaces.get("nasbench201"), random.Random(0)

@@ -181,6 +181,7 @@ def test_text_names_the_blocks() -> None:
         space.parse("conv|vgh|conv")
 
 
+@pytest.mark.slow
 def test_labels_tell_all_blocks_apart() -> None:
     blocks = set()
     for kind in KINDS.values():
@@ -209,6 +210,7 @@ def blocks(draw: st.DrawFn) -> Block:
     return Block(kind.name, **values)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None, derandomize=True, database=None)
 @given(blocks(), st.integers(1, 9), st.integers(7, 24))
 def test_plans_are_what_torch_counts(made: Block, channels: int, size: int) -> None:

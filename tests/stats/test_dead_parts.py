@@ -88,6 +88,7 @@ CELLS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "batch_norm"), [*((name, "batch") for name in CELLS), ("two dead ones", "group")]
 )

@@ -196,6 +196,7 @@ class Steerer(RuleBasedStateMachine):
         self.folder.cleanup()
 
 
+@pytest.mark.slow
 def test_anything_at_any_time_is_repeated_by_a_replay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pynas.steer._admission._SAMPLES", 200)  # drawn before a constraint is refused
     monkeypatch.setattr("pynas.steer._admission._LISTED", 0)

@@ -81,6 +81,7 @@ def events(raw: bytearray) -> list[tuple[int, str, Any]]:
     return found
 
 
+@pytest.mark.slow
 def test_twenty_pages_see_all_while_one_reads_nothing(page: Page) -> None:
     streams = [follow(page) for _ in range(PAGES)]
     stalled = follow(page, room=4096)

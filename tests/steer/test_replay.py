@@ -31,6 +31,7 @@ def test_the_same_actions_give_the_same_trials(strategy: str) -> None:
     assert outcome(again) == outcome(first)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", [1, 5, 6, 12, 13, 21, 26, 31, 34])
 def test_a_search_left_at_any_moment_goes_on_as_it_was(moment: int, tmp_path: Path) -> None:
     whole = steered()

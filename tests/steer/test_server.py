@@ -98,6 +98,7 @@ def test_a_secret_for_a_browser_opens_the_page_once(steering: Steering) -> None:
     assert page.get("/api/state", headers={"authorization": "Bearer first"}).status_code == 401
 
 
+@pytest.mark.slow
 def test_strangers_do_not_shut_out_the_analyst(steering: Steering) -> None:
     """Any page that is open in the browser can send requests here, though without the cookie."""
     page = client(steering, known=False)
@@ -151,6 +152,7 @@ def test_bodies_and_methods_are_limited(page: TestClient) -> None:
     assert page.get("/api/events", params={"since": "1e3"}).status_code == 400
 
 
+@pytest.mark.slow
 def test_too_many_are_told_to_wait(steering: Steering, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr(_security, "time", SimpleNamespace(monotonic=lambda: now[0]))

@@ -28,6 +28,7 @@ def mixture(network: Supernet) -> tuple[Tensor, ...]:
     return tuple(w.detach().requires_grad_() for w in hard)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [lambda: NASBench201Supernet(4, 1, 5), lambda: DARTSSupernet(4, 3, 5)])
 def test_undrawn_candidates_have_the_gradient_of_gdas_code(make: Callable[[], Supernet]) -> None:
     """In ``sum(w_k op_k(x) if k is drawn else w_k)`` it is the sum of the gradient of the edge's output."""

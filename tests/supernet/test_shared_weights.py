@@ -85,6 +85,7 @@ def test_segments_run_all_that_trains(model: SharedWeights) -> None:
             assert id(parameter) in ran, name
 
 
+@pytest.mark.slow
 def test_a_new_classifier(model: SharedWeights) -> None:
     before = {name: t.clone() for name, t in model.state_dict().items()}
     torch.manual_seed(0)

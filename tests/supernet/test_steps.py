@@ -59,6 +59,7 @@ def test_steps_are_those_of_the_whole_training(tmp_path: Path, one_thread: None)
     assert all(map(torch.equal, weights(whole), weights(stepped)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("taken", [0, 3, 4, 6, 9])
 def test_a_closed_training_resumes(taken: int, tmp_path: Path, one_thread: None) -> None:
     whole, first, second = model(), model(), model()

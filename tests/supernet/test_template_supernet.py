@@ -73,6 +73,7 @@ def images(model: TemplateSupernet, seed: int = 0, count: int = 4) -> torch.Tens
     return torch.randn(count, 3, size, size, generator=generator, dtype=torch.float64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DESIGNS)
 def test_a_path_is_the_network_alone(name: str) -> None:
     model = supernet(name)
@@ -173,6 +174,7 @@ def test_equal_alternatives_share_their_weights() -> None:
     assert model.network(x, nothing).shape == (4, 5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["uniform", "fair", "softmax", "gumbel_hard"])
 def test_training_learns(method: str) -> None:
     """Two classes that are told apart by their mean."""
