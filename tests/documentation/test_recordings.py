@@ -39,7 +39,13 @@ def run(words: list[str], run_pynas: Callable[..., Any], monkeypatch: pytest.Mon
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
-@pytest.mark.parametrize("job", recordings.JOBS, ids=[job.files[0] for job in recordings.JOBS])
+@pytest.mark.parametrize(
+    "job",
+    [  # the longest is for `make evidence`
+        pytest.param(job, id=job.files[0], marks=[pytest.mark.long] if len(job.commands) > 5 else [])
+        for job in recordings.JOBS
+    ],
+)
 def test_the_commands_work(
     job: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_pynas: Callable[..., Any]
 ) -> None:
