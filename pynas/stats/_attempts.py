@@ -64,6 +64,7 @@ class Attempts:
     late: frozenset[str] = frozenset()
     plan: Plan | None = None
     looked: bool = False
+    key: Hashable = None
     parameters: dict[str, torch.Tensor] = field(init=False)
     trainable: dict[int, str] = field(init=False)
 
@@ -82,8 +83,13 @@ class Attempts:
     def collect(self) -> Statistics:
         """The statistics; passes begin again when one of them needs to know more."""
         whole = False
-        if type(self.model) in _PARTLY and worth_while(self.taken, self.batch // self.passes, self.model):
-            self._look()
+        if (
+            type(self.model) in _PARTLY
+            and worth_while(self.taken, self.batch // self.passes, self.model)
+            and not self._remembers()
+        ):
+            with self._around():
+                self._look()
         if self.taken and (self.fallback or type(self.model) in _UNUSUAL):
             whole = self._whole_enough()
             if not whole:
@@ -93,8 +99,6 @@ class Attempts:
                 if whole:
                     return self._whole()
                 return self._attempt()
-            except ZeroSeenError:
-                self._look()
             except NeedsScoutError:
                 if not type(self.model).__module__.startswith("torch."):  # nn.Sequential says nothing
                     _UNUSUAL.add(type(self.model))
@@ -123,38 +127,47 @@ class Attempts:
                 raise UnsupportedLayerError(self.model, [Problem(n, UNSEEN) for n in error.names]) from None
 
     def _attempt(self) -> Statistics:
-        """The passes; again with nothing skipped where something goes wrong with dead parts skipped."""
-        try:
-            with self._around():
-                return self._passes()
-        except (MemoryError, LateWeightError):
-            raise
-        except Exception:
-            if self.plan is None:
+        """The passes; again with dead parts skipped once one is seen, and with nothing if that goes wrong."""
+        while True:
+            try:
+                with self._around():
+                    try:
+                        return self._passes()
+                    except ZeroSeenError:
+                        pass
+                    # The model is as the pass left it: which calls it makes does not depend on that, or
+                    # passes find out.
+                    if not self._remembers():
+                        self._look()
+            except (MemoryError, LateWeightError):
                 raise
-            self.plan = None
-        with self._around():
-            return self._passes()
+            except Exception:
+                if self.plan is None:
+                    raise
+                self.plan = None
+
+    def _remembers(self) -> bool:
+        """Whether the dead parts of a model of equal structure are known; then they are this one's."""
+        self.looked = True
+        structure = structure_of(self.model, self.inputs, self.training)
+        self.key = None if structure is None else (structure, self.fallback, self.training, self._asked())
+        self.plan = _PLANS.get(self.key)
+        return self.key in _PLANS
 
     def _look(self) -> None:
-        """Find dead parts, once for models of equal structure."""
-        self.looked = True
-        structure = structure_of(self.model, self.inputs)
-        key = None if structure is None else (structure, self.fallback, self.training, self._asked())
-        if key in _PLANS:
-            self.plan = _PLANS[key]
-            return
+        """Find dead parts."""
         values: Values = {type(s): {} for s in self.needs}
+        if self.seed is not None:
+            seed_generators(self.seed)
         try:
-            with self._around():
-                few = writable(cut(self.inputs, 0, SAMPLES))
-                self.plan = find(self._recorder(values, SAMPLES, "batch", CallRecorder), few)
+            few = writable(cut(self.inputs, 0, SAMPLES))
+            self.plan = find(lambda: self._recorder(values, SAMPLES, "batch", CallRecorder), few)
         except MemoryError:
             raise
         except Exception:  # what is wrong, the whole batch says
             return
-        if key is not None:
-            _PLANS[key] = self.plan
+        if self.key is not None:
+            _PLANS[self.key] = self.plan
             if len(_PLANS) > REMEMBERED:
                 _PLANS.pop(next(iter(_PLANS)))
 

@@ -139,15 +139,27 @@ def by_zero(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
 
 
 class Looking:
-    """Notes calls, and what each reads, in a pass of two samples."""
+    """Notes calls, and what each reads, in a pass of two samples.
 
-    def __init__(self) -> None:
+    Args:
+        watches_random: Whether to see which calls draw random numbers, and not only whether one does.
+    """
+
+    def __init__(self, *, watches_random: bool) -> None:
         self._steps: list[Step] = []
         self._made: dict[int, int] = {}  # by which call a tensor was made or last written
         self._kept: list[Any] = []  # or others could take an identity
         self._outputs: dict[int, list[Tensor]] = {}
         self._open: list[int] = []
         self._hidden = False  # whether something came from where nobody saw it being made
+        self._random = torch.default_generator.get_state()
+        self._watches_random = watches_random
+
+    @property
+    def drew(self) -> bool:
+        """Whether random numbers were drawn since this was asked last."""
+        before, self._random = self._random, torch.default_generator.get_state()
+        return not torch.equal(before, self._random)
 
     def through(
         self,
@@ -157,15 +169,18 @@ class Looking:
         kwargs: Mapping[str, Any],
     ) -> Any:
         """Run a call, and note it."""
-        n, traits = len(self._steps), traits_of(func)
+        n, traits, made = len(self._steps), traits_of(func), self._made
         step = Step(traits.name, self._open[-1] if self._open else -1)
         self._steps.append(step)
         tensors = tensors_of(args, kwargs)
-        step.reads = {self._made[id(t)] for t in tensors if id(t) in self._made}
-        self._hidden = self._hidden or any(
-            t.requires_grad and id(t) not in self._made and id(t) not in recorder.own for t in tensors
-        )
-        versions, random = [t._version for t in tensors], torch.default_generator.get_state()
+        for t in tensors:
+            known = made.get(id(t))
+            if known is not None:
+                step.reads.add(known)
+            elif t.requires_grad and id(t) not in recorder.own:
+                self._hidden = True
+        versions = [t._version for t in tensors]
+        random = torch.default_generator.get_state() if self._watches_random else None
         counted, uses = recorder._calls, len(recorder.collector.noted or ())
         self._open.append(n)
         try:
@@ -173,36 +188,45 @@ class Looking:
         finally:
             self._open.pop()
         step.inside, step.counted = len(self._steps) - n - 1, recorder._calls - counted
-        used = (recorder.collector.noted or [])[uses:]
-        names = recorder.collector.names
-        known = all(p is None or id(p) in names for use in used for p in use[1:3])  # none is computed
-        step.uses = [(what, names.get(id(w)), names.get(id(b)), m) for what, w, b, m in used] if known else []
-        step.sources = frozenset(
-            recorder.own[i] for use in used for p in use[1:3] if p is not None for i in recorder.comes_from(p)
-        )
-        step.given = _given(recorder, args, kwargs, tensors)
-        known = known and {name for use in step.uses for name in use[1:3]} <= {None, *step.given[0]}
-        outputs = tensors_of((result,), {})
+        outputs = [result] if isinstance(result, Tensor) else tensors_of((result,), {})
         self._kept.append(tensors)
         self._outputs[n] = outputs
-        plain = isinstance(result, Tensor) or (type(result) in (tuple, list) and len(outputs) == len(result))
-        still = versions == [t._version for t in tensors] and not any(
-            y is t for y in outputs for t in tensors
-        )
-        drawn = not torch.equal(random, torch.default_generator.get_state())
-        given = any(isinstance(a, torch.Generator) for a in (*args, *kwargs.values()))
-        if known and plain and outputs and still and not drawn and not given and not asks_about(func):
-            step.single = isinstance(result, Tensor)
-            step.outputs = _described(recorder, outputs)
-        step.cuts = step.outputs is not None and traits.name in PRODUCTS and by_zero(args, kwargs)
-        if not outputs and traits.name in HARMLESS:
+        if outputs and not asks_about(func):
+            step.given = _given(recorder, args, kwargs, tensors)
+            uses_known = self._note_uses(recorder, step, (recorder.collector.noted or [])[uses:])
+            plain = isinstance(result, Tensor) or (
+                type(result) in (tuple, list) and len(outputs) == len(result)
+            )
+            still = versions == [t._version for t in tensors] and {id(t) for t in tensors}.isdisjoint(
+                map(id, outputs)
+            )
+            draws = random is not None and not torch.equal(random, torch.default_generator.get_state())
+            draws = draws or any(isinstance(a, torch.Generator) for a in (*args, *kwargs.values()))
+            if uses_known and plain and still and not draws:
+                step.single = isinstance(result, Tensor)
+                step.outputs = _described(recorder, outputs)
+            step.cuts = step.outputs is not None and traits.name in PRODUCTS and by_zero(args, kwargs)
+        elif not outputs and traits.name in HARMLESS:
             step.outputs = []
         for y in outputs:
-            if not n < self._made.get(id(y), -1):
-                self._made[id(y)] = n
+            if not n < made.get(id(y), -1):
+                made[id(y)] = n
                 if step.inside:  # made by the rule of this call from what was made inside
-                    step.reads |= set(range(n + 1, len(self._steps)))
+                    step.reads.update(range(n + 1, len(self._steps)))
         return result
+
+    @staticmethod
+    def _note_uses(recorder: CallRecorder, step: Step, used: Sequence[Any]) -> bool:
+        """Note the parameters that a call uses; whether they are all known, and its own arguments."""
+        if not used:
+            return True
+        names = recorder.collector.names
+        given = [p for use in used for p in use[1:3] if p is not None]
+        step.sources = frozenset(recorder.own[i] for p in given for i in recorder.comes_from(p))
+        if not all(id(p) in names for p in given):
+            return False  # one is computed
+        step.uses = [(what, names.get(id(w)), names.get(id(b)), m) for what, w, b, m in used]
+        return {names[id(p)] for p in given} <= set(step.given[0])
 
     def plan(self, outputs: Sequence[Tensor]) -> Plan | None:
         """The plan for a network that puts these out; None where nothing is dead."""
@@ -357,14 +381,23 @@ def _zeros(
     return y
 
 
-def find(recorder: CallRecorder, inputs: Any) -> Plan | None:
-    """The dead parts of a network in a pass that this recorder follows; None where there are none."""
-    recorder.parts, recorder.collector.noted = Looking(), []
-    looking = recorder.parts
+def find(recorder: Callable[[], CallRecorder], inputs: Any) -> Plan | None:
+    """The dead parts of a network in a pass that such a recorder follows; None where there are none."""
+    before = torch.default_generator.get_state()
+    found, drew = _looked(recorder(), inputs, Looking(watches_random=False))
+    if found is None or not drew:
+        return found
+    torch.default_generator.set_state(before)
+    return _looked(recorder(), inputs, Looking(watches_random=True))[0]
+
+
+def _looked(recorder: CallRecorder, inputs: Any, looking: Looking) -> tuple[Plan | None, bool]:
+    """The plan, and whether anything drew random numbers."""
+    recorder.parts, recorder.collector.noted = looking, []
     for x in leaves(inputs):
         recorder.marks.sample(x, Layout(0))
     with recorder:
         outputs = call_model(recorder.model, inputs)
     if recorder.problems or recorder.marks.has_copies:
-        return None
-    return looking.plan(leaves(outputs))
+        return None, False
+    return looking.plan(leaves(outputs)), looking.drew

@@ -93,11 +93,20 @@ class NeedsScoutError(Exception):
     """Where the samples are has to be measured before this pass can go on."""
 
 
+TENSORS = frozenset({Tensor, torch.nn.Parameter})
+PLAIN = frozenset({int, float, bool, str, type(None), slice, torch.dtype, torch.Size})
+
+
 def tensors_of(args: Iterable[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
     """The tensors among arguments, and in their lists and tuples."""
     found: list[Tensor] = []
     for value in (*args, *kwargs.values()) if kwargs else args:
-        if isinstance(value, Tensor):
+        kind = type(value)
+        if kind in TENSORS:
+            found.append(value)
+        elif kind in PLAIN:  # most: whether it is some tensor takes Python ten times as long
+            continue
+        elif isinstance(value, Tensor):
             found.append(value)
         elif isinstance(value, list | tuple):
             found.extend(tensors_of(value, {}))

@@ -17,9 +17,10 @@ class _UnknownError(Exception):
     """An attribute that nothing is known about."""
 
 
-def structure_of(model: nn.Module, inputs: Any) -> Hashable:
+def structure_of(model: nn.Module, inputs: Any, training: bool | None = None) -> Hashable:
     """A value that two models share only if they are made of the same classes, sizes and settings.
 
+    ``training`` is the mode that all modules are or will be put into; None for those that they are in.
     Of the inputs it holds all but the number of samples. None where a module holds objects of other kinds
     than modules, tensors and plain values, which may decide what its forward does.
     """
@@ -28,7 +29,7 @@ def structure_of(model: nn.Module, inputs: Any) -> Hashable:
     leaves, spec = pytree.tree_flatten(inputs)
     try:
         modules = tuple(
-            (name, *_module(module)) for name, module in model.named_modules(remove_duplicate=False)
+            (name, *_module(module, training)) for name, module in model.named_modules(remove_duplicate=False)
         )
         shapes = tuple((t.shape[1:], t.dtype) if isinstance(t, Tensor) else _plain(t) for t in leaves)
     except _UnknownError:
@@ -36,7 +37,7 @@ def structure_of(model: nn.Module, inputs: Any) -> Hashable:
     return modules, shapes, spec
 
 
-def _module(module: nn.Module) -> tuple[Any, ...]:
+def _module(module: nn.Module, training: bool | None) -> tuple[Any, ...]:
     own = vars(module)
     tensors = tuple(
         (key, None if t is None else (t.shape, t.dtype, t.stride(), t.requires_grad))
@@ -47,10 +48,10 @@ def _module(module: nn.Module) -> tuple[Any, ...]:
         (key, id(child) if child is None else type(child)) for key, child in module._modules.items()
     )
     rest = tuple((key, _plain(value)) for key, value in own.items() if key not in _OWN)
-    return type(module), tensors, names, rest
+    return type(module), tensors, names, rest, module.training if training is None else training
 
 
-_OWN = frozenset(vars(nn.Module())) - {"training"}
+_OWN = frozenset(vars(nn.Module()))
 
 
 def _plain(value: Any) -> Hashable:
