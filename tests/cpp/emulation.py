@@ -104,7 +104,19 @@ class _Object:
         self.target = BUILD / f"{source.stem}-{flavour}.o"
         self._read = self.target.with_suffix(".d")
         self._digest = self.target.with_suffix(".digest")
-        self._command = ["g++", *flags, "-MMD", "-MF", str(self._read), "-x", "c++", "-c", str(source)]
+        cached = ["ccache"] if shutil.which("ccache") else []
+        self._command = [
+            *cached,
+            "g++",
+            *flags,
+            "-MMD",
+            "-MF",
+            str(self._read),
+            "-x",
+            "c++",
+            "-c",
+            str(source),
+        ]
         self._command += ["-o", str(self.target)]
 
     def is_current(self) -> bool:
@@ -118,7 +130,10 @@ class _Object:
         """Raises RuntimeError, with the compiler's messages."""
         self._digest.unlink(missing_ok=True)
         start = time.time_ns()
-        done = subprocess.run(self._command, capture_output=True, text=True)
+        in_any_clone = {"CCACHE_BASEDIR": str(ROOT), "CCACHE_NOHASHDIR": "1"}
+        done = subprocess.run(
+            self._command, capture_output=True, text=True, cwd=ROOT, env={**os.environ, **in_any_clone}
+        )
         if done.returncode != 0:
             raise RuntimeError(f"{' '.join(done.args)}\n{done.stderr}")
         files = self._files()
