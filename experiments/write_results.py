@@ -46,9 +46,19 @@ def commands(data: Path) -> list[list[str]]:
     published = ["--published", str(data / "nb201_proxies.npz")]
     cells = ["--matrices", str(data / "nb101_sample15k.npz")]
     small = ["--space", "nasbench101:channels=16", "--sample", "150"]
+    valid = [
+        "--subset",
+        "valid",
+        "--sample",
+        "400",
+        "--proxies",
+        ",".join(proxy_ranking.OF_VALID),
+        *published,
+    ]
     basic = "zico,zico_per_sample,naswot,synflow,jacob_cov,snip,grad_norm,fisher,layers,params,flops"
     return [
         ["proxy_ranking.py", "--images", images, "--table", f"npz:{table}#test200_cifar10", *published],
+        ["proxy_ranking.py", "--images", images, "--table", f"npz:{table}#test200_cifar10", *valid],
         ["proxy_ranking.py", "--images", images, *cells, *small, "--proxies", basic],
         ["search_regret.py", "--table", table],
         ["arch2vec_quality.py", "--only", "nasbench201"],

@@ -5,8 +5,7 @@
 >>> scores = pynas.score(model, inputs, targets, proxies=["zico"])
 >>> result = pynas.search(space, objectives=["zico"], budget=100)
 
-``pynas.score`` and everything else that needs torch is loaded on first use: a strategy, a store or a report
-starts without it.
+``import pynas`` loads nothing of it: each part is loaded when it is first used.
 """
 
 from __future__ import annotations
@@ -14,30 +13,72 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from pynas import _foreign, spaces, strategies, tables
-from pynas._errors import UserError
-from pynas.architecture import Architecture
-from pynas.run import SearchResult, search
-from pynas.trial import Evaluation, Status, Trial
+from pynas import _foreign
 
 if TYPE_CHECKING:
-    from pynas import bench, benchmarks, data, hardware, nn, ops, proxies, stats, steer, testing
+    from pynas import (
+        analysis,
+        bench,
+        benchmarks,
+        data,
+        embedding,
+        export,
+        hardware,
+        lissnas,
+        nn,
+        ops,
+        proxies,
+        ranking,
+        report,
+        spaces,
+        stats,
+        steer,
+        store,
+        strategies,
+        supernet,
+        tables,
+        testing,
+    )
+    from pynas._errors import UserError, UserNotice
+    from pynas.architecture import Architecture
     from pynas.evaluate import ProxyEvaluator, Score, score
+    from pynas.run import SearchResult, search
+    from pynas.trial import Evaluation, Status, Trial
 
 _foreign.warn()
 
 __version__ = "0.1.0"
 
-_LAZY = {"ProxyEvaluator": "pynas.evaluate", "Score": "pynas.evaluate", "score": "pynas.evaluate"}
-_LAZY_MODULES = ("bench", "benchmarks", "data", "nn", "ops", "proxies", "stats", "steer", "testing")
+_OBJECTS = {
+    "Architecture": "pynas.architecture",
+    "Evaluation": "pynas.trial",
+    "ProxyEvaluator": "pynas.evaluate",
+    "Score": "pynas.evaluate",
+    "SearchResult": "pynas.run",
+    "Status": "pynas.trial",
+    "Trial": "pynas.trial",
+    "UserError": "pynas._errors",
+    "UserNotice": "pynas._errors",
+    "score": "pynas.evaluate",
+    "search": "pynas.run",
+}
+
+_UNLISTED = ("architecture", "evaluate", "run", "trial")  # their names are listed without them
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
-    if name in _LAZY_MODULES:
-        return importlib.import_module(f"pynas.{name}")
-    raise AttributeError(f"module 'pynas' has no attribute {name!r}")
+    if name in _OBJECTS:
+        found = getattr(importlib.import_module(_OBJECTS[name]), name)
+    elif name in __all__ or name in _UNLISTED:
+        found = importlib.import_module(f"pynas.{name}")
+    else:
+        raise AttributeError(f"module 'pynas' has no attribute {name!r}")
+    globals()[name] = found  # the next use does not come here
+    return found
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
 
 
 __all__ = [
@@ -49,19 +90,28 @@ __all__ = [
     "Status",
     "Trial",
     "UserError",
+    "UserNotice",
+    "analysis",
     "bench",
     "benchmarks",
     "data",
+    "embedding",
+    "export",
     "hardware",
+    "lissnas",
     "nn",
     "ops",
     "proxies",
+    "ranking",
+    "report",
     "score",
     "search",
     "spaces",
     "stats",
     "steer",
+    "store",
     "strategies",
+    "supernet",
     "tables",
     "testing",
 ]

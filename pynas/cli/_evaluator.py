@@ -6,7 +6,6 @@ import copy
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from pynas import tables
@@ -54,17 +53,11 @@ def prepare(
     space: str,
     proxies: Sequence[str],
     *,
-    images: str | None,
-    image_size: int | None = None,
-    classes: int | None = None,
-    text: Path | None = None,
-    steps: int = 35,
-    batch: int | None,
+    data: specs.DataOptions,
     table: Table | str | None,
     metric: str | None = None,
     dataset: str | None = None,
     precision: str,
-    seed: int,
     threads: int | None,
     workers: int = 1,
 ) -> Setting:
@@ -89,31 +82,17 @@ def prepare(
     known = tables.load(table, chosen, metric, dataset=dataset) if isinstance(table, str) else table
     if not proxies:  # every objective is a cost: nothing needs data
         return Setting(chosen, default_evaluator(chosen, ()), known, {})
-    source = specs.load(
-        chosen,
-        images=images,
-        image_size=image_size,
-        classes=classes,
-        text=text,
-        steps=steps,
-        batch=batch,
-        seed=seed,
-    )
+    source = specs.load(chosen, data)
     evaluator = ProxyEvaluator(
         chosen,
         source.inputs,
         source.targets,
         proxies,
         precision=cast(Any, precision),
-        seed=seed,
+        seed=data.seed,
         num_classes=source.num_classes,
     )
-    read: dict[str, Any] = {"text": str(text), "steps": steps}
-    if text is None:
-        read = {"images": specs.DIGITS if images is None else images}
-        read |= {} if image_size is None else {"image_size": image_size}
-    config = {**read, "batch": len(source.targets)}
-    return Setting(chosen, evaluator, known, config)
+    return Setting(chosen, evaluator, known, {**data.config, "batch": len(source.targets)})
 
 
 def costs_of(
@@ -139,16 +118,18 @@ def with_costs(trials: Sequence[Trial], costs: Costs) -> list[Trial]:
     return completed
 
 
-def known_to(table: Table, space: SearchSpace) -> SearchSpace:
-    """``space``, or a copy that samples uniformly what ``table`` knows if that is only a part of it."""
-    if space.size is not None and len(table) >= space.size:
-        return space
-    rows = sorted(table.values)
+def known_to(table: Table, space: SearchSpace, subset: str | None = None) -> tuple[SearchSpace, int]:
+    """``space``, or a copy that samples uniformly what ``table`` and ``subset`` leave of it; and its size."""
+    if subset is None and space.size is not None and len(table) >= space.size:
+        return space, space.size
 
     def architecture(row: int) -> Architecture:
         return space.from_index(row) if table.rows is None else table.rows.architecture(row)
 
+    rows = sorted(table.values)
+    if subset is not None:
+        rows = [row for row in rows if space.in_subset(architecture(row), subset)]
     part = copy.copy(space)
     vars(part)["sample"] = lambda rng: architecture(rows[rng.randrange(len(rows))])
     vars(part)["all"] = lambda: map(architecture, rows)  # finds the last ones, which samples rarely hit
-    return part
+    return part, len(rows)

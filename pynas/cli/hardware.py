@@ -28,6 +28,9 @@ _MOST_ROWS = 15
 OptionalSpace = Annotated[
     str | None, typer.Option(help="Search space, for a table of published latencies (hw:FILE).")
 ]
+OptionalDataset = Annotated[
+    str | None, typer.Option(help="Data set of the networks, where published latencies have several.")
+]
 
 
 @app.command("build")
@@ -48,6 +51,9 @@ def build(
     channels_last: Annotated[
         bool, typer.Option("--channels-last", help="Use the channels_last memory format.")
     ] = False,
+    runtime: Annotated[
+        str, typer.Option(help="What runs them: torch | onnxruntime (CPU; the 'onnx' extra).")
+    ] = "torch",
     rounds: Annotated[int, typer.Option(help="Time everything in so many rounds.", min=1)] = 7,
     seconds: Annotated[
         float, typer.Option(help="Time for one operator or network in a round.", min=1e-6)
@@ -60,7 +66,9 @@ def build(
 ) -> None:
     """Time each distinct operator of a space on this machine; check the sums against whole networks.
 
-    Example: pynas hardware build nasbench201 my-machine.json --threads 1
+    Examples:
+      pynas hardware build nasbench201 my-machine.json --threads 1
+      pynas hardware build nasbench201 deployed.json --threads 1 --runtime onnxruntime
     """
     from pynas.hardware import LatencyTable
 
@@ -83,6 +91,7 @@ def build(
             num_classes=num_classes,
             dtype=dtype,
             channels_last=channels_last,
+            runtime=runtime,
             threads=threads,
             rounds=rounds,
             seconds=seconds,
@@ -103,6 +112,7 @@ def build(
 def show(
     source: Annotated[str, typer.Argument(help="A latency table's file, or hw:FILE[:DEVICE].")],
     space: OptionalSpace = None,
+    dataset: OptionalDataset = None,
     json: flags.Json = False,
 ) -> None:
     """Show a latency table (operators, correction, error) or the columns of published latencies.
@@ -111,7 +121,7 @@ def show(
     """
     from pynas.hardware import LatencyTable, TabularLatency
 
-    models = hardware_specs.open_model(source, None if space is None else specs.open_space(space))
+    models = hardware_specs.open_model(source, None if space is None else specs.open_space(space), dataset)
     if isinstance(models[0], LatencyTable):
         table = models[0]
         if json:
@@ -140,13 +150,14 @@ def predict(
     source: Annotated[str, typer.Argument(help="A latency table's file, or hw:FILE[:DEVICE].")],
     architectures: Annotated[list[str], typer.Argument(help="Architecture strings of the space.")],
     space: OptionalSpace = None,
+    dataset: OptionalDataset = None,
     json: flags.Json = False,
 ) -> None:
     """Predict the latency of architectures.
 
     Example: pynas hardware predict my-machine.json '|nor_conv_3x3~0|+|none~0|none~1|+|none~0|none~1|none~2|'
     """
-    models = hardware_specs.open_model(source, None if space is None else specs.open_space(space))
+    models = hardware_specs.open_model(source, None if space is None else specs.open_space(space), dataset)
     records: list[dict[str, Any]] = []
     for model in models:
         whose: Any = model
@@ -155,24 +166,32 @@ def predict(
             value = model.predict(arch)
             if value != value and len(models) == 1:
                 raise UserError(f"{text}: {model.name} is not known: {model.explain(arch)}")
-            records.append({"architecture": text, "name": model.name, "unit": model.unit, "value": value})
+            records.append({"architecture": text, **model.facts(), "value": value})
     if json:
         return console.print_json(records)
     console.print_table(
         source,
-        ["architecture", "name", "value"],
-        [(r["architecture"], r["name"], hardware_specs.human(r["name"], r["value"])) for r in records],
+        ["architecture", "name", "data", "value"],
+        [
+            (
+                r["architecture"],
+                r["name"],
+                r.get("dataset", r.get("inputs", "")),
+                hardware_specs.human(r["name"], r["value"]),
+            )
+            for r in records
+        ],
     )
     return None
 
 
 def _print_summary(table: LatencyTable) -> None:
     correction, error, settings = table.correction, table.error(), table.settings
+    facts = table.facts()
     console.say(
-        f"{table.name}: {counted(len(table.operators), 'operator')} and "
-        f"{counted(len(table.networks), 'network')} of {table.space.name} on "
-        f"{table.machine.get('device')}, {counted(settings['threads'], 'thread')}, "
-        f"batch {settings['task']['batch']}, {settings['dtype']}"
+        f"{table.name} in {table.unit}: {counted(len(table.operators), 'operator')} and "
+        f"{counted(len(table.networks), 'network')} of {table.space.name} on {facts['machine']}, "
+        f"{facts['runtime']}; {facts['inputs']}, {settings['dtype']}"
     )
     console.say(
         f"ms = {correction.slope:.3f} x sum + {correction.per_operator:.4f} x operators + "
@@ -184,12 +203,15 @@ def _print_summary(table: LatencyTable) -> None:
         f"{error.mape_of_sums:.1f} %); Spearman {error.spearman:.3f}, Kendall {error.kendall:.3f}{missing}"
     )
     console.say(f"times of the same network differ by {error.repeatability:.1f} % between rounds")
+    for doubt in table.doubts:
+        console.note(f"{table.name}: {doubt}")
 
 
 def _table_record(table: LatencyTable) -> dict[str, Any]:
     correction = table.correction
     return {
         "name": table.name,
+        "unit": table.unit,
         "space": table.space.name,
         "settings": table.settings,
         "machine": table.machine,
@@ -200,6 +222,7 @@ def _table_record(table: LatencyTable) -> dict[str, Any]:
             "constant": correction.constant,
         },
         "error": table.error().to_dict(),
+        "doubts": list(table.doubts),
     }
 
 

@@ -50,22 +50,31 @@ def load_with_table(
 
 
 def described(models: Sequence[HardwareModel]) -> list[dict[str, Any]]:
-    """For people and for JSON: the cost, the data set that it is of, and where it comes from."""
-    shown = ("name", "dataset", "source")
-    return [{key: value for key, value in m.describe().items() if key in shown} for m in models]
+    """For JSON: the cost, its device and unit, what it was measured on, and what speaks against it."""
+    return [{**model.facts(), "doubts": list(model.doubts)} for model in models]
 
 
-def open_model(source: str, space: SearchSpace | None) -> tuple[HardwareModel, ...]:
+def in_words(model: HardwareModel) -> str:
+    """Unit, data set and source of a cost, for people."""
+    facts = model.facts()
+    return ", ".join(str(value) for key, value in facts.items() if key not in ("name", "device") and value)
+
+
+def open_model(
+    source: str, space: SearchSpace | None, dataset: str | None = None
+) -> tuple[HardwareModel, ...]:
     """The models in a file or in a ``--latency``; a latency table names its space itself."""
     from pynas import hardware
 
     kind, _, rest = source.partition(":")
     if kind == "table" or kind not in hardware.kinds():
         path = rest if kind == "table" else source
+        if dataset is not None:
+            raise UserError("--dataset: a table of 'pynas hardware build' is of one input size; leave it out")
         return (hardware.LatencyTable.load(os.path.expanduser(path), space),)
     if space is None:
         raise UserError(f"{source}: give the space of these architectures: --space NAME")
-    return hardware.load(source, space)
+    return hardware.load(source, space, dataset)
 
 
 def parse_constraints(texts: Sequence[str]) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,6 +17,7 @@ from pynas.store import check_location
 from pynas.trial import Trial
 
 if TYPE_CHECKING:
+    from pynas.hardware import HardwareModel
     from pynas.ranking import Estimate, Ranking
     from pynas.tables import Table
 
@@ -32,6 +34,13 @@ def rank(
     table: Annotated[str, typer.Option(help=flags.TABLE_HELP)] = "analog",
     metric: flags.Metric = None,
     dataset: flags.Dataset = None,
+    subset: Annotated[
+        str | None,
+        typer.Option(
+            help="Rank only a named part of the space: valid, the 9,445 cells of nasbench201 that published "
+            "tables are over."
+        ),
+    ] = None,
     sample: Annotated[
         int, typer.Option(help="Architectures, drawn uniformly without replacement.", min=3)
     ] = 100,
@@ -66,9 +75,11 @@ def rank(
     Examples:
       pynas rank --proxies zico,snip --images cifar10:cifar-10-batches-py --sample 300
       pynas rank --proxies 'zico,vote(synflow,jacob_cov,snip)' --sample 300
+      pynas rank --subset valid --sample 9445   # what published tables of NAS-Bench-201 are over
       pynas rank --proxies zico,naswot --latency hw:hw_nas_bench.npz --constraint 'latency:raspi4<20'
     """
     import pynas
+    from pynas.hardware import cautions
     from pynas.ranking import BASELINES, ensembles, rank_trials
 
     flags.check_outputs(report=report)
@@ -81,24 +92,26 @@ def rank(
     scored = [name for name in singles if name not in BASELINES] or singles
     if not scored:
         raise UserError("--proxies: expected at least one; see 'pynas proxies'")
+    if subset is not None:
+        named = specs.open_space(space)
+        if subset not in named.subsets:
+            known = f"expected one of {', '.join(named.subsets)}" if named.subsets else "it has none"
+            raise UserError(f"--subset: {named.name} has no subset {subset!r}; {known}")
     models, read = hardware_specs.load_with_table(latency, space, table, metric, dataset)
     setting = _evaluator.prepare(
         space,
         scored,
-        images=images,
-        image_size=image_size,
-        classes=classes,
-        batch=batch,
+        data=specs.DataOptions(images, image_size, classes, batch, seed),
         table=read,
         metric=metric,
         dataset=dataset,
         precision=precision,
-        seed=seed,
         threads=threads,
     )
     assert setting.table is not None
     costs = _evaluator.costs_of(setting, models, bounds, cost or ())
-    sample = min(sample, len(setting.table))
+    part, population = _evaluator.known_to(setting.table, setting.space, subset)
+    sample = min(sample, population)
     with console.progress(quiet=json) as bar:
         task = bar.add_task(f"scoring {space}", total=sample, note="")
 
@@ -106,7 +119,7 @@ def rank(
             bar.update(task, completed=trial.number + 1, note=f"{trial.evaluation.seconds:.2f} s each")
 
         result = pynas.search(
-            _evaluator.known_to(setting.table, setting.space),
+            part,
             strategy="random",
             objectives=scored,
             budget=sample,
@@ -118,7 +131,7 @@ def rank(
             on_trial=on_trial,
             on_start=lambda trials: bar.begin(task, len(trials)),
             strategy_options={"distinct": False},
-            config=setting.config,
+            config={**setting.config, **({} if subset is None else {"subset": subset})},
         )
     ranking = rank_trials(
         ensembles.with_ensembles(_evaluator.with_costs(result.trials, costs), names),
@@ -131,26 +144,37 @@ def rank(
         bounds=bounds,
     )
     sources = hardware_specs.described(models)
+    for caution in cautions(models, setting.table.dataset):
+        console.note(caution)
     if report is not None:
         from pynas.report import write_ranking_report
 
         facts = {
             "accuracy": f"{setting.table.metric} of {setting.table.name}",
+            "drawn from": _drawn_from(population, subset),
             "images": str(setting.config.get("images", images)),
             "batch": str(setting.config.get("batch", batch)),
             "precision": precision,
             "seed": str(seed),
-        } | {m["name"]: f"{m.get('dataset', '')} {m.get('source', '')}".strip() for m in sources}
+        } | {model.name: hardware_specs.in_words(model) for model in models}
         title = f"How proxies rank {space}"
         write_ranking_report(report, ranking, title=title, facts=facts, space=setting.space, inline=inline)
     if json:
         return console.print_json(
-            jsonlib.loads(ranking.to_json()) | {"latencies": sources, "report": report and str(report)}
+            jsonlib.loads(ranking.to_json())
+            | {"subset": subset, "population": population}
+            | {"latencies": sources, "report": report and str(report)}
         )
-    _print(ranking, f"{space}, {setting.table.metric} of {setting.table.name}")
+    drawn = _drawn_from(population, subset)
+    what = f"{space}, drawn from {drawn}; {setting.table.metric} of {setting.table.name}"
+    _print(ranking, what, models)
     if report is not None:
         console.say(f"report: {report}")
     return None
+
+
+def _drawn_from(population: int, subset: str | None) -> str:
+    return counted(population, "architecture") + (f" of the subset {subset}" if subset else "")
 
 
 def _label(table: Table) -> str:
@@ -160,7 +184,7 @@ def _label(table: Table) -> str:
     return f"{table.dataset} {table.metric}" + (f" ({table.unit})" if table.unit else "")
 
 
-def _print(ranking: Ranking, what: str) -> None:
+def _print(ranking: Ranking, what: str, models: Sequence[HardwareModel]) -> None:
     def within(estimate: Estimate | None, count: int) -> str | None:
         return None if estimate is None else f"{estimate} (n={count})"
 
@@ -177,6 +201,8 @@ def _print(ranking: Ranking, what: str) -> None:
     title = f"{counted(len(ranking.accuracy), 'architecture')} of {what}; "
     title += f"{100 * ranking.confidence:g} % intervals"
     console.print_table(title, [*columns, "failed"], rows)
+    for model in models:
+        console.say(f"{model.name}: {hardware_specs.in_words(model)}")
     for line in notes(ranking):
         console.say(line)
     for front in ranking.fronts:

@@ -74,16 +74,8 @@ def score(
     chosen = None if architecture is None else specs.open_space(space)
     parsed = None if chosen is None or architecture is None else chosen.parse(architecture)
     factory = None if model is None else load_factory(model)
-    source = specs.load(
-        chosen,
-        images=images,
-        image_size=image_size,
-        classes=classes,
-        text=text,
-        steps=steps,
-        batch=batch,
-        seed=seed,
-    )
+    options = specs.DataOptions(images, image_size, classes, batch, seed, text, steps)
+    source = specs.load(chosen, options)
     with seeded(seed):
         if chosen is not None and parsed is not None:
             channels = 3 if text is not None else int(source.inputs.shape[1])

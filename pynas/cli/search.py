@@ -83,17 +83,11 @@ def search(
     setting = _evaluator.prepare(
         space,
         _evaluator.proxies_of(names, models),
-        images=images,
-        image_size=image_size,
-        classes=classes,
-        text=text,
-        steps=steps,
-        batch=batch,
+        data=specs.DataOptions(images, image_size, classes, batch, seed, text, steps),
         table=read,
         metric=metric,
         dataset=dataset,
         precision=precision,
-        seed=seed,
         threads=threads,
         workers=workers,
     )
@@ -152,6 +146,8 @@ def search(
         if name == "accuracy" and setting.table is not None:
             unit = f"  {setting.table.unit} (trained, from the table; the search did not see it)"
         console.say(f"  {name:10} {hardware_specs.human(name, value)}{unit}")
+    for model in models:
+        console.say(f"  {model.name} is in {hardware_specs.in_words(model)}")
     if setting.table is not None:
         most = "most accurate" if setting.table.unit == "%" else f"best {setting.table.metric}"
         reached = f"{setting.table.best()[1]:.2f} {setting.table.unit}".rstrip()

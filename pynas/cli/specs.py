@@ -32,6 +32,27 @@ class Inputs:
     name: str  # "digits, 256 images"
 
 
+@dataclass(frozen=True)
+class DataOptions:
+    """The options of ``rank``, ``search`` and ``score`` that say what to score with."""
+
+    images: str | None
+    image_size: int | None
+    classes: int | None
+    batch: int | None
+    seed: int
+    text: Path | None = None
+    steps: int = 35
+
+    @property
+    def config(self) -> dict[str, object]:
+        """What of it belongs to a run's identity, besides the seed and the batch that was drawn."""
+        if self.text is not None:
+            return {"text": str(self.text), "steps": self.steps}
+        size = {} if self.image_size is None else {"image_size": self.image_size}
+        return {"images": DIGITS if self.images is None else self.images, **size}
+
+
 def open_space(text: str) -> SearchSpace:
     """The space of ``--space``; :func:`pynas.spaces.open_space` says what that may be."""
     return spaces.open_space(text, "--space")
@@ -69,18 +90,9 @@ def open_template(text: str, **refused: object) -> TemplateSpace | None:
     return TemplateSpace.open(text.partition(":")[2])
 
 
-def load(
-    space: SearchSpace | None,
-    *,
-    images: str | None,
-    image_size: int | None = None,
-    classes: int | None = None,
-    text: Path | None = None,
-    steps: int = 35,
-    batch: int | None,
-    seed: int,
-) -> Inputs:
+def load(space: SearchSpace | None, chosen: DataOptions) -> Inputs:
     """Read the images or words to score ``space`` with; None stands for a model of the user's."""
+    text = chosen.text
     if space is not None:
         words = not space.example_inputs(1).is_floating_point()
         if words and text is None:
@@ -90,9 +102,14 @@ def load(
     from pynas import data
 
     if text is not None:
-        return _words(text, steps, batch or data.DEFAULT_BATCH, seed)
+        return _words(text, chosen.steps, chosen.batch or data.DEFAULT_BATCH, chosen.seed)
     drawn = data.draw(
-        images_or_digits(images), size=image_size, batch=batch, classes=classes, seed=seed, argument="--batch"
+        images_or_digits(chosen.images),
+        size=chosen.image_size,
+        batch=chosen.batch,
+        classes=chosen.classes,
+        seed=chosen.seed,
+        argument="--batch",
     )
     return Inputs(drawn.inputs, drawn.targets, drawn.num_classes, drawn.name)
 

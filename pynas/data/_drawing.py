@@ -30,6 +30,10 @@ class Drawn(NamedTuple):
     num_classes: int
     source: str
 
+    def __repr__(self) -> str:
+        shape = ", ".join(map(str, self.inputs.shape))
+        return f"Drawn({self.source!r}, [{shape}], {counted(self.num_classes, 'class', 'classes')})"
+
     @property
     def name(self) -> str:
         """For people: ``digits, 256 images``."""

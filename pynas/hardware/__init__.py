@@ -15,19 +15,21 @@ from typing import TYPE_CHECKING, Any
 from pynas.hardware._fit import Correction, PredictionError
 from pynas.hardware._load import kinds, load
 from pynas.hardware.latency_table import LatencyTable
-from pynas.hardware.model import HardwareModel
+from pynas.hardware.model import HardwareModel, cautions
 from pynas.hardware.tabular import TabularLatency
 
 if TYPE_CHECKING:
     from pynas.hardware._network import Task
     from pynas.hardware._profile import Profile, profile, profile_architecture
     from pynas.hardware.counts import MacCount, ParameterCount, macs, params
+    from pynas.hardware.runtimes import Runtime
     from pynas.hardware.stopwatch import Stopwatch, Timing
 
 _LAZY = {  # these load torch
     "MacCount": "counts",
     "ParameterCount": "counts",
     "Profile": "_profile",
+    "Runtime": "runtimes",
     "Stopwatch": "stopwatch",
     "Task": "_network",
     "Timing": "stopwatch",
@@ -52,10 +54,12 @@ __all__ = [
     "ParameterCount",
     "PredictionError",
     "Profile",
+    "Runtime",
     "Stopwatch",
     "TabularLatency",
     "Task",
     "Timing",
+    "cautions",
     "kinds",
     "load",
     "macs",

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pynas._plural import counted
+
 _Array = NDArray[np.float64]
 
 
@@ -68,6 +70,27 @@ class PredictionError:
     def to_dict(self) -> dict[str, float]:
         """A JSON-ready record, which may contain NaN."""
         return asdict(self)
+
+
+LARGEST_ERROR, LARGEST_SPREAD = 20.0, 15.0  # percent
+
+
+def doubts_of(error: PredictionError) -> tuple[str, ...]:
+    """What speaks against a table's predictions, in sentences: nothing, where they are sound."""
+    found = []
+    if not error.count:
+        found.append("its error is not known, since no network was held out that it can predict")
+    if error.mape > LARGEST_ERROR:
+        found.append(
+            f"its error on {counted(error.count, 'held-out network')} is {error.mape:.0f} %, more than "
+            f"{LARGEST_ERROR:.0f} %; their order has a Kendall of {error.kendall:.2f}"
+        )
+    if error.repeatability > LARGEST_SPREAD:
+        found.append(
+            f"times of the same network differ by {error.repeatability:.0f} % between rounds, more than "
+            f"{LARGEST_SPREAD:.0f} %: the machine was busy; build it on a quiet one, or with more rounds"
+        )
+    return tuple(found)
 
 
 def prediction_error(

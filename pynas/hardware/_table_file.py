@@ -21,10 +21,11 @@ from pynas.hardware.latency_table import LatencyTable
 from pynas.spaces import SearchSpace
 from pynas.spaces.identity import constructor_options, identity, recorded_options
 
-FORMAT, VERSION = "pynas latency table", 2
+FORMAT, VERSION = "pynas latency table", 3
 
 _FIELDS = {"format", "version", "complete", "device", "space", "settings", "machine"}
 _FIELDS |= {"correction", "operators", "networks"}
+_ADDED = {2: {strict_json.SUM}, 3: {strict_json.SUM, "doubts"}}
 _TASK = frozenset(("num_classes", "in_channels", "image_size", "batch", "prune"))
 _PUBLISHED = frozenset(("num_classes", "image_size"))  # None stands for what the space's figures are about
 _SETTINGS: dict[str, type[Any]] = {
@@ -55,8 +56,9 @@ def write(table: LatencyTable, path: Path) -> Path:
         "complete": table.complete,
         "device": table.device,
         "space": {"name": table.space.name, "options": identity(table.space)},
-        "settings": table.settings,
+        "settings": {**table.settings, "runtime": table.runtime},
         "machine": table.machine,
+        "doubts": table.doubts if table.complete else (),
         "correction": [correction.slope, correction.per_operator, correction.constant],
         "operators": {key: timing.rounds for key, timing in table.operators.items()},
         "networks": [
@@ -81,16 +83,17 @@ def write(table: LatencyTable, path: Path) -> Path:
 def read(cls: type[LatencyTable], path: Path, space: SearchSpace | None, partial: bool) -> LatencyTable:
     """Inverse of :func:`write`; checks everything.
 
-    It also reads files of version 1. These have no checksum, so a changed digit of a time may go unnoticed.
+    It also reads files of version 1, which have no checksum, so that a changed digit of a time may go
+    unnoticed; and of version 2, which are all of torch and do not say what speaks against them.
     """
     record = strict_json.read(path, "a latency table", hint="; 'pynas hardware build' makes one")
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise UserError(f"{path}: not a latency table; 'pynas hardware build' makes one")
     version = record.get("version")
-    if version not in (1, VERSION) or type(version) is not int:
+    if version not in (1, *_ADDED) or type(version) is not int:
         raise UserError(f"{path}: version {shortened(version)} of the format; this is {VERSION}")
     try:
-        if record.keys() != (_FIELDS if version == 1 else _FIELDS | {strict_json.SUM}):
+        if record.keys() != _FIELDS | _ADDED.get(version, set()):
             raise ValueError("its fields are not those of a latency table")
         if version > 1:
             strict_json.check_sum(record)
@@ -118,6 +121,10 @@ def _table(cls: type[LatencyTable], record: Mapping[str, Any], space: SearchSpac
     _check_settings(settings)
     table = cls(chosen, _is(str, record["device"], "its device"), settings, machine)
     table.complete = complete
+    if record["version"] > 2:
+        _is(str, settings.get("runtime"), "its runtime")
+        doubts = [_is(str, doubt, "a doubt") for doubt in _is(list, record["doubts"], "its doubts")]
+        table._doubts = tuple(doubts) if complete else None
     table.correction = _correction(record["correction"])
     most = settings["rounds"]
     for key, rounds in _is(dict, record["operators"], "its operators").items():

@@ -6,7 +6,7 @@ import copy
 import functools
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -63,16 +63,28 @@ class Setting:
 
 
 @dataclass(frozen=True, slots=True)
+class Call:
+    """A module or an operator of PyTorch with the arguments that it runs on; calling it runs it once."""
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+    def __call__(self) -> object:
+        return self.function(*self.args, **self.kwargs)
+
+
+@dataclass(frozen=True, slots=True)
 class Operator:
     """A block of modules, or an operator outside of all blocks, with the shapes that it runs on.
 
     Attributes:
         key: Readable and unique.
-        make: Gives a function that runs it once.
+        make: Gives what runs it once.
     """
 
     key: str
-    make: Callable[[Setting], Callable[[], object]]
+    make: Callable[[Setting], Call]
 
 
 def is_block(module: nn.Module) -> bool:
@@ -127,19 +139,19 @@ class _Tracer(OperatorMode):  # type: ignore[no-untyped-call]
             key = f"{func}({_arguments(args, kwargs)})"
             self._add(key, functools.partial(_run_operator, func, args, kwargs))
 
-    def _add(self, key: str, make: Callable[[Setting], Callable[[], object]]) -> None:
+    def _add(self, key: str, make: Callable[[Setting], Call]) -> None:
         self.counts[key] += 1
         if key not in self.operators:
             self.operators[key] = Operator(key, make)
 
 
-def _run_module(module: nn.Module, args: Any, kwargs: Any, setting: Setting) -> Callable[[], object]:
+def _run_module(module: nn.Module, args: Any, kwargs: Any, setting: Setting) -> Call:
     made = setting.module(module)
-    return functools.partial(made, *_made(args, setting), **_made(kwargs, setting))
+    return Call(made, _made(args, setting), _made(kwargs, setting))
 
 
-def _run_operator(func: Any, args: Any, kwargs: Any, setting: Setting) -> Callable[[], object]:
-    return functools.partial(func, *_made(args, setting), **_made(kwargs, setting))
+def _run_operator(func: Any, args: Any, kwargs: Any, setting: Setting) -> Call:
+    return Call(func, _made(args, setting), _made(kwargs, setting))
 
 
 def _made(value: Any, setting: Setting) -> Any:

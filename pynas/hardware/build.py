@@ -20,11 +20,11 @@ from pynas._errors import UserError
 from pynas._io import provenance
 from pynas._plural import counted
 from pynas.architecture import Architecture
-from pynas.hardware import _network
+from pynas.hardware import _network, runtimes
 from pynas.hardware._network import Task
 from pynas.hardware._timings import Measured, OperatorTiming
-from pynas.hardware._trace import Operator, Setting, is_block, trace
-from pynas.hardware.stopwatch import Stopwatch, Timing
+from pynas.hardware._trace import Call, Operator, Setting, is_block, trace
+from pynas.hardware.stopwatch import Stopwatch
 from pynas.spaces import SearchSpace
 from pynas.stats.state import generators_kept
 
@@ -63,6 +63,7 @@ class Builder:
         task: Mapping[str, Any],
         dtype: str,
         channels_last: bool,
+        runtime: str,
         threads: int | None,
         rounds: int,
         seconds: float,
@@ -82,6 +83,9 @@ class Builder:
             raise UserError("device: torch finds no CUDA device; see 'pynas doctor'")
         self.space, self.block, self.rounds, self.seed = space, block, rounds, seed
         self.setting = Setting(device, _DTYPES[dtype], channels_last)
+        self.runtime = runtimes.get(runtime)
+        self.runtime.check(self.setting)
+        self._ready: dict[str | Architecture, Callable[[], object]] = {}
         self.threads = torch.get_num_threads() if threads is None else threads
         self.stopwatch = stopwatch or Stopwatch(device, seconds)
         self.on_progress = on_progress
@@ -97,6 +101,7 @@ class Builder:
             "device": device,
             "dtype": dtype,
             "channels_last": channels_last,
+            "runtime": runtime,
             "threads": self.threads,
             "rounds": rounds,
             "seconds": seconds,
@@ -133,26 +138,33 @@ class Builder:
                     self.on_progress(done, total, note)
         table.fit()
         table.complete = True
+        table.judge()
         if path is not None:
             table.save(path)
         return table
 
     def _begin(self, cls: type[LatencyTable], name: str, path: Path | None) -> LatencyTable:
         machine = provenance.collect() | {"device": _device_name(self.setting.device)}
+        machine["versions"] = {**machine["versions"], **self.runtime.versions()}
         if path is None or not os.path.exists(path):
             return cls(self.space, name, self.settings, machine, self.block)
         table = cls.load(path, self.space, partial=True)
         table._block = self.block
+        timed, versions = {"runtime": table.runtime} | table.settings, table.machine.get("versions", {})
         for what, old, new in (
-            *((key, table.settings.get(key), value) for key, value in self.settings.items()),
+            *((key, timed.get(key), value) for key, value in self.settings.items()),
             ("name", table.device, name),
             ("machine", table.machine.get("device"), machine["device"]),
-            ("torch", table.machine.get("versions", {}).get("torch"), machine["versions"]["torch"]),
+            *(
+                (key, versions.get(key), machine["versions"][key])
+                for key in ("torch", *self.runtime.versions())
+            ),
         ):
             if old != new:
                 raise UserError(
                     f"{path} holds a table with {what} {old}, not {new}: delete it, or write to another file"
                 )
+        table.settings = timed
         return table
 
     def _find(
@@ -201,10 +213,7 @@ class Builder:
     def _time(self, table: LatencyTable, job: str | Architecture, operators: Mapping[str, Operator]) -> None:
         what = job if isinstance(job, str) else f"the network {self.space.format(job)}"
         try:
-            if isinstance(job, str):
-                timing = self.stopwatch.measure(operators[job].make(self.setting))
-            else:
-                timing = self._network(job)
+            timing = self.stopwatch.measure(self._runnable(job, operators))
         except (RuntimeError, NotImplementedError) as error:
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise UserError(f"{what} does not run on {self.setting.device}: {reason[0]}") from error
@@ -219,11 +228,19 @@ class Builder:
         else:
             table.networks[job].rounds.append(timing.ms)
 
-    def _network(self, arch: Architecture) -> Timing:
-        """Time a whole network."""
+    def _runnable(self, job: str | Architecture, operators: Mapping[str, Operator]) -> Callable[[], object]:
+        """What runs an operator or a whole network once, in the runtime."""
+        if job in self._ready:
+            return self._ready[job]
+        call = operators[job].make(self.setting) if isinstance(job, str) else self._network(job)
+        ready = self.runtime.prepare(call, self.threads)
+        if self.runtime.compiles:
+            self._ready[job] = ready
+        return ready
+
+    def _network(self, arch: Architecture) -> Call:
         model = self.setting.network(_network.build(self.space, arch, self.task, "cpu"))
-        inputs = self.setting.tensor(_network.example(self.space, self.task))
-        return self.stopwatch.measure(lambda: model(inputs))
+        return Call(model, (self.setting.tensor(_network.example(self.space, self.task)),))
 
 
 def _rounds(table: LatencyTable, job: str | Architecture) -> list[Any]:

@@ -17,7 +17,7 @@ from pynas import spaces
 from pynas._identity.description import brief
 from pynas._plural import counted
 from pynas.architecture import Architecture
-from pynas.hardware._fit import Correction, PredictionError, prediction_error
+from pynas.hardware._fit import Correction, PredictionError, doubts_of, prediction_error
 from pynas.hardware._timings import Measured, OperatorTiming
 from pynas.hardware.model import HardwareModel
 from pynas.spaces import SearchSpace
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from torch import nn
 
     from pynas.hardware.stopwatch import Stopwatch
+
+
+TASKS = {"cifar10": (10, 32), "cifar100": (100, 32), "imagenet16-120": (120, 16)}
+"""Classes, and pixels of a side, of the data sets of NAS-Bench-201 and NATS-Bench."""
 
 
 class LatencyTable(HardwareModel):
@@ -60,6 +64,7 @@ class LatencyTable(HardwareModel):
         self.networks: dict[Architecture, Measured] = {}
         self.correction = Correction()
         self.complete = False
+        self._doubts: tuple[str, ...] | None = None
         self._block = block
         self._counts: dict[Architecture, dict[str, int]] = {}
 
@@ -88,6 +93,43 @@ class LatencyTable(HardwareModel):
             "fit": fit,
             "operators": brief({key: timing.ms for key, timing in sorted(self.operators.items())}),
         }
+
+    @property
+    def runtime(self) -> str:
+        """What ran the operators and networks."""
+        return str(self.settings.get("runtime", "torch"))
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Why predictions may mislead; found when the table was completed."""
+        if self._doubts is None:
+            self.judge()
+        return self._doubts or ()
+
+    def judge(self) -> None:
+        """Say of a complete table what speaks against it."""
+        self._doubts = doubts_of(self.error()) if self.complete else None
+
+    def facts(self) -> dict[str, Any]:  # noqa: D102
+        task, versions = self.settings["task"], self.machine.get("versions", {})
+        inputs = f"{task['image_size']} x {task['image_size']} x {task['in_channels']}"
+        return super().facts() | {
+            "inputs": f"{inputs}, {counted(task['num_classes'], 'class', 'classes')}, batch {task['batch']}",
+            "runtime": f"{self.runtime} {versions.get(self.runtime, '')}".strip(),
+            "machine": f"{self.machine.get('device')}, {counted(self.settings['threads'], 'thread')}",
+        }
+
+    def unlike(self, dataset: str) -> str:  # noqa: D102
+        known = TASKS.get(dataset.lower().removesuffix("-valid"))
+        task = self.settings["task"]
+        if known in (None, (task["num_classes"], task["image_size"])):
+            return ""
+        assert known is not None
+        return (
+            f"it was built for {counted(task['num_classes'], 'class', 'classes')} and images of "
+            f"{counted(task['image_size'], 'pixel')}, and {dataset} has {known[0]} and {known[1]}: build "
+            f"it with --num-classes {known[0]} --image-size {known[1]}"
+        )
 
     def counts(self, arch: Architecture) -> dict[str, int]:
         """How often the network of ``arch`` runs each operator; needs torch, but computes nothing."""
@@ -134,6 +176,7 @@ class LatencyTable(HardwareModel):
         in_channels: int = 3,
         dtype: str = "float32",
         channels_last: bool = False,
+        runtime: str = "torch",
         threads: int | None = None,
         rounds: int = 7,
         seconds: float = 0.02,
@@ -156,7 +199,8 @@ class LatencyTable(HardwareModel):
             space: The search space or its name.
             device: ``cpu`` or ``cuda``.
             path: File of the table, written every few seconds; an interrupted build resumes from it.
-            name: Name of the device in constraints; by default ``device``.
+            name: Name of the device in constraints; by default ``device``, with the runtime unless that is
+                torch: ``cpu-onnxruntime``.
             batch: Images in a batch.
             image_size: Side of an image in pixels, or words in a sequence; by default that of the space's
                 published figures.
@@ -164,6 +208,9 @@ class LatencyTable(HardwareModel):
             in_channels: Channels of an image.
             dtype: ``float32``, ``bfloat16``, ``float16`` or ``float64``.
             channels_last: Whether images and convolutions are channels_last.
+            runtime: What runs operators and networks: ``torch``, or ``onnxruntime`` (extra ``onnx``; CPU,
+                float32), whose graphs are exported from torch and optimised by it: it joins operators, so
+                that sums are further from whole networks. See :mod:`pynas.hardware.runtimes`.
             threads: CPU threads; by default torch's current number.
             rounds: Number of rounds.
             seconds: Approximate time per operator or network in a round.
@@ -192,6 +239,7 @@ class LatencyTable(HardwareModel):
             },
             dtype=dtype,
             channels_last=channels_last,
+            runtime=runtime,
             threads=threads,
             rounds=rounds,
             seconds=seconds,
@@ -200,7 +248,8 @@ class LatencyTable(HardwareModel):
             stopwatch=stopwatch,
             on_progress=on_progress or (lambda done, total, note: None),
         )
-        return builder.run(cls, name or device, None if path is None else Path(path), fit_networks, held_out)
+        default = device if runtime == "torch" else f"{device}-{runtime}"
+        return builder.run(cls, name or default, None if path is None else Path(path), fit_networks, held_out)
 
     # ---- the file --------------------------------------------------------------------------------
 

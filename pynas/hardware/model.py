@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pynas.architecture import Architecture
@@ -39,6 +40,30 @@ class HardwareModel(ABC):
     def explain(self, arch: Architecture) -> str:
         """Why ``predict(arch)`` is NaN, as text; empty if it is a number."""
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(str(value) for value in self.facts().values() if value)})"
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Why predictions may mislead, in sentences that a search repeats; by default nothing is known."""
+        return ()
+
+    def facts(self) -> dict[str, Any]:
+        """What the numbers are, for people: name, device and unit, and what a subclass adds."""
+        return {"name": self.name, "device": self.device, "unit": self.unit}
+
+    def unlike(self, dataset: str) -> str:
+        """How the networks measured differ from those for ``dataset``; empty if they do not, or may not."""
+        return ""
+
     @abstractmethod
     def describe(self) -> dict[str, Any]:
         """A JSON object that identifies this model in the record of a search."""
+
+
+def cautions(models: Sequence[HardwareModel], dataset: str | None) -> Iterator[str]:
+    """What to know before numbers of ``models`` are set beside accuracies on ``dataset``; None for none."""
+    for model in models:
+        if dataset is not None and (other := model.unlike(dataset)):
+            yield f"{model.name} is set beside accuracies on {dataset}, but {other}"
+        yield from (f"{model.name}: {doubt}" for doubt in model.doubts)

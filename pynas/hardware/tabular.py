@@ -83,6 +83,15 @@ class TabularLatency(HardwareModel):
         digest = hashlib.sha256(self.values.tobytes()).hexdigest()[:16]
         return {"name": self.name, "dataset": self.dataset, "source": self.source, "values": digest}
 
+    def facts(self) -> dict[str, Any]:  # noqa: D102
+        return super().facts() | {"dataset": self.dataset, "source": self.source}
+
+    def unlike(self, dataset: str) -> str:  # noqa: D102
+        ours, theirs = (name.lower().removesuffix("-valid") for name in (self.dataset, dataset))
+        if ours == theirs or "unknown" in (ours, theirs):
+            return ""
+        return f"it was measured on networks for {self.dataset}"
+
     @classmethod
     def read(
         cls,

@@ -92,6 +92,10 @@ class Ranking:
     fronts: tuple[FrontComparison, ...] = ()
     trials: tuple[Trial, ...] = ()
 
+    def __repr__(self) -> str:
+        scores = ", ".join(f"{name} {found.spearman.value:.3f}" for name, found in self.correlations.items())
+        return f"Ranking({counted(len(self.accuracy), 'architecture')}; Spearman: {scores})"
+
     @property
     def constraint(self) -> str:
         """The constraints in words; empty without any."""

@@ -6,17 +6,18 @@ import math
 import operator
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from pynas import _named, spaces, strategies
-from pynas._errors import UserError
+from pynas._errors import UserError, UserNotice
 from pynas._user_values import shown
 from pynas.architecture import Architecture
 from pynas.hardware.costs import Costs
-from pynas.hardware.model import UNITS
+from pynas.hardware.model import UNITS, cautions
 from pynas.run.evaluation import evaluated, with_accuracy
 from pynas.run.identity import Identity, identity_of
 from pynas.run.objectives import checked, completed, split, summary
@@ -103,7 +104,8 @@ def search(
         image_size: Pixels along a side, for costs; by default that of the evaluator's ``inputs``, else 32.
             ``images`` are resized to it.
         hardware: Latencies and energies of devices, from :func:`pynas.hardware.load` or
-            :meth:`pynas.hardware.LatencyTable.build`.
+            :meth:`pynas.hardware.LatencyTable.build`. A :class:`UserNotice` is warned of where they are of
+            other networks than ``table``, or their error is large.
         workers: Processes that evaluate, each with a copy of the evaluator, by pickle, and as many threads of
             torch as this one has; 1 for this process alone. More are part of the run's identity.
         images: Images that proxies score with: what :func:`pynas.data.load_images` reads, such as
@@ -127,6 +129,8 @@ def search(
     objectives = checked([_own_proxy(text) for text in objectives]) if evaluator is None else objectives
     names = [split(text)[1] for text in objectives]
     costs = Costs(space, constraints, models=hardware)
+    for caution in cautions(hardware, None if table is None else table.dataset):
+        warnings.warn(caution, UserNotice, stacklevel=2)
     known = costs.names
     extra = dict(config or {})
     if evaluator is None:

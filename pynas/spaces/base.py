@@ -75,6 +75,8 @@ class SearchSpace(Noted, ABC):
     node_labels: ClassVar[tuple[str, ...]] = ()
     # Largest ``distance`` between a mutant and its parent; the smallest is 1.
     mutation_distance: int = 1
+    # Names of parts that published results are over, for :meth:`in_subset` and ``pynas rank --subset``.
+    subsets: ClassVar[tuple[str, ...]] = ()
     # Whether a neighbour's neighbours include the architecture itself.
     reversible_moves: ClassVar[bool] = True
 
@@ -141,6 +143,15 @@ class SearchSpace(Noted, ABC):
             rank, digit = divmod(rank, choices)
             digits.append(digit)
         return Architecture(self.name, tuple(reversed(digits)))
+
+    def in_subset(self, arch: Architecture, subset: str) -> bool:
+        """Whether ``arch`` is in a part of the space that has a name, one of :attr:`subsets`.
+
+        Raises:
+            UserError: The space has no part of this name.
+        """
+        known = f"expected one of {', '.join(self.subsets)}" if self.subsets else "it has none"
+        raise UserError(f"subset: {self.name} has no subset {subset!r}; {known}")
 
     def _known_size(self) -> int:
         size = self.size

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -78,10 +80,58 @@ def cut(value: Any, start: int, length: int) -> Any:
 
 
 def call_model(model: Callable[..., Any], inputs: Any) -> Any:
-    """``model(x)``, ``model(*tuple)`` or ``model(**dict)``."""
-    if isinstance(inputs, dict):
-        return model(**inputs)
-    return model(*inputs) if isinstance(inputs, tuple | list) else model(inputs)
+    """``model(x)``, ``model(*tuple)`` or ``model(**dict)``; UserError for images that do not fit it."""
+    with explaining(inputs):
+        if isinstance(inputs, dict):
+            return model(**inputs)
+        return model(*inputs) if isinstance(inputs, tuple | list) else model(inputs)
+
+
+_CHANNELS = re.compile(
+    r"expected input\[(?P<shape>[\d, ]+)\] to have (?P<wanted>\d+) channels?, but got (\d+)"
+)
+
+
+@contextmanager
+def explaining(inputs: Any) -> Iterator[None]:
+    """Surround a forward: raise UserError, in terms of the data, where images are not of the model's kind."""
+    try:
+        yield
+    except (RuntimeError, NotImplementedError) as error:
+        given = leaves(inputs)
+        found = _CHANNELS.search(str(error))
+        shape = [int(size) for size in found["shape"].split(",")] if found else []
+        if found and any(list(tensor.shape[1:]) == shape[1:] for tensor in given):
+            raise UserError(
+                f"inputs: the images have {counted(shape[1], 'channel')} and the model reads "
+                f"{found['wanted']}: build it with in_channels={shape[1]}, or convert the images"
+            ) from error
+        if any(tensor.dtype == torch.uint8 and tensor.dim() > 2 for tensor in given):
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise UserError(
+                "inputs: images of uint8, which the model does not take "
+                f"({reason}): pass floating point, such as (images / 255 - mean) / std; "
+                "pynas.data.load_images((images, labels)) gives that"
+            ) from error
+        raise
+
+
+def label_range(targets: Tensor) -> tuple[int, int]:
+    """The least and the largest label; UserError unless they are int64 and there are some."""
+    if targets.dtype != torch.int64 or not targets.numel():
+        raise UserError(f"targets: expected int64 labels, got {targets.dtype} {list(targets.shape)}")
+    return int(targets.min()), int(targets.max())
+
+
+def check_labels(labels: tuple[int, int], outputs: Tensor) -> None:
+    """Raise UserError unless the model has an output ``[B, C, ...]`` for each label of a range."""
+    low, high = labels
+    if low < 0 or high >= outputs.shape[1]:
+        raise UserError(
+            f"targets: labels go from {low} to {high}, but the model has "
+            f"{counted(outputs.shape[1], 'output')} (labels 0 to {outputs.shape[1] - 1}); "
+            "build it with more classes or fix the labels"
+        )
 
 
 def loss_of(outputs: Any, targets: Any, loss_fn: LossFn | None, batch: int, num_groups: int) -> Tensor:
@@ -115,13 +165,7 @@ def _cross_entropy(outputs: Any, targets: Any) -> Tensor:
             "targets: without loss_fn, expected a tensor of class labels and a model that gives logits [B, C]"
         )
     if targets.dtype == torch.int64:
-        low, high = int(targets.min()), int(targets.max())
-        if low < 0 or high >= outputs.shape[1]:
-            raise UserError(
-                f"targets: labels go from {low} to {high}, but the model has "
-                f"{counted(outputs.shape[1], 'output')} (labels 0 to {outputs.shape[1] - 1}); "
-                "build it with more classes or fix the labels"
-            )
+        check_labels(label_range(targets), outputs)
     elif not targets.is_floating_point():
         raise UserError(f"targets: expected int64 labels or class probabilities, got {targets.dtype}")
     logits = outputs.float() if outputs.dtype in (torch.float16, torch.bfloat16) else outputs

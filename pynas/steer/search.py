@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
+import warnings
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pynas import spaces
-from pynas._errors import UserError
+from pynas._errors import UserError, UserNotice
 from pynas.hardware.costs import Costs
+from pynas.hardware.model import cautions
 from pynas.run.identity import identity_of
 from pynas.run.loop import default_evaluator, task_of
 from pynas.run.objectives import checked, split
@@ -124,6 +126,8 @@ class SteeredSearch(Working):
         judge: Any = evaluator if training is None else training
         self.task = task_of(judge, num_classes, image_size)
         self._hardware = tuple(hardware)
+        for caution in cautions(self._hardware, None if table is None else table.dataset):
+            warnings.warn(caution, UserNotice, stacklevel=2)
         self._scored = [name for name in names if name not in known]
         self._wanted = [name for name in names if name in known]
         self.adviser = Adviser(self.space, self.objectives, seed, self.costs_with)

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from pynas._errors import UserError
 from pynas.architecture import Architecture
-from pynas.stats.data import writable
+from pynas.stats.data import check_labels, explaining, label_range, writable
 from pynas.stats.state import preserved
 from pynas.supernet._base import Segment, SharedWeights
 
@@ -121,6 +121,7 @@ class SubnetEvaluator:
             )
         self.calibration_momentum = calibration_momentum
         self.model, self.inputs, self.targets = model, inputs, targets
+        self._labels = label_range(targets)
         self.calibration = None if calibration is None else tuple(calibration)
         self.batch_size, self.group_size, self.cache_size = batch_size, group_size, cache_size
         self.segments_run = 0
@@ -158,7 +159,7 @@ class SubnetEvaluator:
         root = self._prefixes(architectures)
         device = next(self.model.parameters()).device
         totals = torch.zeros(len(architectures), 3, dtype=torch.float64)
-        with preserved(self.model), torch.no_grad():
+        with preserved(self.model), torch.no_grad(), explaining(self.inputs):
             self.model.eval()
             norms = batch_norms(self.model)
             for number, batch in enumerate(self.calibration or () if norms else ()):
@@ -171,6 +172,7 @@ class SubnetEvaluator:
                 labels = self.targets[start : start + self.batch_size].to(device)
 
                 def count(index: int, logits: Tensor, labels: Tensor = labels) -> None:
+                    check_labels(self._labels, logits)
                     totals[index] += _counts(logits, labels)
 
                 images = self.inputs[start : start + self.batch_size].to(device)

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from pynas._errors import UserError
 from pynas.architecture import Architecture
+from pynas.stats.data import check_labels, explaining, label_range
 from pynas.strategies.spos_evolution import SPOSEvolution
 from pynas.supernet import training_state
 from pynas.supernet._base import SharedWeights
@@ -86,6 +87,7 @@ class Shifting:
                 f"batch_size={self.options.batch_size}, got {len(inputs):,} and {len(targets):,}"
             )
         self.model, self.inputs, self.targets, self.evaluate = model, inputs, targets, evaluate
+        self._labels = label_range(targets)
         self.strategy = strategy or ShiftingEvolution(model.space, seed=seed)
         self.seed, self.on_generation = seed, on_generation
         self.folder = None if checkpoints is None else CheckpointFolder(Path(checkpoints))
@@ -203,7 +205,9 @@ class Shifting:
         positions = self._batches.at(number)
         x = self.inputs[positions.to(self.inputs.device)].to(self.device)
         y = self.targets[positions.to(self.targets.device)].to(self.device)
-        logits = self.model(x, arch)
+        with explaining(x):
+            logits = self.model(x, arch)
+        check_labels(self._labels, logits)
         if logits.dtype != torch.float64:
             logits = logits.float()
         loss = F.cross_entropy(logits, y, label_smoothing=self.options.label_smoothing)

@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 
 from pynas._errors import UserError
 from pynas._plural import counted
+from pynas.stats.data import check_labels, explaining, label_range
 from pynas.supernet import distributed, training_state
 from pynas.supernet._base import SharedWeights
 from pynas.supernet.checkpoint import Checkpoint, CheckpointFolder
@@ -59,7 +60,8 @@ class Trainer:
         on_step: Called after each step, again for steps that are repeated after a reset.
 
     Raises:
-        UserError: Arguments do not fit together.
+        UserError: Arguments do not fit together. While training: labels that the model has no output for,
+            images of other channels than it reads or of a dtype that it does not take.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Trainer:
         method.check(model)
         self.model, self.method, self.seed = model, method, seed
         self.inputs, self.targets = inputs, targets
+        self._labels = label_range(targets)
         self.transform, self.on_step = transform, on_step
         if checkpoint_every < 1:
             raise UserError(f"checkpoint_every: expected a positive number of steps, got {checkpoint_every}")
@@ -208,15 +211,19 @@ class Trainer:
             generator=torch.Generator().manual_seed(common),
             optimizers=self._optimizers,
             batch=lambda which: self._batch(which, number, salt),
-            loss=lambda x, y: F.cross_entropy(
-                x if x.dtype == torch.float64 else x.float(), y, label_smoothing=self.options.label_smoothing
-            ),
+            loss=self._loss,
             autocast=self._autocast,
             update=self._update,
         )
-        outcome = self.method.step(self.model, context)
+        with explaining(self.inputs):
+            outcome = self.method.step(self.model, context)
         loss, accuracy = self._means(outcome)
         return TrainingStep(number, self.total, loss, accuracy, rate, outcome.architectures)
+
+    def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        check_labels(self._labels, logits)
+        wide = logits if logits.dtype == torch.float64 else logits.float()
+        return F.cross_entropy(wide, targets, label_smoothing=self.options.label_smoothing)
 
     def _batch(self, which: str, number: int, salt: int) -> tuple[Tensor, Tensor]:
         positions = self._batches[which].at(number, salt)[distributed.rank() :: distributed.world()]

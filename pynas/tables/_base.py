@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pynas._errors import UserError
+from pynas._plural import counted
 from pynas.architecture import Architecture
 from pynas.spaces import SearchSpace
 
@@ -53,6 +54,11 @@ class Table:
     unit: str = "%"
     higher_is_better: bool = True
     rows: Rows | None = None
+
+    def __repr__(self) -> str:
+        unit = f" in {self.unit}" if self.unit else ""
+        values = counted(len(self.values), "value")
+        return f"Table({self.name!r}, {self.metric} of {self.dataset}{unit}, {values} of {self.space.name})"
 
     def accuracy(self, arch: Architecture) -> float | None:
         """The value of ``arch``; None if the table has none."""

@@ -196,13 +196,15 @@ def first_time(record: Any) -> Any:
         (task("image_size", 2**40), "its image_size is"),
         (task("prune", "yes"), "its prune is 'yes', expected true or false"),
         (task("depth", 3), "its task does not have"),
+        (setting("runtime", 3), "its runtime is 3, expected a text"),
+        (lambda r: r.update(doubts=[3]), "a doubt is 3, expected a text"),
         (lambda r: r["machine"].update(versions="2.0"), "its versions is '2.0', expected an object"),
         (lambda r: r.update(more=1), "its fields are not those of a latency table"),
         (lambda r: r.pop("machine"), "its fields are not those of a latency table"),
         (lambda r: r["space"].pop("name"), "its space does not have a name and options"),
         (lambda r: r["space"].update(name="x\x1b[31m"), r"a table of x\\x1b\[31m"),
-        (lambda r: r.update(version=3), "version 3 of the format; this is 2"),
-        (lambda r: r.update(version=True), "version True of the format; this is 2"),
+        (lambda r: r.update(version=4), "version 4 of the format; this is 3"),
+        (lambda r: r.update(version=True), "version True of the format; this is 3"),
     ],
 )
 def test_a_table_that_no_build_writes(path: Path, how: Callable[[Any], object], message: str) -> None:
@@ -230,11 +232,16 @@ def test_every_digit_counts(path: Path) -> None:
 def test_tables_of_before_have_no_sum(path: Path) -> None:
     table = LatencyTable.load(path, Functional())
     record = json.loads(path.read_text())
-    del record["sha256"]
+    del record["sha256"], record["doubts"], record["settings"]["runtime"]
+    path.write_text(json.dumps(signed(record | {"version": 2})))
+    second = LatencyTable.load(path, Functional())
+    assert (second.runtime, second.doubts) == (table.runtime, table.doubts) == ("torch", ())
     record["space"]["options"] = {}
     path.write_text(json.dumps(record | {"version": 1}))
-    assert LatencyTable.load(path, Functional()).describe() == table.describe()
-    path.write_text(json.dumps(record))  # of version 2
+    first = LatencyTable.load(path, Functional())
+    assert first.describe() == second.describe()
+    assert {**table.settings, "runtime": "torch"} == {**first.settings, "runtime": "torch"}
+    path.write_text(json.dumps(record))  # of version 3
     with pytest.raises(UserError, match="its fields are not those of a latency table"):
         LatencyTable.load(path, Functional())
 
@@ -257,7 +264,7 @@ def test_tables_of_before_have_no_sum(path: Path) -> None:
         (b'{"a": "\\ud800"}', "half of a surrogate pair"),
         (b"[" * 100_000, "it is nested too deeply"),
         (b'{"a":' * 100_000, "it is nested too deeply"),
-        (b'{"format": "pynas latency table", "version": 3}', "version 3 of the format; this is 2"),
+        (b'{"format": "pynas latency table", "version": 4}', "version 4 of the format; this is 3"),
         (b'{"format": "pynas latency table", "version": 1}', "damaged: its fields are not those"),
         (b'{"format": ["pynas latency table"]}', "not a latency table; 'pynas hardware build' makes one"),
     ],

@@ -87,6 +87,26 @@ def test_published_params_and_macs(
     assert macs == np.rint(table[f"macs_m_{dataset}"] * 1e6).astype(int).tolist()
 
 
+def test_published_flops() -> None:
+    """The authors' counter sees the layers of the network; it adds one for each bias of the classifier."""
+    flops = [SPACE.published_flops(arch) for arch in ALL]
+    assert (min(flops), max(flops)) == (7_783_050, 220_119_690)
+    arch, counted = SPACE.parse(BEST), 0
+    network = SPACE.build(arch, num_classes=100)
+
+    def count(module: torch.nn.Module, inputs: Any, output: Any) -> None:
+        nonlocal counted
+        weight, bias = module.weight, module.bias
+        positions = output.numel() // len(weight)
+        counted += positions * (weight.numel() + (0 if bias is None else bias.numel()))
+
+    for module in network.modules():
+        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
+            module.register_forward_hook(count)
+    network(torch.zeros(1, 3, 32, 32))
+    assert counted == SPACE.published_flops(arch, 100) == SPACE.macs(arch, 100) + 100
+
+
 def test_extreme_params() -> None:
     counts = [SPACE.params(arch) for arch in ALL]
     assert (min(counts), max(counts)) == (73_306, 1_531_546)

@@ -61,6 +61,7 @@ class NASBench201(SearchSpace):
     """
 
     name = "nasbench201"
+    subsets = ("valid",)
     summary = "cell of 4 nodes and 6 edges with 5 operations each (Dong & Yang, ICLR 2020)"
 
     def __init__(self, channels: int = 16, num_cells: int = 5) -> None:
@@ -86,6 +87,19 @@ class NASBench201(SearchSpace):
     def canonical(self, arch: Architecture) -> Architecture:
         """The representative of the isomorphism class of ``arch``, one of 6,466."""
         return _representatives()[_rank(self.check(arch))]
+
+    def in_subset(self, arch: Architecture, subset: str = "valid") -> bool:
+        """Whether ``arch`` is among the 9,445 ``valid`` cells of NAS-Bench-Suite-Zero.
+
+        These are the cells without an idle operation: each one except ``none`` lies on a path from the cell's
+        input to its output. The cell of six ``none`` is one of them. The tables of NAS-Bench-Suite-Zero
+        (A. Krishnakumar et al., NeurIPS 2022, arXiv:2210.03230) and of VKDNW (O. Tybl, L. Neumann, CVPR 2025,
+        arXiv:2502.04975) are over these cells, not over all 15,625.
+        """
+        if subset not in self.subsets:
+            return super().in_subset(arch, subset)
+        decisions = self.check(arch)
+        return all(live == (d != NONE) for live, d in zip(live_edges(decisions), decisions, strict=True))
 
     # ---- notation --------------------------------------------------------------------------------
 
@@ -168,8 +182,8 @@ class NASBench201(SearchSpace):
     ) -> int:
         """Multiply-adds of convolutions and classifier for one ``image_size`` x ``image_size`` image.
 
-        Equal to the published FLOPs of the benchmark. The image size must be a multiple of 4, since it is
-        halved twice.
+        The FLOPs of the official files count the classifier's biases too: :meth:`published_flops`. The image
+        size must be a multiple of 4, since it is halved twice.
         """
         decisions = self.check(arch)
         check_positive(num_classes=num_classes, image_size=image_size, in_channels=in_channels)
@@ -185,6 +199,16 @@ class NASBench201(SearchSpace):
         total += 3 * self.num_cells * (9 * n3 + n1) * c**2 * pixels
         total += 2 * (9 * 2 * c**2 + 9 * 4 * c**2 + 2 * c**2) * pixels // 4
         return total + 4 * c * num_classes
+
+    def published_flops(
+        self, arch: Architecture, num_classes: int = 10, image_size: int = 32, in_channels: int = 3
+    ) -> int:
+        """FLOPs as the files of NAS-Bench-201 and NATS-Bench count them: ``macs + num_classes``.
+
+        Their authors' counter (AutoDL-Projects, ``flop_benchmark.py``) adds one operation for each bias of
+        the classifier; convolutions have none. 7,783,050 to 220,119,690 for 10 classes.
+        """
+        return self.macs(arch, num_classes, image_size, in_channels) + num_classes
 
     def build(
         self, arch: Architecture, num_classes: int = 10, in_channels: int = 3, prune: bool = False

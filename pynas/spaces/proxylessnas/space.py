@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from pynas._errors import UserError
 from pynas.architecture import Architecture
 from pynas.spaces.base import SearchSpace, check_positive
+from pynas.spaces.proxylessnas.notation import once_for_all
 
 if TYPE_CHECKING:
     from torch import nn
@@ -146,8 +147,13 @@ class ProxylessNAS(SearchSpace):
         return "|".join(",".join(itertools.islice(names, count)) for count in BLOCKS)
 
     def parse(self, text: str) -> Architecture:
-        """Read what :meth:`format` wrote; blanks around names are ignored."""
+        """Read what :meth:`format` wrote, or a dictionary of Once-for-all (:mod:`.notation`).
+
+        Blanks around names are ignored.
+        """
         text = text.strip()
+        if text.startswith("{"):
+            return Architecture(self.name, once_for_all(text, BLOCKS))
         decisions: list[int] = []
         separators = [separator for count in BLOCKS for separator in "," * (count - 1) + "|"]
         position = 0
