@@ -1,12 +1,14 @@
 """How long it takes from a trial's end until the page of ``pynas steer`` shows it, in a real browser.
 
-    python experiments/steering_latency.py [--record benches/results/steering-latency.json]
+    python experiments/steering_latency.py [--against FOLDER] [--record benches/results/steering-latency.json]
 
 A search on NAS-Bench-201 with trials of a tenth of a second runs behind the page, whose charts plotly
 draws. Trials count once the drawing library has been read. The evaluator notes when it returns; observers
 in the page note when the line of progress and the table of trials show that trial. Both read the clock of
 one machine. Quantiles in milliseconds. The record says how busy the machine was, as the load average of the
 last minute before and after: with more load than processors it measures the waiting for a processor too.
+``--against`` measures by turns the page of a folder too, the ``static`` of an earlier version, under the
+same load.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ sys.path.insert(0, str(ROOT))
 
 from pynas.architecture import Architecture
 from pynas.spaces import NASBench201
-from pynas.steer import steer
+from pynas.steer import _routes, steer
 from pynas.trial import Evaluation, Status
 from tests.steer.browser import Visitor, chromium
 
@@ -56,9 +58,10 @@ def score(arch: Architecture) -> Evaluation:
     return Evaluation(Status.OK, {"s": float(total % 17)}, {"params": float(total)})
 
 
-def measure(browser: Any, trials: int, points: int) -> dict[str, Any]:
-    """Milliseconds of both views for each trial."""
+def measure(browser: Any, trials: int, points: int, static: Path) -> dict[str, Any]:
+    """Milliseconds of both views for each trial, of the page in a folder."""
     ENDED.clear()
+    _routes.STATIC = static
     space = NASBench201(channels=2, num_cells=1)
     options = {"objectives": ["s"], "budget": 1000, "points": points, "begin_at_once": False}
     with steer(space, score, **options) as search:
@@ -108,18 +111,24 @@ def main() -> None:
     """Measure with a small and with the largest map."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--trials", type=int, default=100)
+    parser.add_argument("--against", type=Path)
     parser.add_argument("--record", type=Path)
     given = parser.parse_args()
     before = round(os.getloadavg()[0], 2)
+    pages = {"measured": _routes.STATIC, **({"against": given.against.resolve()} if given.against else {})}
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in pages}
     with chromium(webgl=False) as browser:
-        found = [measure(browser, given.trials, points) for points in (2000, 20_000)]
-    for each in found:
+        measure(browser, WARM, 200, _routes.STATIC)  # the browser's first page is slower than all others
+        for points in (2000, 20_000):
+            for name, static in pages.items():
+                found[name].append(measure(browser, given.trials, points, static))
+    for each in (each for rows in found.values() for each in rows):
         print(each)
         if any(each[kind]["shown"] < given.trials for kind in ("progress", "table")):
             sys.exit(f"of {given.trials} trials the page showed less; see 'shown' above: nothing is recorded")
     if given.record is not None:
         load = {"processors": os.cpu_count(), "load_average": [before, round(os.getloadavg()[0], 2)]}
-        write(given.record, {**load, "measured": found})
+        write(given.record, {**load, **found})
 
 
 if __name__ == "__main__":

@@ -22,7 +22,8 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture
-def visitor(browser: Any) -> Iterator[Visitor]:
+def visitor(browser: Any, served: Callable[..., Page]) -> Iterator[Visitor]:
+    # After ``served``, so that it leaves before the search ends: what is asked then is answered by 503.
     found = Visitor(browser)
     yield found
     found.close()
