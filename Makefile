@@ -6,8 +6,7 @@ STAMPS := $(VENV)/.stamps
 SOURCES := CMakeLists.txt pyproject.toml $(wildcard cmake/*) $(shell find csrc -type f)
 SEARCH ?= --budget 60
 TESTS ?= tests
-# One more process than cores: tests of pages and of killed commands wait as much as they work.
-JOBS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
+JOBS ?= auto
 IMAGES ?= digits
 SECONDS ?= 60
 LOCK ?=
@@ -38,7 +37,7 @@ build: $(STAMPS)/build  ## compile and install into .venv
 search: build  ## search NAS-Bench-201 without training and write report.html
 	$(BIN)/pynas search --space nasbench201 --strategy evolution --images digits --table analog --report report.html $(SEARCH)
 
-test: build  ## run the tests in one process more than cores; JOBS=0 for one after another
+test: build  ## run the tests, a process for each core; JOBS=0 for one after another
 	$(BIN)/python -m pytest -n $(JOBS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 quick: build  ## the tests between two edits: without those that take seconds or start processes

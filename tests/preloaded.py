@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 SERVER = """
-import json, os, signal, sys
+import json, os, signal, sys, warnings
 import numpy, torch, pynas
 
 def requests():
@@ -28,6 +28,8 @@ def script_of(request):
         return None
     os.setsid()
     signal.alarm(request["seconds"])
+    if request["ignored"]:
+        warnings.filterwarnings("ignore", request["ignored"])
     os.chdir(request["folder"])
     os.environ.update(request["environment"])
     for number, name in ((1, "stdout"), (2, "stderr")):
@@ -63,10 +65,17 @@ class Preloaded:
         self._process = process
 
     def run(
-        self, script: Path, folder: Path, environment: Mapping[str, str] | None = None, seconds: int = 600
+        self,
+        script: Path,
+        folder: Path,
+        environment: Mapping[str, str] | None = None,
+        *,
+        seconds: int = 600,
+        ignored: str = "",
     ) -> subprocess.CompletedProcess[str]:
         """Run a script in ``folder``; one that takes longer than ``seconds`` is ended by SIGALRM.
 
+        ``ignored`` is a pattern of warnings that are no errors, such as what is said of a busy machine.
         The streams are kept in files beside the folder, so that the folder has what the script wrote alone.
         """
         streams = {name: folder.with_name(f"{folder.name}.{name}") for name in ("stdout", "stderr")}
@@ -74,6 +83,7 @@ class Preloaded:
             "script": str(script),
             "folder": str(folder),
             "seconds": seconds,
+            "ignored": ignored,
             "environment": dict(environment or {}),
             **{name: str(path) for name, path in streams.items()},
         }

@@ -145,14 +145,14 @@ def steer(
         **setup,
     )
     with page:
-        console.say(f"pynas steer: {page.url}")
-        console.say("Ctrl-C ends it; closing the page does not")
-        if browser:
-            page.open()
         try:
+            console.say(f"pynas steer: {page.url}")
+            console.say("Ctrl-C ends it; closing the page does not")
+            if browser:
+                page.open()
             while page.state()["search"]["status"] != "cancelled":
                 time.sleep(0.5)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt:  # as soon as somebody may have read the line about Ctrl-C
             console.say("ended")
     if page.steering.is_busy:
         # What runs is thrown away, and the store holds all else; Python would wait for it, hours perhaps.

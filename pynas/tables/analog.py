@@ -65,21 +65,23 @@ def installed() -> Path:
 def read_file(path: Path, space: NASBench201, metric: str | None = None) -> Table:
     """Read the package's file at ``path``: ``{(six operation codes): record of accuracies}``."""
     chosen = DEFAULT_METRIC if metric is None else metric
-    try:
+    if type(space) is NASBench201 and path.is_file():
         about = path.stat()
-    except OSError:  # reading it says why
-        values = _values(path, chosen, None)
+        values = dict(_kept(path, chosen, (about.st_ino, about.st_size, about.st_mtime_ns)))
     else:
-        values = _values(path, chosen, (about.st_ino, about.st_size, about.st_mtime_ns))
-    return Table(_DISTRIBUTION, chosen, "cifar10", space, dict(values))
+        values = _values(path, space, chosen)
+    return Table(_DISTRIBUTION, chosen, "cifar10", space, values)
 
 
 @lru_cache(maxsize=4)
-def _values(path: Path, metric: str, version: tuple[int, ...] | None) -> dict[int, float]:
-    """One metric of all cells by index: reading the pickle takes seconds, and often more than one asks."""
-    values = {
-        index: _accuracy(path, record, metric) for index, record in records(path, NASBench201()).items()
-    }
+def _kept(path: Path, metric: str, version: tuple[int, ...]) -> dict[int, float]:
+    """:func:`_values`, which takes seconds, and which more than one asks for."""
+    return _values(path, NASBench201(), metric)
+
+
+def _values(path: Path, space: NASBench201, metric: str) -> dict[int, float]:
+    """One metric of all cells, by index."""
+    values = {index: _accuracy(path, record, metric) for index, record in records(path, space).items()}
     checked(Column("cifar10", metric), np.array(list(values.values())), path)
     return values
 

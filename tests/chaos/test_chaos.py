@@ -127,10 +127,9 @@ def test_what_is_not_whole_is_refused(tmp_path: Path) -> None:
     page.write_text("<!doctype html>\n<p>half")
     with pytest.raises(ValueError, match=r"r\.html is not whole"):
         _outcomes.page(page)
-    page.write_text("<!doctype html>\n<p>0b44ae45-0d4b-4a20-8d3b-0a7f3a3e2b1c</html>\n")
+    page.write_text("<!doctype html>\n<p>one</html>\n")
     first = _outcomes.page(page)
-    page.write_text("<!doctype html>\n<p>11111111-0d4b-4a20-8d3b-0a7f3a3e2b1c</html>\n")
-    assert _outcomes.page(page) == first  # the random names of plots do not count
+    assert _outcomes.page(page) == first
     page.write_text("<!doctype html>\n<p>other</html>\n")
     assert _outcomes.page(page) != first
     assert _outcomes.page(tmp_path / "absent") is None

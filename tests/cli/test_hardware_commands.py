@@ -244,7 +244,14 @@ def test_latencies_are_of_the_tables_data_set(run: Any, tmp_path: Path) -> None:
         assert code == 0
         found = json.loads(out)
         named = device.rpartition("/")[0] or dataset
-        assert found["latencies"] == [{"name": "latency:raspi4", "dataset": named, "source": "hw.npz"}]
+        said = {
+            "name": "latency:raspi4",
+            "device": "raspi4",
+            "unit": "ms",
+            "dataset": named,
+            "source": "hw.npz",
+        }
+        assert found["latencies"] == [said | {"doubts": []}]
         return next(c["count_within"] for c in found["correlations"].values())
 
     assert within("cifar10", "raspi4") + within("cifar100", "raspi4") == 40

@@ -7,7 +7,7 @@ import statistics
 import numpy as np
 import pytest
 import torch
-from counted_latencies import QUICK, SPACE, Clock, Functional, build
+from counted_latencies import QUICK, SPACE, Clock, Functional, FunctionalNetwork, build
 from torch import nn
 
 from pynas._errors import UserError
@@ -54,7 +54,7 @@ def test_a_correction_is_fitted():
 
     class Slower(Clock):
         def measure(self, run):
-            self.factor = 1.5 if getattr(run, "__name__", "") == "<lambda>" else 1.0
+            self.factor = 1.5 if isinstance(run.function, FunctionalNetwork) else 1.0
             return super().measure(run)
 
     table = build(clock=Slower())
@@ -144,7 +144,7 @@ def test_dtypes_and_layouts(dtype):
 
     table = build(dtype=dtype, channels_last=True, clock=Looks(), held_out=2)
     assert table.error().mape == pytest.approx(0, abs=1e-6)
-    blocks = [run for run in seen if isinstance(getattr(run, "func", None), nn.Module)]
+    blocks = [run for run in seen if isinstance(run.function, nn.Module)]
     assert {run.args[0].dtype for run in blocks} == {getattr(torch, dtype)}
     assert all(
         run.args[0].is_contiguous(memory_format=torch.channels_last)
